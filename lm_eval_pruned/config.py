@@ -1,0 +1,244 @@
+"""Settings: what the user may ask for, parsed and checked before any weight is read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import Field, asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Literal, NamedTuple, TypeVar, get_args, get_type_hints
+
+from lm_eval_pruned.errors import ArgumentError, unknown_name
+
+Method = Literal["none", "magnitude", "wanda", "sparsegpt", "shortgpt"]
+Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp"]
+Scope = Literal["all", "attn", "mlp"]
+Compare = Literal["auto", "row", "matrix"]
+Propagate = Literal["pruned", "dense"]
+Direction = Literal["protect", "prune"]
+Groups = Literal["module", "block"]
+Preset = Literal["none", "paper"]
+Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "none"]
+
+# One line an argument, for the command line's help and the table in the README.
+DESCRIPTIONS: Mapping[str, str] = {
+    "method": "how weights are scored",
+    "alloc": "how the sparsity is spread over the blocks, or a .json list of one sparsity a block",
+    "sparsity": "fraction of the prunable weights removed, 0 <= s < 1",
+    "pattern": "unstructured, or N:M such as 2:4",
+    "scope": "which Linears are pruned",
+    "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
+    "compare": "the group within which scores are ranked; auto is the method's own",
+    "propagate": "which activations flow on during calibration",
+    "calib": "calibration text: c4, a .jsonl with a text field, a .npy of token ids, or a hub data set id",
+    "calib_samples": "calibration windows",
+    "calib_seqlen": "tokens a window, at most the model's context",
+    "calib_seed": "seed of the choice of windows",
+    "owl_m": "owl: an outlier is this many times the mean score",
+    "owl_lambda": "owl: largest deviation from the target sparsity",
+    "layerif_min": "layerif: smallest relative sparsity",
+    "layerif_max": "layerif: largest relative sparsity",
+    "layerif_direction": "layerif: protect or prune the high scores",
+    "layerif_groups": "layerif: attention and MLP each to its own mean, or one score a block",
+    "layerif_scores": "layerif: a .npy of scores to use instead of computing them",
+    "preset": "paper: what the paper's code did where it differs from the default",
+    "thinking": "thinking markers; auto reads the chat template",
+    "auto_chat_template": "wrap budgeted prompts in the chat template where the harness has not",
+    "artifacts": "folder of the pruning-artifact cache, or off",
+    "responses": "folder of the response store, or off",
+}
+
+_PATTERN = re.compile(r"(\d+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneConfig:
+    """Everything that decides which weights are removed; field by field the `model_args` of `pruned-hf`.
+
+    `sparsity` is the fraction of the prunable weights removed, 0 <= sparsity < 1. `calib` of `None` means `c4`, or the
+    calibration windows that a bundled model brings.
+
+    Raises:
+        ArgumentError: a value is out of range or contradicts another one.
+        UnknownNameError: a value is not one of the named choices.
+
+    Example:
+        >>> PruneConfig(method="wanda", sparsity=0.2).pattern
+        'unstructured'
+        >>> PruneConfig(method="wanda", sparsity=1.5)
+        Traceback (most recent call last):
+        lm_eval_pruned.errors.ArgumentError: sparsity=1.5 is not a fraction of weights: give 0 <= sparsity < 1
+    """
+
+    method: Method = "none"
+    alloc: str = "uniform"
+    sparsity: float | None = None
+    pattern: str = "unstructured"
+    scope: Scope = "all"
+    num_blocks: int | None = None
+    compare: Compare = "auto"
+    propagate: Propagate = "pruned"
+    calib: str | None = None
+    calib_samples: int = 128
+    calib_seqlen: int = 2048
+    calib_seed: int = 0
+    owl_m: float = 7.0
+    owl_lambda: float = 0.08
+    layerif_min: float = 0.05
+    layerif_max: float = 0.40
+    layerif_direction: Direction = "protect"
+    layerif_groups: Groups = "module"
+    layerif_scores: str | None = None
+    preset: Preset = "none"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not self.alloc.endswith(".json") and self.alloc not in get_args(Allocation):
+            raise unknown_name("alloc", self.alloc, [*get_args(Allocation), "a path to a .json list"])
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise ArgumentError(f"sparsity={self.sparsity} is not a fraction of weights: give 0 <= sparsity < 1")
+        self._check_method_arguments()
+        self._check_pattern()
+        for name in ("calib_samples", "calib_seqlen"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
+        if not 0 <= self.layerif_min < self.layerif_max <= 1:
+            raise ArgumentError(
+                f"layerif_min={self.layerif_min}, layerif_max={self.layerif_max}: give 0 <= min < max <= 1"
+            )
+
+    def _check_method_arguments(self) -> None:
+        if self.method == "none":
+            if self.sparsity or self.num_blocks:
+                given = f"sparsity={self.sparsity}" if self.sparsity else f"num_blocks={self.num_blocks}"
+                raise ArgumentError(f"{given} was given without a method: add method=wanda (or another), or drop it")
+        elif self.method == "shortgpt":
+            if (self.sparsity is None) == (self.num_blocks is None):
+                raise ArgumentError("method=shortgpt needs either num_blocks or sparsity, and not both")
+        elif self.num_blocks is not None:
+            raise ArgumentError(f"num_blocks={self.num_blocks} belongs to method=shortgpt: use sparsity")
+        elif self.sparsity is None:
+            raise ArgumentError(f"method={self.method} needs a sparsity, for example sparsity=0.2")
+
+    def _check_pattern(self) -> None:
+        if self.pattern == "unstructured":
+            return
+        match = _PATTERN.fullmatch(self.pattern)
+        if match is None or not 0 < int(match[1]) < int(match[2]):
+            raise ArgumentError(f"pattern={self.pattern!r} is neither unstructured nor N:M with 0 < N < M")
+
+    @property
+    def target(self) -> float:
+        """The fraction of weights to remove; 0 for the dense baseline."""
+        return self.sparsity or 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """Every effective setting under its public name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """How the pruned model is run: thinking markers, templates, folders. None of it changes a weight."""
+
+    thinking: Thinking = "auto"
+    auto_chat_template: bool = True
+    artifacts: str | None = None
+    responses: str = "off"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class ModelArgs(NamedTuple):
+    """Parsed `--model_args`: ours, and what the harness's own model class gets."""
+
+    prune: PruneConfig
+    run: RunConfig
+    parent: dict[str, object]
+
+
+def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]) -> ModelArgs:
+    """Split and check `arguments`; `parent` names what the harness's model class and transformers accept besides ours.
+
+    Raises:
+        ArgumentError: an argument is unknown (the nearest known one is named) or has a wrong type or value.
+
+    Example:
+        >>> parse_model_args({"method": "magnitude", "sparsity": "0.1", "dtype": "float32"}, parent=["dtype"]).parent
+        {'dtype': 'float32'}
+        >>> parse_model_args({"sparsty": 0.1}, parent=[])
+        Traceback (most recent call last):
+        lm_eval_pruned.errors.ArgumentError: unknown model argument 'sparsty': did you mean 'sparsity'?
+    """
+    ours = field_names(PruneConfig) | field_names(RunConfig)
+    for name in arguments:
+        if name not in ours and name not in parent:
+            raise ArgumentError(f"unknown model argument {name!r}: {_nearest(name, [*ours, *parent])}")
+    return ModelArgs(
+        prune=PruneConfig(**_typed(PruneConfig, arguments)),  # type: ignore[arg-type]
+        run=RunConfig(**_typed(RunConfig, arguments)),  # type: ignore[arg-type]
+        parent={name: value for name, value in arguments.items() if name not in ours},
+    )
+
+
+def field_names(settings: type) -> set[str]:
+    """Names of the fields of a dataclass."""
+    return {field.name for field in fields(settings)}
+
+
+def choices(settings: type, name: str) -> tuple[str, ...]:
+    """Return the closed list of values of a field, or () where any value may stand."""
+    hint = get_type_hints(settings)[name]
+    return get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
+
+
+def check_choices(settings: PruneConfig | RunConfig) -> None:
+    """Raise UnknownNameError where a field with a closed list of values holds another one."""
+    for field in fields(settings):
+        allowed, value = choices(type(settings), field.name), getattr(settings, field.name)
+        if allowed and value not in allowed:
+            raise unknown_name(field.name, value, allowed)
+
+
+Settings = TypeVar("Settings", PruneConfig, RunConfig)
+
+
+def _typed(settings: type[Settings], arguments: Mapping[str, object]) -> dict[str, object]:
+    return {
+        field.name: convert(field, arguments[field.name])
+        for field in fields(settings)
+        if field.name in arguments and arguments[field.name] is not None
+    }
+
+
+def convert(field: Field[object], value: object) -> object:
+    """Convert a value from a command line to the type of `field`.
+
+    Raises:
+        ArgumentError: the value does not read as that type.
+    """
+    kind = str(field.type).removesuffix(" | None")
+    if kind == "bool":
+        if str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+    elif kind in ("int", "float"):
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = float("nan")
+        if kind == "float" and not math.isnan(number):
+            return number
+        if number.is_integer():
+            return int(number)
+    else:
+        # The harness reads `1` and `True` as int and bool; names and paths stay text.
+        return str(value)
+    wanted = {"bool": "True or False", "int": "a whole number", "float": "a number"}[kind]
+    raise ArgumentError(f"{field.name}={value!r} is not {wanted}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else "see the table of arguments in the README"
