@@ -1,0 +1,130 @@
+"""What we change in the harness: its list of models, its task folders and how it words a user's mistake."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from lm_eval_pruned.console import error_line
+from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.paths import tasks_folder
+
+# The same names and targets as the entry points of pyproject.toml, which released harnesses do not read.
+MODELS = {"pruned-hf": "lm_eval_pruned.models.hf:PrunedHFLM"}
+
+_logger = logging.getLogger(__name__)
+
+_MISSING_TASKS = "Tasks not found: "
+
+# Names of the task manager built last, for the suggestions after a misspelt task: building one takes seconds.
+_known_tasks: list[str] = []
+
+
+def register_models() -> None:
+    """Enter our models into the harness's registry without importing them; names it already has are left alone."""
+    from lm_eval.api.registry import model_registry
+
+    for name, target in MODELS.items():
+        if name not in model_registry:
+            model_registry.register(name, target=target)
+
+
+def add_task_folder() -> None:
+    """Make every TaskManager with default tasks know ours too; the user's include_path overrides both."""
+    from lm_eval.tasks import TaskManager
+
+    folder = str(tasks_folder())
+
+    def extend(original: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(original)
+        # Found out here, a change in the harness costs one warning; found out in a call, it would cost the run.
+        if not {"include_path", "include_defaults"} <= set(signature.parameters) or not hasattr(
+            TaskManager, "all_tasks"
+        ):
+            raise NotImplementedError(f"this version's TaskManager{signature} takes no include_path")
+
+        def initialize(*args: object, **kwargs: object) -> None:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            if call.arguments["include_defaults"]:
+                call.arguments["include_path"] = include_paths(folder, call.arguments["include_path"])
+            original(*call.args, **call.kwargs)
+            _known_tasks[:] = call.arguments["self"].all_tasks
+
+        return initialize
+
+    _wrap_once(TaskManager, "__init__", extend)
+
+
+def report_errors() -> None:
+    """Make the harness's command end a user's mistake with one line and exit code 2 instead of a traceback."""
+    from lm_eval._cli.harness import HarnessCLI
+
+    def extend(original: Callable[..., None]) -> Callable[..., None]:
+        def execute(*args: object, **kwargs: object) -> None:
+            try:
+                original(*args, **kwargs)
+            except (PrunedEvalError, ValueError) as error:
+                message = _mistake(error)
+                if message is None:
+                    raise
+                _logger.debug("%s", message, exc_info=True)
+                sys.stderr.write(error_line("lm_eval", message))
+                sys.exit(2)
+
+        return execute
+
+    _wrap_once(HarnessCLI, "execute", extend)
+
+
+def include_paths(folder: str, given: str | Path | Iterable[str | Path] | None) -> list[str]:
+    """Put our folder before the folders the user gave, since the harness lets later ones override earlier ones.
+
+    Example:
+        >>> include_paths("ours", "mine")
+        ['ours', 'mine']
+    """
+    match given:
+        case None | "":
+            return [folder]
+        case str() | Path():
+            theirs = [str(given)]
+        case _:
+            theirs = [str(path) for path in given]
+    # Indexing a folder twice makes the harness warn that each of its tasks overrides itself.
+    return theirs if Path(folder).resolve() in {Path(path).resolve() for path in theirs} else [folder, *theirs]
+
+
+def missing_tasks_message(missing: Iterable[str], known: Sequence[str]) -> str:
+    """Say which names given to --tasks do not exist and which existing ones are near.
+
+    Example:
+        >>> missing_tasks_message(["tiny_tss", "x"], ["gsm8k", "tiny_tts"])
+        "unknown --tasks 'tiny_tss' (did you mean 'tiny_tts'?), 'x'. All names: lm_eval ls tasks"
+    """
+    described = []
+    for name in missing:
+        nearest = " or ".join(repr(near) for near in get_close_matches(name, known))
+        described.append(f"{name!r} (did you mean {nearest}?)" if nearest else repr(name))
+    return f"unknown --tasks {', '.join(described)}. All names: lm_eval ls tasks"
+
+
+def _mistake(error: Exception) -> str | None:
+    if isinstance(error, PrunedEvalError):
+        return str(error)
+    if str(error).startswith(_MISSING_TASKS):
+        return missing_tasks_message(str(error).removeprefix(_MISSING_TASKS).split(", "), _known_tasks)
+    return None
+
+
+def _wrap_once(owner: type, name: str, extend: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    original = getattr(owner, name)
+    if not hasattr(original, "lm_eval_pruned_original"):
+        wrapped = functools.wraps(original)(extend(original))
+        wrapped.lm_eval_pruned_original = original  # type: ignore[attr-defined]
+        setattr(owner, name, wrapped)

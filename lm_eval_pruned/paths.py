@@ -1,0 +1,35 @@
+"""The folders that ship with the package: inside it in a wheel, beside it in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lm_eval_pruned.errors import MissingDataError
+
+PACKAGE = Path(__file__).parent
+
+
+def tasks_folder() -> Path:
+    """Return the folder of our task YAML files; raises MissingDataError if the installation lacks it."""
+    return _shipped(PACKAGE / "_tasks", PACKAGE.parent / "tasks")
+
+
+def configs_folder() -> Path:
+    """Return the folder of sweeps and baselines; raises MissingDataError if the installation lacks it."""
+    return _shipped(PACKAGE / "_configs", PACKAGE.parent / "configs")
+
+
+def assets_folder() -> Path:
+    """Return the folder of the bundled model; raises MissingDataError if the installation lacks it."""
+    return _shipped(PACKAGE / "assets")
+
+
+def _shipped(*places: Path) -> Path:
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = " nor ".join(str(place) for place in places)
+    raise MissingDataError(
+        f"lm_eval_pruned is incomplete, there is no folder {looked}: "
+        "reinstall it with pip install --force-reinstall --no-deps lm-eval-pruned"
+    )
