@@ -1,0 +1,1 @@
+"""Which weights go: statistics, scores, masks and the walk over the blocks."""

@@ -1,0 +1,8 @@
+"""Allocations: how much each block loses. A new one is a file here and an import line below."""
+
+from __future__ import annotations
+
+from lm_eval_pruned.pruning.allocations.kinds import ALLOCATIONS, Allocation
+from lm_eval_pruned.pruning.allocations.uniform import uniform
+
+__all__ = ["ALLOCATIONS", "Allocation", "uniform"]

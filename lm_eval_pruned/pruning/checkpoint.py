@@ -1,0 +1,106 @@
+"""Checkpoints: which one `pretrained` means, how it is loaded, and the calibration windows that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import transformers
+from jaxtyping import Int
+from packaging.version import Version
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import ArgumentError, MissingDataError
+from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.pruning.calibration import load_windows
+
+BUNDLED = "tiny-reasoner"
+
+DEFAULT_CONTEXT = 2048
+
+
+class Checkpoint(NamedTuple):
+    """A loaded model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def resolve_pretrained(pretrained: str) -> str:
+    """Return the folder of the bundled model, or `pretrained` itself if it can exist.
+
+    Raises:
+        ArgumentError: it is empty.
+        MissingDataError: it is a path on this machine where no model is.
+
+    Example:
+        >>> resolve_pretrained("/nowhere")
+        Traceback (most recent call last):
+        lm_eval_pruned.errors.MissingDataError: pretrained=/nowhere is not a folder: ...
+    """
+    if pretrained == BUNDLED:
+        return str(assets_folder() / "tiny_reasoner")
+    if not pretrained:
+        raise ArgumentError(f"pretrained is missing: give a hub id, a folder, or {BUNDLED}")
+    if looks_like_path(pretrained) and not Path(pretrained).expanduser().is_dir():
+        raise MissingDataError(
+            f"pretrained={pretrained} is not a folder: give a folder with a config.json, a hub id, or {BUNDLED}"
+        )
+    return str(Path(pretrained).expanduser()) if looks_like_path(pretrained) else pretrained
+
+
+def unreachable(pretrained: str, error: OSError) -> MissingDataError:
+    """Word the error of transformers for a checkpoint that cannot be loaded."""
+    reason = " ".join(str(error).split())
+    return MissingDataError(
+        f"pretrained={pretrained} cannot be loaded: check the name and the network, or give a local folder or "
+        f"{BUNDLED} ({reason})"
+    )
+
+
+def bundled_calibration(pretrained: str) -> Path | None:
+    """Return the calibration windows that lie beside a bundled model."""
+    folder = assets_folder() / "tiny_reasoner"
+    return folder / "calibration.npy" if Path(pretrained) == folder else None
+
+
+def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[str, object]) -> Checkpoint:
+    """Load a causal language model and its tokenizer; `loading` goes to transformers.
+
+    Raises:
+        MissingDataError: the checkpoint cannot be reached.
+    """
+    dtype_name = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **loading)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, **{dtype_name: dtype}, **loading)
+    except OSError as error:
+        raise unreachable(source, error) from error
+    return Checkpoint(cast("PreTrainedModel", model.to(device).eval()), tokenizer)
+
+
+def windows_for(
+    config: PruneConfig, source: str, model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> Int[Tensor, "samples seqlen"]:
+    """Return the calibration windows that `config` names, for the vocabulary and context of a checkpoint."""
+    text_config = model_config.get_text_config()
+    return load_windows(
+        config,
+        lambda text: cast("list[int]", tokenizer(text, verbose=False)["input_ids"]),
+        vocabulary=text_config.vocab_size,
+        context=getattr(text_config, "max_position_embeddings", DEFAULT_CONTEXT),
+        bundled=bundled_calibration(source),
+    )
+
+
+def looks_like_path(text: str) -> bool:
+    """Tell a path on this machine from a hub id such as `Qwen/Qwen3-8B`.
+
+    Example:
+        >>> [looks_like_path(text) for text in ("Qwen/Qwen3-8B", "/models/mine", "./mine", "a/b/c")]
+        [False, True, True, True]
+    """
+    return text.startswith((".", "/", "~")) or text.count("/") > 1 or Path(text).exists()

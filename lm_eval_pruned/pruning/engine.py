@@ -1,0 +1,179 @@
+"""The engine: one walk over the decoder blocks in which each is measured, pruned and passed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lm_eval_pruned.config import Compare, PruneConfig
+from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PruningError
+from lm_eval_pruned.pruning.activations import Activations
+from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation
+from lm_eval_pruned.pruning.blocks import Decoder, Linear, find_decoder
+from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest
+from lm_eval_pruned.pruning.mask import keep_mask
+from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
+from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
+from lm_eval_pruned.pruning.stats import InputStatistics
+
+logger = logging.getLogger(__name__)
+
+
+class Recipe(NamedTuple):
+    """A configuration with its names looked up; `method` is None for the dense baseline."""
+
+    config: PruneConfig
+    method: ScoreMethod | None
+    allocation: Allocation
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether calibration windows must be given."""
+        return self.method is not None and self.method.needs_calibration
+
+
+def resolve(config: PruneConfig) -> Recipe:
+    """Look up the names in `config`; call it before loading weights.
+
+    Raises:
+        NotBuiltError: a documented value that this version does not offer yet.
+    """
+    if config.method != "none" and config.method not in METHODS:
+        raise NotBuiltError(f"method={config.method} is not built in this version: use {', '.join(METHODS)} or none")
+    if config.alloc not in ALLOCATIONS:
+        raise NotBuiltError(f"alloc={config.alloc} is not built in this version: use {', '.join(ALLOCATIONS)}")
+    if config.pattern != "unstructured":
+        raise NotBuiltError(f"pattern={config.pattern} is not built in this version: use unstructured")
+    if config.preset != "none":
+        raise NotBuiltError(f"preset={config.preset} is not built in this version: leave it out")
+    method = None if config.method == "none" else METHODS[config.method]
+    return Recipe(config, method, ALLOCATIONS[config.alloc])
+
+
+def prune_model(
+    model: nn.Module,
+    config: PruneConfig,
+    windows: Int[Tensor, "samples seqlen"] | None = None,
+    *,
+    stopwatch: Stopwatch | None = None,
+) -> PruneReport:
+    """Set weights of `model` to zero, in place, and return the report counted from the outcome.
+
+    Args:
+        model: a causal language model of transformers, loaded in any floating dtype.
+        config: method, allocation, sparsity and everything else that decides which weights go.
+        windows: calibration token ids [samples seqlen]; `pruning.calibration.load_windows` makes them.
+        stopwatch: carries seconds already spent on loading into the report.
+
+    Raises:
+        ArgumentError: the method needs calibration windows and none were given.
+        NotBuiltError: a documented value that this version does not offer yet.
+        PruningError: nothing matches, a number is not finite, or the outcome is not what was asked for.
+    """
+    recipe = resolve(config)
+    stopwatch = stopwatch or Stopwatch()
+    if recipe.needs_calibration and windows is None:
+        raise ArgumentError(f"method={config.method} needs calibration windows: pass token ids [samples, seqlen]")
+    if not recipe.needs_calibration:
+        windows = None
+    decoder = find_decoder(model)
+    settings = config.as_dict()
+    digest = fingerprint(settings, weights=weights_digest(model), windows=windows)
+    with stopwatch.phase("allocate"):
+        targets = allocate(recipe, decoder)
+    if recipe.method is not None:
+        training = model.training
+        model.eval()
+        _walk(model, decoder, targets, recipe.method, config, windows, stopwatch)
+        model.train(training)
+    report = build_report(
+        model,
+        decoder,
+        targets,
+        config=settings,
+        target_sparsity=config.target,
+        fingerprint=digest,
+        seconds=stopwatch.seconds,
+    )
+    if recipe.method is not None:
+        _check(report, {linear.name: linear for block in decoder.blocks for linear in block.linears})
+    logger.info("%s: %d of %d weights are zero", config.method, report.zero_weights, report.prunable_weights)
+    return report
+
+
+def allocate(recipe: Recipe, decoder: Decoder) -> dict[str, float]:
+    """Return the target sparsity of every Linear in scope, by name.
+
+    Raises:
+        PruningError: no Linear is in scope.
+    """
+    scoped = [[linear for linear in block.linears if _in_scope(linear, recipe.config)] for block in decoder.blocks]
+    sizes = torch.tensor([sum(linear.module.weight.numel() for linear in linears) for linears in scoped]).double()
+    if not sizes.sum():
+        raise PruningError(f"scope={recipe.config.scope} matches no Linear weight of this model: use scope=all")
+    sparsities = recipe.allocation.allocate(torch.zeros_like(sizes), recipe.config.target, sizes)
+    return {
+        linear.name: sparsity
+        for linears, sparsity in zip(scoped, sparsities.tolist(), strict=True)
+        for linear in linears
+    }
+
+
+def _in_scope(linear: Linear, config: PruneConfig) -> bool:
+    return config.scope in ("all", linear.part)
+
+
+def _walk(
+    model: nn.Module,
+    decoder: Decoder,
+    targets: Mapping[str, float],
+    method: ScoreMethod,
+    config: PruneConfig,
+    windows: Tensor | None,
+    stopwatch: Stopwatch,
+) -> None:
+    """Prune block after block; with `propagate=pruned` later blocks are measured behind the pruned earlier ones."""
+    compare = method.compare if config.compare == "auto" else config.compare
+    with stopwatch.phase("calibrate"):
+        flow = Activations.capture(model, decoder.blocks, windows) if windows is not None else None
+    for block in tqdm(decoder.blocks, desc=f"pruning ({config.method})", unit="block", disable=None):
+        linears = [linear for linear in block.linears if linear.name in targets]
+        is_last = block is decoder.blocks[-1]
+        with stopwatch.phase("calibrate"):
+            dense_flow = config.propagate == "dense" and not is_last
+            statistics = flow.measure(block, linears, advance=dense_flow) if flow and linears else {}
+        with stopwatch.phase("prune"):
+            for linear in linears:
+                apply(linear, method, statistics.get(linear.name), targets[linear.name], compare)
+        with stopwatch.phase("calibrate"):
+            if flow and not is_last and not (dense_flow and linears):
+                flow.advance(block)
+
+
+@torch.no_grad()
+def apply(
+    linear: Linear, method: ScoreMethod, statistics: InputStatistics | None, sparsity: float, compare: Compare
+) -> None:
+    """Set the lowest-scored weights of one Linear to zero, in place."""
+    weight = linear.module.weight
+    try:
+        keep = keep_mask(method.score(weight, statistics), sparsity, compare)
+    except PruningError as error:
+        raise PruningError(f"{linear.name}: {error}") from None
+    weight.masked_fill_(~keep, 0)
+
+
+def _check(report: PruneReport, linears: Mapping[str, Linear]) -> None:
+    """A mask removes at most one weight a row less than asked; already zero weights can only add."""
+    for item in report.linears:
+        rows = linears[item.name].module.weight.shape[0]
+        if item.zeros < item.weights * item.target - rows:
+            raise PruningError(
+                f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
+            )

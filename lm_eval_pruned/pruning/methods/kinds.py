@@ -1,0 +1,48 @@
+"""The kinds of pruning method and the registry they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lm_eval_pruned.pruning.stats import InputStatistics
+from lm_eval_pruned.registry import Registry
+
+
+@runtime_checkable
+class Score(Protocol):
+    """A pure function from a weight and the statistics of its inputs to a score of the same shape; low scores go."""
+
+    def __call__(self, weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -> Float[Tensor, "out in"]:
+        """Scores [out in], in float32, from a weight [out in] in any dtype."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreMethod:
+    """A method that scores every weight and removes the lowest within a group."""
+
+    summary: str
+    score: Score
+    compare: Literal["row", "matrix"]
+    needs_calibration: bool
+
+
+METHODS: Registry[ScoreMethod] = Registry("method")
+
+
+def score_method(name: str, *, compare: Literal["row", "matrix"], needs_calibration: bool) -> Callable[[Score], Score]:
+    """Register a score function; the first line of its docstring becomes its summary."""
+
+    def enter(score: Score) -> Score:
+        summary = (score.__doc__ or "").strip().splitlines()[0]
+        METHODS.add(
+            name,
+            ScoreMethod(summary=summary, score=score, compare=compare, needs_calibration=needs_calibration),
+        )
+        return score
+
+    return enter

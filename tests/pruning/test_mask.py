@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.mask import keep_highest, keep_mask
+
+# Few distinct values, so that ties are common.
+matrices = st.tuples(st.integers(1, 5), st.integers(1, 9)).flatmap(
+    lambda shape: st.lists(
+        st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=shape[1], max_size=shape[1]),
+        min_size=shape[0],
+        max_size=shape[0],
+    )
+)
+
+
+@given(rows=matrices, share=st.floats(0, 0.999))
+def test_the_count_is_exact_and_ties_go_by_position(rows, share):
+    score = torch.tensor(rows)
+    zeros = int(score.shape[1] * share)
+    keep = keep_highest(score, zeros)
+    for values, kept in zip(rows, keep.tolist(), strict=True):
+        gone = [index for index, stays in enumerate(kept) if not stays]
+        assert gone == sorted(sorted(range(len(values)), key=lambda index: (values[index], index))[:zeros])
+
+
+@given(rows=matrices, share=st.floats(0, 0.999))
+def test_a_matrix_group_counts_over_all_rows(rows, share):
+    score = torch.tensor(rows)
+    assert int((~keep_mask(score, share, "matrix")).sum()) == math.floor(score.numel() * share)
+
+
+def test_sparsity_zero_keeps_everything():
+    assert keep_mask(torch.zeros(3, 4), 0.0, "row").all()
+
+
+def test_nan_has_no_rank():
+    with pytest.raises(PruningError, match="NaN"):
+        keep_mask(torch.tensor([[1.0, float("nan")]]), 0.5, "row")
+
+
+def test_infinite_scores_stay():
+    keep = keep_mask(torch.tensor([[float("inf"), 1.0, 2.0, float("inf")]]), 0.5, "row")
+    assert keep.tolist() == [[True, False, False, True]]
