@@ -1,0 +1,1 @@
+"""How a model thinks: thinking formats, budgets and decoding."""

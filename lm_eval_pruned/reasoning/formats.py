@@ -1,0 +1,135 @@
+"""Thinking formats: which texts open, close and cut short a model's thinking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lm_eval_pruned.registry import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingFormat:
+    """The markers of one family of reasoning models.
+
+    `opening` is written behind the prompt unless the chat template already did. Thinking ends at any of `closings`, at
+    an end-of-sequence token, or at the budget. `natural_close` is written in place of a closing the model chose;
+    None means that such a model has already answered. When the budget is exhausted, `forced_close` is written (behind a
+    `forced_break`, unless the thinking has just ended with one) and then `forced_answer`, which begins the answer.
+    """
+
+    name: str
+    summary: str
+    opening: str
+    closings: tuple[str, ...]
+    natural_close: str | None
+    forced_close: str
+    forced_break: str = ""
+    forced_answer: str = ""
+
+    def close(self, thinking: str, *, forced: bool) -> str | None:
+        r"""Return the text that follows `thinking`, or None where the answer is already in it.
+
+        Example:
+            >>> FORMATS["s1"].close("So x = 2", forced=True)
+            '\n<|im_start|>answer\nFinal Answer:'
+            >>> FORMATS["s1"].close("So x = 2\n", forced=True)
+            '<|im_start|>answer\nFinal Answer:'
+        """
+        if not forced:
+            return self.natural_close
+        needs_break = bool(self.forced_break) and not thinking.endswith(self.forced_break)
+        return (self.forced_break if needs_break else "") + self.forced_close + self.forced_answer
+
+
+FORMATS: Registry[ThinkingFormat] = Registry("thinking")
+
+# Qwen3: the sentence documented by its authors for an exhausted thinking budget (Qwen3 report, arXiv 2505.09388, 4.3).
+FORMATS.add(
+    "qwen3",
+    ThinkingFormat(
+        name="qwen3",
+        summary="<think> ... </think>, with Qwen3's own sentence when the budget is exhausted",
+        opening="<think>\n",
+        closings=("</think>",),
+        natural_close="</think>\n\n",
+        forced_close=(
+            "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
+            "now.\n</think>\n\n"
+        ),
+    ),
+)
+
+# s1: budget forcing as published (arXiv 2501.19393), with its literal markers.
+FORMATS.add(
+    "s1",
+    ThinkingFormat(
+        name="s1",
+        summary="<|im_start|>think ... <|im_start|>answer, forced with 'Final Answer:'",
+        opening="<|im_start|>think",
+        closings=("<|im_start|>",),
+        natural_close="<|im_start|>answer",
+        forced_close="<|im_start|>answer\n",
+        forced_break="\n",
+        forced_answer="Final Answer:",
+    ),
+)
+
+# DeepSeek-R1 and its distillations (arXiv 2501.12948): the same markers as Qwen3, but no sentence of their own.
+FORMATS.add(
+    "deepseek-r1",
+    ThinkingFormat(
+        name="deepseek-r1",
+        summary="<think> ... </think>, closed without a word when the budget is exhausted",
+        opening="<think>\n",
+        closings=("</think>",),
+        natural_close="</think>\n\n",
+        forced_close="</think>\n\n",
+        forced_break="\n",
+    ),
+)
+
+# Models without markers: the text itself is the chain of thought, and all of it is graded.
+FORMATS.add(
+    "none",
+    ThinkingFormat(
+        name="none",
+        summary="no markers: the whole text is the chain of thought, forced with 'Final Answer:'",
+        opening="",
+        closings=(),
+        natural_close=None,
+        forced_close="\n\n",
+        forced_answer="Final Answer: ",
+    ),
+)
+
+
+def detect_format(chat_template: str | None) -> ThinkingFormat:
+    """Choose the format that a chat template reveals.
+
+    Example:
+        >>> detect_format("... <think> ... enable_thinking ...").name
+        'qwen3'
+        >>> detect_format("<|im_start|>user").name
+        'none'
+    """
+    template = chat_template or ""
+    if "<think>" not in template and "</think>" not in template:
+        return FORMATS["none"]
+    return FORMATS["deepseek-r1" if "<｜Assistant｜>" in template else "qwen3"]
+
+
+def with_markers(
+    chosen: ThinkingFormat, *, opening: str | None = None, ending: str | None = None, closing: str | None = None
+) -> ThinkingFormat:
+    """Return `chosen` with s1's `thinking_start`, `thinking_end` and `until_thinking` in place of its own markers."""
+    changed = chosen if opening is None else replace(chosen, opening=opening)
+    if ending is not None:
+        s1 = FORMATS["s1"]
+        changed = replace(
+            changed,
+            natural_close=ending,
+            forced_close=f"{ending}\n",
+            forced_break=s1.forced_break,
+            forced_answer=s1.forced_answer,
+        )
+    return changed if closing is None else replace(changed, closings=(closing,))

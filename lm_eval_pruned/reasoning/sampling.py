@@ -1,0 +1,90 @@
+"""Sampling by Gumbel noise that belongs to a row and a position, so that no text depends on its batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lm_eval_pruned.errors import ArgumentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn; a temperature of 0 takes the likeliest.
+
+    Raises:
+        ArgumentError: a value is out of range.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ArgumentError(f"temperature={self.temperature}: give 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ArgumentError(f"top_p={self.top_p}: give 0 < top_p <= 1")
+        if not 0 <= self.min_p < 1:
+            raise ArgumentError(f"min_p={self.min_p}: give 0 <= min_p < 1")
+
+    def warpers(self) -> LogitsProcessorList:
+        """Return the filters of transformers in its own order; vLLM's -1 for an unlimited top_k is understood."""
+        warpers = LogitsProcessorList()
+        if self.temperature != 1:
+            warpers.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_k > 0:
+            warpers.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1:
+            warpers.append(TopPLogitsWarper(self.top_p))
+        if self.min_p > 0:
+            warpers.append(MinPLogitsWarper(self.min_p))
+        return warpers
+
+
+def noise_key(*parts: object) -> int:
+    """Hash what a stream of noise belongs to into 63 bits.
+
+    Example:
+        >>> noise_key(7, "question", 0) == noise_key(7, "question", 1)
+        False
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def next_tokens(
+    logits: Float[Tensor, "rows vocab"], sampling: Sampling, keys: Sequence[int], positions: Sequence[int]
+) -> Int[Tensor, " rows"]:
+    """Draw one token a row from softmax(logits / temperature) after top_k, top_p and min_p.
+
+    The Gumbel maximum trick, argmax(logits + g) with g from a generator seeded by (key, position): the same row at the
+    same position gets the same noise, whatever else is in the batch and however often generation was resumed.
+
+    Reference: Maddison et al. 2014, arXiv 1411.0030.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    # The warpers used here do not look at the ids so far.
+    warped = sampling.warpers()(torch.LongTensor(), logits.float())
+    generator = torch.Generator(device=logits.device)
+    exponential = torch.empty_like(warped)
+    for row, (key, position) in enumerate(zip(keys, positions, strict=True)):
+        generator.manual_seed(noise_key(key, position))
+        exponential[row].exponential_(generator=generator)
+    # An exponential variable is exp(-g): subtracting its logarithm adds Gumbel noise.
+    return (warped - exponential.log()).argmax(dim=-1)

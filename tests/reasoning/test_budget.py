@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+import pytest
+
+from lm_eval_pruned.errors import ArgumentError, BudgetError, NotBuiltError
+from lm_eval_pruned.reasoning.budget import (
+    BudgetSettings,
+    Completion,
+    Generated,
+    Request,
+    Row,
+    Stop,
+    complete,
+    is_budgeted,
+    parse_gen_kwargs,
+)
+from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.sampling import Sampling
+
+END = 0
+
+
+class Script:
+    """A backend with one character a token, whose model wants to write a given thinking and then a given answer."""
+
+    def __init__(self, thinking: str, answer: str, *, context: int = 1000) -> None:
+        self.texts = [thinking, answer]
+        self.context = context
+        self.rows: list[list[Row]] = []
+        self.stops: list[Stop] = []
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        del special
+        return [ord(character) for character in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def generate(self, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
+        del sampling
+        text = self.texts[len(self.rows)]
+        self.rows.append(list(rows))
+        self.stops.append(stop)
+        return [self._one(text, row.room, stop) for row in rows]
+
+    def _one(self, text: str, room: int, stop: Stop) -> Generated:
+        ends = [position for mark in (chr(END), *stop.texts) if (position := text.find(mark)) >= 0]
+        if ends and min(ends) < room:
+            return Generated(self.encode(text[: min(ends)], special=False), "stop")
+        return Generated(self.encode(text[:room], special=False), "length")
+
+
+def run(script: Script, budget: int, *, thinking: str = "qwen3", prompt: str = "Q?", room: int = 50) -> Completion:
+    settings = BudgetSettings(budget=budget, answer_room=room)
+    (completion,) = complete(script, [Request(prompt, 0)], settings, FORMATS[thinking])
+    return completion
+
+
+def test_a_natural_close():
+    completion = run(Script("one two</think>ignored", "\\boxed{3}\0"), 100)
+    assert completion == "<think>\none two</think>\n\n\\boxed{3}"
+    assert (completion.thinking, completion.answer) == ("one two", "\\boxed{3}")
+    assert (completion.thinking_tokens, completion.answer_tokens) == (7, 9)
+    assert (completion.budget_hit, completion.answer_cut) == (False, False)
+
+
+def test_a_cut_at_the_budget():
+    script = Script("one two three</think>", "3\0")
+    completion = run(script, 7)
+    assert completion.thinking == "one two"
+    assert completion.thinking_tokens == 7
+    assert completion.budget_hit
+    assert completion == "<think>\none two" + FORMATS["qwen3"].forced_close + "3"
+    assert script.decode(script.rows[1][0].ids) == "Q?<think>\none two" + FORMATS["qwen3"].forced_close
+
+
+def test_thinking_that_just_fits_was_not_seen_to_end():
+    # The close marker would have been the next token: as in s1 and vLLM, the budget counts as exhausted.
+    assert run(Script("one two</think>", "3\0"), 7).budget_hit
+    assert not run(Script("one two</think>", "3\0"), 8).budget_hit
+
+
+def test_an_end_of_text_while_thinking_closes_it():
+    completion = run(Script("one two\0", "3\0"), 100)
+    assert completion == "<think>\none two</think>\n\n3"
+    assert not completion.budget_hit
+
+
+def test_a_budget_of_zero_answers_at_once():
+    completion = run(Script("one", "3\0"), 0)
+    assert completion == "<think>\n" + FORMATS["qwen3"].forced_close + "3"
+    assert (completion.thinking_tokens, completion.budget_hit) == (0, True)
+
+
+def test_an_answer_without_end_is_cut():
+    completion = run(Script("</think>", "3" * 99), 10, room=5)
+    assert (completion.answer, completion.answer_cut, completion.answer_tokens) == ("33333", True, 5)
+
+
+@pytest.mark.parametrize("prompt", ["Q?<think>", "Q?<think>\n"])
+def test_a_template_that_opens_the_thinking_itself(prompt):
+    script = Script("one</think>", "3\0")
+    completion = run(script, 10, prompt=prompt)
+    assert script.decode(script.rows[0][0].ids) == prompt
+    assert completion == "one</think>\n\n3"
+
+
+def test_s1_forces_its_markers_and_grades_what_follows():
+    script = Script("so 25", " 25\0")
+    completion = run(script, 3, thinking="s1")
+    assert completion == "<|im_start|>thinkso \n<|im_start|>answer\nFinal Answer: 25"
+    assert completion.answer == "Final Answer: 25"
+    assert script.stops[0].texts == ("<|im_start|>",)
+
+
+def test_none_grades_the_text_itself():
+    script = Script("The answer is 4.\0", "unused")
+    completion = run(script, 100, thinking="none")
+    assert completion == completion.answer == completion.thinking == "The answer is 4."
+    assert (completion.answer_tokens, completion.answer_cut, completion.budget_hit) == (0, False, False)
+
+
+def test_none_forces_a_final_answer():
+    completion = run(Script("The answer is", "4\0"), 6, thinking="none")
+    assert completion == "The an\n\nFinal Answer: 4"
+    assert completion.answer == "Final Answer: 4"
+
+
+def test_until_applies_to_the_answer_only():
+    script = Script("one\n\ntwo</think>", "3\n\nand more\0")
+    settings = BudgetSettings(budget=100, until=("\n\n",))
+    (completion,) = complete(script, [Request("Q?", 0)], settings, FORMATS["qwen3"])
+    assert completion.thinking == "one\n\ntwo"
+    assert completion.answer == "3"
+
+
+def test_a_budget_beyond_the_context_is_refused():
+    forced = len(FORMATS["qwen3"].forced_close)
+    context = len("Q?<think>\n") + 20 + forced + 1
+    assert run(Script("a" * 99, "3", context=context), 20).answer == "3"
+    with pytest.raises(BudgetError, match=f"thinking_token_budget=21 .* context {context}: use a budget of at most 20"):
+        run(Script("a" * 99, "3", context=context), 21)
+
+
+def test_an_answer_room_beyond_the_context_is_shortened_openly(caplog):
+    context = len("Q?<think>\n") + 20 + len(FORMATS["qwen3"].forced_close) + 7
+    completion = run(Script("a" * 99, "3" * 99, context=context), 20, room=32768)
+    assert completion.answer_tokens == 7
+    assert "max_gen_toks=32768 does not fit" in caplog.text
+    assert "at least 7 tokens" in caplog.text
+
+
+def test_each_sample_and_phase_has_noise_of_its_own():
+    script = Script("one</think>", "3\0")
+    requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
+    complete(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"])
+    keys = [row.key for rows in script.rows for row in rows]
+    assert len(set(keys)) == 6
+
+
+def test_a_completion_survives_pickling_and_is_a_string():
+    completion = run(Script("one</think>", "3\0"), 10)
+    again = pickle.loads(pickle.dumps(completion))
+    assert again == completion
+    assert again.thinking_tokens == completion.thinking_tokens == 3
+    assert isinstance(completion, str)
+
+
+@pytest.mark.parametrize("name", ["thinking_token_budget", "max_tokens_thinking", "thinking_n_ignore", "until_thinking"])
+def test_thinking_in_a_name_means_budgeted(name):
+    assert is_budgeted({name: 1})
+    assert not is_budgeted({"max_gen_toks": 1, "until": []})
+
+
+def test_the_literal_kwargs_of_the_paper():
+    given = {"temperature": 1.0, "seed": 7, "max_gen_toks": 32768, "max_tokens_thinking": 512}
+    settings = parse_gen_kwargs({"thinking_token_budget": 8192, "do_sample": True, "until": [], **given})
+    assert (settings.budget, settings.answer_room) == (512, 32768)
+    assert (settings.sampling.temperature, settings.sampling.seed) == (1.0, 7)
+    assert (settings.sampling.top_p, settings.sampling.top_k) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "temperature"),
+    [
+        ({}, 0.0),
+        ({"temperature": 0.6}, 0.6),
+        ({"do_sample": True}, 1.0),
+        ({"do_sample": True, "temperature": 0.6}, 0.6),
+        ({"do_sample": True, "temperature": 0.0}, 0.0),
+        ({"do_sample": False, "temperature": 0.6}, 0.0),
+    ],
+)
+def test_a_temperature_samples(given, temperature):
+    assert parse_gen_kwargs({"thinking_token_budget": 5, **given}).sampling.temperature == temperature
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"thinking_token_budget": -1}, "thinking_token_budget=-1: give a whole number of at least 0"),
+        ({"thinking_token_budget": 1.5}, "thinking_token_budget=1.5"),
+        ({"max_tokens_thinking": "auto"}, "thinking_token_budget='auto' is not a number"),
+        ({"thinking_token_budget": 5, "max_gen_toks": 0}, "max_gen_toks=0"),
+        ({"thinking_token_budget": 5, "temprature": 1}, "unknown generation kwarg 'temprature': did you mean 'temperature'"),
+        ({"thinking_token_budget": 5, "temperature": -1}, "temperature=-1.0"),
+        ({"thinking_token_budget": 5, "top_p": 0}, "top_p=0.0"),
+        ({"thinking_token_budget": 5, "min_p": 1}, "min_p=1.0"),
+        ({"thinking_start": "<a>"}, "add one, in tokens"),
+    ],
+)
+def test_wrong_kwargs_are_named(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        parse_gen_kwargs(given)
+
+
+def test_documented_kwargs_that_are_not_built_are_refused_by_name():
+    with pytest.raises(NotBuiltError, match="thinking_n_ignore=2"):
+        parse_gen_kwargs({"thinking_token_budget": 5, "thinking_n_ignore": 2})

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from lm_eval_pruned.errors import UnknownNameError
+from lm_eval_pruned.reasoning.formats import FORMATS, detect_format, with_markers
+
+
+def test_forced_texts_to_the_character():
+    # PAPER: arXiv 2501.19393 (s1's code) and the Qwen3 documentation.
+    assert FORMATS["s1"].close("so x = 2", forced=True) == "\n<|im_start|>answer\nFinal Answer:"
+    assert FORMATS["s1"].close("so x = 2\n", forced=True) == "<|im_start|>answer\nFinal Answer:"
+    assert FORMATS["s1"].close("so x = 2", forced=False) == "<|im_start|>answer"
+    assert FORMATS["qwen3"].close("so x = 2\n", forced=True) == (
+        "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now."
+        "\n</think>\n\n"
+    )
+    assert FORMATS["qwen3"].close("so x = 2\n", forced=False) == "</think>\n\n"
+    assert FORMATS["none"].close("so x = 2", forced=True) == "\n\nFinal Answer: "
+    assert FORMATS["none"].close("so x = 2", forced=False) is None
+    assert FORMATS["s1"].opening == "<|im_start|>think"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_can_be_cut(name):
+    thinking = FORMATS[name]
+    assert thinking.name == name
+    forced = thinking.close("anything", forced=True)
+    assert forced
+    assert forced.endswith(thinking.forced_answer)
+    assert all(closing not in thinking.opening.replace("<|im_start|>think", "") for closing in thinking.closings)
+
+
+def test_an_unknown_format_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'qwen3'"):
+        FORMATS["qwen"]
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        (None, "none"),
+        ("{{ '<|im_start|>' + message['role'] }}", "none"),
+        ("{% if enable_thinking is false %}<think>\n\n</think>{% endif %}", "qwen3"),
+        ("{{'<｜Assistant｜><think>\\n'}}", "deepseek-r1"),
+    ],
+)
+def test_the_template_reveals_the_format(template, name):
+    assert detect_format(template).name == name
+
+
+def test_markers_by_hand_follow_s1():
+    own = with_markers(FORMATS["qwen3"], opening="<a>", ending="<b>", closing="<c>")
+    assert (own.opening, own.closings) == ("<a>", ("<c>",))
+    assert own.close("t", forced=True) == "\n<b>\nFinal Answer:"
+    assert own.close("t", forced=False) == "<b>"
+    assert with_markers(FORMATS["qwen3"]) == FORMATS["qwen3"]
