@@ -1,0 +1,90 @@
+"""One spelling for every character: what Unicode offers for a sign of mathematics becomes its LaTeX or ASCII form."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import groupby
+
+# Control, format (bidi marks, zero-width joiners) and surrogate characters cannot be seen, so they mean nothing.
+_INVISIBLE = ("Cc", "Cf", "Cs")
+
+# NFKC would turn x² into x2, 1½ into 11/2 and a ring above into a space: these are rewritten before it runs.
+_RAISED = {"<super>": "^", "<sub>": "_"}
+_DEGREES = "\u00b0\u00ba\u02da"
+
+_SIGNS = str.maketrans(
+    {
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+        **dict.fromkeys("\u00b7\u00d7\u2219\u22c5", "\\cdot "),
+        **dict.fromkeys("\u2044\u2215\u00f7", "/"),
+        **dict.fromkeys(_DEGREES, "^\\circ "),
+        **dict.fromkeys("\u2032\u2019", "'"),
+        "\u00b1": "\\pm ",
+        "\u2236": ":",
+        "\u2208": "\\in ",
+        "\u2205": "\\emptyset ",
+        "\u221e": "\\infty ",
+        "\u2229": "\\cap ",
+        "\u222a": "\\cup ",
+        "\u2260": "\\ne ",
+        "\u2264": "\\le ",
+        "\u2265": "\\ge ",
+        "\u2124": "\\mathbb{Z}",
+        "\u211d": "\\mathbb{R}",
+    }
+)
+_GREEK = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
+    *("xi", "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+_SMALL_ALPHA, _CAPITAL_ALPHA = 0x3B1, 0x391
+_LETTERS = {
+    **{_CAPITAL_ALPHA + place: f"\\{name.capitalize()} " for place, name in enumerate(_GREEK)},
+    **{_SMALL_ALPHA + place: f"\\{name} " for place, name in enumerate(_GREEK)},
+}
+
+_ROOT = re.compile(r"√ ?([0-9]+|[A-Za-z])")
+
+
+def plain_characters(text: str) -> str:
+    r"""Spell `text` with ASCII and LaTeX where it uses other characters for the same signs.
+
+    Example:
+        >>> plain_characters("1½ ≤ x²")
+        '1\\frac{1}{2} \\le  x^{2}'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    pieces = []
+    for form, run in groupby(text, _form):
+        signs = "".join(run)
+        if form in _RAISED:
+            inner = unicodedata.normalize("NFKC", signs)
+            pieces.append(f"{_RAISED[form]}{{{inner}}}")
+        elif form == "<fraction>":
+            pieces.extend(_fraction(sign) for sign in signs)
+        else:
+            pieces.append("".join(map(_visible, signs)))
+    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SIGNS).translate(_LETTERS)
+    return _ROOT.sub(r"\\sqrt{\1}", plain)
+
+
+def _form(sign: str) -> str:
+    if sign in _DEGREES:
+        return ""
+    tag = unicodedata.decomposition(sign).partition(" ")[0]
+    return tag if tag in {*_RAISED, "<fraction>"} else ""
+
+
+def _fraction(sign: str) -> str:
+    above, _, below = unicodedata.normalize("NFKC", sign).partition("\u2044")
+    return f"\\frac{{{above}}}{{{below}}}"
+
+
+def _visible(sign: str) -> str:
+    if sign.isspace():
+        return " "
+    if sign in _DEGREES:
+        return "\u00b0"
+    return "" if unicodedata.category(sign) in _INVISIBLE else sign

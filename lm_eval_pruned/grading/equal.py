@@ -1,0 +1,81 @@
+"""Two answers are equal if their normal forms are, or if both are numbers of the same exact value."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from lm_eval_pruned.grading.normalize import normalize
+from lm_eval_pruned.grading.number import Number, read_number, rounds_to
+from lm_eval_pruned.grading.units import split_unit
+
+# Longer answers are compared as they stand: a verdict never comes from part of an answer.
+MAX_ANSWER_CHARACTERS = 10_000
+
+TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"
+EMPTY = "empty"
+
+_ASSIGNMENT = re.compile(
+    r"(?P<name>(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\([A-Za-z](?:, [A-Za-z])*\))?|\([A-Za-z](?:, [A-Za-z])+\))"
+    r"(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)"
+)
+
+
+class Equality(NamedTuple):
+    """Whether two answers are equal, and what decided it. True or false as its `correct` is."""
+
+    correct: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.correct
+
+
+def equal(gold: str, answer: str) -> Equality:
+    r"""Compare two answers; the order of the two never matters.
+
+    A name on one side only (`x = 5` and `5`) and a unit on one side only (`40\%` and `40`) are ignored, two different
+    ones are not. A decimal equals a fraction if it is the fraction rounded to the digits shown, at least four of them.
+
+    Example:
+        >>> equal("025", "25.0")
+        Equality(correct=True, reason='same number')
+        >>> equal("(3,4]", "[3,4]").correct, equal(r"\frac{1}{3}", "0.3333").reason
+        (False, 'rounded decimal')
+    """
+    if max(len(gold), len(answer)) > MAX_ANSWER_CHARACTERS:
+        return Equality(gold == answer, TOO_LONG)
+    left, right = normalize(gold), normalize(answer)
+    if not left or not right:
+        return Equality(False, EMPTY)
+    if left == right:
+        return Equality(True, "same normal form")
+    return _compare_values(*_without_names(left, right))
+
+
+def _without_names(left: str, right: str) -> tuple[str, str]:
+    one, other = _ASSIGNMENT.fullmatch(left), _ASSIGNMENT.fullmatch(right)
+    if one and other and one.group("name", "relation") != other.group("name", "relation"):
+        return left, right
+    return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
+
+
+def _compare_values(left: str, right: str) -> Equality:
+    if left == right:
+        return Equality(True, "same value, named on one side")
+    one, other = split_unit(left), split_unit(right)
+    if one.unit and other.unit and one.unit != other.unit:
+        return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
+    if one.value == other.value:
+        return Equality(True, "same value and unit" if one.unit == other.unit else "same value, unit on one side")
+    return _compare_numbers(read_number(one.value), read_number(other.value))
+
+
+def _compare_numbers(one: Number | None, other: Number | None) -> Equality:
+    if one is None or other is None:
+        return Equality(False, "different normal forms")
+    if one.value == other.value:
+        return Equality(True, "same number")
+    if rounds_to(one, other) or rounds_to(other, one):
+        return Equality(True, "rounded decimal")
+    return Equality(False, "different numbers")

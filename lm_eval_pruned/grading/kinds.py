@@ -1,0 +1,20 @@
+"""An answer is either a piece of mathematics or the letter of a choice."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from lm_eval_pruned.errors import unknown_name
+
+Kind = Literal["math", "choice"]
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a kind of answer that does not exist.
+
+    Raises:
+        UnknownNameError: `kind` is neither "math" nor "choice".
+    """
+    known = get_args(Kind)
+    if kind not in known:
+        raise unknown_name("kind", kind, known)

@@ -1,0 +1,113 @@
+"""One spelling for every LaTeX construct: braces stand around arguments and nowhere else, looks are dropped."""
+
+from __future__ import annotations
+
+import re
+
+from lm_eval_pruned.grading.braces import Writer, commands, is_numeral
+
+_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
+
+_FONTS = commands(
+    "text textbf textit textrm textnormal mbox hbox mathrm mathbf mathit mathsf boldsymbol bm operatorname boxed fbox "
+    "displaystyle textstyle limits nolimits"
+)
+_SIZES = commands("left right middle big Big bigg Bigg bigl bigr Bigl Bigr")
+_THIN = commands("! ,")
+_GAPS = commands("( ) [ ] , : ; > quad qquad") | {"\\ ", "$", "~"}
+
+_SAME = {
+    "*": "\\cdot",
+    "%": "\\%",
+    "\\times": "\\cdot",
+    "\\dfrac": "\\frac",
+    "\\tfrac": "\\frac",
+    "\\cfrac": "\\frac",
+    "\\dbinom": "\\binom",
+    "\\leq": "\\le",
+    "\\leqslant": "\\le",
+    "\\geq": "\\ge",
+    "\\geqslant": "\\ge",
+    "\\neq": "\\ne",
+    "\\lt": "<",
+    "\\gt": ">",
+    "\\dots": "\\ldots",
+    "\\cdots": "\\ldots",
+    "\\lbrace": "\\{",
+    "\\rbrace": "\\}",
+    "\\lbrack": "[",
+    "\\rbrack": "]",
+    "\\varnothing": "\\emptyset",
+    "\\degree": "^{\\circ}",
+    "\\textdegree": "^{\\circ}",
+    "\\dollar": "\\$",
+}
+_DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", "{bmatrix}": "{pmatrix}"}
+
+
+def plain_latex(text: str) -> str:
+    r"""Rewrite `text` with one spelling for each LaTeX construct; runs in linear time and without recursion.
+
+    Example:
+        >>> plain_latex(r"\left( \dfrac12, {x}^{2} \right)")
+        '(\\frac{1}{2}, x^{2})'
+        >>> plain_latex(r"\frac{270}7\text{ degrees}")
+        '\\frac{270}{7}degrees'
+    """
+    for old, new in _DIGRAPHS.items():
+        text = text.replace(old, new)
+    tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
+    partners = _partners(tokens)
+    writer, index = Writer(), 0
+    while index < len(tokens):
+        index = _step(writer, tokens, index, partners)
+    return writer.finish()
+
+
+def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int]) -> int:
+    """Write the token at `index` and return the index of the next one."""
+    token, after = tokens[index], index + 1
+    following = tokens[after] if after < len(tokens) else ""
+    if token in _GAPS or token.isspace():
+        writer.skip_blank()
+    elif token in _FONTS:
+        return _font(writer, tokens, after, partners)
+    elif token in _SIZES:
+        return after + (following == ".")
+    elif token == "," and not writer.waiting:
+        writer.put(", " if following.isspace() else ",")
+        return after + (following in _THIN)
+    elif token == "{" and index in partners:
+        writer.open()
+    elif token == "}" and index in partners:
+        writer.close()
+    elif token == "[" and writer.waiting and writer.last == "\\sqrt":
+        writer.open_option()
+    elif token not in ("{", "}", "\\!"):
+        writer.put(token)
+    return after
+
+
+def _font(writer: Writer, tokens: list[str], index: int, partners: dict[int, int]) -> int:
+    r"""Drop a font command, but keep `10\text{ m}` apart from `10m`: there the font says unit, not variable."""
+    writer.end_arguments()
+    group = [token for token in tokens[index : index + 5] if not token.isspace()]
+    if not writer.waiting and (is_numeral(writer.last[-1]) or writer.last[-1] in "})"):
+        match group:
+            case ["{", letter, "}", *_] if letter.isalpha():
+                writer.emit(f"\\text{{{letter}}}")
+                return partners[index] + 1
+    return index
+
+
+def _partners(tokens: list[str]) -> dict[int, int]:
+    partners: dict[int, int] = {}
+    opened: list[int] = []
+    for index, token in enumerate(tokens):
+        if token == "{":
+            opened.append(index)
+        elif token == "}" and opened:
+            start = opened.pop()
+            partners[start] = index
+            partners[index] = start
+    return partners

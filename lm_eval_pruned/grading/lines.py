@@ -1,0 +1,115 @@
+"""What a sentence says the answer is: the text behind "the answer is", less the reasons and the decoration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lm_eval_pruned.grading.spans import bold, mathematics
+
+# Repetitions are bounded and never overlap, so that matching stays linear on hostile text.
+_ANCHOR = re.compile(
+    r"(?:\banswers?|\b(?:correct|right|best) (?:option|choice|result|statement))"
+    r"(?: (?:to|of|for|in) [^\n.:=]{0,60}?)?[\s*_]{0,20}(?:[:=\uff1a]|\b(?:is|are|(?:must|should|would) be)\b)"
+    r"[\s*_]{0,20}(?:[:=]|therefore|simply)?"
+    r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_REASON = re.compile(r"\.(?=\s+[A-Z$\\*]|\s*\Z)|,? (?:because|since|where|as required|as desired)\b")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_NUMERAL = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
+_FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
+_FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
+_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
+
+# Enough to see how a line announces its answer; overlapping lines of any length would take quadratic time.
+MAX_LINE_CHARACTERS = 400
+
+# With this many words a line is prose around its answer; with fewer they are the answer or its unit.
+PROSE_WORDS = 3
+
+
+def anchored(text: str) -> Iterator[str]:
+    """Yield the rest of each line that announces an answer, last first; the next line where nothing is left of it.
+
+    Example:
+        >>> list(anchored("The answer is 4. Wait. **Final Answer:** 5"))
+        ['5', '4. Wait. **Final Answer:** 5']
+    """
+    for anchor in reversed(list(_ANCHOR.finditer(text))):
+        rest = _first_line(text, anchor.end())
+        if rest:
+            yield rest
+
+
+def is_short(text: str) -> bool:
+    """Tell whether a text can be an answer and nothing else: a word, or figures and commands with hardly any words.
+
+    Example:
+        >>> is_short("5 square inches"), is_short("Evelyn"), is_short("I am not sure")
+        (True, True, False)
+    """
+    words = len(_PROSE.findall(text))
+    return words <= 1 or (words < PROSE_WORDS and any(sign.isdigit() or sign == "\\" for sign in text))
+
+
+def tidy(line: str) -> str:
+    """Reduce a sentence to its answer: cut reasons, then take mathematics, bold or the only number out of prose.
+
+    Example:
+        >>> tidy("$25$, since $20+5=25$. I hope it is correct.")
+        '25'
+        >>> tidy("There are 25 ways to do it."), tidy("27 cents.")
+        ('25', '27 cents')
+    """
+    reason = _REASON.search(line)
+    line = unwrap(line[: reason.start()] if reason else line)
+    if len(_PROSE.findall(line)) < PROSE_WORDS:
+        return line
+    candidates = mathematics(line) or bold(line) or _only_number(line)
+    return unwrap(candidates[0] if line.startswith(("$", "\\", "*")) else candidates[-1])
+
+
+def bold_answers(text: str) -> Iterator[str]:
+    r"""Yield what is short and bold, last first: anything at the end, elsewhere figures but no headings.
+
+    Example:
+        >>> list(bold_answers("**Step 1** gives **25**. So her name\nis **Evelyn**."))
+        ['Evelyn', '25']
+    """
+    last_line = text.rstrip().rpartition("\n")[2]
+    yield from filter(is_short, bold(last_line)[-1:])
+    yield from (span for span in reversed(bold(text)) if is_short(span) and _FIGURES.match(span))
+
+
+def unwrap(text: str) -> str:
+    """Take off blanks, a final full stop and whole layers of dollar signs, maths brackets, stars or backticks.
+
+    Example:
+        >>> unwrap(" **$25$**. ")
+        '25'
+    """
+    text = _trim(text.replace("**", "") if text.count("**") == 1 else text)
+    for opening, closing in _WRAPPERS * 2:
+        inner = text[len(opening) : -len(closing)]
+        if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
+            text = _trim(inner)
+    return text
+
+
+def _only_number(line: str) -> list[str]:
+    """Find the one number of a line of plain words; a number inside a formula is only a part of it."""
+    numerals = set(_NUMERAL.findall(line))
+    return list(numerals) if len(numerals) == 1 and not _FORMULA.search(line) else [line]
+
+
+def _trim(text: str) -> str:
+    text = text.strip(" \t\n#")
+    return text.rstrip(".:;, ") if not text.endswith(("...", "\\,", "\\:", "\\;")) else text
+
+
+def _first_line(text: str, start: int) -> str:
+    """Return what is left of the line at `start`, or the next line that holds more than decoration."""
+    stop = start + MAX_LINE_CHARACTERS
+    lines = (line.strip() for line in text[start:stop].split("\n"))
+    return next((line for line in lines if line.strip("*_:# \t")), "")

@@ -1,0 +1,111 @@
+"""Where an answer stands in a text: boxes, tags, bold and mathematics, each found in one pass without backtracking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# Nothing longer is an answer. Without a limit, spans that overlap would take quadratic time.
+MAX_SPAN_CHARACTERS = 1000
+
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])[ \t]*")
+# Without braces a box holds a number, a command or one letter; anything longer is prose about boxes.
+_UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*(?!\s?:)")
+_DELIMITER = re.compile(r"\\[()\[\]]|\$\$|\$|\\.", re.DOTALL)
+_JOINT = re.compile(r"\s*(?:,|,?\s?(?:and|or))\s*")
+_CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
+
+
+def boxes(text: str) -> Iterator[str]:
+    r"""Yield the contents of `\boxed{...}`, `\fbox{...}` and `\boxed 7`, last first; one that never closes is none.
+
+    Example:
+        >>> list(boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
+        ['7', '\\frac{1}{2}']
+    """
+    partners = _partners(text)
+    for box in reversed(list(_BOX.finditer(text))):
+        start = box.end()
+        unbraced = _UNBRACED.match(text, start)
+        if start in partners:
+            yield _span(text, start + 1, partners[start])
+        elif unbraced:
+            yield unbraced[0]
+
+
+def tagged(text: str) -> Iterator[str]:
+    """Yield the contents of `<answer>...</answer>`, last first; a tag that never closes reaches to the end of its line.
+
+    Example:
+        >>> list(tagged("<answer> 5 </answer> or <answer>6"))
+        ['6', '5']
+    """
+    end: int | None = None
+    for tag in reversed(list(_TAG.finditer(text))):
+        if tag[1]:
+            end = tag.start()
+            continue
+        if end is None:
+            end = text.find("\n", tag.end(), tag.end() + MAX_SPAN_CHARACTERS)
+        yield _span(text, tag.end(), end if end >= 0 else len(text))
+        end = None
+
+
+def bold(text: str) -> list[str]:
+    """Return the contents of `**...**` in order, headings that end in a colon left out.
+
+    Example:
+        >>> bold("**Step 1:** so **25** it is")
+        ['25']
+    """
+    return [span for span in (match[1].strip() for match in _BOLD.finditer(text)) if span and not span.endswith(":")]
+
+
+def mathematics(text: str) -> list[str]:
+    r"""Return the contents of `$...$`, `$$...$$`, `\(...\)` and `\[...\]` in order.
+
+    Neighbours joined by a comma, "and" or "or" are members of one list; amounts of dollars are no spans.
+
+    Example:
+        >>> mathematics(r"It costs $5 and $6, so \(x=1\); $y$ and $z$")
+        ['x=1', 'y, z']
+    """
+    lists: list[list[str]] = []
+    opened: re.Match[str] | None = None
+    end = 0
+    for delimiter in _DELIMITER.finditer(text):
+        if opened and delimiter[0] == _CLOSERS[opened[0]] and not _is_money(text, opened, delimiter):
+            content = text[opened.end() : delimiter.start()].strip()
+            if content and lists and _JOINT.fullmatch(text, end, opened.start()):
+                lists[-1].append(content)
+            elif content:
+                lists.append([content])
+            opened, end = None, delimiter.end()
+        elif delimiter[0] in _CLOSERS:
+            opened = delimiter
+    return [", ".join(members) for members in lists]
+
+
+def _is_money(text: str, opened: re.Match[str], closed: re.Match[str]) -> bool:
+    """Apply pandoc's rule, but for `$ x $`: before a closing dollar sign is no blank, and behind it no digit."""
+    padded = text[opened.end()].isspace()
+    blank = text[closed.start() - 1].isspace()
+    return closed[0] == "$" and ((blank and not padded) or text[closed.end() : closed.end() + 1].isdigit())
+
+
+def _span(text: str, start: int, end: int) -> str:
+    return text[start:end].strip() if end - start <= MAX_SPAN_CHARACTERS else ""
+
+
+def _partners(text: str) -> dict[int, int]:
+    partners: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            partners[opened.pop()] = brace.start()
+    return partners

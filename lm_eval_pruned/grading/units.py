@@ -1,0 +1,80 @@
+"""A measured answer is a value and its unit; a number base counts as a unit of the digits it reads."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Quantity(NamedTuple):
+    """A normal form without its unit, and the unit's one name, empty where there is none."""
+
+    value: str
+    unit: str
+
+
+_NAMES = {
+    "percent": "\\% percent",
+    "degree": "^{\\circ} degree degrees",
+    "radian": "radian radians rad",
+    "dollar": "\\$ dollar dollars",
+    "cent": "cent cents",
+    "mm": "mm millimeter millimeters",
+    "cm": "cm centimeter centimeters centimetre centimetres",
+    "m": "\\text{m} meter meters metre metres",
+    "km": "km kilometer kilometers kilometre kilometres",
+    "inch": "in inch inches",
+    "foot": "ft foot feet",
+    "yard": "yd yard yards",
+    "mile": "mile miles",
+    "gram": "\\text{g} gram grams",
+    "kg": "kg kilogram kilograms",
+    "pound": "lb lbs pound pounds",
+    "ounce": "oz ounce ounces",
+    "liter": "\\text{L} liter liters litre litres",
+    "gallon": "gallon gallons",
+    "second": "\\text{s} sec second seconds",
+    "minute": "min minute minutes",
+    "hour": "\\text{h} hr hrs hour hours",
+    "day": "day days",
+    "week": "week weeks",
+    "month": "month months",
+    "year": "year years",
+    "unit": "unit units",
+    "mph": "mph milesperhour miles/hour",
+    "km/h": "km/h kph kilometersperhour",
+    "m/s": "m/s meterspersecond",
+}
+_UNITS = {spelling: unit for unit, spellings in _NAMES.items() for spelling in spellings.split()}
+_POWERS = {"square": "^{2}", "sq": "^{2}", "cubic": "^{3}", "": ""}
+
+# Bounded, so that the search stays linear on a long run of letters.
+_SUFFIX = re.compile(
+    r"(?<![\\A-Za-z])(?P<power>square|sq|cubic|)"
+    r"(?P<name>\\%|\\\$|\^\{\\circ\}|\\text\{[A-Za-z]\}|[a-z]{1,20}(?:/[a-z]{1,9})?)"
+    r"(?P<exponent>\^\{[23]\})?\Z"
+)
+_BASED = re.compile(r"(?P<digits>-?[0-9][0-9A-Za-z]*)_\{(?P<base>[0-9]{1,2})\}")
+
+
+def split_unit(form: str) -> Quantity:
+    r"""Part a normal form into value and unit.
+
+    A unit must follow a digit or a closing bracket, and a variable is none: `5m` is five times m.
+
+    Example:
+        >>> split_unit("864inches^{2}"), split_unit("52_{8}")
+        (Quantity(value='864', unit='inch^{2}'), Quantity(value='52', unit='base 8'))
+        >>> split_unit("5m"), split_unit(r"\$5")
+        (Quantity(value='5m', unit=''), Quantity(value='5', unit='dollar'))
+    """
+    based = _BASED.fullmatch(form)
+    if based:
+        return Quantity(based["digits"], f"base {based['base']}")
+    if form.startswith(("\\$", "-\\$")):
+        return Quantity(form.replace("\\$", "", 1), "dollar")
+    suffix = _SUFFIX.search(form)
+    if suffix and suffix["name"] in _UNITS and suffix.start() and form[suffix.start() - 1] in "0123456789.})":
+        exponent = suffix["exponent"] or _POWERS[suffix["power"]]
+        return Quantity(form[: suffix.start()], _UNITS[suffix["name"]] + exponent)
+    return Quantity(form, "")

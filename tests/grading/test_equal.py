@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, equal
+from lm_eval_pruned.grading.number import MAX_EXPONENT, MAX_NUMBER_CHARACTERS, read_number
+from lm_eval_pruned.grading.verdict import grade
+from tests.grading.test_normalize import answers
+
+ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "equal.jsonl").read_text().splitlines()]
+
+integers = st.integers(-(10**6), 10**6)
+
+
+def golds(folder: Path) -> Iterator[str]:
+    for name in ("math500", "aime24", "amc23"):
+        for line in (folder / f"{name}.jsonl").read_text().splitlines():
+            yield json.loads(line)["answer"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['gold']} | {row['answer']} | {row['why']}")
+def test_cases(row: dict[str, Any]) -> None:
+    assert equal(row["gold"], row["answer"]).correct is row["correct"]
+    assert equal(row["answer"], row["gold"]) == equal(row["gold"], row["answer"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(answers, answers)
+def test_the_order_of_two_answers_never_matters(gold: str, answer: str) -> None:
+    assert equal(gold, answer) == equal(answer, gold)
+
+
+@settings(max_examples=100, deadline=None)
+@given(integers, integers.filter(bool), integers, integers.filter(bool))
+def test_fractions_compare_as_fractions_do(a: int, b: int, c: int, d: int) -> None:
+    assert equal(f"\\frac{{{a}}}{{{b}}}", f"\\dfrac{{{c}}}{{{d}}}").correct == (Fraction(a, b) == Fraction(c, d))
+
+
+@settings(max_examples=100, deadline=None)
+@given(integers, st.integers(1, 10**4), st.integers(0, 9))
+def test_a_decimal_rounds_to_a_fraction_as_schools_teach(above: int, below: int, places: int) -> None:
+    value = Fraction(above, below)
+    shifted = abs(value) * 10**places
+    digits = f"{int(shifted + Fraction(1, 2)):0{places + 1}d}"
+    decimal = ("-" if value < 0 else "") + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+    exact = Fraction(decimal) == value
+    enough = places > 0 and len(digits.lstrip("0")) >= 4 and value.denominator > 1
+    assert equal(f"\\frac{{{above}}}{{{below}}}", decimal).correct == (exact or enough)
+
+
+def test_every_gold_equals_itself_and_its_box(data_folder: Path) -> None:
+    for gold in golds(data_folder):
+        assert equal(gold, gold).correct
+        verdict = grade(gold, f"Therefore the answer is $\\boxed{{{gold}}}$.")
+        assert (verdict.correct, verdict.status, verdict.extracted) == (True, "ok", gold)
+
+
+def test_golds_are_found_without_a_box(data_folder: Path) -> None:
+    for gold in golds(data_folder):
+        for response in (
+            f"The answer is ${gold}$.",
+            f"**Final Answer:** \\({gold}\\)",
+            f"<answer>{gold}</answer>",
+            gold,
+        ):
+            assert grade(gold, response).correct, response
+
+
+def test_different_golds_are_equal_only_as_values(data_folder: Path) -> None:
+    plain = [gold for gold in sorted(set(golds(data_folder))) if gold.removeprefix("-").isdigit()]
+    for one, other in combinations(plain, 2):
+        assert equal(one, other).correct == (int(one) == int(other))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9" * 5000,
+        "0." + "3" * 5000,
+        "1e" + "9" * 500,
+        f"10^{{{MAX_EXPONENT + 1}}}",
+        "\\frac{1}{" + "9" * 5000 + "}",
+        "9" * MAX_NUMBER_CHARACTERS + "/7",
+        "5^{5^{5^{5^{5}}}}",
+        "((((" * 2000 + "1" + "))))" * 1900,
+        "__import__('os').system('echo')",
+        "\ud800" * 100,
+        "\ufdfa" * 2000,
+        "\u00bd" * 2000,
+        "\\frac" * 1900,
+        "square" * 1500,
+        "1 " * 4000,
+        "1,234" * 1900,
+    ],
+    ids=lambda answer: ascii(answer[:20]),
+)
+def test_hostile_answers_are_judged_at_once(answer: str) -> None:
+    start = process_time()
+    assert not equal("7", answer).correct
+    assert not equal(answer, answer + "1").correct
+    assert process_time() - start < 2
+
+
+def test_an_overlong_answer_equals_only_its_copy() -> None:
+    long = "1" * (MAX_ANSWER_CHARACTERS + 1)
+    assert equal(long, long) == (True, TOO_LONG)
+    assert equal(long, f"{long}.") == (False, TOO_LONG)
+
+
+def test_an_equality_is_as_true_as_its_verdict() -> None:
+    assert equal("1", "1.0")
+    assert not equal("1", "2")
+
+
+def test_numbers_beyond_the_caps_are_not_read() -> None:
+    assert read_number("9" * MAX_NUMBER_CHARACTERS) is not None
+    assert read_number("9" * (MAX_NUMBER_CHARACTERS + 1)) is None
+    assert read_number(f"10^{{{MAX_EXPONENT}}}") is not None
+    assert read_number(f"10^{{-{MAX_EXPONENT + 1}}}") is None
+    assert read_number("5x") is None
+    assert read_number("3\\frac{7}{2}") is None

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_pruned.errors import UnknownNameError
+from lm_eval_pruned.grading import Verdict, grade, verify
+from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS
+from tests.grading.test_extract import texts
+
+
+@pytest.mark.parametrize(
+    ("verdict", "correct", "status", "extracted"),
+    [
+        (grade("204", r"\boxed{204}"), True, "ok", "204"),
+        (grade("204", r"\boxed{205}"), False, "ok", "205"),
+        (grade("204", "I give up now."), False, "no_answer", None),
+        (grade("204", "</think>"), False, "no_answer", None),
+        (grade("204", r"\boxed{$}"), False, "unparsed", "$"),
+        (grade("C", "So it is (C).", "choice"), True, "ok", "C"),
+        (grade("(C)", "So it is (D).", "choice"), False, "ok", "D"),
+        (grade("C", "No idea.", "choice"), False, "no_answer", None),
+        (grade("carbon", "So it is (C).", "choice"), False, "unparsed", "C"),
+        (verify("204", "204.0"), True, "ok", "204.0"),
+        (verify("204", "  "), False, "no_answer", None),
+        (verify("204", "1" * (MAX_ANSWER_CHARACTERS + 1)), False, "unparsed", "1" * (MAX_ANSWER_CHARACTERS + 1)),
+        (verify("B", r"\text{(b)}", "choice"), True, "ok", r"\text{(b)}"),
+        (verify("B", "about five", "choice"), False, "unparsed", "about five"),
+    ],
+)
+def test_verdicts(verdict: Verdict, correct: bool, status: str, extracted: str | None) -> None:
+    assert (verdict.correct, verdict.status, verdict.extracted) == (correct, status, extracted)
+    assert verdict.reason
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts, texts, st.sampled_from(["math", "choice"]))
+def test_no_text_raises_and_only_a_decision_is_correct(gold: str, response: str, kind: str) -> None:
+    for verdict in (grade(gold, response, kind), verify(gold, response, kind)):  # type: ignore[arg-type]
+        assert verdict.status == "ok" or not verdict.correct
+        assert (verdict.status == "no_answer") == (verdict.extracted is None)
+
+
+@pytest.mark.parametrize("judge", [grade, verify])
+def test_an_unknown_kind_is_refused(judge: object) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown kind 'letter'.*Known: choice, math"):
+        judge("A", "A", "letter")  # type: ignore[operator]
+
+
+def test_a_verdict_cannot_be_changed() -> None:
+    verdict = verify("1", "1")
+    assert [field.name for field in fields(Verdict)] == ["correct", "status", "reason", "extracted"]
+    with pytest.raises(FrozenInstanceError):
+        verdict.correct = False  # type: ignore[misc]
+
+
+def test_the_room_loads_no_heavy_package() -> None:
+    code = "import sys, lm_eval_pruned.grading; print({'torch', 'sympy', 'lm_eval', 'numpy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
