@@ -1,0 +1,1 @@
+"""Adapters to the harness, where pruning, reasoning and grading meet."""

@@ -1,0 +1,63 @@
+"""Which `model_args` the harness's own model class and transformers accept besides ours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from transformers import AutoConfig
+
+from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
+from lm_eval_pruned.pruning.checkpoint import unreachable
+
+OURS = field_names(PruneConfig) | field_names(RunConfig)
+
+# What `from_pretrained` takes besides the fields of a model's config.
+_LOADING = [
+    "attn_implementation",
+    "cache_dir",
+    "code_revision",
+    "device_map",
+    "experts_implementation",
+    "force_download",
+    "local_files_only",
+    "load_in_4bit",
+    "load_in_8bit",
+    "bnb_4bit_compute_dtype",
+    "bnb_4bit_quant_type",
+    "bnb_4bit_use_double_quant",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "proxies",
+    "quantization_config",
+    "state_dict",
+    "token",
+    "torch_dtype",
+    "use_safetensors",
+    "variant",
+    "weights_only",
+]
+
+
+def accepted_arguments(model_class: type, pretrained: str, given: Iterable[str]) -> set[str]:
+    """Name every argument that the harness's `model_class` and transformers take.
+
+    The config of the checkpoint is read only where `given` holds a name that neither of them documents and that is no
+    near miss: it may be a field of the config.
+
+    Raises:
+        MissingDataError: the config cannot be read.
+    """
+    known = {*inspect.signature(model_class).parameters, *_LOADING} - {"args", "kwargs"}
+    unknown = set(given) - known
+    if not unknown or any(get_close_matches(name, [*known, *OURS], cutoff=0.75) for name in unknown):
+        return known
+    try:
+        config = AutoConfig.from_pretrained(pretrained)
+    except OSError as error:
+        raise unreachable(pretrained, error) from error
+    except ValueError:
+        # A config with code of its own; the harness will ask for trust_remote_code itself.
+        return known
+    return known | set(config.to_dict())

@@ -1,0 +1,90 @@
+"""Benchmark questions: from a local folder, from the bundled model, or from the hub, with the same fields."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import zipfile
+from pathlib import Path
+
+import datasets
+
+from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.paths import assets_folder
+
+DATA_VARIABLE = "LM_EVAL_PRUNED_DATA"
+BUNDLED = "tiny-reasoner"
+
+
+def load_documents(path: str, name: str | None, *, split: str, local: str | None) -> datasets.Dataset:
+    """Return the questions of a benchmark.
+
+    Args:
+        path: hub id of the data set, or `tiny-reasoner` for the bundled questions.
+        name: configuration of the hub data set.
+        split: split of the hub data set.
+        local: stem of the file in the folder that LM_EVAL_PRUNED_DATA names; it is used where that variable is set.
+
+    Raises:
+        MissingDataError: the folder lacks the file, or the hub cannot be reached.
+        DataError: a local file is not readable as JSON rows.
+    """
+    if path == BUNDLED:
+        return read_rows(assets_folder() / "tiny_reasoner" / "questions.jsonl")
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder and local:
+        return read_rows(_find(Path(folder).expanduser(), local))
+    try:
+        return datasets.load_dataset(path, name, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        # What `datasets` raises without a network or without access changes from release to release.
+        raise MissingDataError(
+            f"the data set {path} cannot be loaded from the hub ({type(error).__name__}): go online, accept its terms "
+            f"if it is gated, or set {DATA_VARIABLE}=DIR with the file DIR/{local}.jsonl"
+        ) from error
+
+
+def _find(folder: Path, local: str) -> Path:
+    candidates = [folder / f"{local}.jsonl", folder / f"{local}.zip"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise MissingDataError(
+        f"{DATA_VARIABLE}={folder} has neither {local}.jsonl nor {local}.zip: put one there or unset it"
+    )
+
+
+def read_rows(path: Path) -> datasets.Dataset:
+    """Read a JSON-lines file, or the only file of a zip archive.
+
+    Raises:
+        DataError: not JSON lines, or empty.
+    """
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read(archive.infolist()[0]).decode("utf-8")
+        else:
+            text = path.read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (zipfile.BadZipFile, UnicodeDecodeError, json.JSONDecodeError, IndexError) as error:
+        raise DataError(f"{path} does not hold one JSON object a line: {error}") from None
+    if not rows:
+        raise DataError(f"{path} is empty")
+    return datasets.Dataset.from_list(rows)
+
+
+def shuffle_choices(documents: datasets.Dataset) -> datasets.Dataset:
+    """Give every GPQA question its choices, in an order that depends on the question alone, and the right letter."""
+    return documents.map(_with_choices)
+
+
+def _with_choices(document: dict[str, str]) -> dict[str, str]:
+    right = document["Correct Answer"].strip()
+    choices = [right, *(document[f"Incorrect Answer {number}"].strip() for number in (1, 2, 3))]
+    seed = hashlib.sha256(document["Question"].encode()).hexdigest()
+    random.Random(seed).shuffle(choices)
+    named = {f"choice{number}": choice for number, choice in enumerate(choices, start=1)}
+    return {**named, "answer": "ABCD"[choices.index(right)]}

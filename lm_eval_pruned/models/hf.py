@@ -1,0 +1,130 @@
+"""`pruned-hf`: the harness's Hugging Face model, pruned while it loads and thinking within a budget."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter, defaultdict
+
+import torch
+import transformers
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from lm_eval_pruned.config import RunConfig, parse_model_args
+from lm_eval_pruned.errors import NotBuiltError
+from lm_eval_pruned.models.arguments import OURS, accepted_arguments
+from lm_eval_pruned.models.prompt import as_user_turn
+from lm_eval_pruned.pruning.calibration import check_source
+from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, unreachable, windows_for
+from lm_eval_pruned.pruning.engine import prune_model, resolve
+from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
+from lm_eval_pruned.reasoning.budget import Completion, Request, complete, is_budgeted, parse_gen_kwargs
+from lm_eval_pruned.reasoning.decode import TransformersBackend
+from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat, detect_format
+
+logger = logging.getLogger(__name__)
+
+
+class PrunedHFLM(HFLM):  # type: ignore[misc]
+    """The harness's `hf` with our `model_args` added; ordinary requests go to it unchanged.
+
+    Raises:
+        PrunedEvalError: an argument is unknown or contradictory, or data it names is out of reach; before any weight
+            is loaded.
+    """
+
+    def __init__(self, pretrained: str | transformers.PreTrainedModel, **arguments: object) -> None:
+        is_name = isinstance(pretrained, str)
+        source = resolve_pretrained(pretrained) if isinstance(pretrained, str) else pretrained
+        parent = accepted_arguments(HFLM, str(source), set(arguments) - OURS) if is_name else set(arguments)
+        self._settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
+        _check_run(self._run)
+        self._recipe = resolve(self._settings)
+        check_source(self._settings.calib)
+        # The parent's own default is "cuda" even where there is none.
+        kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        self._stopwatch = Stopwatch()
+        self._windows: Tensor | None = None
+        try:
+            super().__init__(pretrained=source, **kwargs)
+        except OSError as error:
+            raise unreachable(str(pretrained), error) from error
+        if self._recipe.needs_calibration and self._windows is None:
+            self._windows = windows_for(self._settings, str(source), self.config, self.tokenizer)
+        self.report: PruneReport = prune_model(self.model, self._settings, self._windows, stopwatch=self._stopwatch)
+        self._windows = None
+        self.thinking = self._thinking_format()
+
+    def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
+        """Load the calibration text before the weights: a missing file should not cost the loading of a large model."""
+        if self._recipe.needs_calibration:
+            with self._stopwatch.phase("calibrate"):
+                self._windows = windows_for(self._settings, pretrained, self.config, self.tokenizer)
+        with self._stopwatch.phase("load"):
+            super()._create_model(pretrained, *args, **kwargs)
+
+    def _thinking_format(self) -> ThinkingFormat:
+        if self._run.thinking != "auto":
+            return FORMATS[self._run.thinking]
+        template = self.tokenizer.chat_template
+        found = detect_format(template if isinstance(template, str) else json.dumps(template))
+        logger.info("thinking=auto: the chat template says %s (%s)", found.name, found.summary)
+        return found
+
+    def get_model_info(self) -> dict[str, object]:
+        """Add the pruning report and the thinking format to what the harness writes into its results."""
+        return {**super().get_model_info(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer budgeted requests in two phases and all others as the harness does."""
+        budgeted = [index for index, request in enumerate(requests) if is_budgeted(request.args[1])]
+        plain = [index for index in range(len(requests)) if index not in set(budgeted)]
+        results: dict[int, str] = {}
+        if plain:
+            texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
+            results.update(zip(plain, texts, strict=True))
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index in budgeted:
+            groups[json.dumps(requests[index].args[1], sort_keys=True)].append(index)
+        for group in groups.values():
+            results.update(zip(group, self._think_and_answer([requests[index] for index in group]), strict=True))
+        return [results[index] for index in range(len(requests))]
+
+    def _think_and_answer(self, requests: list[Instance]) -> list[Completion]:
+        """Answer requests that share their generation kwargs; a prompt that comes n times gets n different samples."""
+        settings = parse_gen_kwargs(requests[0].args[1])
+        wanted, seen = [], Counter[str]()
+        for request in requests:
+            prompt = self._templated(request.args[0])
+            wanted.append(Request(prompt, sample=seen[prompt]))
+            seen[prompt] += 1
+        return complete(self._backend(), wanted, settings, self.thinking)
+
+    def _templated(self, prompt: str) -> str:
+        if not (self._run.auto_chat_template and self.tokenizer.chat_template):
+            return prompt
+        templated = as_user_turn(prompt, self.apply_chat_template)
+        if templated != prompt and not self._said_templated:
+            logger.warning("prompts go through the model's chat template; auto_chat_template=False leaves them bare")
+            self._said_templated = True
+        return templated
+
+    _said_templated = False
+
+    def _backend(self) -> TransformersBackend:
+        size = self.batch_size
+        return TransformersBackend(
+            model=self.model,
+            tokenizer=self.tokenizer,
+            encode_text=self.tok_encode,
+            context=self.max_length,
+            batch_size=int(self.max_batch_size if size == "auto" else size),
+        )
+
+
+def _check_run(run: RunConfig) -> None:
+    for name, value in (("artifacts", run.artifacts), ("responses", run.responses)):
+        if value not in (None, "off"):
+            raise NotBuiltError(f"{name}={value} is not built in this version: leave it out or give {name}=off")

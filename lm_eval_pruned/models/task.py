@@ -1,0 +1,121 @@
+"""A benchmark under a thinking budget: a harness task that grades every sample and counts what the budget did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from statistics import fmean
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import ConfigurableTask
+
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.grading import Kind, grade, verify
+from lm_eval_pruned.grading.metrics import is_looping, majority, pass_at_k
+from lm_eval_pruned.models.documents import load_documents
+from lm_eval_pruned.reasoning.budget import Completion
+
+# Better when lower: how often something went wrong, and what the thinking cost.
+_COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "answer_cut", "no_answer", "looping")
+
+
+class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
+    """What `class:` in our task files names.
+
+    Besides the harness's own keys a file has `thinking_token_budget`, which joins the `generation_kwargs`, and in its
+    `metadata` `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and `answer_kind` (`math` or `choice`).
+    `--metadata '{"num_samples": 8}'` draws eight responses a question.
+    """
+
+    def __init__(self, config: Mapping[str, object]) -> None:
+        settings = {name: value for name, value in config.items() if name not in ("class", "thinking_token_budget")}
+        kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
+        settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
+        metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
+        settings["repeats"] = _num_samples(metadata.get("num_samples", 1))
+        super().__init__(config=settings)
+
+    def download(self, dataset_kwargs: object = None, **_: object) -> None:
+        """Load the questions, from LM_EVAL_PRUNED_DATA where it is set."""
+        split = self.config.test_split
+        documents = load_documents(
+            self.config.dataset_path,
+            self.config.dataset_name,
+            split=split,
+            local=self.config.metadata.get("local_data"),
+        )
+        self.dataset = {split: documents}
+
+    def apply_filters(self) -> list[Instance]:
+        """Hand all samples of a question on; the harness's default keeps only the first."""
+        for instance in self._instances:
+            instance.filtered_resps["none"] = instance.resps
+        return list(self._instances)
+
+    def process_results(self, doc: dict[str, object], results: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Grade all samples of one question and average what is counted."""
+        if "bypass" in self._metric_fn_list:
+            return {"bypass": 0.0}
+        (responses,) = results
+        return question_metrics(str(self.doc_to_target(doc)), responses, kind=self._kind)
+
+    @cached_property
+    def _kind(self) -> Kind:
+        kind: Kind = self.config.metadata.get("answer_kind", "math")
+        return kind
+
+    def aggregation(self) -> dict[str, Callable[[Sequence[float]], float]]:
+        """Every metric is a mean over questions."""
+        return dict.fromkeys(self._metric_names(), mean)
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Accuracies rise, costs fall."""
+        return {name: name not in _COSTS for name in self._metric_names()}
+
+    def _metric_names(self) -> list[str]:
+        if "bypass" in self._metric_fn_list:
+            return ["bypass"]
+        many = [f"{name}@{self.config.repeats}" for name in ("pass", "maj")] if self.config.repeats > 1 else []
+        return ["acc", *many, *_COSTS]
+
+
+def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict[str, float]:
+    """Return the metrics of one question; token counts only where the model kept account of them.
+
+    A response of a model of the harness's own is a plain string: it is graded, but how much of it was thinking is not
+    known.
+    """
+    verdicts = [grade(gold, _answer(response), kind) for response in responses]
+    correct = [float(verdict.correct) for verdict in verdicts]
+    metrics = {"acc": fmean(correct)}
+    count = len(responses)
+    if count > 1:
+        metrics[f"pass@{count}"] = pass_at_k(count, int(sum(correct)), count)
+        extracted = [verdict.extracted for verdict in verdicts]
+        winner = majority(extracted, lambda left, right: verify(left, right, kind).correct)
+        metrics[f"maj@{count}"] = float(winner is not None and verify(gold, winner, kind).correct)
+    completions = [response for response in responses if isinstance(response, Completion)]
+    if completions:
+        metrics["thinking_tokens"] = fmean(completion.thinking_tokens for completion in completions)
+        metrics["answer_tokens"] = fmean(completion.answer_tokens for completion in completions)
+        metrics["budget_hit"] = fmean(completion.budget_hit for completion in completions)
+        metrics["answer_cut"] = fmean(completion.answer_cut for completion in completions)
+    metrics["no_answer"] = fmean(verdict.status == "no_answer" for verdict in verdicts)
+    metrics["looping"] = fmean(any(map(is_looping, _parts(response))) for response in responses)
+    return metrics
+
+
+def _answer(response: str) -> str:
+    return response.answer if isinstance(response, Completion) else response
+
+
+def _parts(response: str) -> tuple[str, ...]:
+    """Thinking cut in the middle of a loop does not stand at the end of the whole text."""
+    return (response.thinking, response.answer) if isinstance(response, Completion) else (response,)
+
+
+def _num_samples(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ArgumentError(f"num_samples={given!r} in --metadata: give a whole number of at least 1")
+    return given

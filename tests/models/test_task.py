@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+from lm_eval.tasks import TaskManager
+
+from lm_eval_pruned._harness import add_task_folder
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.models.task import question_metrics
+from lm_eval_pruned.paths import tasks_folder
+from lm_eval_pruned.reasoning.budget import Completion
+
+BUDGETS = (512, 1024, 2048, 4096, 8192)
+BENCHMARKS = {"aime24": 30, "math500": 500, "amc23": 40, "gpqa_diamond": 198}
+
+
+def response(answer: str, *, thinking: str = "hm", budget_hit: bool = False) -> Completion:
+    return Completion.build(
+        f"<think>\n{thinking}</think>\n\n{answer}",
+        thinking=thinking,
+        answer=answer,
+        thinking_tokens=len(thinking),
+        answer_tokens=len(answer),
+        budget_hit=budget_hit,
+        answer_cut=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def manager() -> TaskManager:
+    add_task_folder()
+    return TaskManager(metadata={})
+
+
+def test_all_names_are_known(manager):
+    names = {f"{benchmark}_tts" for benchmark in BENCHMARKS} | {"tts", "tiny_tts"}
+    names |= {f"{benchmark}_tts_{budget}" for benchmark in BENCHMARKS for budget in BUDGETS}
+    names |= {f"tiny_tts_{budget}" for budget in (16, 32, 64, 128, 256)}
+    assert names <= set(manager.all_tasks)
+    assert len(list(tasks_folder().rglob("*.yaml"))) == len(names)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_benchmarks_hold_the_settings_of_the_paper(manager, data_folder, monkeypatch, benchmark):
+    monkeypatch.setenv("LM_EVAL_PRUNED_DATA", str(data_folder))
+    loaded = manager.load([f"{benchmark}_tts"])
+    assert list(loaded["tasks"]) == [f"{benchmark}_tts_{budget}" for budget in BUDGETS]
+    for budget, task in zip(BUDGETS, loaded["tasks"].values(), strict=True):
+        assert len(task.eval_docs) == BENCHMARKS[benchmark]
+        assert task.config.generation_kwargs == {
+            "thinking_token_budget": budget,
+            "do_sample": True,
+            "temperature": 1.0,
+            "seed": 7,
+            "max_gen_toks": 4096,
+            "until": [],
+        }
+
+
+def test_prompts_are_the_bare_questions(manager, data_folder, monkeypatch):
+    monkeypatch.setenv("LM_EVAL_PRUNED_DATA", str(data_folder))
+    tasks = manager.load([f"{benchmark}_tts_512" for benchmark in BENCHMARKS])["tasks"]
+    aime, gpqa = tasks["aime24_tts_512"], tasks["gpqa_diamond_tts_512"]
+    document = aime.eval_docs[0]
+    assert aime.doc_to_text(document) == document["problem"]
+    assert aime.doc_to_target(document) == str(document["answer"])
+    document = gpqa.eval_docs[0]
+    choices = "\n".join(f"{letter}) {document[f'choice{index}']}" for index, letter in enumerate("ABCD", start=1))
+    assert gpqa.doc_to_text(document) == f"{document['Question']}\n\n{choices}"
+    assert gpqa.doc_to_target(document) in "ABCD"
+
+
+def test_the_number_of_samples_comes_from_the_command_line(manager):
+    task = TaskManager(metadata={"num_samples": 4}).load(["tiny_tts_16"])["tasks"]["tiny_tts_16"]
+    assert task.config.repeats == 4
+    assert {"acc", "pass@4", "maj@4", "thinking_tokens"} <= set(task.aggregation())
+    assert task.higher_is_better()["pass@4"]
+    assert not task.higher_is_better()["budget_hit"]
+    assert "pass@1" not in manager.load(["tiny_tts_16"])["tasks"]["tiny_tts_16"].aggregation()
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "many", True])
+def test_a_wrong_number_of_samples_is_named(manager, count):
+    with pytest.raises(ArgumentError, match="num_samples="):
+        TaskManager(metadata={"num_samples": count}).load(["tiny_tts_16"])
+
+
+def test_groups_list_their_budgets_in_order():
+    for path in tasks_folder().rglob("*_tts.yaml"):
+        group = yaml.safe_load(path.read_text())
+        budgets = [int(name.rpartition("_")[2]) for name in group["task"]]
+        assert budgets == sorted(budgets)
+
+
+def test_one_sample():
+    metrics = question_metrics("7", [response("\\boxed{7}", thinking="abc", budget_hit=True)], kind="math")
+    assert metrics == {
+        "acc": 1.0,
+        "thinking_tokens": 3.0,
+        "answer_tokens": 9.0,
+        "budget_hit": 1.0,
+        "answer_cut": 0.0,
+        "no_answer": 0.0,
+        "looping": 0.0,
+    }
+
+
+def test_all_samples_count():
+    responses = [response("\\boxed{7}"), response("\\boxed{8}"), response("\\boxed{8.0}"), response("I do not know")]
+    metrics = question_metrics("7", responses, kind="math")
+    assert metrics["acc"] == 0.25
+    assert metrics["pass@4"] == 1.0
+    assert metrics["maj@4"] == 0.0  # 8 and 8.0 are the same vote
+    assert metrics["no_answer"] == 0.25
+
+
+def test_wrong_and_never_finished_are_different():
+    wrong = question_metrics("7", [response("\\boxed{8}")], kind="math")
+    unfinished = question_metrics("7", [response("")], kind="math")
+    assert (wrong["acc"], wrong["no_answer"]) == (0.0, 0.0)
+    assert (unfinished["acc"], unfinished["no_answer"]) == (0.0, 1.0)
+
+
+def test_a_loop_in_thinking_that_was_cut_is_seen():
+    looped = response("\\boxed{8}", thinking="wait, let me check. " * 40, budget_hit=True)
+    assert question_metrics("7", [looped], kind="math")["looping"] == 1.0
+
+
+def test_letters():
+    assert question_metrics("C", [response("The answer is (C).")], kind="choice")["acc"] == 1.0
+    assert question_metrics("C", [response("A proton is heavy.")], kind="choice")["no_answer"] == 1.0
+
+
+def test_a_plain_string_is_graded_but_its_tokens_are_not_known():
+    metrics = question_metrics("7", ["<think>\nso 8</think>\n\n\\boxed{7}"], kind="math")
+    assert metrics["acc"] == 1.0
+    assert "thinking_tokens" not in metrics

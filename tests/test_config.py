@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from lm_eval_pruned.config import DESCRIPTIONS, PruneConfig, RunConfig, field_names, parse_model_args
+from lm_eval_pruned.errors import ArgumentError, PrunedEvalError, UnknownNameError
+
+# The public surface: names and defaults are a contract.
+DEFAULTS = {
+    "method": "none", "alloc": "uniform", "sparsity": None, "pattern": "unstructured", "scope": "all",
+    "num_blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
+    "calib_seqlen": 2048, "calib_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08, "layerif_min": 0.05, "layerif_max": 0.40,
+    "layerif_direction": "protect", "layerif_groups": "module", "layerif_scores": None, "preset": "none",
+}  # fmt: skip
+
+
+def parse(**arguments: object) -> PruneConfig:
+    return parse_model_args(arguments, parent=["dtype"]).prune
+
+
+def test_the_arguments_and_their_defaults_are_frozen():
+    assert {field.name: field.default for field in fields(PruneConfig)} == DEFAULTS
+    assert field_names(RunConfig) == {"thinking", "auto_chat_template", "artifacts", "responses"}
+
+
+def test_every_argument_is_described():
+    assert set(DESCRIPTIONS) == field_names(PruneConfig) | field_names(RunConfig)
+
+
+def test_text_from_a_command_line_gets_its_type():
+    config = parse(method="wanda", sparsity="0.25", calib_samples="8", owl_m=5)
+    assert (config.sparsity, config.calib_samples, config.owl_m) == (0.25, 8, 5.0)
+    assert isinstance(config.owl_m, float)
+
+
+def test_the_rest_goes_to_the_parent():
+    arguments = parse_model_args(
+        {"dtype": "float16", "thinking": "s1", "auto_chat_template": "False"}, parent=["dtype"]
+    )
+    assert arguments.parent == {"dtype": "float16"}
+    assert (arguments.run.thinking, arguments.run.auto_chat_template) == ("s1", False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "wanda", "sparsity": 1}, "sparsity=1.0 is not a fraction"),
+        ({"method": "wanda", "sparsity": -0.1}, "sparsity=-0.1"),
+        ({"method": "wanda", "sparsity": "nan"}, "sparsity='nan' is not a number"),
+        ({"method": "wanda", "sparsity": "half"}, "sparsity='half' is not a number"),
+        ({"method": "wanda"}, "method=wanda needs a sparsity"),
+        ({"sparsity": 0.2}, "sparsity=0.2 was given without a method"),
+        ({"num_blocks": 2}, "num_blocks=2 was given without a method"),
+        ({"method": "wanda", "sparsity": 0.2, "num_blocks": 2}, "num_blocks=2 belongs to method=shortgpt"),
+        ({"method": "shortgpt"}, "needs either num_blocks or sparsity"),
+        ({"method": "shortgpt", "num_blocks": 1, "sparsity": 0.1}, "and not both"),
+        ({"method": "wanda", "sparsity": 0.2, "pattern": "4:2"}, "pattern='4:2' is neither"),
+        ({"method": "wanda", "sparsity": 0.2, "pattern": "2/4"}, "pattern='2/4' is neither"),
+        ({"method": "wanda", "sparsity": 0.2, "calib_samples": 0}, "calib_samples=0 is too small"),
+        ({"method": "wanda", "sparsity": 0.2, "calib_samples": 1.5}, "calib_samples=1.5 is not a whole number"),
+        ({"layerif_min": 0.5, "layerif_max": 0.4}, "give 0 <= min < max <= 1"),
+        ({"calib_sample": 3}, "unknown model argument 'calib_sample': did you mean 'calib_samples'?"),
+        ({"auto_chat_template": "maybe"}, "auto_chat_template='maybe' is not True or False"),
+    ],
+)
+def test_wrong_values_are_named(arguments, message):
+    with pytest.raises(ArgumentError) as caught:
+        parse(**arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"method": "wandaa"},
+        {"alloc": "owll"},
+        {"scope": "ffn"},
+        {"compare": "col"},
+        {"thinking": "qwen"},
+        {"preset": "p"},
+    ],
+)
+def test_unknown_choices_list_the_known(arguments):
+    (name,) = arguments
+    with pytest.raises(UnknownNameError, match=f"unknown {name} '{arguments[name]}': .*Known: "):
+        parse(**arguments)
+
+
+def test_every_error_is_also_the_built_in_it_is():
+    for error in PrunedEvalError.__subclasses__():
+        assert any(issubclass(error, builtin) for builtin in (ValueError, KeyError, NotImplementedError, OSError,
+                                                              RuntimeError, ImportError))  # fmt: skip
