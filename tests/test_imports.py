@@ -1,0 +1,51 @@
+"""A room imports only from rooms on its left and from the small files at the top."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import lm_eval_pruned
+
+PACKAGE = Path(lm_eval_pruned.__file__).parent
+ROOMS = ["pruning", "reasoning", "grading", "models", "results", "commands"]
+SMALL = {"errors", "registry", "config", "paths", "console"}
+# The training script writes text with the markers of the format it trains for; nothing imports it.
+OUTSIDE = {"assets"}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    parts = [name.split(".") for name in names]
+    known = {path.stem for path in PACKAGE.iterdir()}
+    return {name[1] for name in parts if name[0] == "lm_eval_pruned" and len(name) > 1 and name[1] in known}
+
+
+def test_every_folder_is_a_room():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == {*ROOMS, *OUTSIDE}
+
+
+def test_rooms_import_to_their_left():
+    for index, room in enumerate(ROOMS):
+        allowed = {*ROOMS[: index + 1], *SMALL}
+        for path in (PACKAGE / room).rglob("*.py"):
+            assert imported(path) <= allowed, path
+
+
+def test_small_files_import_no_room():
+    for name in SMALL:
+        assert imported(PACKAGE / f"{name}.py") <= SMALL
+
+
+def test_grading_and_reasoning_do_not_know_each_other():
+    for path in (PACKAGE / "grading").rglob("*.py"):
+        assert imported(path) <= {"grading", "errors", "registry"}, path
+    for path in (PACKAGE / "reasoning").rglob("*.py"):
+        assert imported(path) <= {"reasoning", *SMALL}, path
