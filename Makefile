@@ -17,6 +17,8 @@ $(READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# The start-up file is read by every Python of this environment: do not compile it anew each time.
+	$(BIN)/python -m compileall -q lm_eval_pruned
 	touch $@
 
 .venv/.test-model: $(READY)

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from lm_eval_pruned.config import RunConfig, parse_model_args
-from lm_eval_pruned.errors import NotBuiltError
+from lm_eval_pruned.errors import NotBuiltError, PrunedEvalError
 from lm_eval_pruned.models.arguments import OURS, accepted_arguments
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.calibration import check_source
@@ -49,6 +49,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self._windows: Tensor | None = None
         try:
             super().__init__(pretrained=source, **kwargs)
+        except PrunedEvalError:
+            raise
         except OSError as error:
             raise unreachable(str(pretrained), error) from error
         if self._recipe.needs_calibration and self._windows is None:
@@ -121,6 +123,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             encode_text=self.tok_encode,
             context=self.max_length,
             batch_size=int(self.max_batch_size if size == "auto" else size),
+            autocast=self.mixed_precision_dtype,
         )
 
 

@@ -82,6 +82,8 @@ def prune_model(
         raise ArgumentError(f"method={config.method} needs calibration windows: pass token ids [samples, seqlen]")
     if not recipe.needs_calibration:
         windows = None
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
     decoder = find_decoder(model)
     settings = config.as_dict()
     digest = fingerprint(settings, weights=weights_digest(model), windows=windows)

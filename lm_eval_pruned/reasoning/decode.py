@@ -20,13 +20,18 @@ FINISHED_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersBackend:
-    """Runs a causal language model of transformers; `context` and `batch_size` in tokens and rows."""
+    """Runs a causal language model of transformers.
+
+    `context` is in tokens, `batch_size` in rows; `autocast` is the dtype of mixed precision, or None for that of the
+    weights.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     encode_text: Callable[..., list[int]]
     context: int
     batch_size: int
+    autocast: torch.dtype | None = None
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Tokenize, as the harness does where `special` tokens are wanted at the start."""
@@ -98,14 +103,13 @@ class StopWatch:
 def _decode_batch(
     backend: TransformersBackend, rows: Sequence[Row], watch: StopWatch, sampling: Sampling
 ) -> list[Generated]:
+    """Generate until no row runs any more; `lines` are the rows still in the batch, in its order."""
     new: list[list[int]] = [[] for _ in rows]
     finish: list[Finish] = ["length" for _ in rows]
-    running = [index for index, row in enumerate(rows) if row.room > 0]
-    if not running:
-        return [Generated([], "length") for _ in rows]
-    batch = _Batch.start(backend, [rows[index].ids for index in running])
-    lines = list(running)
-    while True:
+    lines = [index for index, row in enumerate(rows) if row.room > 0]
+    running = set(lines)
+    batch = _Batch.start(backend, [rows[index].ids for index in lines]) if lines else None
+    while batch is not None:
         positions = [len(rows[index].ids) + len(new[index]) for index in lines]
         tokens = next_tokens(batch.logits, sampling, [rows[index].key for index in lines], positions)
         for index, token in zip(lines, tokens.tolist(), strict=True):
@@ -119,12 +123,13 @@ def _decode_batch(
                 continue
             running.remove(index)
         if not running:
-            return [Generated(ids, end) for ids, end in zip(new, finish, strict=True)]
+            break
         if len(lines) - len(running) >= FINISHED_SHARE * len(lines):
             kept = [line for line, index in enumerate(lines) if index in running]
             batch.select(kept)
             tokens, lines = tokens[kept], [lines[line] for line in kept]
         batch.step(tokens)
+    return [Generated(ids, end) for ids, end in zip(new, finish, strict=True)]
 
 
 @dataclass(slots=True)
@@ -132,6 +137,7 @@ class _Batch:
     """The state of a running batch: cache, mask [rows tokens] and the logits [rows vocab] of the next token."""
 
     model: PreTrainedModel
+    autocast: torch.dtype | None
     takes: frozenset[str]
     cache: object
     mask: Tensor
@@ -148,7 +154,7 @@ class _Batch:
             [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device
         )
         takes = frozenset(inspect.signature(model.forward).parameters)
-        batch = cls(model=model, takes=takes, cache=None, mask=mask, logits=torch.empty(0))
+        batch = cls(model=model, autocast=backend.autocast, takes=takes, cache=None, mask=mask, logits=torch.empty(0))
         batch._forward(ids, (mask.cumsum(dim=-1) - 1).clamp(min=0))
         return batch
 
@@ -166,12 +172,13 @@ class _Batch:
 
     def _forward(self, ids: Tensor, positions: Tensor) -> None:
         optional = {"position_ids": positions, "logits_to_keep": 1}
-        output = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in optional.items() if name in self.takes},
-        )
+        with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=self.mask,
+                past_key_values=self.cache,
+                use_cache=True,
+                **{name: value for name, value in optional.items() if name in self.takes},
+            )
         self.cache = output.past_key_values
         self.logits = output.logits[:, -1, :].float()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lm_eval_pruned.console import error_line
-from lm_eval_pruned.errors import MissingPackageError, PrunedEvalError
+from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError
 from lm_eval_pruned.results.record import Point, Record, find_results, read_record
 
 _COLUMNS = ("thinking_tokens", "budget_hit", "no_answer")
@@ -44,6 +44,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     """Draw accuracy against the thinking budget, one panel a benchmark and one line a run, into a PNG.
 
     Raises:
+        DataError: no record holds a task under a thinking budget.
         MissingPackageError: matplotlib is not installed.
     """
     try:
@@ -52,6 +53,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
     except ImportError:
         raise MissingPackageError("drawing needs matplotlib: pip install 'lm-eval-pruned[page]'") from None
     tasks = list(dict.fromkeys(task for record in records for task in record.curves))
+    if not tasks:
+        raise DataError("these runs hold no task under a thinking budget: nothing can be drawn")
     figure = Figure(figsize=(1.4 + 4.6 * len(tasks), 4.2), layout="constrained", dpi=150)
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for record in records:

@@ -53,7 +53,7 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         results, pruning = content["results"], content["config"].get("pruning", {})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a results file of lm_eval: {error!r}") from None
     curves: dict[str, list[Point]] = {}
     for task, values in results.items():

@@ -88,7 +88,7 @@ def test_a_wrong_matrix_is_refused(tmp_path, array, message):
 
 def test_a_pickle_in_disguise_is_not_opened(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="is not a .npy array of numbers"):
+    with pytest.raises(DataError, match=r"is not a \.npy array of numbers"):
         load(tmp_path / "ids.npy")
 
 

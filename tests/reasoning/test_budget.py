@@ -169,7 +169,9 @@ def test_a_completion_survives_pickling_and_is_a_string():
     assert isinstance(completion, str)
 
 
-@pytest.mark.parametrize("name", ["thinking_token_budget", "max_tokens_thinking", "thinking_n_ignore", "until_thinking"])
+@pytest.mark.parametrize(
+    "name", ["thinking_token_budget", "max_tokens_thinking", "thinking_n_ignore", "until_thinking"]
+)
 def test_thinking_in_a_name_means_budgeted(name):
     assert is_budgeted({name: 1})
     assert not is_budgeted({"max_gen_toks": 1, "until": []})
@@ -205,7 +207,10 @@ def test_a_temperature_samples(given, temperature):
         ({"thinking_token_budget": 1.5}, "thinking_token_budget=1.5"),
         ({"max_tokens_thinking": "auto"}, "thinking_token_budget='auto' is not a number"),
         ({"thinking_token_budget": 5, "max_gen_toks": 0}, "max_gen_toks=0"),
-        ({"thinking_token_budget": 5, "temprature": 1}, "unknown generation kwarg 'temprature': did you mean 'temperature'"),
+        (
+            {"thinking_token_budget": 5, "temprature": 1},
+            "unknown generation kwarg 'temprature': did you mean 'temperature'",
+        ),
         ({"thinking_token_budget": 5, "temperature": -1}, "temperature=-1.0"),
         ({"thinking_token_budget": 5, "top_p": 0}, "top_p=0.0"),
         ({"thinking_token_budget": 5, "min_p": 1}, "min_p=1.0"),
