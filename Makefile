@@ -32,7 +32,7 @@ demo: $(READY) ## the test-time scaling curve of tiny-reasoner, dense and pruned
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(READY) ## ruff, as rules and as formatter
 	$(BIN)/ruff check .

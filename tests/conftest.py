@@ -38,7 +38,9 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gguf = next(Path(found.origin).parent.glob("*.gguf"))
     folder = tmp_path_factory.mktemp("smollm2")
     quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    plain = LlamaForCausalLM(type(quantized.config)(**quantized.config.to_dict()))
+    # The config of a GGUF file asks for its quantized loading; the weights are plain float32 by now.
+    settings = {name: value for name, value in quantized.config.to_dict().items() if name != "quantization_config"}
+    plain = LlamaForCausalLM(type(quantized.config)(**settings))
     plain.load_state_dict(quantized.state_dict())
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

@@ -34,7 +34,8 @@ def test_every_folder_is_a_room():
 
 def test_rooms_import_to_their_left():
     for index, room in enumerate(ROOMS):
-        allowed = {*ROOMS[: index + 1], *SMALL}
+        # `run` starts the harness with explicit registration; no other room touches the start-up hook.
+        allowed = {*ROOMS[: index + 1], *SMALL} | ({"_autoload"} if room == "commands" else set())
         for path in (PACKAGE / room).rglob("*.py"):
             assert imported(path) <= allowed, path
 
