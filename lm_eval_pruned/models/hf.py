@@ -20,7 +20,7 @@ from lm_eval_pruned.pruning.calibration import check_source
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, unreachable, windows_for
 from lm_eval_pruned.pruning.engine import prune_model, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
-from lm_eval_pruned.reasoning.budget import Completion, Request, complete, is_budgeted, parse_gen_kwargs
+from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, is_budgeted, parse_gen_kwargs, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat, detect_format
 
@@ -58,6 +58,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self.report: PruneReport = prune_model(self.model, self._settings, self._windows, stopwatch=self._stopwatch)
         self._windows = None
         self.thinking = self._thinking_format()
+        self._said_templated = False
 
     def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
         """Load the calibration text before the weights: a missing file should not cost the loading of a large model."""
@@ -81,28 +82,30 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer budgeted requests in two phases and all others as the harness does."""
-        budgeted = [index for index, request in enumerate(requests) if is_budgeted(request.args[1])]
-        plain = [index for index in range(len(requests)) if index not in set(budgeted)]
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            gen_kwargs = request.args[1]
+            groups[json.dumps(gen_kwargs, sort_keys=True) if is_budgeted(gen_kwargs) else ""].append(index)
+        plain = groups.pop("", [])
+        backend = self._backend()
+        prepared = [self._prepare(backend, [requests[index] for index in group]) for group in groups.values()]
         results: dict[int, str] = {}
         if plain:
             texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
             results.update(zip(plain, texts, strict=True))
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index in budgeted:
-            groups[json.dumps(requests[index].args[1], sort_keys=True)].append(index)
-        for group in groups.values():
-            results.update(zip(group, self._think_and_answer([requests[index] for index in group]), strict=True))
+        for group, ready in zip(groups.values(), prepared, strict=True):
+            results.update(zip(group, complete(backend, ready), strict=True))
         return [results[index] for index in range(len(requests))]
 
-    def _think_and_answer(self, requests: list[Instance]) -> list[Completion]:
-        """Answer requests that share their generation kwargs; a prompt that comes n times gets n different samples."""
+    def _prepare(self, backend: TransformersBackend, requests: list[Instance]) -> Prepared:
+        """Check requests that share their kwargs; a prompt that comes n times gets n different samples."""
         settings = parse_gen_kwargs(requests[0].args[1])
         wanted, seen = [], Counter[str]()
         for request in requests:
             prompt = self._templated(request.args[0])
             wanted.append(Request(prompt, sample=seen[prompt]))
             seen[prompt] += 1
-        return complete(self._backend(), wanted, settings, self.thinking)
+        return prepare(backend, wanted, settings, self.thinking)
 
     def _templated(self, prompt: str) -> str:
         if not (self._run.auto_chat_template and self.tokenizer.chat_template):
@@ -112,8 +115,6 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             logger.warning("prompts go through the model's chat template; auto_chat_template=False leaves them bare")
             self._said_templated = True
         return templated
-
-    _said_templated = False
 
     def _backend(self) -> TransformersBackend:
         size = self.batch_size

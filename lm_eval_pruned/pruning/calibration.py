@@ -98,8 +98,8 @@ def sample_windows(
 ) -> Int[Tensor, "samples seqlen"]:
     """Cut `samples` windows of `seqlen` tokens at random places of random documents longer than a window.
 
-    Documents may repeat. Where no document is long enough, all are laid end to end and the windows come from that
-    stream; a stream shorter than one window becomes the only window.
+    Documents may repeat. Where no document is long enough, all are laid end to end and cut into windows that do not
+    overlap, of which `samples` are taken, or as many as there are; a stream shorter than one window is the only window.
 
     Raises:
         DataError: there is no text.
@@ -136,9 +136,15 @@ def _cut_stream(stream: list[int], samples: int, seqlen: int, rng: random.Random
     if len(stream) <= seqlen:
         logger.warning("the calibration text has only %d tokens: one window instead of %d", len(stream), samples)
         return [stream]
-    logger.warning("no calibration document is longer than %d tokens: windows span several documents", seqlen)
-    offsets = [rng.randint(0, len(stream) - seqlen - 1) for _ in range(samples)]
-    return [stream[offset : offset + seqlen] for offset in offsets]
+    starts = range(0, len(stream) - seqlen + 1, seqlen)
+    chosen = rng.sample(starts, samples) if len(starts) > samples else starts
+    logger.warning(
+        "no calibration document is longer than %d tokens: %d windows of %d span several documents",
+        seqlen,
+        len(chosen),
+        samples,
+    )
+    return [stream[start : start + seqlen] for start in chosen]
 
 
 def _read_texts(source: str) -> Sequence[str]:

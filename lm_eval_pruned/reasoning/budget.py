@@ -218,10 +218,20 @@ class Completion(str):
         return completion
 
 
-def complete(
+class Prepared(NamedTuple):
+    """Requests under the same settings, tokenized and checked; one opening, prompt and noise key a request."""
+
+    settings: BudgetSettings
+    markers: ThinkingFormat
+    openings: list[str]
+    prompts: list[list[int]]
+    keys: list[int]
+
+
+def prepare(
     backend: Backend, requests: Sequence[Request], settings: BudgetSettings, chosen: ThinkingFormat
-) -> list[Completion]:
-    """Think and answer for every request, all under the same settings.
+) -> Prepared:
+    """Tokenize requests and check that they fit; prepare everything before completing anything.
 
     Raises:
         BudgetError: prompt, budget and forced close leave no room for an answer in the context.
@@ -237,6 +247,12 @@ def complete(
         noise_key(settings.sampling.seed, prompt, request.sample)
         for prompt, request in zip(prompts, requests, strict=True)
     ]
+    return Prepared(settings, markers, openings, prompts, keys)
+
+
+def complete(backend: Backend, prepared: Prepared) -> list[Completion]:
+    """Think and answer for every request."""
+    settings, markers, openings, prompts, keys = prepared
     thoughts = backend.generate(
         [Row(prompt, settings.budget, noise_key(key, "thinking")) for prompt, key in zip(prompts, keys, strict=True)],
         Stop(markers.closings),

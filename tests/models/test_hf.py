@@ -106,6 +106,18 @@ def test_a_budget_beyond_the_context_is_refused(dense):
         ask(dense, PROBLEMS[0], thinking_token_budget=2000)
 
 
+def test_one_budget_that_does_not_fit_is_found_before_any_generation(dense, monkeypatch):
+    monkeypatch.setattr(type(dense._backend()), "generate", lambda *_: pytest.fail("something was generated"))
+    requests = [
+        Instance(
+            request_type="generate_until", doc={}, arguments=(PROBLEMS[0], {"thinking_token_budget": budget}), idx=0
+        )
+        for budget in (16, 2000)
+    ]
+    with pytest.raises(BudgetError):
+        dense.generate_until(requests)
+
+
 def test_plain_requests_are_the_parents(dense):
     parent = HFLM(str(dense.pretrained), batch_size=4, device="cpu")
     requests = [

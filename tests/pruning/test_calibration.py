@@ -43,11 +43,14 @@ def test_the_draws_are_those_of_the_published_sampler():
 
 def test_documents_that_are_all_short_are_laid_end_to_end(caplog):
     texts = [letter * 4 for letter in "abcdefgh"]
+    stream = encode("".join(texts))
     windows = sample_windows(texts, encode, samples=5, seqlen=10, seed=0)
-    assert windows.shape == (5, 10)
-    stream = "".join(texts)
-    assert all(bytes(row).decode() in stream for row in windows.tolist())
-    assert "no calibration document is longer than 10 tokens" in caplog.text
+    assert windows.tolist() == [stream[start : start + 10] for start in (0, 10, 20)]
+    assert "no calibration document is longer than 10 tokens: 3 windows of 5" in caplog.text
+    few = sample_windows(texts, encode, samples=2, seqlen=10, seed=0).tolist()
+    assert len(few) == 2
+    assert all(row in windows.tolist() for row in few)
+    assert few[0] != few[1]
 
 
 def test_a_text_shorter_than_a_window_is_the_only_window(caplog):

@@ -16,6 +16,7 @@ from lm_eval_pruned.reasoning.budget import (
     complete,
     is_budgeted,
     parse_gen_kwargs,
+    prepare,
 )
 from lm_eval_pruned.reasoning.formats import FORMATS
 from lm_eval_pruned.reasoning.sampling import Sampling
@@ -55,7 +56,7 @@ class Script:
 
 def run(script: Script, budget: int, *, thinking: str = "qwen3", prompt: str = "Q?", room: int = 50) -> Completion:
     settings = BudgetSettings(budget=budget, answer_room=room)
-    (completion,) = complete(script, [Request(prompt, 0)], settings, FORMATS[thinking])
+    (completion,) = complete(script, prepare(script, [Request(prompt, 0)], settings, FORMATS[thinking]))
     return completion
 
 
@@ -132,7 +133,7 @@ def test_none_forces_a_final_answer():
 def test_until_applies_to_the_answer_only():
     script = Script("one\n\ntwo</think>", "3\n\nand more\0")
     settings = BudgetSettings(budget=100, until=("\n\n",))
-    (completion,) = complete(script, [Request("Q?", 0)], settings, FORMATS["qwen3"])
+    (completion,) = complete(script, prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]))
     assert completion.thinking == "one\n\ntwo"
     assert completion.answer == "3"
 
@@ -156,7 +157,7 @@ def test_an_answer_room_beyond_the_context_is_shortened_openly(caplog):
 def test_each_sample_and_phase_has_noise_of_its_own():
     script = Script("one</think>", "3\0")
     requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
-    complete(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"])
+    complete(script, prepare(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"]))
     keys = [row.key for rows in script.rows for row in rows]
     assert len(set(keys)) == 6
 
