@@ -28,7 +28,8 @@ $(READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
 demo: $(READY) ## the test-time scaling curve of tiny-reasoner, dense and pruned: a table and demo/curve.png
 	rm -rf demo
 	$(EVAL) --model_args pretrained=tiny-reasoner --output_path demo/dense
-	$(EVAL) --model_args pretrained=tiny-reasoner,method=wanda,sparsity=0.2 --output_path demo/wanda
+	$(EVAL) --model_args pretrained=tiny-reasoner,method=wanda,sparsity=0.2 --output_path demo/wanda-20
+	$(EVAL) --model_args pretrained=tiny-reasoner,method=wanda,sparsity=0.7 --output_path demo/wanda-70
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network

@@ -20,9 +20,10 @@ from lm_eval_pruned.pruning.calibration import check_source
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, unreachable, windows_for
 from lm_eval_pruned.pruning.engine import prune_model, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
-from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, is_budgeted, parse_gen_kwargs, prepare
+from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat, detect_format
+from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,9 @@ from lm_eval_pruned.console import error_line
 from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError
 from lm_eval_pruned.results.record import Point, Record, find_results, read_record
 
+_MARKERS = "osD^v"
+_SHIFT = 1.06
+
 _COLUMNS = ("thinking_tokens", "budget_hit", "no_answer")
 
 
@@ -57,24 +60,26 @@ def draw(records: Sequence[Record], path: Path) -> None:
         raise DataError("these runs hold no task under a thinking budget: nothing can be drawn")
     figure = Figure(figsize=(1.4 + 4.6 * len(tasks), 4.2), layout="constrained", dpi=150)
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for record in records:
+        for place, record in enumerate(records):
             points = record.curves.get(task, ())
             budgets = [point.budget for point in points]
+            # Side by side, since runs that agree would hide each other.
+            shift = _SHIFT ** (place - (len(records) - 1) / 2)
             axes.errorbar(
-                budgets,
+                [budget * shift for budget in budgets],
                 [point.metrics["acc"] for point in points],
                 [point.errors.get("acc", 0.0) for point in points],
-                marker="o",
+                marker=_MARKERS[place % len(_MARKERS)],
                 capsize=3,
                 label=f"{record.label} ({record.sparsity:.1%} zero)",
             )
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(budgets)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({point.budget for record in records for point in record.curves.get(task, ())}))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(title=task, xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
     figure.savefig(path)
 
 

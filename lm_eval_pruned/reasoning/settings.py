@@ -1,0 +1,126 @@
+"""What the generation kwargs of a budgeted request mean: ours, s1's aliases, and how they are sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from lm_eval_pruned.errors import ArgumentError, NotBuiltError
+from lm_eval_pruned.reasoning.formats import ThinkingFormat, with_markers
+from lm_eval_pruned.reasoning.sampling import Sampling
+
+DEFAULT_ANSWER_ROOM = 4096
+
+_ALIASES = {"max_tokens_thinking": "thinking_token_budget"}
+_KNOWN = [
+    "thinking_token_budget",
+    "thinking_start",
+    "thinking_end",
+    "until_thinking",
+    "max_gen_toks",
+    "until",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+]
+_NOT_BUILT = [
+    "thinking_n_ignore",
+    "thinking_n_ignore_str",
+    "min_tokens_thinking",
+    "temperature_thinking",
+    "rejection_sample",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSettings:
+    """The generation kwargs of one budgeted request. Budget and answer room are in tokens."""
+
+    budget: int
+    answer_room: int = DEFAULT_ANSWER_ROOM
+    until: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    thinking_start: str | None = None
+    thinking_end: str | None = None
+    until_thinking: str | None = None
+
+    def markers(self, chosen: ThinkingFormat) -> ThinkingFormat:
+        """Return the thinking format with the markers given by hand in place of its own."""
+        return with_markers(chosen, opening=self.thinking_start, ending=self.thinking_end, closing=self.until_thinking)
+
+
+def is_budgeted(gen_kwargs: Mapping[str, object]) -> bool:
+    """Tell whether a request asks for budgeted thinking, by s1's rule: some kwarg has "thinking" in its name."""
+    return any("thinking" in name for name in gen_kwargs)
+
+
+def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
+    """Read the generation kwargs of a task or of `--gen_kwargs`.
+
+    A temperature above 0 samples unless `do_sample` says no; `do_sample` without a temperature means temperature 1.
+
+    Raises:
+        ArgumentError: a kwarg is unknown or its value out of range.
+        NotBuiltError: a documented kwarg that this version does not offer yet.
+
+    Example:
+        >>> settings = parse_gen_kwargs({"max_tokens_thinking": 512, "temperature": 1.0, "seed": 7})
+        >>> settings.budget, settings.sampling.temperature
+        (512, 1.0)
+    """
+    # An alias can only come from the user, the canonical name also from the task: the user wins.
+    given = {name: value for name, value in gen_kwargs.items() if name not in _ALIASES and value is not None}
+    given |= {_ALIASES[name]: value for name, value in gen_kwargs.items() if name in _ALIASES}
+    for name in given:
+        if name in _NOT_BUILT and given[name]:
+            raise NotBuiltError(f"generation kwarg {name}={given[name]} is not built in this version: leave it out")
+        if name not in _KNOWN and name not in _NOT_BUILT:
+            nearest = get_close_matches(name, _KNOWN, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise ArgumentError(f"unknown generation kwarg {name!r}: {hint}Known: {', '.join(sorted(_KNOWN))}")
+    if "thinking_token_budget" not in given:
+        raise ArgumentError("thinking kwargs were given without a thinking_token_budget: add one, in tokens")
+    until = given.get("until") or ()
+    return BudgetSettings(
+        budget=_whole(given, "thinking_token_budget", 0),
+        answer_room=_whole(given, "max_gen_toks", 1, DEFAULT_ANSWER_ROOM),
+        until=(until,) if isinstance(until, str) else tuple(map(str, until)),  # type: ignore[call-overload]
+        sampling=_sampling(given),
+        thinking_start=_text(given, "thinking_start"),
+        thinking_end=_text(given, "thinking_end"),
+        until_thinking=_text(given, "until_thinking"),
+    )
+
+
+def _sampling(given: Mapping[str, object]) -> Sampling:
+    wants_sample = given.get("do_sample")
+    temperature = _number(given, "temperature", 1.0 if wants_sample else 0.0)
+    return Sampling(
+        temperature=0.0 if wants_sample is False else temperature,
+        top_p=_number(given, "top_p", 1.0),
+        top_k=_whole(given, "top_k", -1, 0),
+        min_p=_number(given, "min_p", 0.0),
+        seed=_whole(given, "seed", 0, 0),
+    )
+
+
+def _text(given: Mapping[str, object], name: str) -> str | None:
+    return str(given[name]) if name in given else None
+
+
+def _number(given: Mapping[str, object], name: str, default: float) -> float:
+    try:
+        return float(str(given.get(name, default)))
+    except ValueError:
+        raise ArgumentError(f"generation kwarg {name}={given[name]!r} is not a number") from None
+
+
+def _whole(given: Mapping[str, object], name: str, least: int, default: int = 0) -> int:
+    number = _number(given, name, float(default))
+    if not number.is_integer() or number < least:
+        raise ArgumentError(f"generation kwarg {name}={given[name]!r}: give a whole number of at least {least}")
+    return int(number)
