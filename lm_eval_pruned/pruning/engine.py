@@ -20,6 +20,7 @@ from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest
 from lm_eval_pruned.pruning.mask import keep_mask
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
+from lm_eval_pruned.pruning.signals import outlier_ratios
 from lm_eval_pruned.pruning.stats import InputStatistics
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ class Recipe(NamedTuple):
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether calibration windows must be given."""
-        return self.method is not None and self.method.needs_calibration
+        """Whether calibration windows must be given: by the method, or by the signal of the allocation."""
+        return self.method is not None and (self.method.needs_calibration or self.allocation.signal != "none")
 
 
 def resolve(config: PruneConfig) -> Recipe:
@@ -79,7 +80,8 @@ def prune_model(
     recipe = resolve(config)
     stopwatch = stopwatch or Stopwatch()
     if recipe.needs_calibration and windows is None:
-        raise ArgumentError(f"method={config.method} needs calibration windows: pass token ids [samples, seqlen]")
+        needs = f"method={config.method}, alloc={config.alloc}"
+        raise ArgumentError(f"{needs} needs calibration windows: pass token ids [samples, seqlen]")
     if not recipe.needs_calibration:
         windows = None
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
@@ -87,13 +89,13 @@ def prune_model(
     decoder = find_decoder(model)
     settings = config.as_dict()
     digest = fingerprint(settings, weights=weights_digest(model), windows=windows)
+    training = model.training
+    model.eval()
     with stopwatch.phase("allocate"):
-        targets = allocate(recipe, decoder)
+        targets = allocate(recipe, model, decoder, windows)
     if recipe.method is not None:
-        training = model.training
-        model.eval()
         _walk(model, decoder, targets, recipe.method, config, windows, stopwatch)
-        model.train(training)
+    model.train(training)
     report = build_report(
         model,
         decoder,
@@ -109,17 +111,22 @@ def prune_model(
     return report
 
 
-def allocate(recipe: Recipe, decoder: Decoder) -> dict[str, float]:
-    """Return the target sparsity of every Linear in scope, by name.
+def allocate(recipe: Recipe, model: nn.Module, decoder: Decoder, windows: Tensor | None) -> dict[str, float]:
+    """Return the target sparsity of every Linear in scope, by name; a signal is measured before anything is pruned.
 
     Raises:
         PruningError: no Linear is in scope.
     """
-    scoped = [[linear for linear in block.linears if _in_scope(linear, recipe.config)] for block in decoder.blocks]
+    config, allocation = recipe.config, recipe.allocation
+    scoped = [[linear for linear in block.linears if _in_scope(linear, config)] for block in decoder.blocks]
     sizes = torch.tensor([sum(linear.module.weight.numel() for linear in linears) for linears in scoped]).double()
     if not sizes.sum():
-        raise PruningError(f"scope={recipe.config.scope} matches no Linear weight of this model: use scope=all")
-    sparsities = recipe.allocation.allocate(torch.zeros_like(sizes), recipe.config.target, sizes)
+        raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
+    signal = torch.zeros_like(sizes)
+    if allocation.signal == "outlier_ratio" and windows is not None:
+        signal = outlier_ratios(model, decoder.blocks, scoped, windows, owl_m=config.owl_m)
+    settings = {name: getattr(config, name) for name in allocation.settings}
+    sparsities = allocation.allocate(signal, config.target, sizes, **settings)
     return {
         linear.name: sparsity
         for linears, sparsity in zip(scoped, sparsities.tolist(), strict=True)
@@ -143,7 +150,8 @@ def _walk(
     """Prune block after block; with `propagate=pruned` later blocks are measured behind the pruned earlier ones."""
     compare = method.compare if config.compare == "auto" else config.compare
     with stopwatch.phase("calibrate"):
-        flow = Activations.capture(model, decoder.blocks, windows) if windows is not None else None
+        measured = windows if method.needs_calibration else None
+        flow = Activations.capture(model, decoder.blocks, measured) if measured is not None else None
     for block in tqdm(decoder.blocks, desc=f"pruning ({config.method})", unit="block", disable=None):
         linears = [linear for linear in block.linears if linear.name in targets]
         is_last = block is decoder.blocks[-1]

@@ -60,3 +60,17 @@ def _norms(model: nn.Module, block: nn.Module, windows: Tensor) -> dict[str, Ten
     for handle in handles:
         handle.remove()
     return {name: total.sqrt() for name, total in squares.items()}
+
+
+@torch.no_grad()
+def owl_sparsities(model: nn.Module, windows: Tensor, target: float, *, owl_m: float, owl_lambda: float) -> list[float]:
+    """The formulas of arXiv 2310.05175 for blocks of equal size, without any clamping."""
+    ratios = []
+    for block in model.model.layers:
+        norms = _norms(model, block, windows)
+        scores = torch.cat([(linear.weight.abs() * norms[name]).flatten() for name, linear in linears(block).items()])
+        ratios.append(100 * float((scores > owl_m * scores.mean()).double().mean()))
+    spread = max(ratios) - min(ratios)
+    raised = [2 * owl_lambda * (ratio - min(ratios)) / spread for ratio in ratios]
+    keeps = [value - sum(raised) / len(raised) + (1 - target) for value in raised]
+    return [1 - keep for keep in keeps]

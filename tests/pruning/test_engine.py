@@ -54,6 +54,23 @@ def test_pruned_and_dense_flow_differ(model, windows):
     assert not later
 
 
+@pytest.mark.parametrize("method", ["wanda", "magnitude"])
+@pytest.mark.parametrize("target", [0.2, 0.5])
+def test_owl_equals_the_formula(model, windows, method, target):
+    expected = reference.owl_sparsities(model, windows, target, owl_m=3.0, owl_lambda=0.08)
+    assert max(expected) - min(expected) == pytest.approx(0.16)
+    report = prune_model(model, PruneConfig(method=method, sparsity=target, alloc="owl", owl_m=3.0), windows)
+    assert [block.attn for block in report.blocks] == pytest.approx(expected, abs=1e-6)
+    assert [block.mlp for block in report.blocks] == pytest.approx(expected, abs=1e-6)
+
+
+def test_owl_measures_the_dense_model_and_then_prunes_as_without_it(model, windows):
+    other = copy.deepcopy(model)
+    prune_model(model, PruneConfig(method="wanda", sparsity=0.5, alloc="owl", owl_lambda=0.0), windows)
+    prune_model(other, PruneConfig(method="wanda", sparsity=0.5), windows)
+    assert_same_masks(model, other)
+
+
 def test_compare_overrides_the_group_of_the_method(model):
     prune_model(model, PruneConfig(method="magnitude", sparsity=0.25, compare="row"))
     zeros = (model.model.layers[0].self_attn.q_proj.weight == 0).sum(dim=1)
@@ -185,8 +202,10 @@ def test_overflowing_activations_are_named(model, windows):
 
 
 def test_a_method_that_needs_windows_says_so(model):
-    with pytest.raises(ArgumentError, match="method=wanda needs calibration windows"):
+    with pytest.raises(ArgumentError, match="method=wanda, alloc=uniform needs calibration windows"):
         prune_model(model, PruneConfig(method="wanda", sparsity=0.3))
+    with pytest.raises(ArgumentError, match="method=magnitude, alloc=owl needs calibration windows"):
+        prune_model(model, PruneConfig(method="magnitude", sparsity=0.3, alloc="owl"))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +213,7 @@ def test_a_method_that_needs_windows_says_so(model):
     [
         ({"method": "sparsegpt", "sparsity": 0.3}, "method=sparsegpt"),
         ({"method": "shortgpt", "num_blocks": 1}, "method=shortgpt"),
-        ({"method": "wanda", "sparsity": 0.3, "alloc": "owl"}, "alloc=owl"),
+        ({"method": "wanda", "sparsity": 0.3, "alloc": "layerif"}, "alloc=layerif"),
         ({"method": "wanda", "sparsity": 0.5, "pattern": "2:4"}, "pattern=2:4"),
         ({"method": "wanda", "sparsity": 0.5, "preset": "paper"}, "preset=paper"),
     ],

@@ -1,47 +1,44 @@
-"""What an allocation is, and the registry they enter."""
+"""What an allocation is, and the registry they enter.
+
+An allocation is a pure function `(signal [blocks], target, sizes [blocks]) -> sparsities [blocks]`, whose size-weighted
+mean is the target; it may take model arguments of its own by keyword. `signal` is what it reads of the dense model,
+zeros where it reads nothing, and `sizes` the number of weights of each block.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, TypeVar
 
-from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.registry import Registry
 
-Signal = Literal["none"]
+Signal = Literal["none", "outlier_ratio"]
 
-
-@runtime_checkable
-class Allocate(Protocol):
-    """A pure function from a signal and the sizes of the blocks to one sparsity a block, whose mean is the target."""
-
-    def __call__(
-        self, signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"]
-    ) -> Float[Tensor, " blocks"]:
-        """Sparsities [blocks] from a signal [blocks], the target and the number of weights [blocks]."""
+Allocate = TypeVar("Allocate", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """An allocation function with the signal it reads."""
+    """An allocation function with the signal it reads and the names of the model arguments it takes by keyword."""
 
     summary: str
-    allocate: Allocate
+    allocate: Callable[..., Tensor]
     signal: Signal
+    settings: tuple[str, ...]
 
 
 ALLOCATIONS: Registry[Allocation] = Registry("alloc")
 
 
-def allocation(name: str, *, signal: Signal) -> Callable[[Allocate], Allocate]:
+def allocation(name: str, *, signal: Signal, settings: tuple[str, ...] = ()) -> Callable[[Allocate], Allocate]:
     """Register an allocation function; the first line of its docstring becomes its summary."""
 
     def enter(allocate: Allocate) -> Allocate:
         summary = (allocate.__doc__ or "").strip().splitlines()[0]
-        ALLOCATIONS.add(name, Allocation(summary=summary, allocate=allocate, signal=signal))
+        ALLOCATIONS.add(name, Allocation(summary=summary, allocate=allocate, signal=signal, settings=settings))
         return allocate
 
     return enter
