@@ -26,7 +26,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "method": "how weights are scored",
     "alloc": "how the sparsity is spread over the blocks, or a .json list of one sparsity a block",
     "sparsity": "fraction of the prunable weights removed, 0 <= s < 1",
-    "pattern": "unstructured, or N:M such as 2:4",
+    "pattern": "unstructured, or N:M such as 2:4: of M neighbours in a row, the N highest scores stay",
     "scope": "which Linears are pruned",
     "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
     "compare": "the group within which scores are ranked; auto is the method's own",
@@ -94,12 +94,12 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not self.alloc.endswith(".json") and self.alloc not in get_args(Allocation):
+        if not self.is_listed and self.alloc not in get_args(Allocation):
             raise unknown_name("alloc", self.alloc, [*get_args(Allocation), "a path to a .json list"])
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ArgumentError(f"sparsity={self.sparsity} is not a fraction of weights: give 0 <= sparsity < 1")
-        self._check_method_arguments()
         self._check_pattern()
+        self._check_method_arguments()
         for name in ("calib_samples", "calib_seqlen"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
@@ -118,7 +118,7 @@ class PruneConfig:
                 raise ArgumentError("method=shortgpt needs either num_blocks or sparsity, and not both")
         elif self.num_blocks is not None:
             raise ArgumentError(f"num_blocks={self.num_blocks} belongs to method=shortgpt: use sparsity")
-        elif self.sparsity is None:
+        elif self.sparsity is None and self.pattern == "unstructured" and not self.is_listed:
             raise ArgumentError(f"method={self.method} needs a sparsity, for example sparsity=0.2")
 
     def _check_pattern(self) -> None:
@@ -127,10 +127,31 @@ class PruneConfig:
         match = _PATTERN.fullmatch(self.pattern)
         if match is None or not 0 < int(match[1]) < int(match[2]):
             raise ArgumentError(f"pattern={self.pattern!r} is neither unstructured nor N:M with 0 < N < M")
+        if self.sparsity is not None and abs(self.sparsity - self.target) > 1e-9:
+            raise ArgumentError(
+                f"pattern={self.pattern} keeps {match[1]} of {match[2]} weights, which is sparsity={self.target}: "
+                f"leave sparsity={self.sparsity} out"
+            )
+        if self.alloc != "uniform" or self.compare != "auto":
+            given = f"alloc={self.alloc}" if self.alloc != "uniform" else f"compare={self.compare}"
+            raise ArgumentError(f"pattern={self.pattern} fixes the sparsity of every group: leave {given} out")
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether `alloc` names a file with one sparsity a block, which makes `sparsity` optional."""
+        return self.alloc.endswith(".json")
+
+    @property
+    def group(self) -> tuple[int, int] | None:
+        """Weights kept and size of a group under an N:M pattern, else None."""
+        match = _PATTERN.fullmatch(self.pattern)
+        return (int(match[1]), int(match[2])) if match else None
 
     @property
     def target(self) -> float:
         """The fraction of weights to remove; 0 for the dense baseline."""
+        if self.group and self.method != "none":
+            return 1 - self.group[0] / self.group[1]
         return self.sparsity or 0.0
 
     def as_dict(self) -> dict[str, object]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,13 +12,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lm_eval_pruned.config import Compare, PruneConfig
+from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PruningError
 from lm_eval_pruned.pruning.activations import Activations
-from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation
+from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.blocks import Decoder, Linear, find_decoder
 from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest
-from lm_eval_pruned.pruning.mask import keep_mask
+from lm_eval_pruned.pruning.mask import keep_mask, keep_pattern
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
 from lm_eval_pruned.pruning.signals import outlier_ratios
@@ -44,17 +45,16 @@ def resolve(config: PruneConfig) -> Recipe:
 
     Raises:
         NotBuiltError: a documented value that this version does not offer yet.
+        MissingDataError, DataError: a list of sparsities that cannot be read.
     """
     if config.method != "none" and config.method not in METHODS:
         raise NotBuiltError(f"method={config.method} is not built in this version: use {', '.join(METHODS)} or none")
-    if config.alloc not in ALLOCATIONS:
+    if not config.is_listed and config.alloc not in ALLOCATIONS:
         raise NotBuiltError(f"alloc={config.alloc} is not built in this version: use {', '.join(ALLOCATIONS)}")
-    if config.pattern != "unstructured":
-        raise NotBuiltError(f"pattern={config.pattern} is not built in this version: use unstructured")
     if config.preset != "none":
         raise NotBuiltError(f"preset={config.preset} is not built in this version: leave it out")
     method = None if config.method == "none" else METHODS[config.method]
-    return Recipe(config, method, ALLOCATIONS[config.alloc])
+    return Recipe(config, method, listed(config.alloc) if config.is_listed else ALLOCATIONS[config.alloc])
 
 
 def prune_model(
@@ -101,7 +101,7 @@ def prune_model(
         decoder,
         targets,
         config=settings,
-        target_sparsity=config.target,
+        target_sparsity=config.target if config.sparsity is not None or config.group else _mean(targets, decoder),
         fingerprint=digest,
         seconds=stopwatch.seconds,
     )
@@ -134,6 +134,14 @@ def allocate(recipe: Recipe, model: nn.Module, decoder: Decoder, windows: Tensor
     }
 
 
+def _mean(targets: Mapping[str, float], decoder: Decoder) -> float:
+    """Return the mean of the targets, weighted by the sizes of their Linears."""
+    linears = [linear for block in decoder.blocks for linear in block.linears if linear.name in targets]
+    sizes = [linear.module.weight.numel() for linear in linears]
+    wanted = sum(size * targets[linear.name] for size, linear in zip(sizes, linears, strict=True))
+    return wanted / sum(sizes)
+
+
 def _in_scope(linear: Linear, config: PruneConfig) -> bool:
     return config.scope in ("all", linear.part)
 
@@ -148,7 +156,7 @@ def _walk(
     stopwatch: Stopwatch,
 ) -> None:
     """Prune block after block; with `propagate=pruned` later blocks are measured behind the pruned earlier ones."""
-    compare = method.compare if config.compare == "auto" else config.compare
+    mask = mask_rule(config, method)
     with stopwatch.phase("calibrate"):
         measured = windows if method.needs_calibration else None
         flow = Activations.capture(model, decoder.blocks, measured) if measured is not None else None
@@ -160,20 +168,29 @@ def _walk(
             statistics = flow.measure(block, linears, advance=dense_flow) if flow and linears else {}
         with stopwatch.phase("prune"):
             for linear in linears:
-                apply(linear, method, statistics.get(linear.name), targets[linear.name], compare)
+                apply(linear, method, statistics.get(linear.name), partial(mask, sparsity=targets[linear.name]))
         with stopwatch.phase("calibrate"):
             if flow and not is_last and not (dense_flow and linears):
                 flow.advance(block)
 
 
+def mask_rule(config: PruneConfig, method: ScoreMethod) -> Callable[..., Tensor]:
+    """Return the function `(score [out in], sparsity) -> keep [out in]` that pattern and group of comparison make."""
+    if config.group is not None:
+        kept, size = config.group
+        return lambda score, sparsity: keep_pattern(score, kept, size)
+    compare = method.compare if config.compare == "auto" else config.compare
+    return lambda score, sparsity: keep_mask(score, sparsity, compare)
+
+
 @torch.no_grad()
 def apply(
-    linear: Linear, method: ScoreMethod, statistics: InputStatistics | None, sparsity: float, compare: Compare
+    linear: Linear, method: ScoreMethod, statistics: InputStatistics | None, mask: Callable[[Tensor], Tensor]
 ) -> None:
     """Set the lowest-scored weights of one Linear to zero, in place."""
     weight = linear.module.weight
     try:
-        keep = keep_mask(method.score(weight, statistics), sparsity, compare)
+        keep = mask(method.score(weight, statistics))
     except PruningError as error:
         raise PruningError(f"{linear.name}: {error}") from None
     weight.masked_fill_(~keep, 0)

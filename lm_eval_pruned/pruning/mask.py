@@ -34,7 +34,30 @@ def keep_mask(score: Float[Tensor, "out in"], sparsity: float, compare: Compare)
     Raises:
         PruningError: a score is not a number, so that no ranking exists.
     """
-    if score.isnan().any():
-        raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")
+    _check(score)
     groups = score.reshape(1, -1) if compare == "matrix" else score
     return keep_highest(groups, int(groups.shape[-1] * sparsity)).reshape(score.shape)
+
+
+def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[Tensor, "out in"]:
+    """Return which weights stay under an N:M pattern: the `kept` highest of every `size` neighbours in a row.
+
+    Raises:
+        PruningError: a score is not a number, or the rows do not divide into groups.
+
+    Example:
+        >>> import torch
+        >>> keep_pattern(torch.tensor([[4.0, 3.0, 2.0, 1.0, 1.0, 2.0, 3.0, 4.0]]), 2, 4).int().tolist()
+        [[1, 1, 0, 0, 0, 0, 1, 1]]
+
+    Reference: Mishra et al. 2021, arXiv 2104.08378.
+    """
+    _check(score)
+    if score.shape[1] % size:
+        raise PruningError(f"its {score.shape[1]} columns do not divide into groups of {size}: choose another pattern")
+    return keep_highest(score.reshape(-1, size), size - kept).reshape(score.shape)
+
+
+def _check(score: Tensor) -> None:
+    if score.isnan().any():
+        raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")

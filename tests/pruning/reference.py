@@ -38,15 +38,16 @@ def wanda_in_place(model: nn.Module, windows: Tensor, sparsity: float, *, propag
     """
     blocks = list(model.model.layers)
     if propagate == "dense":
-        norms = [_norms(model, block, windows) for block in blocks]
+        norms = [input_norms(model, block, windows) for block in blocks]
     for index, block in enumerate(blocks):
-        block_norms = norms[index] if propagate == "dense" else _norms(model, block, windows)
+        block_norms = norms[index] if propagate == "dense" else input_norms(model, block, windows)
         for name, linear in linears(block).items():
             score = linear.weight.abs() * block_norms[name]
             linear.weight.copy_(rows_by_score(linear.weight, score, sparsity))
 
 
-def _norms(model: nn.Module, block: nn.Module, windows: Tensor) -> dict[str, Tensor]:
+@torch.no_grad()
+def input_norms(model: nn.Module, block: nn.Module, windows: Tensor) -> dict[str, Tensor]:
     squares: dict[str, Tensor] = {}
     handles = []
     for name, linear in linears(block).items():
@@ -67,7 +68,7 @@ def owl_sparsities(model: nn.Module, windows: Tensor, target: float, *, owl_m: f
     """The formulas of arXiv 2310.05175 for blocks of equal size, without any clamping."""
     ratios = []
     for block in model.model.layers:
-        norms = _norms(model, block, windows)
+        norms = input_norms(model, block, windows)
         scores = torch.cat([(linear.weight.abs() * norms[name]).flatten() for name, linear in linears(block).items()])
         ratios.append(100 * float((scores > owl_m * scores.mean()).double().mean()))
     spread = max(ratios) - min(ratios)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PruningError
+from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PrunedEvalError, PruningError
 from lm_eval_pruned.pruning.engine import prune_model
 
 from . import reference
@@ -69,6 +69,57 @@ def test_owl_measures_the_dense_model_and_then_prunes_as_without_it(model, windo
     prune_model(model, PruneConfig(method="wanda", sparsity=0.5, alloc="owl", owl_lambda=0.0), windows)
     prune_model(other, PruneConfig(method="wanda", sparsity=0.5), windows)
     assert_same_masks(model, other)
+
+
+@pytest.mark.parametrize(("kept", "size"), [(2, 4), (4, 8), (1, 4)])
+def test_a_pattern_keeps_the_highest_of_every_group(model, windows, kept, size):
+    norms = reference.input_norms(model, model.model.layers[0], windows)
+    weight = model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    report = prune_model(model, PruneConfig(method="wanda", pattern=f"{kept}:{size}"), windows)
+    assert report.achieved_sparsity == report.target_sparsity == 1 - kept / size
+    pruned = model.model.layers[0].mlp.up_proj.weight.detach()
+    for row in range(weight.shape[0]):
+        for start in range(0, weight.shape[1], size):
+            columns = range(start, start + size)
+            score = {
+                column: abs(float(weight[row, column])) * float(norms["mlp.up_proj"][column]) for column in columns
+            }
+            stays = sorted(columns, key=lambda column: -score[column])[:kept]
+            assert {column for column in columns if pruned[row, column] != 0} == set(stays)
+
+
+def test_a_pattern_that_does_not_divide_the_columns_is_refused(model):
+    with pytest.raises(PruningError, match=r"q_proj: its 32 columns do not divide into groups of 5"):
+        prune_model(model, PruneConfig(method="magnitude", pattern="2:5"))
+
+
+@pytest.mark.parametrize("given", [{}, {"sparsity": 0.25}])
+def test_a_list_gives_every_block_its_own_sparsity(model, tmp_path, given):
+    (tmp_path / "list.json").write_text("[0.0, 0.5, 0.25, 0.25]")
+    config = PruneConfig(method="magnitude", alloc=str(tmp_path / "list.json"), **given)
+    report = prune_model(model, config)
+    assert [block.achieved for block in report.blocks] == [0.0, 0.5, 0.25, 0.25]
+    assert report.target_sparsity == report.achieved_sparsity == 0.25
+
+
+@pytest.mark.parametrize(
+    ("content", "sparsity", "message"),
+    [
+        ("[0.1, 0.2]", None, "lists 2 sparsities, but the model has 4 blocks"),
+        ("[0.1, 0.2, 0.3, 1.0]", None, "each 0 <= s < 1"),
+        ("[0.1, 0.2, 0.3, true]", None, "each 0 <= s < 1"),
+        ('{"0": 0.1}', None, "must be a list"),
+        ("[0.1,", None, "is not JSON"),
+        ("[0.1, 0.2, 0.3, 0.4]", 0.3, "has a mean of 0.2500, not sparsity=0.3"),
+        (None, None, "does not exist"),
+    ],
+)
+def test_a_wrong_list_is_refused(model, tmp_path, content, sparsity, message):
+    path = tmp_path / "list.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(PrunedEvalError, match=message):
+        prune_model(model, PruneConfig(method="magnitude", alloc=str(path), sparsity=sparsity))
 
 
 def test_compare_overrides_the_group_of_the_method(model):
@@ -214,7 +265,6 @@ def test_a_method_that_needs_windows_says_so(model):
         ({"method": "sparsegpt", "sparsity": 0.3}, "method=sparsegpt"),
         ({"method": "shortgpt", "num_blocks": 1}, "method=shortgpt"),
         ({"method": "wanda", "sparsity": 0.3, "alloc": "layerif"}, "alloc=layerif"),
-        ({"method": "wanda", "sparsity": 0.5, "pattern": "2:4"}, "pattern=2:4"),
         ({"method": "wanda", "sparsity": 0.5, "preset": "paper"}, "preset=paper"),
     ],
 )

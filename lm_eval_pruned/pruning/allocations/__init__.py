@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lm_eval_pruned.pruning.allocations.kinds import ALLOCATIONS, Allocation
+from lm_eval_pruned.pruning.allocations.listed import listed
 from lm_eval_pruned.pruning.allocations.owl import owl
 from lm_eval_pruned.pruning.allocations.uniform import uniform
 
-__all__ = ["ALLOCATIONS", "Allocation", "owl", "uniform"]
+__all__ = ["ALLOCATIONS", "Allocation", "listed", "owl", "uniform"]
