@@ -116,6 +116,10 @@ class PruneConfig:
         elif self.method == "shortgpt":
             if (self.sparsity is None) == (self.num_blocks is None):
                 raise ArgumentError("method=shortgpt needs either num_blocks or sparsity, and not both")
+            for name in ("alloc", "pattern", "scope", "compare", "propagate"):
+                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+                if value != default:
+                    raise ArgumentError(f"method=shortgpt drops whole blocks: leave {name}={value} out")
         elif self.num_blocks is not None:
             raise ArgumentError(f"num_blocks={self.num_blocks} belongs to method=shortgpt: use sparsity")
         elif self.sparsity is None and self.pattern == "unstructured" and not self.is_listed:

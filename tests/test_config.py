@@ -56,6 +56,8 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "wanda", "sparsity": 0.2, "num_blocks": 2}, "num_blocks=2 belongs to method=shortgpt"),
         ({"method": "shortgpt"}, "needs either num_blocks or sparsity"),
         ({"method": "shortgpt", "num_blocks": 1, "sparsity": 0.1}, "and not both"),
+        ({"method": "shortgpt", "num_blocks": 1, "alloc": "owl"}, "leave alloc=owl out"),
+        ({"method": "shortgpt", "num_blocks": 1, "scope": "mlp"}, "leave scope=mlp out"),
         ({"method": "wanda", "sparsity": 0.2, "pattern": "4:2"}, "pattern='4:2' is neither"),
         ({"method": "wanda", "sparsity": 0.2, "pattern": "2/4"}, "pattern='2/4' is neither"),
         ({"method": "wanda", "sparsity": 0.2, "pattern": "2:4"}, "which is sparsity=0.5: leave sparsity=0.2 out"),

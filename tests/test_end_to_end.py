@@ -129,6 +129,18 @@ def test_prune_writes_exactly_the_mask_of_the_formulas(tmp_path, random_qwen3):
     assert "already exists: give a new or an empty folder" in again.stderr
 
 
+def test_a_checkpoint_without_a_block_is_a_normal_checkpoint(tmp_path):
+    done = run(
+        "lm-eval-pruned", "prune", "--pretrained", "tiny-reasoner", "--method", "shortgpt", "--num_blocks", "1",
+        "--output", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sparsity 0.2000, target 0.2" in done.stdout
+    report = json.loads((tmp_path / "out" / "pruning_report.json").read_text())
+    assert len(report["removed_blocks"]) == 1
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == 4
+
+
 def test_list_has_a_line_for_everything():
     done = run("lm-eval-pruned", "list")
     assert done.returncode == 0

@@ -139,7 +139,7 @@ def _cut_stream(stream: list[int], samples: int, seqlen: int, rng: random.Random
     starts = range(0, len(stream) - seqlen + 1, seqlen)
     chosen = rng.sample(starts, samples) if len(starts) > samples else starts
     logger.warning(
-        "no calibration document is longer than %d tokens: %d windows of %d span several documents",
+        "no calibration document is longer than %d tokens: using %d windows across documents, %d were asked for",
         seqlen,
         len(chosen),
         samples,

@@ -17,9 +17,10 @@ from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PruningError
 from lm_eval_pruned.pruning.activations import Activations
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.blocks import Decoder, Linear, find_decoder
+from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
 from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest
 from lm_eval_pruned.pruning.mask import keep_mask, keep_pattern
-from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
+from lm_eval_pruned.pruning.methods import METHODS, DropMethod, Method, ScoreMethod
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
 from lm_eval_pruned.pruning.signals import outlier_ratios
 from lm_eval_pruned.pruning.stats import InputStatistics
@@ -31,7 +32,7 @@ class Recipe(NamedTuple):
     """A configuration with its names looked up; `method` is None for the dense baseline."""
 
     config: PruneConfig
-    method: ScoreMethod | None
+    method: Method | None
     allocation: Allocation
 
     @property
@@ -91,21 +92,31 @@ def prune_model(
     digest = fingerprint(settings, weights=weights_digest(model), windows=windows)
     training = model.training
     model.eval()
-    with stopwatch.phase("allocate"):
-        targets = allocate(recipe, model, decoder, windows)
-    if recipe.method is not None:
-        _walk(model, decoder, targets, recipe.method, config, windows, stopwatch)
+    removed: frozenset[int] = frozenset()
+    match recipe.method:
+        case DropMethod():
+            assert windows is not None
+            removed = _drop(model, decoder, recipe.method, config, windows, stopwatch)
+            targets = {
+                linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears
+            }
+        case method:
+            with stopwatch.phase("allocate"):
+                targets = allocate(recipe, model, decoder, windows)
+            if method is not None:
+                _walk(model, decoder, targets, method, config, windows, stopwatch)
     model.train(training)
     report = build_report(
         model,
         decoder,
         targets,
+        removed=removed,
         config=settings,
         target_sparsity=config.target if config.sparsity is not None or config.group else _mean(targets, decoder),
         fingerprint=digest,
         seconds=stopwatch.seconds,
     )
-    if recipe.method is not None:
+    if isinstance(recipe.method, ScoreMethod):
         _check(report, {linear.name: linear for block in decoder.blocks for linear in block.linears})
     logger.info("%s: %d of %d weights are zero", config.method, report.zero_weights, report.prunable_weights)
     return report
@@ -144,6 +155,24 @@ def _mean(targets: Mapping[str, float], decoder: Decoder) -> float:
 
 def _in_scope(linear: Linear, config: PruneConfig) -> bool:
     return config.scope in ("all", linear.part)
+
+
+def _drop(
+    model: nn.Module,
+    decoder: Decoder,
+    method: DropMethod,
+    config: PruneConfig,
+    windows: Tensor,
+    stopwatch: Stopwatch,
+) -> frozenset[int]:
+    """Drop the blocks of least influence and return their indices in the dense model."""
+    count = count_to_drop(config, len(decoder.blocks))
+    with stopwatch.phase("calibrate"):
+        influences = block_influences(model, decoder.blocks, windows, method)
+    removed = frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+    with stopwatch.phase("prune"):
+        drop_blocks(model, decoder, removed)
+    return removed
 
 
 def _walk(

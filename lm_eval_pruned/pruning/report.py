@@ -6,7 +6,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -84,10 +84,10 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - started
 
 
-def count_linear(linear: Linear, target: float) -> LinearReport:
-    """Count the zeros of one weight matrix."""
+def count_linear(linear: Linear, target: float, *, gone: bool) -> LinearReport:
+    """Count the zeros of one weight matrix; one that is `gone` with its block has nothing else."""
     weight = linear.module.weight
-    zeros = weight.numel() - int(weight.count_nonzero())
+    zeros = weight.numel() - (0 if gone else int(weight.count_nonzero()))
     return LinearReport(name=linear.name, weights=weight.numel(), zeros=zeros, target=target)
 
 
@@ -96,14 +96,23 @@ def build_report(
     decoder: Decoder,
     targets: Mapping[str, float],
     *,
+    removed: Collection[int] = (),
     config: Mapping[str, object],
     target_sparsity: float,
     fingerprint: str,
     seconds: Mapping[str, float],
 ) -> PruneReport:
-    """Count a pruned model; `targets` names the sparsity of every Linear in scope, those not in it are excluded."""
-    in_scope = [linear for block in decoder.blocks for linear in block.linears if linear.name in targets]
-    linears = {linear.name: count_linear(linear, targets[linear.name]) for linear in in_scope}
+    """Count a pruned model.
+
+    `targets` names the sparsity of every Linear in scope, those not in it are excluded. The weights of `removed` blocks
+    count as zero; blocks and Linears carry the indices and names they have in the dense model.
+    """
+    linears = {
+        linear.name: count_linear(linear, targets[linear.name], gone=block.index in removed)
+        for block in decoder.blocks
+        for linear in block.linears
+        if linear.name in targets
+    }
     prunable = sum(item.weights for item in linears.values())
     zeros = sum(item.zeros for item in linears.values())
     blocks = []
@@ -131,7 +140,7 @@ def build_report(
         zero_weights=zeros,
         model_weights=sum(parameter.numel() for parameter in model.parameters()),
         blocks=blocks,
-        removed_blocks=[],
+        removed_blocks=sorted(removed),
         linears=list(linears.values()),
         excluded=[*({"name": item.name, "reason": item.reason} for item in decoder.excluded), *out_of_scope],
         seconds={name: round(value, 3) for name, value in seconds.items()},

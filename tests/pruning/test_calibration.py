@@ -46,7 +46,10 @@ def test_documents_that_are_all_short_are_laid_end_to_end(caplog):
     stream = encode("".join(texts))
     windows = sample_windows(texts, encode, samples=5, seqlen=10, seed=0)
     assert windows.tolist() == [stream[start : start + 10] for start in (0, 10, 20)]
-    assert "no calibration document is longer than 10 tokens: 3 windows of 5" in caplog.text
+    assert (
+        "no calibration document is longer than 10 tokens: using 3 windows across documents, 5 were asked for"
+        in caplog.text
+    )
     few = sample_windows(texts, encode, samples=2, seqlen=10, seed=0).tolist()
     assert len(few) == 2
     assert all(row in windows.tolist() for row in few)

@@ -263,7 +263,6 @@ def test_a_method_that_needs_windows_says_so(model):
     ("settings", "named"),
     [
         ({"method": "sparsegpt", "sparsity": 0.3}, "method=sparsegpt"),
-        ({"method": "shortgpt", "num_blocks": 1}, "method=shortgpt"),
         ({"method": "wanda", "sparsity": 0.3, "alloc": "layerif"}, "alloc=layerif"),
         ({"method": "wanda", "sparsity": 0.5, "preset": "paper"}, "preset=paper"),
     ],

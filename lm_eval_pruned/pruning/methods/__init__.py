@@ -1,9 +1,13 @@
-"""Pruning methods: a score for every weight. A new one is a file here and an import line below."""
+"""Pruning methods: a score for every weight, or a rank for every block.
+
+A new one is a file here and an import line below.
+"""
 
 from __future__ import annotations
 
-from lm_eval_pruned.pruning.methods.kinds import METHODS, ScoreMethod
+from lm_eval_pruned.pruning.methods.kinds import METHODS, DropMethod, Method, ScoreMethod
 from lm_eval_pruned.pruning.methods.magnitude import magnitude
+from lm_eval_pruned.pruning.methods.shortgpt import shortgpt
 from lm_eval_pruned.pruning.methods.wanda import wanda
 
-__all__ = ["METHODS", "ScoreMethod", "magnitude", "wanda"]
+__all__ = ["METHODS", "DropMethod", "Method", "ScoreMethod", "magnitude", "shortgpt", "wanda"]

@@ -31,18 +31,52 @@ class ScoreMethod:
     needs_calibration: bool
 
 
-METHODS: Registry[ScoreMethod] = Registry("method")
+@runtime_checkable
+class Influence(Protocol):
+    """A pure function from the hidden states before and behind a block to how much each token was changed."""
+
+    def __call__(
+        self, inputs: Float[Tensor, "batch tokens hidden"], outputs: Float[Tensor, "batch tokens hidden"]
+    ) -> Float[Tensor, "batch tokens"]:
+        """Influence [batch tokens], in float32; the blocks whose mean is lowest go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropMethod:
+    """A method that ranks blocks and drops whole ones."""
+
+    summary: str
+    influence: Influence
+    needs_calibration: Literal[True] = True
+
+
+Method = ScoreMethod | DropMethod
+
+METHODS: Registry[Method] = Registry("method")
 
 
 def score_method(name: str, *, compare: Literal["row", "matrix"], needs_calibration: bool) -> Callable[[Score], Score]:
     """Register a score function; the first line of its docstring becomes its summary."""
 
     def enter(score: Score) -> Score:
-        summary = (score.__doc__ or "").strip().splitlines()[0]
         METHODS.add(
             name,
-            ScoreMethod(summary=summary, score=score, compare=compare, needs_calibration=needs_calibration),
+            ScoreMethod(summary=_summary(score), score=score, compare=compare, needs_calibration=needs_calibration),
         )
         return score
 
     return enter
+
+
+def drop_method(name: str) -> Callable[[Influence], Influence]:
+    """Register an influence function; the first line of its docstring becomes its summary."""
+
+    def enter(influence: Influence) -> Influence:
+        METHODS.add(name, DropMethod(summary=_summary(influence), influence=influence))
+        return influence
+
+    return enter
+
+
+def _summary(function: object) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]

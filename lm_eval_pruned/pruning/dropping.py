@@ -1,0 +1,76 @@
+"""Dropping whole blocks: which ones, and what else in a model speaks of its blocks one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.pruning.activations import Activations
+from lm_eval_pruned.pruning.blocks import Block, Decoder
+from lm_eval_pruned.pruning.methods.kinds import DropMethod
+
+
+@torch.no_grad()
+def block_influences(
+    model: nn.Module, blocks: Sequence[Block], windows: Int[Tensor, "samples seqlen"], method: DropMethod
+) -> list[float]:
+    """Return the influence of every block but the last, which is never dropped: a mean over windows."""
+    flow = Activations.capture(model, blocks, windows)
+    influences = []
+    for block in blocks[:-1]:
+        inputs = list(flow.hidden)
+        flow.advance(block)
+        means = [method.influence(before, after).mean() for before, after in zip(inputs, flow.hidden, strict=True)]
+        influences.append(float(torch.stack(means).mean()))
+    return influences
+
+
+def count_to_drop(config: PruneConfig, blocks: int) -> int:
+    """Return how many blocks go: `num_blocks`, or the largest whole number not above `sparsity`.
+
+    Raises:
+        ArgumentError: that is no block at all, or all of them.
+    """
+    if config.num_blocks is not None:
+        count, given = config.num_blocks, f"num_blocks={config.num_blocks}"
+    else:
+        # 0.3 * 10 is a little below 3 in floating point.
+        count, given = int(config.target * blocks + 1e-9), f"sparsity={config.sparsity}"
+    if not 1 <= count < blocks:
+        raise ArgumentError(
+            f"{given} drops {count} of the model's {blocks} blocks: give num_blocks from 1 to {blocks - 1}, or a "
+            f"sparsity of at least {1 / blocks:.4f}"
+        )
+    return count
+
+
+def drop_blocks(model: nn.Module, decoder: Decoder, removed: Collection[int]) -> None:
+    """Take blocks out of `model`, in place, and renumber what is left.
+
+    Caches find their slot by `layer_idx`, and a config counts the blocks and may list one entry a block.
+    """
+    kept = [block for block in decoder.blocks if block.index not in removed]
+    blocks = model.get_submodule(decoder.blocks[0].name.rpartition(".")[0])
+    assert isinstance(blocks, nn.ModuleList)
+    for index in sorted(removed, reverse=True):
+        del blocks[index]
+    for index, block in enumerate(kept):
+        for module in block.module.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = index  # type: ignore[assignment]
+    config = getattr(model, "config", None)
+    if config is not None:
+        _shorten(config.get_text_config(), [block.index for block in kept], len(decoder.blocks))
+
+
+def _shorten(config: PretrainedConfig, kept: Sequence[int], blocks: int) -> None:
+    for name, value in vars(config).items():
+        if isinstance(value, list) and len(value) == blocks:
+            setattr(config, name, [value[index] for index in kept])
+    config.num_hidden_layers = len(kept)
