@@ -89,7 +89,8 @@ def prune_model(
         raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
     decoder = find_decoder(model)
     settings = config.as_dict()
-    digest = fingerprint(settings, weights=weights_digest(model), windows=windows)
+    determining = {**settings, "listed": recipe.allocation.listed}
+    digest = fingerprint(determining, weights=weights_digest(model), windows=windows)
     training = model.training
     model.eval()
     removed: frozenset[int] = frozenset()

@@ -233,6 +233,16 @@ def test_the_fingerprint_knows_weights_and_windows(model, windows):
     assert len(prints) == 3
 
 
+def test_the_fingerprint_knows_what_a_list_holds(model, tmp_path):
+    path = tmp_path / "list.json"
+    prints = set()
+    for content in ("[0.1, 0.1, 0.1, 0.1]", "[0.1, 0.1, 0.1, 0.2]"):
+        path.write_text(content)
+        config = PruneConfig(method="magnitude", alloc=str(path))
+        prints.add(prune_model(copy.deepcopy(model), config).fingerprint)
+    assert len(prints) == 2
+
+
 def test_training_mode_and_hooks_are_restored(model, windows):
     model.train()
     prune_model(model, PruneConfig(method="wanda", sparsity=0.3), windows)

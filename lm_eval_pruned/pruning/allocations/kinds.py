@@ -22,12 +22,16 @@ Allocate = TypeVar("Allocate", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """An allocation function with the signal it reads and the names of the model arguments it takes by keyword."""
+    """An allocation function with the signal it reads and the names of the model arguments it takes by keyword.
+
+    `listed` are the sparsities that a file gave, since the file's name alone does not determine them.
+    """
 
     summary: str
     allocate: Callable[..., Tensor]
     signal: Signal
     settings: tuple[str, ...]
+    listed: tuple[float, ...] = ()
 
 
 ALLOCATIONS: Registry[Allocation] = Registry("alloc")

@@ -44,7 +44,13 @@ def listed(path: str) -> Allocation:
             raise ArgumentError(f"alloc={path} has a mean of {mean:.4f}, not sparsity={target}: leave sparsity out")
         return sparsities
 
-    return Allocation(summary="One sparsity a block, as listed.", allocate=allocate, signal="none", settings=())
+    return Allocation(
+        summary="One sparsity a block, as listed.",
+        allocate=allocate,
+        signal="none",
+        settings=(),
+        listed=tuple(float(value) for value in values),
+    )
 
 
 def _is_sparsity(value: object) -> bool:
