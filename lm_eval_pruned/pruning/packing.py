@@ -1,0 +1,57 @@
+"""A stored mask is one bit a weight; applying it leaves every kept weight bit for bit as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from lm_eval_pruned.errors import DataError
+
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def pack(keep: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
+    """Pack a mask of any shape, on any device, eight weights a byte; the first one is the highest bit.
+
+    Example:
+        >>> import torch
+        >>> bin(pack(torch.tensor([[True, True, False], [False, True, False]])).item())
+        '0b11001000'
+    """
+    return torch.from_numpy(np.packbits(keep.cpu().numpy(), axis=None))
+
+
+def unpack(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Return the mask of the given shape that `pack` has packed, on the CPU.
+
+    Raises:
+        DataError: `packed` holds another number of bytes than a mask of this shape needs.
+    """
+    weights = prod(shape)
+    if len(packed) != -(-weights // 8):
+        raise DataError(f"a packed mask of {len(packed)} bytes is not one of {weights} weights, shape {tuple(shape)}")
+    bits = np.unpackbits(packed.cpu().numpy(), count=weights)
+    return torch.from_numpy(bits).view(torch.bool).reshape(tuple(shape))
+
+
+def zero_out(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> None:
+    """Set the weights that a packed mask removes to +0, in place; `weight` may be a strided view of a larger tensor.
+
+    Raises:
+        DataError: the mask is not one of this shape.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.tensor([-1.0, 2.0, float("nan")])
+        >>> zero_out(weight, pack(torch.tensor([False, True, False])))
+        >>> weight.tolist()
+        [0.0, 2.0, 0.0]
+    """
+    keep = unpack(packed, weight.shape).to(weight.device)
+    # Times 0 or 1, as integers: among floats 0 x -1 is -0 and 0 x inf no number, and masked_fill_ is 20 times slower.
+    weight.view(INTEGERS[weight.element_size()]).mul_(keep)
