@@ -31,7 +31,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
     "compare": "the group within which scores are ranked; auto is the method's own",
     "propagate": "which activations flow on during calibration",
-    "calib": "calibration text: c4, a .jsonl with a text field, a .npy of token ids, or a hub data set id",
+    "calib": "calibration text: c4, pg19, traces (the model's own chains of thought) or traces:FILE.jsonl, a .jsonl "
+    "with a text field, a .npy of token ids, or a hub data set id",
     "calib_samples": "calibration windows",
     "calib_seqlen": "tokens a window, at most the model's context",
     "calib_seed": "seed of the choice of windows",

@@ -10,15 +10,18 @@ import torch
 import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from torch import Tensor
 
 from lm_eval_pruned.config import RunConfig, parse_model_args
 from lm_eval_pruned.errors import NotBuiltError, PrunedEvalError
 from lm_eval_pruned.models.arguments import OURS, accepted_arguments
 from lm_eval_pruned.models.prompt import as_user_turn
-from lm_eval_pruned.pruning.calibration import check_source
+from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
+from lm_eval_pruned.pruning.activations import Windows
+from lm_eval_pruned.pruning.artifact import artifacts_folder
+from lm_eval_pruned.pruning.calibration import check_source, is_traces
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, unreachable, windows_for
-from lm_eval_pruned.pruning.engine import prune_model, resolve
+from lm_eval_pruned.pruning.engine import Calibration, prune_model
+from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
 from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
@@ -43,31 +46,54 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
         _check_run(self._run)
         self._recipe = resolve(self._settings)
-        check_source(self._settings.calib)
+        check_source(self._recipe.config.calib)
+        self._questions = self._trace_questions(str(source))
         # The parent's own default is "cuda" even where there is none.
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._stopwatch = Stopwatch()
-        self._windows: Tensor | None = None
+        self._windows: Windows | None = None
         try:
             super().__init__(pretrained=source, **kwargs)
         except PrunedEvalError:
             raise
         except OSError as error:
             raise unreachable(str(pretrained), error) from error
-        if self._recipe.needs_calibration and self._windows is None:
-            self._windows = windows_for(self._settings, str(source), self.config, self.tokenizer)
-        self.report: PruneReport = prune_model(self.model, self._settings, self._windows, stopwatch=self._stopwatch)
-        self._windows = None
         self.thinking = self._thinking_format()
         self._said_templated = False
+        self.report: PruneReport = prune_model(
+            self.model,
+            self._settings,
+            self._calibration(str(source)),
+            artifacts=artifacts_folder(self._run.artifacts),
+            stopwatch=self._stopwatch,
+        )
+        self._windows = None
 
     def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
         """Load the calibration text before the weights: a missing file should not cost the loading of a large model."""
-        if self._recipe.needs_calibration:
-            with self._stopwatch.phase("calibrate"):
-                self._windows = windows_for(self._settings, pretrained, self.config, self.tokenizer)
+        with self._stopwatch.phase("calibrate"):
+            self._windows = self._text_windows(pretrained)
         with self._stopwatch.phase("load"):
             super()._create_model(pretrained, *args, **kwargs)
+
+    def _trace_questions(self, source: str) -> list[str]:
+        calib = self._recipe.config.calib
+        if calib is None or not is_traces(calib) or not self._recipe.needs_calibration:
+            return []
+        return trace_questions(calib, source)
+
+    def _text_windows(self, source: str) -> Windows | None:
+        if not self._recipe.needs_calibration or self._questions:
+            return None
+        return windows_for(self._recipe.config, source, self.config, self.tokenizer)
+
+    def _calibration(self, source: str) -> Windows | Calibration | None:
+        """Return the windows, or, of traces, what writes them with the dense model if they are needed."""
+        if not self._questions:
+            # A model that was given as an object, and not loaded here, has none yet.
+            return self._text_windows(source) if self._windows is None else self._windows
+        request = trace_request(self._settings, self._questions, self.thinking, self._templated)
+        return trace_calibration(self._backend(), request)
 
     def _thinking_format(self) -> ThinkingFormat:
         if self._run.thinking != "auto":
@@ -130,6 +156,5 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
 
 def _check_run(run: RunConfig) -> None:
-    for name, value in (("artifacts", run.artifacts), ("responses", run.responses)):
-        if value not in (None, "off"):
-            raise NotBuiltError(f"{name}={value} is not built in this version: leave it out or give {name}=off")
+    if run.responses != "off":
+        raise NotBuiltError(f"responses={run.responses} is not built in this version: leave it out or give off")

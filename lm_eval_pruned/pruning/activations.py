@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.blocks import Block, Linear
-from lm_eval_pruned.pruning.stats import InputNorm, InputStatistics
+from lm_eval_pruned.pruning.experts import one_by_one
+from lm_eval_pruned.pruning.inputs import SharedInputs
+from lm_eval_pruned.pruning.stats import Statistic
+from lm_eval_pruned.pruning.watch import Watch
+
+Result = TypeVar("Result")
+
+# Token ids: one matrix, or texts that are not all of one length.
+Windows: TypeAlias = Int[Tensor, "samples seqlen"] | Sequence[Int[Tensor, "_"]]
 
 
 class _Stop(BaseException):
@@ -35,24 +43,35 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Activations:
-    """The inputs of the block at hand, one tensor [1 seqlen hidden] a window, and how each block is called.
+    """The inputs of the block at hand, one tensor [1 tokens hidden] a window, and how each block is called.
 
-    Windows go one at a time, so that no result depends on a batch size.
+    Windows go one at a time, so that no result depends on a batch size. `calls` are by length of window and block.
     """
 
     hidden: list[Tensor]
-    calls: list[Call]
+    calls: Mapping[int, Sequence[Call]]
+    on_window: Callable[[], object]
 
     @classmethod
     @torch.no_grad()
-    def capture(cls, model: nn.Module, blocks: Sequence[Block], windows: Int[Tensor, "samples seqlen"]) -> Activations:
-        """Embed all windows, and record from one whole forward pass what the model hands to each block."""
+    def capture(
+        cls,
+        model: nn.Module,
+        blocks: Sequence[Block],
+        windows: Windows,
+        on_window: Callable[[], object] = lambda: None,
+    ) -> Activations:
+        """Embed all windows, and record from one whole forward pass a length what the model hands to each block.
+
+        `on_window` is called after every window that a block has been measured with.
+        """
         device = next(model.parameters()).device
-        calls: list[Call] = []
+        calls: dict[int, list[Call]] = defaultdict(list)
         hidden: list[Tensor] = []
 
         def record(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
-            calls.append(_split(arguments, keywords)[1])
+            states, call = _split(arguments, keywords)
+            calls[states.shape[-2]].append(call)
             if module is blocks[-1].module:
                 raise _Stop
 
@@ -64,72 +83,59 @@ class Activations:
             with suppress(_Stop):
                 model(input_ids=window[None].to(device), use_cache=False)
 
+        lengths = {len(window): window for window in windows}
         with _hooked(block.module.register_forward_pre_hook(record, with_kwargs=True) for block in blocks):
-            run(windows[0])
+            for window in lengths.values():
+                run(window)
         with _hooked([blocks[0].module.register_forward_pre_hook(embed, with_kwargs=True)]):
             for window in windows:
                 run(window)
-        return cls(hidden=hidden, calls=calls)
+        return cls(hidden=hidden, calls=calls, on_window=on_window)
 
     @torch.no_grad()
-    def measure(self, block: Block, linears: Sequence[Linear], *, advance: bool) -> dict[str, InputStatistics]:
-        """Run all windows through `block` and return the statistics of the inputs of `linears`.
+    def measure(
+        self,
+        block: Block,
+        linears: Sequence[Linear],
+        collect: Callable[[], Statistic[Result]],
+        *,
+        advance: bool,
+    ) -> dict[str, Result]:
+        """Run all windows through `block` and return what `collect` makes of the inputs of `linears`, by name.
 
-        Linears that are fed the very same tensor (q, k, v; gate, up) share one statistic. With `advance` the outputs
-        become the hidden states of the next block; without, each pass ends at the last input that is wanted.
+        Linears that are fed the very same tensor (q, k, v; gate, up) share one statistic; experts that no token was
+        routed to have none. With `advance` the outputs become the hidden states of the next block; without, each pass
+        ends at the last input that is wanted.
+
+        Raises:
+            PruningError: a Linear is never called, or its inputs are not finite.
         """
-        leaders: dict[str, str] = {}
-        statistics: dict[str, InputNorm] = {}
-        fed: list[tuple[Tensor, str]] = []  # holds the inputs, so that none of them can reuse another's memory
+        inputs = SharedInputs(linears, collect)
 
-        def discover(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                leaders[name] = next((leader for tensor, leader in fed if tensor is arguments[0]), name)
-                if leaders[name] == name:
-                    fed.append((arguments[0], name))
-                    statistics.setdefault(name, InputNorm()).update(arguments[0])
+        def see(watched: Sequence[Linear], tensor: Tensor) -> None:
+            inputs.see([linear.name for linear in watched], tensor)
+            if not advance and inputs.is_last(watched[-1].name):
+                raise _Stop
 
-            return hook
-
-        def observe(name: str, *, last: bool) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                statistics[name].update(arguments[0])
-                if last:
-                    raise _Stop
-
-            return hook
-
-        with _hooked(linear.module.register_forward_pre_hook(discover(linear.name)) for linear in linears):
-            self._run(block, slice(0, 1), keep_output=advance)
-        fed.clear()
-        silent = [linear.name for linear in linears if linear.name not in leaders]
-        if silent:
-            raise PruningError(f"{silent[0]} is never called in the forward pass of its block: it cannot be calibrated")
-        last = None if advance else next(reversed(statistics))
-        with _hooked(
-            linear.module.register_forward_pre_hook(observe(linear.name, last=linear.name == last))
-            for linear in linears
-            if linear.name in statistics
-        ):
-            self._run(block, slice(1, None), keep_output=advance)
-        results = {name: statistic.result() for name, statistic in statistics.items()}
-        for name, result in results.items():
-            if not result.norm.isfinite().all():
-                raise PruningError(f"the inputs of {name} overflow or are not numbers: load in float32 or bfloat16")
-        return {name: results[leader] for name, leader in leaders.items()}
+        with one_by_one(block.module), Watch(linears, before=see):
+            for index in range(len(self.hidden)):
+                self._pass(block, index, keep_output=advance)
+                inputs.next_window()
+                self.on_window()
+        return inputs.results()
 
     @torch.no_grad()
     def advance(self, block: Block) -> None:
         """Replace every hidden state by the output of `block`."""
-        self._run(block, slice(None), keep_output=True)
+        for index in range(len(self.hidden)):
+            self._pass(block, index, keep_output=True)
 
-    def _run(self, block: Block, windows: slice, *, keep_output: bool) -> None:
-        call = self.calls[block.index]
-        for index in range(len(self.hidden))[windows]:
-            with suppress(_Stop):
-                output = call(block.module, self.hidden[index])
-                if keep_output:
-                    self.hidden[index] = output
+    def _pass(self, block: Block, index: int, *, keep_output: bool) -> None:
+        with suppress(_Stop):
+            states = self.hidden[index]
+            output = self.calls[states.shape[-2]][block.index](block.module, states)
+            if keep_output:
+                self.hidden[index] = output
 
 
 def _split(arguments: tuple[object, ...], keywords: dict[str, object]) -> tuple[Tensor, Call]:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.experts import fused_weights, split_experts
 
 Part = Literal["attn", "mlp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """One prunable weight matrix [out in] of a block; `name` is its full name in the model."""
+    """One prunable weight matrix of a block.
+
+    `name` is its full name in the model, of a fused expert the one it has in a checkpoint. `weight` [out in] is the
+    parameter itself or a view of it. `factor` is what the forward pass multiplies by and `rows` the part of that
+    product which this matrix makes: its weight and all of it, unless it is fused with others. `routed` says that only
+    some tokens come by: it belongs to one of several experts.
+    """
 
     name: str
     part: Part
-    module: nn.Linear
+    weight: Tensor
+    factor: Tensor
+    rows: slice = field(default_factory=lambda: slice(None))
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +65,7 @@ def find_decoder(model: nn.Module) -> Decoder:
     which part is the decoder; among equals the list with the most weights wins.
 
     Raises:
-        PruningError: there is no such list, or a block holds fused expert weights, which are no Linears.
+        PruningError: there is no such list, or a block holds fused expert weights whose layout nobody states.
 
     Example:
         >>> layers = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4))])
@@ -73,16 +83,11 @@ def find_decoder(model: nn.Module) -> Decoder:
     if not lists:
         raise PruningError(f"{type(model).__name__} has no list of blocks with Linear weights: nothing can be pruned")
     chosen = max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
-    blocks, excluded = [], []
-    for index, module in enumerate(chosen):
-        linears, routers = _linears(module, names[module])
-        blocks.append(Block(index=index, name=names[module], module=module, linears=linears))
-        excluded += [Excluded(name=name, reason="router of a mixture of experts") for name in routers]
-    inside = {linear.module for block in blocks for linear in block.linears}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module not in inside and name not in {item.name for item in excluded}:
-            excluded.append(Excluded(name=name, reason="outside the decoder blocks"))
-    return Decoder(blocks=tuple(blocks), excluded=tuple(excluded))
+    blocks = tuple(
+        Block(index=index, name=names[module], module=module, linears=tuple(_linears(module, names[module])))
+        for index, module in enumerate(chosen)
+    )
+    return Decoder(blocks=blocks, excluded=tuple(_excluded(model, blocks)))
 
 
 def _outermost_lists(root: nn.Module) -> Iterator[nn.ModuleList]:
@@ -97,31 +102,45 @@ def _has_weights(block: nn.Module) -> bool:
     return any(isinstance(module, nn.Linear) for module in block.modules())
 
 
-def _linears(block: nn.Module, block_name: str) -> tuple[tuple[Linear, ...], list[str]]:
-    """Return the prunable Linears of a block and the names of its routers."""
-    linears, routers = [], []
+def _linears(block: nn.Module, block_name: str) -> Iterator[Linear]:
     for name, module in block.named_modules():
         full_name = f"{block_name}.{name}"
-        fused = [weight for weight, value in module.named_parameters(recurse=False) if value.ndim == 3]
-        if fused:
-            raise PruningError(
-                f"{full_name}.{fused[0]} holds the weights of all experts in one tensor, which this version does not "
-                "prune: choose a dense model, or load the checkpoint with one Linear an expert"
+        if fused_weights(module):
+            for expert in split_experts(module, full_name):
+                yield Linear(part=_part(block, name), routed=True, **expert._asdict())
+        elif isinstance(module, nn.Linear) and not _is_router(block, name, module):
+            yield Linear(
+                name=full_name,
+                part=_part(block, name),
+                weight=module.weight,
+                factor=module.weight,
+                routed=any(isinstance(parent, nn.ModuleList) for parent in _parents(block, name)),
             )
-        if not isinstance(module, nn.Linear):
-            continue
-        if _is_router(block, name, module):
-            routers.append(full_name)
-        else:
-            linears.append(Linear(name=full_name, part=_part(block, name), module=module))
-    return tuple(linears), routers
+
+
+def _excluded(model: nn.Module, blocks: Sequence[Block]) -> Iterator[Excluded]:
+    """Name every other matrix that multiplies hidden states: Linears, and what stands in for one inside a block."""
+    prunable = {linear.name for block in blocks for linear in block.linears}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{block.name}.") for block in blocks)
+        if isinstance(module, nn.Linear) and name not in prunable:
+            reason = "router of a mixture of experts" if inside else "outside the decoder blocks"
+            yield Excluded(name=name, reason=reason)
+        elif inside and not isinstance(module, nn.Linear):
+            matrices = [weight for weight, value in module.named_parameters(recurse=False) if value.ndim == 2]
+            for weight in matrices:
+                yield Excluded(name=f"{name}.{weight}", reason="not the weight of a Linear")
 
 
 def _part(block: nn.Module, name: str) -> Part:
     """Attention is what keeps a slot in the key/value cache: some module above the Linear carries `layer_idx`."""
-    parents = name.split(".")[:-1]
-    inside = (block.get_submodule(".".join(parents[: depth + 1])) for depth in range(len(parents)))
-    return "attn" if any(hasattr(module, "layer_idx") for module in inside) else "mlp"
+    return "attn" if any(hasattr(module, "layer_idx") for module in _parents(block, name)) else "mlp"
+
+
+def _parents(block: nn.Module, name: str) -> Iterator[nn.Module]:
+    """Yield the modules between a block and the module `name` in it."""
+    parts = name.split(".")[:-1]
+    return (block.get_submodule(".".join(parts[: depth + 1])) for depth in range(len(parts)))
 
 
 def _is_router(block: nn.Module, name: str, linear: nn.Linear) -> bool:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import transformers
-from jaxtyping import Int
 from packaging.version import Version
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning.calibration import load_windows
+from lm_eval_pruned.pruning.activations import Windows
+from lm_eval_pruned.pruning.calibration import load_chunks, load_windows
 
 BUNDLED = "tiny-reasoner"
 
@@ -84,15 +84,22 @@ def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[st
 
 def windows_for(
     config: PruneConfig, source: str, model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> Int[Tensor, "samples seqlen"]:
-    """Return the calibration windows that `config` names, for the vocabulary and context of a checkpoint."""
+) -> Windows:
+    """Return the calibration windows that `config` names, for the vocabulary and context of a checkpoint.
+
+    Under `preset=paper` the texts for shortgpt are chunks of different lengths.
+    """
     text_config = model_config.get_text_config()
+    context = getattr(text_config, "max_position_embeddings", DEFAULT_CONTEXT)
+
+    def encode(text: str) -> list[int]:
+        return cast("list[int]", tokenizer(text, verbose=False)["input_ids"])
+
+    is_text = not (config.calib or "").endswith(".npy")
+    if config.preset == "paper" and config.method == "shortgpt" and is_text:
+        return load_chunks(config, encode, context=context)
     return load_windows(
-        config,
-        lambda text: cast("list[int]", tokenizer(text, verbose=False)["input_ids"]),
-        vocabulary=text_config.vocab_size,
-        context=getattr(text_config, "max_position_embeddings", DEFAULT_CONTEXT),
-        bundled=bundled_calibration(source),
+        config, encode, vocabulary=text_config.vocab_size, context=context, bundled=bundled_calibration(source)
     )
 
 

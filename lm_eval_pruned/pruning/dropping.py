@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 from transformers import PretrainedConfig
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.pruning.activations import Activations
+from lm_eval_pruned.pruning.activations import Activations, Windows
 from lm_eval_pruned.pruning.blocks import Block, Decoder
 from lm_eval_pruned.pruning.methods.kinds import DropMethod
 
 
 @torch.no_grad()
-def block_influences(
-    model: nn.Module, blocks: Sequence[Block], windows: Int[Tensor, "samples seqlen"], method: DropMethod
-) -> list[float]:
+def block_influences(model: nn.Module, blocks: Sequence[Block], windows: Windows, method: DropMethod) -> list[float]:
     """Return the influence of every block but the last, which is never dropped: a mean over windows."""
     flow = Activations.capture(model, blocks, windows)
     influences = []

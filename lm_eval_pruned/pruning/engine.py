@@ -1,68 +1,61 @@
-"""The engine: one walk over the decoder blocks in which each is measured, pruned and passed."""
+"""The engine: a recipe applied to a model, or read back from what an earlier run has kept of it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, NotBuiltError, PruningError
-from lm_eval_pruned.pruning.activations import Activations
-from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
-from lm_eval_pruned.pruning.blocks import Decoder, Linear, find_decoder
+from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.pruning.activations import Windows
+from lm_eval_pruned.pruning.allocate import allocate, mean_target
+from lm_eval_pruned.pruning.artifact import Artifact, Store
+from lm_eval_pruned.pruning.blocks import Decoder, find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
-from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest
-from lm_eval_pruned.pruning.mask import keep_mask, keep_pattern
-from lm_eval_pruned.pruning.methods import METHODS, DropMethod, Method, ScoreMethod
+from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest, windows_digest
+from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.packing import zero_out
+from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
-from lm_eval_pruned.pruning.signals import outlier_ratios
-from lm_eval_pruned.pruning.stats import InputStatistics
+from lm_eval_pruned.pruning.stats import InputGram, InputNorm
+from lm_eval_pruned.pruning.walk import by_score, by_solving, walk
 
 logger = logging.getLogger(__name__)
 
+# A trained weight is hardly ever exactly 0; more zeros than this mean that somebody has pruned before.
+ZEROS_OF_A_DENSE_MODEL = 1e-3
 
-class Recipe(NamedTuple):
-    """A configuration with its names looked up; `method` is None for the dense baseline."""
-
-    config: PruneConfig
-    method: Method | None
-    allocation: Allocation
-
-    @property
-    def needs_calibration(self) -> bool:
-        """Whether calibration windows must be given: by the method, or by the signal of the allocation."""
-        return self.method is not None and (self.method.needs_calibration or self.allocation.signal != "none")
+SCORES = "layerif_scores"
 
 
-def resolve(config: PruneConfig) -> Recipe:
-    """Look up the names in `config`; call it before loading weights.
+class Calibration(NamedTuple):
+    """Calibration windows that need not exist yet: what identifies them, and what makes them."""
 
-    Raises:
-        NotBuiltError: a documented value that this version does not offer yet.
-        MissingDataError, DataError: a list of sparsities that cannot be read.
-    """
-    if config.method != "none" and config.method not in METHODS:
-        raise NotBuiltError(f"method={config.method} is not built in this version: use {', '.join(METHODS)} or none")
-    if not config.is_listed and config.alloc not in ALLOCATIONS:
-        raise NotBuiltError(f"alloc={config.alloc} is not built in this version: use {', '.join(ALLOCATIONS)}")
-    if config.preset != "none":
-        raise NotBuiltError(f"preset={config.preset} is not built in this version: leave it out")
-    method = None if config.method == "none" else METHODS[config.method]
-    return Recipe(config, method, listed(config.alloc) if config.is_listed else ALLOCATIONS[config.alloc])
+    identity: str
+    windows: Callable[[], Windows]
+
+
+class Outcome(NamedTuple):
+    """What pruning did to a model: target of every Linear in scope, dropped blocks, and what an artifact keeps."""
+
+    targets: Mapping[str, float]
+    removed: Collection[int]
+    tensors: Mapping[str, Tensor]
 
 
 def prune_model(
     model: nn.Module,
     config: PruneConfig,
-    windows: Int[Tensor, "samples seqlen"] | None = None,
+    windows: Windows | Calibration | None = None,
     *,
+    artifacts: Path | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> PruneReport:
     """Set weights of `model` to zero, in place, and return the report counted from the outcome.
@@ -70,167 +63,160 @@ def prune_model(
     Args:
         model: a causal language model of transformers, loaded in any floating dtype.
         config: method, allocation, sparsity and everything else that decides which weights go.
-        windows: calibration token ids [samples seqlen]; `pruning.calibration.load_windows` makes them.
+        windows: calibration token ids [samples seqlen], or a `Calibration` that makes them when they are needed;
+            `pruning.calibration.load_windows` reads them from text.
+        artifacts: folder in which the masks are kept; where it holds those of this very configuration, weights and
+            windows, they are applied and nothing is calibrated.
         stopwatch: carries seconds already spent on loading into the report.
 
     Raises:
         ArgumentError: the method needs calibration windows and none were given.
-        NotBuiltError: a documented value that this version does not offer yet.
         PruningError: nothing matches, a number is not finite, or the outcome is not what was asked for.
     """
     recipe = resolve(config)
     stopwatch = stopwatch or Stopwatch()
-    if recipe.needs_calibration and windows is None:
-        needs = f"method={config.method}, alloc={config.alloc}"
-        raise ArgumentError(f"{needs} needs calibration windows: pass token ids [samples, seqlen]")
-    if not recipe.needs_calibration:
-        windows = None
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
+    calibration = _calibration(recipe, windows)
     decoder = find_decoder(model)
-    settings = config.as_dict()
-    determining = {**settings, "listed": recipe.allocation.listed}
-    digest = fingerprint(determining, weights=weights_digest(model), windows=windows)
-    training = model.training
-    model.eval()
-    removed: frozenset[int] = frozenset()
-    match recipe.method:
-        case DropMethod():
-            assert windows is not None
-            removed = _drop(model, decoder, recipe.method, config, windows, stopwatch)
-            targets = {
-                linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears
-            }
-        case method:
-            with stopwatch.phase("allocate"):
-                targets = allocate(recipe, model, decoder, windows)
-            if method is not None:
-                _walk(model, decoder, targets, method, config, windows, stopwatch)
-    model.train(training)
-    report = build_report(
-        model,
-        decoder,
-        targets,
-        removed=removed,
-        config=settings,
-        target_sparsity=config.target if config.sparsity is not None or config.group else _mean(targets, decoder),
-        fingerprint=digest,
-        seconds=stopwatch.seconds,
-    )
-    if isinstance(recipe.method, ScoreMethod):
-        _check(report, {linear.name: linear for block in decoder.blocks for linear in block.linears})
+    identity = calibration.identity if calibration else None
+    digest = fingerprint(recipe.determining(), weights=weights_digest(model), windows=identity)
+    _say_if_pruned_before(decoder)
+
+    def make() -> Artifact:
+        with stopwatch.phase("calibrate"):
+            made = calibration.windows() if calibration else None
+        with evaluating(model):
+            outcome = prune(recipe, model, decoder, made, stopwatch)
+        return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch).as_dict(), outcome.tensors)
+
+    if artifacts is None or recipe.method is None:
+        artifact = make()
+    else:
+        artifact, is_new = Store(folder=artifacts).read_or_make(digest, make)
+        if not is_new:
+            logger.info("what was pruned before is read from %s: nothing is calibrated", artifacts / digest)
+            with stopwatch.phase("prune"):
+                replay(artifact, model, decoder)
+    report = _report(_outcome(artifact), recipe, model, decoder, digest, stopwatch)
     logger.info("%s: %d of %d weights are zero", config.method, report.zero_weights, report.prunable_weights)
     return report
 
 
-def allocate(recipe: Recipe, model: nn.Module, decoder: Decoder, windows: Tensor | None) -> dict[str, float]:
-    """Return the target sparsity of every Linear in scope, by name; a signal is measured before anything is pruned.
-
-    Raises:
-        PruningError: no Linear is in scope.
-    """
-    config, allocation = recipe.config, recipe.allocation
-    scoped = [[linear for linear in block.linears if _in_scope(linear, config)] for block in decoder.blocks]
-    sizes = torch.tensor([sum(linear.module.weight.numel() for linear in linears) for linears in scoped]).double()
-    if not sizes.sum():
-        raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
-    signal = torch.zeros_like(sizes)
-    if allocation.signal == "outlier_ratio" and windows is not None:
-        signal = outlier_ratios(model, decoder.blocks, scoped, windows, owl_m=config.owl_m)
-    settings = {name: getattr(config, name) for name in allocation.settings}
-    sparsities = allocation.allocate(signal, config.target, sizes, **settings)
-    return {
-        linear.name: sparsity
-        for linears, sparsity in zip(scoped, sparsities.tolist(), strict=True)
-        for linear in linears
-    }
+def prune(recipe: Recipe, model: nn.Module, decoder: Decoder, windows: Windows | None, stopwatch: Stopwatch) -> Outcome:
+    """Prune `model` in place and return what was done to it."""
+    if isinstance(recipe.method, DropMethod):
+        return Outcome(*_drop(recipe.config, recipe.method, model, decoder, windows, stopwatch), {})
+    with stopwatch.phase("allocate"):
+        targets, signal = allocate(recipe, model, decoder, windows)
+    measured = windows if recipe.method is not None and recipe.method.needs_calibration else None
+    each = partial(walk, model, decoder, targets, recipe, measured, stopwatch)
+    match recipe.method:
+        case None:
+            tensors: dict[str, Tensor] = {}
+        case ScoreMethod() as method:
+            tensors = each(collect=InputNorm, prune=by_score(method))
+        case SolveMethod() as method:
+            tensors = each(collect=InputGram, prune=by_solving(method))
+    if recipe.allocation.signal == "influence":
+        tensors[SCORES] = signal.T.contiguous()
+    return Outcome(targets, frozenset(), tensors)
 
 
-def _mean(targets: Mapping[str, float], decoder: Decoder) -> float:
-    """Return the mean of the targets, weighted by the sizes of their Linears."""
-    linears = [linear for block in decoder.blocks for linear in block.linears if linear.name in targets]
-    sizes = [linear.module.weight.numel() for linear in linears]
-    wanted = sum(size * targets[linear.name] for size, linear in zip(sizes, linears, strict=True))
-    return wanted / sum(sizes)
+@torch.no_grad()
+def replay(artifact: Artifact, model: nn.Module, decoder: Decoder) -> None:
+    """Do to `model` in place what an artifact says was done to the same weights before."""
+    drop_blocks(model, decoder, _outcome(artifact).removed)
+    for linear in (linear for block in decoder.blocks for linear in block.linears):
+        kept = artifact.tensors.get(linear.name)
+        if kept is not None and kept.dtype == torch.uint8:
+            zero_out(linear.weight, kept)
+        elif kept is not None:
+            linear.weight.copy_(kept)
 
 
-def _in_scope(linear: Linear, config: PruneConfig) -> bool:
-    return config.scope in ("all", linear.part)
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` into evaluation mode for the length of a `with` block."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _calibration(recipe: Recipe, windows: Windows | Calibration | None) -> Calibration | None:
+    if not recipe.needs_calibration:
+        return None
+    if windows is None:
+        needs = f"method={recipe.config.method}, alloc={recipe.config.alloc}"
+        raise ArgumentError(f"{needs} needs calibration windows: pass token ids [samples, seqlen]")
+    if isinstance(windows, Calibration):
+        return windows
+    return Calibration(windows_digest(windows), lambda: windows)
 
 
 def _drop(
+    config: PruneConfig,
+    method: DropMethod,
     model: nn.Module,
     decoder: Decoder,
-    method: DropMethod,
-    config: PruneConfig,
-    windows: Tensor,
+    windows: Windows | None,
     stopwatch: Stopwatch,
-) -> frozenset[int]:
-    """Drop the blocks of least influence and return their indices in the dense model."""
+) -> tuple[dict[str, float], frozenset[int]]:
+    """Drop the blocks of least influence; their Linears have a target of 1, all others of 0."""
+    assert windows is not None, "a drop method always needs calibration"
     count = count_to_drop(config, len(decoder.blocks))
     with stopwatch.phase("calibrate"):
         influences = block_influences(model, decoder.blocks, windows, method)
     removed = frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
     with stopwatch.phase("prune"):
         drop_blocks(model, decoder, removed)
-    return removed
+    return {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}, removed
 
 
-def _walk(
-    model: nn.Module,
-    decoder: Decoder,
-    targets: Mapping[str, float],
-    method: ScoreMethod,
-    config: PruneConfig,
-    windows: Tensor | None,
-    stopwatch: Stopwatch,
-) -> None:
-    """Prune block after block; with `propagate=pruned` later blocks are measured behind the pruned earlier ones."""
-    mask = mask_rule(config, method)
-    with stopwatch.phase("calibrate"):
-        measured = windows if method.needs_calibration else None
-        flow = Activations.capture(model, decoder.blocks, measured) if measured is not None else None
-    for block in tqdm(decoder.blocks, desc=f"pruning ({config.method})", unit="block", disable=None):
-        linears = [linear for linear in block.linears if linear.name in targets]
-        is_last = block is decoder.blocks[-1]
-        with stopwatch.phase("calibrate"):
-            dense_flow = config.propagate == "dense" and not is_last
-            statistics = flow.measure(block, linears, advance=dense_flow) if flow and linears else {}
-        with stopwatch.phase("prune"):
-            for linear in linears:
-                apply(linear, method, statistics.get(linear.name), partial(mask, sparsity=targets[linear.name]))
-        with stopwatch.phase("calibrate"):
-            if flow and not is_last and not (dense_flow and linears):
-                flow.advance(block)
+def _outcome(artifact: Artifact) -> Outcome:
+    report = cast("dict[str, list[dict[str, object]]]", artifact.report)
+    targets = {str(item["name"]): float(str(item["target"])) for item in report["linears"]}
+    return Outcome(targets, frozenset(cast("list[int]", artifact.report["removed_blocks"])), artifact.tensors)
 
 
-def mask_rule(config: PruneConfig, method: ScoreMethod) -> Callable[..., Tensor]:
-    """Return the function `(score [out in], sparsity) -> keep [out in]` that pattern and group of comparison make."""
-    if config.group is not None:
-        kept, size = config.group
-        return lambda score, sparsity: keep_pattern(score, kept, size)
-    compare = method.compare if config.compare == "auto" else config.compare
-    return lambda score, sparsity: keep_mask(score, sparsity, compare)
+def _report(
+    outcome: Outcome, recipe: Recipe, model: nn.Module, decoder: Decoder, digest: str, stopwatch: Stopwatch
+) -> PruneReport:
+    """Count the outcome.
 
-
-@torch.no_grad()
-def apply(
-    linear: Linear, method: ScoreMethod, statistics: InputStatistics | None, mask: Callable[[Tensor], Tensor]
-) -> None:
-    """Set the lowest-scored weights of one Linear to zero, in place."""
-    weight = linear.module.weight
-    try:
-        keep = mask(method.score(weight, statistics))
-    except PruningError as error:
-        raise PruningError(f"{linear.name}: {error}") from None
-    weight.masked_fill_(~keep, 0)
-
-
-def _check(report: PruneReport, linears: Mapping[str, Linear]) -> None:
-    """A mask removes at most one weight a row less than asked; already zero weights can only add."""
+    Raises:
+        PruningError: a matrix has lost fewer weights than it was to lose, by more than one a row.
+    """
+    config = recipe.config
+    asked = config.sparsity is not None or config.group is not None
+    report = build_report(
+        model,
+        decoder,
+        outcome.targets,
+        removed=outcome.removed,
+        config=recipe.effective(),
+        target_sparsity=config.target if asked else mean_target(outcome.targets, decoder),
+        fingerprint=digest,
+        seconds=stopwatch.seconds,
+        scores=outcome.tensors.get(SCORES),
+    )
+    rows = {linear.name: len(linear.weight) for block in decoder.blocks for linear in block.linears}
     for item in report.linears:
-        rows = linears[item.name].module.weight.shape[0]
-        if item.zeros < item.weights * item.target - rows:
+        if item.zeros < item.weights * item.target - rows[item.name]:
             raise PruningError(
                 f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
             )
+    return report
+
+
+def _say_if_pruned_before(decoder: Decoder) -> None:
+    weights = [linear.weight for block in decoder.blocks for linear in block.linears]
+    total = sum(weight.numel() for weight in weights)
+    zeros = total - sum(int(weight.count_nonzero()) for weight in weights)
+    if zeros > total * ZEROS_OF_A_DENSE_MODEL:
+        logger.warning(
+            "%d of the %d prunable weights are zero already: they count towards the achieved sparsity", zeros, total
+        )

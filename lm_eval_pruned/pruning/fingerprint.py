@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,23 @@ def tensor_digest(tensor: Tensor) -> str:
 
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 over the names and values of all parameters, in the order of their names."""
-    parts = [f"{name} {tensor_digest(value)}" for name, value in sorted(model.named_parameters())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    names, values = zip(*sorted(model.named_parameters()), strict=True)
+    # hashlib lets other threads run while it works on large tensors.
+    with ThreadPoolExecutor() as pool:
+        parts = [f"{name} {digest}" for name, digest in zip(names, pool.map(tensor_digest, values), strict=True)]
+    return _digest_lines(parts)
 
 
-def fingerprint(config: Mapping[str, object], *, weights: str, windows: Tensor | None) -> str:
-    """Return the SHA-256, in hex, of the settings, the dense weights, the calibration windows and our version."""
-    content = {
-        "config": config,
-        "weights": weights,
-        "windows": None if windows is None else tensor_digest(windows),
-        "version": __version__,
-    }
+def windows_digest(windows: Iterable[Tensor]) -> str:
+    """SHA-256 over calibration windows, whether they are rows of a matrix or apart."""
+    return _digest_lines([tensor_digest(window) for window in windows])
+
+
+def fingerprint(settings: Mapping[str, object], *, weights: str, windows: str | None) -> str:
+    """Return the SHA-256, in hex, of settings, dense weights, calibration windows (their digests) and our version."""
+    content = {"settings": settings, "weights": weights, "windows": windows, "version": __version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

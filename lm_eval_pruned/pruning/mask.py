@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lm_eval_pruned.config import Compare
 from lm_eval_pruned.errors import PruningError
+
+Group = Literal["row", "matrix"]
 
 
 def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Tensor, "groups members"]:
@@ -26,24 +30,50 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
     return ~(below | (tied & (tied.cumsum(dim=-1) <= room)))
 
 
-def keep_mask(score: Float[Tensor, "out in"], sparsity: float, compare: Compare) -> Bool[Tensor, "out in"]:
-    """Return which weights stay when `sparsity` of them is removed, compared within a row or within the matrix.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskRule:
+    """Which scores of a matrix stay: a sparsity compared within rows or the matrix, or an N:M pattern.
 
-    A row loses `floor(in * sparsity)` weights, a matrix `floor(out * in * sparsity)`.
+    A row loses `floor(in * sparsity)` weights, a matrix `floor(out * in * sparsity)`. `pattern` is (N, M): the N
+    highest of M neighbours stay, whatever the sparsity. `every_tie` removes all scores up to and including the one
+    behind the count, as the published magnitude pruning does.
 
-    Raises:
-        PruningError: a score is not a number, so that no ranking exists.
+    Example:
+        >>> rule = MaskRule(sparsity=0.5, compare="row")
+        >>> rule.keep(torch.tensor([[3.0, 1.0, 2.0, 4.0]])).int().tolist()
+        [[1, 0, 0, 1]]
     """
-    _check(score)
-    groups = score.reshape(1, -1) if compare == "matrix" else score
-    return keep_highest(groups, int(groups.shape[-1] * sparsity)).reshape(score.shape)
+
+    sparsity: float
+    compare: Group
+    pattern: tuple[int, int] | None = None
+    every_tie: bool = False
+
+    def keep(self, score: Float[Tensor, "out columns"], *, start: int = 0) -> Bool[Tensor, "out columns"]:
+        """Return the mask of a matrix, or of the columns of it that begin at `start`.
+
+        Columns taken one after another lose together exactly what the whole matrix would.
+
+        Raises:
+            PruningError: a score is not a number, so that no ranking exists, or rows do not divide into groups of M.
+        """
+        _check(score)
+        rows, columns = score.shape
+        if self.pattern is not None:
+            return keep_pattern(score, *self.pattern)
+        height = rows if self.compare == "matrix" else 1
+        zeros = int((start + columns) * height * self.sparsity) - int(start * height * self.sparsity)
+        groups = score.reshape(1, -1) if self.compare == "matrix" else score
+        if self.every_tie:
+            return (groups > groups.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
+        return keep_highest(groups, zeros).reshape(score.shape)
 
 
 def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[Tensor, "out in"]:
     """Return which weights stay under an N:M pattern: the `kept` highest of every `size` neighbours in a row.
 
     Raises:
-        PruningError: a score is not a number, or the rows do not divide into groups.
+        PruningError: the rows do not divide into groups.
 
     Example:
         >>> import torch
@@ -52,7 +82,6 @@ def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[T
 
     Reference: Mishra et al. 2021, arXiv 2104.08378.
     """
-    _check(score)
     if score.shape[1] % size:
         raise PruningError(f"its {score.shape[1]} columns do not divide into groups of {size}: choose another pattern")
     return keep_highest(score.reshape(-1, size), size - kept).reshape(score.shape)

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
 import torch
 import transformers
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.pruning.blocks import Decoder, Linear
@@ -42,7 +44,10 @@ class BlockReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport:
-    """`pruning_report.json`, and `config.pruning` of a results file of the harness."""
+    """`pruning_report.json`, and `config.pruning` of a results file of the harness.
+
+    `scores` are what LayerIF has computed [blocks groups], ready for a `.npy`; they are no part of the JSON.
+    """
 
     fingerprint: str
     config: Mapping[str, object]
@@ -59,10 +64,12 @@ class PruneReport:
     peak_memory_bytes: int
     software: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
+    scores: NDArray[np.float64] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain lists, dicts and numbers, ready for JSON; `schema_version` first."""
-        content = asdict(self)
+        content = asdict(replace(self, scores=None))
+        del content["scores"]
         return {"schema_version": content.pop("schema_version"), **content}
 
 
@@ -86,7 +93,7 @@ class Stopwatch:
 
 def count_linear(linear: Linear, target: float, *, gone: bool) -> LinearReport:
     """Count the zeros of one weight matrix; one that is `gone` with its block has nothing else."""
-    weight = linear.module.weight
+    weight = linear.weight
     zeros = weight.numel() - (0 if gone else int(weight.count_nonzero()))
     return LinearReport(name=linear.name, weights=weight.numel(), zeros=zeros, target=target)
 
@@ -101,6 +108,7 @@ def build_report(
     target_sparsity: float,
     fingerprint: str,
     seconds: Mapping[str, float],
+    scores: Tensor | None = None,
 ) -> PruneReport:
     """Count a pruned model.
 
@@ -151,6 +159,7 @@ def build_report(
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
+        scores=None if scores is None else scores.numpy(),
     )
 
 

@@ -12,7 +12,10 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError, MissingDataError, NotBuiltError, UnknownNameError
 from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.pruning.activations import Activations
+from lm_eval_pruned.pruning.fingerprint import weights_digest
 from lm_eval_pruned.reasoning.budget import Completion
+from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
 
 
@@ -207,6 +210,31 @@ def test_mistakes_are_found_before_the_weights(monkeypatch, arguments, error, me
     monkeypatch.setattr(PrunedHFLM, "_create_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(error, match=message):
         PrunedHFLM("tiny-reasoner", **arguments)
+
+
+def test_a_second_load_reads_the_artifact(tmp_path, monkeypatch):
+    arguments = {"method": "wanda", "sparsity": 0.3, "artifacts": str(tmp_path)}
+    first = PrunedHFLM("tiny-reasoner", **arguments)
+    monkeypatch.setattr(Activations, "capture", lambda *_, **__: pytest.fail("something was calibrated"))
+    second = PrunedHFLM("tiny-reasoner", **arguments)
+    assert second.report.fingerprint == first.report.fingerprint
+    assert weights_digest(second.model) == weights_digest(first.model)
+    with pytest.raises(pytest.fail.Exception, match="something was calibrated"):
+        PrunedHFLM("tiny-reasoner", **{**arguments, "artifacts": "off"})
+
+
+def test_it_calibrates_on_its_own_chains_of_thought(tmp_path, monkeypatch):
+    arguments = {
+        "method": "wanda", "sparsity": 0.5, "calib": "traces", "calib_samples": 6, "calib_seqlen": 128,
+        "artifacts": str(tmp_path),
+    }  # fmt: skip
+    first = PrunedHFLM("tiny-reasoner", batch_size=4, **arguments)
+    assert first.report.config["calib"] == "traces"
+    assert PrunedHFLM("tiny-reasoner", method="wanda", sparsity=0.5).report.fingerprint != first.report.fingerprint
+    # On another batch size the same windows are meant, and they need not be written again.
+    monkeypatch.setattr(TransformersBackend, "generate", lambda *_: pytest.fail("traces were written again"))
+    second = PrunedHFLM("tiny-reasoner", batch_size=1, **arguments)
+    assert weights_digest(second.model) == weights_digest(first.model)
 
 
 @pytest.mark.parametrize("pretrained", ["/nowhere", "./nowhere", "org/not-in-the-cache"])

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, NotBuiltError
-from lm_eval_pruned.pruning.calibration import check_source, load_windows, sample_windows
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
+from lm_eval_pruned.pruning.calibration import check_source, load_chunks, load_windows
+from lm_eval_pruned.pruning.windows import cut_chunks, sample_windows
 
 
 def encode(text: str) -> list[int]:
@@ -61,6 +66,15 @@ def test_a_text_shorter_than_a_window_is_the_only_window(caplog):
     assert "only 5 tokens" in caplog.text
 
 
+def test_documents_of_all_lengths_end_in_windows():
+    texts = ["x" * length for length in range(30)]
+    for seqlen in (1, 7, 28, 29, 40):
+        windows = sample_windows(texts, encode, samples=9, seqlen=seqlen, seed=0)
+        assert windows.shape == (9, seqlen)
+    with pytest.raises(DataError, match="holds no text"):
+        sample_windows(["", ""], encode, samples=1, seqlen=1, seed=0)
+
+
 def test_the_window_is_capped_at_the_context(tmp_path, caplog):
     path = write_jsonl(tmp_path / "text.jsonl", ["abcdefghij" * 20])
     assert load(path, context=32, calib_samples=3).shape == (3, 32)
@@ -108,35 +122,144 @@ def test_a_pickle_in_disguise_is_not_opened(tmp_path):
         ('{"body": "a"}\n', "line 1 has no 'text'"),
         ('["a"]\n', "line 1 has no 'text'"),
         ('{"text": 3}\n', "line 1 has no 'text'"),
+        ('{"text": "\xe9"}\n', "is not UTF-8"),
     ],
 )
 def test_a_wrong_jsonl_is_refused(tmp_path, content, message):
-    (tmp_path / "text.jsonl").write_text(content)
+    (tmp_path / "text.jsonl").write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         load(tmp_path / "text.jsonl")
 
 
-def test_without_a_network_the_local_choices_are_named():
-    with pytest.raises(MissingDataError, match=r"calib=c4 cannot be loaded .* Local choices: a \.jsonl file"):
-        load("c4")
+def test_a_unicode_line_separator_inside_a_row_does_not_split_it(tmp_path):
+    path = tmp_path / "text.jsonl"
+    path.write_text(json.dumps({"text": "a\u2028b"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert load(path, calib_seqlen=5).tolist() == [encode("a\u2028b")]
 
 
-@pytest.mark.parametrize(
-    ("calib", "error", "message"),
-    [
-        ("/nowhere.jsonl", MissingDataError, "calib=/nowhere.jsonl does not exist"),
-        ("nowhere.npy", MissingDataError, "calib=nowhere.npy does not exist"),
-        ("c5", ArgumentError, "calib='c5' is not known"),
-        ("./text.txt", ArgumentError, "is not known"),
-        ("pg19", NotBuiltError, "calib=pg19 is not built"),
-        ("traces", NotBuiltError, "calib=traces is not built"),
-    ],
-)
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Stands for the hub with a folder laid out like emozilla/pg19; returns the paths that were asked for."""
+    texts = {
+        "train": ["train"],
+        "validation": ["  A short line\n\nand another  \n", "abcdefghijklmnop " * 40, "qrstuvwxyz\n" * 250],
+        "test": ["test"],
+    }
+    for split, rows in texts.items():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        datasets.Dataset.from_dict({"text": rows}).to_parquet(tmp_path / f"data/{split}-00000-of-00001-1a2b.parquet")
+    card = [{"name": split, "num_bytes": 9, "num_examples": len(rows)} for split, rows in texts.items()]
+    (tmp_path / "README.md").write_text(f"---\n{json.dumps({'dataset_info': {'splits': card}})}\n---\n")
+    asked, real = [], datasets.load_dataset
+
+    def load_dataset(path, **arguments):
+        asked.append(path)
+        return real(str(tmp_path), cache_dir=str(tmp_path / "cache"), **arguments)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked, texts
+
+
+def test_pg19_is_the_validation_split_sampled_like_any_text(hub):
+    asked, texts = hub
+    windows = load("pg19", calib_samples=20, calib_seqlen=50)
+    assert asked == ["emozilla/pg19"]
+    assert torch.equal(windows, sample_windows(texts["validation"], encode, samples=20, seqlen=50, seed=0))
+
+
+def reference_chunks(text, limit):
+    """The chunks of the paper's code, for lines shorter than a chunk."""
+    chunks, current, length = [], [], 0
+    for line in (line.strip() for line in text.split("\n")):
+        if not line:
+            continue
+        if length + len(line) + 1 <= limit:
+            current.append(line)
+            length += len(line) + 1
+        else:
+            chunks.append(" ".join(current))
+            current, length = [line], len(line)
+    return [*chunks, " ".join(current)] if current else chunks
+
+
+def test_chunks_of_pg19_are_those_of_the_papers_code(hub):
+    asked, texts = hub
+    config = PruneConfig(method="shortgpt", num_blocks=1, calib_samples=4)
+    chunks = load_chunks(config, encode, context=4096)
+    everything = [chunk for text in texts["validation"] for chunk in reference_chunks(text, 1024)]
+    random.seed(0)
+    assert [bytes(chunk.tolist()).decode() for chunk in chunks] == random.sample(everything, 4)
+    assert asked == ["emozilla/pg19"]
+    assert len({len(chunk) for chunk in chunks}) > 1
+    assert all(chunk.dtype == torch.int64 for chunk in chunks)
+
+
+def test_chunks_of_a_file_are_capped_at_the_context(tmp_path, caplog):
+    path = write_jsonl(tmp_path / "text.jsonl", ["a" * 50, "b" * 20, ""])
+    config = PruneConfig(method="shortgpt", num_blocks=1, calib=str(path))
+    chunks = load_chunks(config, encode, context=32)
+    assert sorted(bytes(chunk.tolist()).decode() for chunk in chunks) == ["a" * 32, "b" * 20]
+    assert "makes only 2 chunks, 128 were asked for" in caplog.text
+    with pytest.raises(DataError, match="holds no text"):
+        load_chunks(replace(config, calib=str(write_jsonl(path, ["", "\n"]))), encode, context=32)
+
+
+@given(st.lists(st.text("ab \t", max_size=11), max_size=12))
+def test_chunks_of_short_lines_are_the_references(lines):
+    text = "\n".join(lines)
+    assert cut_chunks(text, characters=12) == reference_chunks(text, 12)
+
+
+@given(st.text("ab \n", max_size=60), st.integers(1, 12))
+def test_chunks_lose_nothing_and_never_exceed_their_length(text, characters):
+    chunks = cut_chunks(text, characters=characters)
+    assert all(0 < len(chunk) <= characters for chunk in chunks)
+    assert "".join(chunks).replace(" ", "") == text.replace(" ", "").replace("\n", "")
+
+
+@pytest.mark.parametrize("calib", ["c4", "pg19", "some/dataset"])
+def test_without_a_network_the_local_choices_are_named(calib):
+    with pytest.raises(MissingDataError, match=rf"calib={calib} cannot be loaded .* Local choices: a \.jsonl file"):
+        load(calib)
+
+
+def test_a_data_set_without_a_text_is_refused(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda **_: datasets.Dataset.from_dict({"body": ["a"], "id": [1]}))
+    with pytest.raises(DataError, match="calib=some/dataset has no column 'text', only body, id"):
+        load("some/dataset")
+
+
+@pytest.mark.parametrize("calib", ["traces", "traces:questions.jsonl"])
+def test_traces_are_made_elsewhere(tmp_path, monkeypatch, calib):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "questions.jsonl", ["1+1?"])
+    with pytest.raises(ArgumentError, match=rf"calib={calib} is written by the dense model .*models\.traces"):
+        load(calib)
+
+
+WRONG = [
+    ("/nowhere.jsonl", MissingDataError, "calib=/nowhere.jsonl does not exist"),
+    ("nowhere.npy", MissingDataError, "calib=nowhere.npy does not exist"),
+    ("traces:/nowhere.jsonl", MissingDataError, "calib=traces:/nowhere.jsonl does not exist"),
+    ("traces:questions.txt", ArgumentError, r"calib=traces:questions.txt names no questions: give .*FILE\.jsonl"),
+    ("traces:", ArgumentError, "calib=traces: names no questions"),
+    ("c5", ArgumentError, "calib='c5' is not known.* or c4, pg19, traces, or a hub data set id"),
+    ("./text.txt", ArgumentError, "is not known"),
+]
+
+
+@pytest.mark.parametrize(("calib", "error", "message"), WRONG)
 def test_a_wrong_source_is_found_before_anything_is_loaded(calib, error, message):
     with pytest.raises(error, match=message):
         check_source(calib)
+    with pytest.raises(error, match=message):
+        load(calib)
 
 
-@pytest.mark.parametrize("calib", [None, "c4", "NeelNanda/pile-10k"])
+@pytest.mark.parametrize("calib", [None, "c4", "pg19", "traces", "NeelNanda/pile-10k"])
 def test_sources_that_may_exist_pass(calib):
     check_source(calib)
+
+
+def test_a_file_of_questions_that_exists_passes(tmp_path):
+    check_source(f"traces:{write_jsonl(tmp_path / 'questions.jsonl', ['1+1?'])}")

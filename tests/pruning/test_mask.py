@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.mask import keep_highest, keep_mask
+from lm_eval_pruned.pruning.mask import MaskRule, keep_highest
 
 # Few distinct values, so that ties are common.
 matrices = st.tuples(st.integers(1, 5), st.integers(1, 9)).flatmap(
@@ -33,18 +33,18 @@ def test_the_count_is_exact_and_ties_go_by_position(rows, share):
 @given(rows=matrices, share=st.floats(0, 0.999))
 def test_a_matrix_group_counts_over_all_rows(rows, share):
     score = torch.tensor(rows)
-    assert int((~keep_mask(score, share, "matrix")).sum()) == math.floor(score.numel() * share)
+    assert int((~MaskRule(sparsity=share, compare="matrix").keep(score)).sum()) == math.floor(score.numel() * share)
 
 
 def test_sparsity_zero_keeps_everything():
-    assert keep_mask(torch.zeros(3, 4), 0.0, "row").all()
+    assert MaskRule(sparsity=0.0, compare="row").keep(torch.zeros(3, 4)).all()
 
 
 def test_nan_has_no_rank():
     with pytest.raises(PruningError, match="NaN"):
-        keep_mask(torch.tensor([[1.0, float("nan")]]), 0.5, "row")
+        MaskRule(sparsity=0.5, compare="row").keep(torch.tensor([[1.0, float("nan")]]))
 
 
 def test_infinite_scores_stay():
-    keep = keep_mask(torch.tensor([[float("inf"), 1.0, 2.0, float("inf")]]), 0.5, "row")
+    keep = MaskRule(sparsity=0.5, compare="row").keep(torch.tensor([[float("inf"), 1.0, 2.0, float("inf")]]))
     assert keep.tolist() == [[True, False, False, True]]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
-from lm_eval_pruned.pruning.mask import keep_mask
-from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
-from lm_eval_pruned.pruning.stats import InputNorm, InputStatistics
+from lm_eval_pruned.pruning.mask import MaskRule
+from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.stats import InputGram, InputNorm, InputStatistics
 
 
 @pytest.fixture
@@ -46,19 +48,70 @@ class TestEveryScoreMethod:
     @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.95])
     def test_exact_count(self, name, weight, statistics, sparsity):
         score = METHODS[name].score(weight, statistics)
-        assert (~keep_mask(score, sparsity, "row")).sum(dim=1).tolist() == [int(20 * sparsity)] * 6
-        assert (~keep_mask(score, sparsity, "matrix")).sum() == int(120 * sparsity)
+        assert (~MaskRule(sparsity=sparsity, compare="row").keep(score)).sum(dim=1).tolist() == [int(20 * sparsity)] * 6
+        assert (~MaskRule(sparsity=sparsity, compare="matrix").keep(score)).sum() == int(120 * sparsity)
 
     def test_masks_do_not_change_with_the_scale_of_weights_or_inputs(self, name, weight, statistics):
-        keep = keep_mask(METHODS[name].score(weight, statistics), 0.5, "matrix")
+        keep = MaskRule(sparsity=0.5, compare="matrix").keep(METHODS[name].score(weight, statistics))
         scaled = METHODS[name].score(weight * 8, InputStatistics(norm=statistics.norm * 4))
-        assert torch.equal(keep_mask(scaled, 0.5, "matrix"), keep)
+        assert torch.equal(MaskRule(sparsity=0.5, compare="matrix").keep(scaled), keep)
 
     def test_permuting_the_inputs_permutes_the_mask(self, name, weight, statistics):
         order = torch.randperm(20, generator=torch.Generator().manual_seed(2))
-        keep = keep_mask(METHODS[name].score(weight, statistics), 0.5, "row")
+        keep = MaskRule(sparsity=0.5, compare="row").keep(METHODS[name].score(weight, statistics))
         permuted = METHODS[name].score(weight[:, order], InputStatistics(norm=statistics.norm[order]))
-        assert torch.equal(keep_mask(permuted, 0.5, "row"), keep[:, order])
+        assert torch.equal(MaskRule(sparsity=0.5, compare="row").keep(permuted), keep[:, order])
+
+    def test_it_says_in_one_line_what_it_is(self, name):
+        assert METHODS[name].summary.endswith(".")
+
+
+SOLVES = [name for name, method in METHODS.items() if isinstance(method, SolveMethod)]
+
+
+@pytest.mark.parametrize("name", SOLVES)
+class TestEverySolveMethod:
+    @pytest.fixture
+    def gram(self) -> torch.Tensor:
+        inputs = torch.randn(200, 20, generator=torch.Generator().manual_seed(5))
+        inputs *= torch.linspace(0.1, 3, 20)
+        return inputs.T @ inputs
+
+    def test_inputs_are_left_as_they_are(self, name, weight, gram):
+        before, known = weight.clone(), gram.clone()
+        METHODS[name].solve(weight, gram, MaskRule(sparsity=0.5, compare="matrix"))
+        assert torch.equal(weight, before)
+        assert torch.equal(gram, known)
+
+    @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.95])
+    def test_exact_count(self, name, sparsity):
+        # More columns than are solved together.
+        weight = torch.randn(6, 300, generator=torch.Generator().manual_seed(0))
+        inputs = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
+        gram = inputs.T @ inputs
+        by_row = METHODS[name].solve(weight, gram, MaskRule(sparsity=sparsity, compare="row"))
+        by_matrix = METHODS[name].solve(weight, gram, MaskRule(sparsity=sparsity, compare="matrix"))
+        assert (by_row == 0).sum(dim=1).tolist() == [int(300 * sparsity)] * 6
+        assert int((by_matrix == 0).sum()) == int(1800 * sparsity)
+
+    def test_sparsity_zero_is_the_identity(self, name, weight, gram):
+        assert torch.equal(METHODS[name].solve(weight, gram, MaskRule(sparsity=0.0, compare="row")), weight)
+
+    def test_a_pattern_holds_in_every_group(self, name, gram):
+        weight = torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
+        for kept, size in ((2, 4), (3, 5), (1, 2)):
+            solved = METHODS[name].solve(weight, gram, MaskRule(sparsity=0.0, compare="row", pattern=(kept, size)))
+            assert set((solved.reshape(-1, size) != 0).sum(dim=1).tolist()) == {kept}
+
+    def test_half_precision_weights_are_solved_in_float32(self, name, weight, gram):
+        solved = METHODS[name].solve(weight.bfloat16(), gram, MaskRule(sparsity=0.5, compare="row"))
+        assert solved.dtype == torch.float32
+
+    def test_silent_inputs_go_first_and_break_nothing(self, name, weight, gram):
+        gram[[3, 7]] = 0
+        gram[:, [3, 7]] = 0
+        solved = METHODS[name].solve(weight, gram, MaskRule(sparsity=0.1, compare="row"))
+        assert (solved == 0).nonzero()[:, 1].tolist() == [3, 7] * 6
 
     def test_it_says_in_one_line_what_it_is(self, name):
         assert METHODS[name].summary.endswith(".")
@@ -75,6 +128,17 @@ class TestEveryAllocation:
         assert float((sparsities * sizes).sum() / sizes.sum()) == pytest.approx(target, abs=1e-6)
         assert ((sparsities >= 0) & (sparsities <= 0.99)).all()
 
+    @given(
+        blocks=st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 1000)), min_size=1, max_size=12),
+        target=st.floats(0, 0.98),
+    )
+    def test_whatever_the_signal_the_mean_holds(self, name, blocks, target):
+        signal = torch.tensor([value for value, _ in blocks], dtype=torch.float64)
+        sizes = torch.tensor([size for _, size in blocks], dtype=torch.float64)
+        sparsities = ALLOCATIONS[name].allocate(signal, target, sizes)
+        assert float((sparsities * sizes).sum() / sizes.sum()) == pytest.approx(target, abs=1e-6)
+        assert ((sparsities >= 0) & (sparsities <= 0.99)).all()
+
     def test_a_constant_signal_gives_uniform(self, name):
         sparsities = ALLOCATIONS[name].allocate(torch.full((7,), 0.3).double(), 0.2, torch.ones(7).double())
         assert sparsities.tolist() == pytest.approx([0.2] * 7)
@@ -86,18 +150,21 @@ class TestEveryAllocation:
 def test_wanda_ignores_a_weight_behind_a_silent_input(weight):
     norm = torch.ones(20)
     norm[[3, 7]] = 0
-    keep = keep_mask(METHODS["wanda"].score(weight, InputStatistics(norm=norm)), 0.1, "row")
+    keep = MaskRule(sparsity=0.1, compare="row").keep(METHODS["wanda"].score(weight, InputStatistics(norm=norm)))
     assert (~keep).nonzero()[:, 1].tolist() == [3, 7] * 6
 
 
 def test_statistics_streamed_equal_those_of_the_whole_batch():
     inputs = torch.randn(7, 11, 5, generator=torch.Generator().manual_seed(4))
     streamed, whole = InputNorm(), InputNorm()
+    gram = InputGram()
     for window in inputs:
         streamed.update(window)
+        gram.update(window)
     whole.update(inputs)
     torch.testing.assert_close(streamed.result().norm, whole.result().norm)
     torch.testing.assert_close(whole.result().norm, inputs.flatten(0, 1).norm(dim=0))
+    torch.testing.assert_close(gram.result(), inputs.flatten(0, 1).T @ inputs.flatten(0, 1))
 
 
 def test_half_precision_inputs_do_not_overflow():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lm_eval_pruned.registry import Registry
 
-Signal = Literal["none", "outlier_ratio"]
+Signal = Literal["none", "outlier_ratio", "median_score", "tail_exponent", "influence"]
 
 Allocate = TypeVar("Allocate", bound=Callable[..., Tensor])
 
@@ -24,25 +24,31 @@ Allocate = TypeVar("Allocate", bound=Callable[..., Tensor])
 class Allocation:
     """An allocation function with the signal it reads and the names of the model arguments it takes by keyword.
 
-    `listed` are the sparsities that a file gave, since the file's name alone does not determine them.
+    `groups` names the model argument that says whether attention and MLP are allocated apart; without one, a block has
+    one sparsity. `listed` are the sparsities that a file gave, since the file's name alone does not determine them.
     """
 
     summary: str
     allocate: Callable[..., Tensor]
     signal: Signal
     settings: tuple[str, ...]
+    groups: str | None = None
     listed: tuple[float, ...] = ()
 
 
 ALLOCATIONS: Registry[Allocation] = Registry("alloc")
 
 
-def allocation(name: str, *, signal: Signal, settings: tuple[str, ...] = ()) -> Callable[[Allocate], Allocate]:
+def allocation(
+    name: str, *, signal: Signal, settings: tuple[str, ...] = (), groups: str | None = None
+) -> Callable[[Allocate], Allocate]:
     """Register an allocation function; the first line of its docstring becomes its summary."""
 
     def enter(allocate: Allocate) -> Allocate:
         summary = (allocate.__doc__ or "").strip().splitlines()[0]
-        ALLOCATIONS.add(name, Allocation(summary=summary, allocate=allocate, signal=signal, settings=settings))
+        ALLOCATIONS.add(
+            name, Allocation(summary=summary, allocate=allocate, signal=signal, settings=settings, groups=groups)
+        )
         return allocate
 
     return enter

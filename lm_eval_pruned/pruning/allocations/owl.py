@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.pruning.allocations.kinds import allocation
+from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.allocations.target import shift_to_target
 
 
@@ -26,7 +27,4 @@ def owl(
     Differs: sparsities are clamped to [0, 0.99] and the rest shifted so that the size-weighted mean is the target (the
     reference can go below 0); equal outlier ratios give uniform (the reference divides by zero).
     """
-    signal = signal.double()
-    spread = float(signal.max() - signal.min())
-    relative = (signal - signal.min()) / spread if spread else signal.new_zeros(signal.shape)
-    return shift_to_target(target - 2 * owl_lambda * relative, target, sizes)
+    return shift_to_target(target - 2 * owl_lambda * to_unit(signal), target, sizes)

@@ -1,13 +1,24 @@
-"""Pruning methods: a score for every weight, or a rank for every block.
+"""Pruning methods: a score for every weight, a solution for every matrix, or a rank for every block.
 
 A new one is a file here and an import line below.
 """
 
 from __future__ import annotations
 
-from lm_eval_pruned.pruning.methods.kinds import METHODS, DropMethod, Method, ScoreMethod
+from lm_eval_pruned.pruning.methods.kinds import METHODS, DropMethod, Method, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.methods.magnitude import magnitude
 from lm_eval_pruned.pruning.methods.shortgpt import shortgpt
+from lm_eval_pruned.pruning.methods.sparsegpt import sparsegpt
 from lm_eval_pruned.pruning.methods.wanda import wanda
 
-__all__ = ["METHODS", "DropMethod", "Method", "ScoreMethod", "magnitude", "shortgpt", "wanda"]
+__all__ = [
+    "METHODS",
+    "DropMethod",
+    "Method",
+    "ScoreMethod",
+    "SolveMethod",
+    "magnitude",
+    "shortgpt",
+    "sparsegpt",
+    "wanda",
+]

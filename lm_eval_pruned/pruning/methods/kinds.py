@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from lm_eval_pruned.pruning.mask import Group, MaskRule
 from lm_eval_pruned.pruning.stats import InputStatistics
 from lm_eval_pruned.registry import Registry
 
@@ -27,8 +28,28 @@ class ScoreMethod:
 
     summary: str
     score: Score
-    compare: Literal["row", "matrix"]
+    compare: Group
     needs_calibration: bool
+
+
+@runtime_checkable
+class Solve(Protocol):
+    """A pure function that chooses weights to remove and changes the others to make up for them."""
+
+    def __call__(
+        self, weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rule: MaskRule
+    ) -> Float[Tensor, "out in"]:
+        """New weight [out in] in float32, exactly 0 where removed, from the sum of x x^T over the inputs [in in]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveMethod:
+    """A method that solves for the weights that stay."""
+
+    summary: str
+    solve: Solve
+    compare: Group = "matrix"
+    needs_calibration: Literal[True] = True
 
 
 @runtime_checkable
@@ -50,12 +71,12 @@ class DropMethod:
     needs_calibration: Literal[True] = True
 
 
-Method = ScoreMethod | DropMethod
+Method = ScoreMethod | SolveMethod | DropMethod
 
 METHODS: Registry[Method] = Registry("method")
 
 
-def score_method(name: str, *, compare: Literal["row", "matrix"], needs_calibration: bool) -> Callable[[Score], Score]:
+def score_method(name: str, *, compare: Group, needs_calibration: bool) -> Callable[[Score], Score]:
     """Register a score function; the first line of its docstring becomes its summary."""
 
     def enter(score: Score) -> Score:
@@ -64,6 +85,16 @@ def score_method(name: str, *, compare: Literal["row", "matrix"], needs_calibrat
             ScoreMethod(summary=_summary(score), score=score, compare=compare, needs_calibration=needs_calibration),
         )
         return score
+
+    return enter
+
+
+def solve_method(name: str) -> Callable[[Solve], Solve]:
+    """Register a solve function; the first line of its docstring becomes its summary."""
+
+    def enter(solve: Solve) -> Solve:
+        METHODS.add(name, SolveMethod(summary=_summary(solve), solve=solve))
+        return solve
 
     return enter
 

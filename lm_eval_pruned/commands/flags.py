@@ -1,0 +1,68 @@
+"""Flags that several commands share: the checkpoint, and every model argument under its own name."""
+
+from __future__ import annotations
+
+import argparse
+
+from lm_eval_pruned.config import DESCRIPTIONS, ModelArgs, PruneConfig, RunConfig, choices, parse_model_args
+from lm_eval_pruned.errors import ArgumentError, unknown_name
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+# What pruning itself reads of how the pruned model is run.
+_RUN = ("thinking", "artifacts")
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which checkpoint is loaded, and how."""
+    parser.add_argument("--pretrained", required=True, metavar="MODEL", help="hub id, folder, or tiny-reasoner")
+    parser.add_argument("--dtype", default="auto", help=f"{', '.join(DTYPES)} [auto: that of the checkpoint]")
+    parser.add_argument("--device", default="cpu", help="device to prune on [cpu]")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a hub model [main]")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for every model argument that pruning reads; `parse_flags` checks their values."""
+    group = parser.add_argument_group("pruning")
+    for settings, name in _fields():
+        allowed = choices(settings, name)
+        default = settings.__dataclass_fields__[name].default
+        listed = f" ({', '.join(allowed)})" if allowed else ""
+        shown = "" if default is None else f" [{default}]"
+        metavar = name.rpartition("_")[2].upper()
+        group.add_argument(f"--{name}", metavar=metavar, help=DESCRIPTIONS[name] + listed + shown)
+
+
+def parse_flags(args: argparse.Namespace) -> ModelArgs:
+    """Return the model arguments among `args`, as `--model_args` would give them.
+
+    Raises:
+        ArgumentError, UnknownNameError: a value is out of range, contradicts another one or is no known name, or the
+            device cannot be used.
+    """
+    given = parse_model_args({name: getattr(args, name) for _, name in _fields()}, parent=())
+    if args.dtype not in DTYPES:
+        raise unknown_name("dtype", args.dtype, DTYPES)
+    _check_device(args.device)
+    return given
+
+
+def _fields() -> list[tuple[type[PruneConfig] | type[RunConfig], str]]:
+    return [
+        *((PruneConfig, name) for name in PruneConfig.__dataclass_fields__),
+        *((RunConfig, name) for name in _RUN),
+    ]
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    # An AssertionError is how a build of PyTorch without CUDA refuses it.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ArgumentError(
+            f"device={device} cannot be used here: give cpu, or another one it has ({reason})"
+        ) from None

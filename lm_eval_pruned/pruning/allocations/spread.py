@@ -1,0 +1,19 @@
+"""Between its lowest and its highest value a signal lies somewhere; that place says how much a block gets."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def to_unit(signal: Float[Tensor, " blocks"]) -> Float[Tensor, " blocks"]:
+    """Map the lowest value to 0 and the highest to 1; equal values all to 0, where the formulas divide by zero.
+
+    Example:
+        >>> import torch
+        >>> to_unit(torch.tensor([2.0, 4.0, 3.0])).tolist()
+        [0.0, 1.0, 0.5]
+    """
+    signal = signal.double()
+    spread = signal.max() - signal.min()
+    return (signal - signal.min()) / spread if spread > 0 else signal.new_zeros(signal.shape)

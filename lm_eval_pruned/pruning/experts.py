@@ -1,0 +1,84 @@
+"""Mixtures of experts whose weights are fused into one tensor [experts ...], seen as one matrix an expert again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from lm_eval_pruned.errors import PruningError
+
+
+class Expert(NamedTuple):
+    """One matrix of one expert, under its name in a checkpoint; the fields are those of `blocks.Linear`."""
+
+    name: str
+    weight: Tensor
+    factor: Tensor
+    rows: slice
+
+
+def fused_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of `module` itself that stack the weights of all experts, by name."""
+    return {name: value for name, value in module.named_parameters(recurse=False) if value.ndim == 3}
+
+
+def split_experts(module: nn.Module, name: str) -> Iterator[Expert]:
+    """Yield views [out in] of the matrices inside fused tensors; a fused gate and up projection are two matrices.
+
+    Raises:
+        PruningError: the module does not say how its tensors are laid out.
+
+    Example:
+        >>> import torch
+        >>> experts = nn.Module()
+        >>> experts.is_transposed, experts.is_concatenated = False, True
+        >>> experts.gate_up_proj = nn.Parameter(torch.zeros(2, 6, 4))
+        >>> [(expert.name, tuple(expert.weight.shape)) for expert in split_experts(experts, "mlp.experts")][:2]
+        [('mlp.experts.0.gate_proj', (3, 4)), ('mlp.experts.0.up_proj', (3, 4))]
+    """
+    fused = fused_weights(module)
+    if not hasattr(module, "is_transposed"):
+        raise PruningError(
+            f"{name}.{next(iter(fused))} holds the weights of all experts in one tensor and does not say in which "
+            "layout: choose another model, or a release of transformers that keeps one Linear an expert"
+        )
+    count = len(next(iter(fused.values())))
+    for index in range(count):
+        for parameter, value in fused.items():
+            factor = value.detach()[index]
+            matrix = factor.T if module.is_transposed else factor
+            for part, rows in _parts(
+                parameter, len(matrix), concatenated=bool(getattr(module, "is_concatenated", True))
+            ):
+                yield Expert(f"{name}.{index}.{part}", matrix[rows], factor, rows)
+
+
+def _parts(parameter: str, rows: int, *, concatenated: bool) -> list[tuple[str, slice]]:
+    if parameter != "gate_up_proj":
+        return [(parameter, slice(None))]
+    if concatenated:
+        return [("gate_proj", slice(0, rows // 2)), ("up_proj", slice(rows // 2, rows))]
+    return [("gate_proj", slice(0, rows, 2)), ("up_proj", slice(1, rows, 2))]
+
+
+@contextmanager
+def one_by_one(model: nn.Module) -> Iterator[None]:
+    """Let every expert multiply its own tokens for the length of a `with` block, so that its inputs can be seen.
+
+    Grouped kernels multiply all experts at once; the `eager` implementation of transformers does not.
+    """
+    configs = [
+        cast("PretrainedConfig", module.config) for module in model.modules() if hasattr(module, "is_transposed")
+    ]
+    before = [config._experts_implementation for config in configs]
+    try:
+        for config in configs:
+            config._experts_implementation = "eager"
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._experts_implementation = implementation

@@ -1,0 +1,103 @@
+"""Sources: what `calib` can point to, read as texts or as token ids, with the place of every mistake in its error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lm_eval_pruned.errors import DataError, MissingDataError
+
+
+def read_token_ids(path: Path, *, vocabulary: int, context: int) -> Int[Tensor, "samples seqlen"]:
+    """Read a `.npy` matrix of token ids, used verbatim.
+
+    Raises:
+        DataError: not a matrix of whole numbers, empty, wider than the context, or ids outside the vocabulary.
+    """
+    try:
+        array = np.load(path.expanduser(), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"calib={path} is not a .npy array of numbers: {error}") from None
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iu":
+        shape = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
+        raise DataError(f"calib={path} holds {shape}: give whole numbers of shape [samples, seqlen]")
+    if array.shape[1] > context:
+        raise DataError(f"calib={path} has windows of {array.shape[1]} tokens, but the model's context is {context}")
+    if int(array.min()) < 0 or int(array.max()) >= vocabulary:
+        raise DataError(
+            f"calib={path} has token ids from {array.min()} to {array.max()}, but the model knows 0 to "
+            f"{vocabulary - 1}: was it made with another tokenizer?"
+        )
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local: str) -> Sequence[str]:
+    """Return a column of a data set on the hub; `arguments` go to `datasets`, `local` names what needs no network.
+
+    Raises:
+        MissingDataError: the hub cannot be reached.
+        DataError: there is no such column.
+    """
+    try:
+        rows = datasets.load_dataset(**arguments)
+    except (OSError, ValueError, RuntimeError) as error:
+        # What `datasets` raises without a network changes from release to release; all of it means "not reachable".
+        raise MissingDataError(
+            f"calib={calib} cannot be loaded from the hub ({type(error).__name__}). {local}"
+        ) from error
+    if column not in rows.column_names:
+        raise DataError(f"calib={calib} has no column {column!r}, only {', '.join(rows.column_names)}")
+    return _Column(rows, column)
+
+
+class _Column(Sequence[str]):
+    """The texts of a data set, read row by row: C4's shard would fill gigabytes as a list."""
+
+    def __init__(self, rows: datasets.Dataset, name: str) -> None:
+        self._rows, self._name = rows, name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        return str(self._rows[index][self._name])
+
+
+def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
+    """Read from every row the text under the first of `names` that it has.
+
+    Raises:
+        DataError: no rows, or a row that is no JSON object with a text; the message names the line.
+    """
+    wanted = " or ".join(map(repr, names))
+    example = f'each row must be like {{"{names[0]}": "..."}}'
+    texts = []
+    # Not `splitlines`: a text may hold U+2028 and other separators as they are.
+    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"calib={path} line {number} is not JSON: {error}") from None
+        found = [row[name] for name in names if isinstance(row.get(name), str)] if isinstance(row, dict) else []
+        if not found:
+            raise DataError(f"calib={path} line {number} has no {wanted}: {example}")
+        texts.append(found[0])
+    if not texts:
+        raise DataError(f"calib={path} is empty: {example}")
+    return texts
+
+
+def _read_utf8(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"calib={path} is not UTF-8 text: {error}") from None
