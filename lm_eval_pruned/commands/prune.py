@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
-from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -38,16 +38,14 @@ def main(args: argparse.Namespace) -> int:
         ArgumentError: the output folder already holds something.
         PrunedEvalError: whatever is wrong with the arguments, the model or the calibration data.
     """
-    from lm_eval_pruned.pruning.artifact import artifacts_folder
-
     config, run, _ = parse_flags(args)
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
     report = prune_checkpoint(
         args.pretrained,
         config,
+        run,
         args.output,
-        artifacts=artifacts_folder(run.artifacts),
         dtype=args.dtype,
         device=args.device,
         loading={"revision": args.revision, "trust_remote_code": args.trust_remote_code},
@@ -62,9 +60,9 @@ def main(args: argparse.Namespace) -> int:
 def prune_checkpoint(
     pretrained: str,
     config: PruneConfig,
+    run: RunConfig,
     output: Path,
     *,
-    artifacts: Path | None,
     dtype: str,
     device: str,
     loading: Mapping[str, object],
@@ -73,6 +71,7 @@ def prune_checkpoint(
     import numpy as np
 
     from lm_eval_pruned.models.traces import checkpoint_calibration, trace_questions
+    from lm_eval_pruned.pruning.artifact import artifacts_folder
     from lm_eval_pruned.pruning.calibration import check_source, is_traces
     from lm_eval_pruned.pruning.checkpoint import load_checkpoint, resolve_pretrained, windows_for
     from lm_eval_pruned.pruning.engine import prune_model
@@ -90,10 +89,10 @@ def prune_checkpoint(
     model, tokenizer = checkpoint
     windows: Windows | Calibration | None = None
     if questions:
-        windows = checkpoint_calibration(checkpoint, config, questions)
+        windows = checkpoint_calibration(checkpoint, config, questions, thinking=run.thinking)
     elif recipe.needs_calibration:
         windows = windows_for(recipe.config, source, model.config, tokenizer)
-    report = prune_model(model, config, windows, artifacts=artifacts, stopwatch=stopwatch)
+    report = prune_model(model, config, windows, artifacts=artifacts_folder(run.artifacts), stopwatch=stopwatch)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")

@@ -25,7 +25,7 @@ from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
 from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
-from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat, detect_format
+from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 
 logger = logging.getLogger(__name__)
@@ -96,11 +96,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         return trace_calibration(self._backend(), request)
 
     def _thinking_format(self) -> ThinkingFormat:
-        if self._run.thinking != "auto":
-            return FORMATS[self._run.thinking]
-        template = self.tokenizer.chat_template
-        found = detect_format(template if isinstance(template, str) else json.dumps(template))
-        logger.info("thinking=auto: the chat template says %s (%s)", found.name, found.summary)
+        found = choose_format(self._run.thinking, self.tokenizer.chat_template)
+        logger.info("thinking=%s: %s (%s)", self._run.thinking, found.name, found.summary)
         return found
 
     def get_model_info(self) -> dict[str, object]:

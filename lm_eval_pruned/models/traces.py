@@ -28,7 +28,7 @@ from lm_eval_pruned.pruning.engine import Calibration
 from lm_eval_pruned.pruning.sources import read_hub, read_jsonl
 from lm_eval_pruned.reasoning.budget import Prepared, Request, Row, Stop, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
-from lm_eval_pruned.reasoning.formats import ThinkingFormat, detect_format
+from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
 from lm_eval_pruned.reasoning.sampling import Sampling, noise_key
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
@@ -215,8 +215,10 @@ def checkpoint_backend(checkpoint: Checkpoint, *, batch_size: int = BATCH_SIZE) 
     )
 
 
-def checkpoint_calibration(checkpoint: Checkpoint, config: PruneConfig, questions: Sequence[str]) -> Calibration:
-    """Return what `config` asks of a checkpoint under its own chat template, if it has one, and thinking format."""
+def checkpoint_calibration(
+    checkpoint: Checkpoint, config: PruneConfig, questions: Sequence[str], *, thinking: str = "auto"
+) -> Calibration:
+    """Return what `config` asks of a checkpoint under its own chat template, if it has one, and a thinking format."""
     tokenizer = checkpoint.tokenizer
     template = tokenizer.chat_template
     apply = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
@@ -224,5 +226,5 @@ def checkpoint_calibration(checkpoint: Checkpoint, config: PruneConfig, question
     def render(question: str) -> str:
         return as_user_turn(question, cast("Render", apply)) if template else question
 
-    markers = detect_format(template if isinstance(template, str) else json.dumps(template))
+    markers = choose_format(thinking, template)
     return trace_calibration(checkpoint_backend(checkpoint), trace_request(config, questions, markers, render))

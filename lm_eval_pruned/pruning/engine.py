@@ -21,7 +21,7 @@ from lm_eval_pruned.pruning.blocks import Decoder, find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
 from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest, windows_digest
 from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
-from lm_eval_pruned.pruning.packing import zero_out
+from lm_eval_pruned.pruning.packing import count_zeros, zero_out, zeroed
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
 from lm_eval_pruned.pruning.stats import InputGram, InputNorm
@@ -81,11 +81,11 @@ def prune_model(
     decoder = find_decoder(model)
     identity = calibration.identity if calibration else None
     digest = fingerprint(recipe.determining(), weights=weights_digest(model), windows=identity)
-    _say_if_pruned_before(decoder)
 
     def make() -> Artifact:
         with stopwatch.phase("calibrate"):
             made = calibration.windows() if calibration else None
+        _say_if_pruned_before(decoder)
         with evaluating(model):
             outcome = prune(recipe, model, decoder, made, stopwatch)
         return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch).as_dict(), outcome.tensors)
@@ -129,10 +129,14 @@ def replay(artifact: Artifact, model: nn.Module, decoder: Decoder) -> None:
     drop_blocks(model, decoder, _outcome(artifact).removed)
     for linear in (linear for block in decoder.blocks for linear in block.linears):
         kept = artifact.tensors.get(linear.name)
-        if kept is not None and kept.dtype == torch.uint8:
-            zero_out(linear.weight, kept)
-        elif kept is not None:
+        if kept is None:
+            continue
+        if kept.dtype != torch.uint8:
             linear.weight.copy_(kept)
+        elif linear.weight is linear.factor and linear.weight.device.type == "cpu":
+            linear.weight.data = zeroed(linear.weight, kept)
+        else:
+            zero_out(linear.weight, kept)
 
 
 @contextmanager
@@ -215,7 +219,7 @@ def _report(
 def _say_if_pruned_before(decoder: Decoder) -> None:
     weights = [linear.weight for block in decoder.blocks for linear in block.linears]
     total = sum(weight.numel() for weight in weights)
-    zeros = total - sum(int(weight.count_nonzero()) for weight in weights)
+    zeros = sum(map(count_zeros, weights))
     if zeros > total * ZEROS_OF_A_DENSE_MODEL:
         logger.warning(
             "%d of the %d prunable weights are zero already: they count towards the achieved sparsity", zeros, total

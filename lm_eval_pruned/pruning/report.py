@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.pruning.blocks import Decoder, Linear
+from lm_eval_pruned.pruning.packing import count_zeros
 
 SCHEMA_VERSION = 1
 
@@ -94,7 +96,7 @@ class Stopwatch:
 def count_linear(linear: Linear, target: float, *, gone: bool) -> LinearReport:
     """Count the zeros of one weight matrix; one that is `gone` with its block has nothing else."""
     weight = linear.weight
-    zeros = weight.numel() - (0 if gone else int(weight.count_nonzero()))
+    zeros = weight.numel() if gone else count_zeros(weight)
     return LinearReport(name=linear.name, weights=weight.numel(), zeros=zeros, target=target)
 
 
@@ -167,5 +169,8 @@ def peak_memory(device: torch.device) -> int:
     """Return the highest memory use so far, in bytes: of the GPU the model is on, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():
+        # What getrusage says on Linux can be the size of the process that started this one.
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from lm_eval_pruned.registry import Registry
@@ -101,6 +102,13 @@ FORMATS.add(
         forced_answer="Final Answer: ",
     ),
 )
+
+
+def choose_format(thinking: str, chat_template: object) -> ThinkingFormat:
+    """Return the format named `thinking`, or under `auto` what the chat template, or a set of them, reveals."""
+    if thinking != "auto":
+        return FORMATS[thinking]
+    return detect_format(chat_template if isinstance(chat_template, str) else json.dumps(chat_template))
 
 
 def detect_format(chat_template: str | None) -> ThinkingFormat:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.pruning.packing import pack, unpack, zero_out
+from lm_eval_pruned.pruning.packing import count_zeros, pack, unpack, zero_out, zeroed
 
 INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 SPECIAL = [-0.0, 0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-39, -1.5, 3.4e38]
@@ -57,10 +57,19 @@ def test_kept_weights_stay_bit_for_bit_and_removed_ones_are_plus_zero(dtype, inv
     weight = all_values(dtype)
     keep = random_keep(*weight.shape) ^ inverse
     before = weight.view(INTEGERS[dtype]).clone()
+    copied = zeroed(weight, pack(keep))
+    assert torch.equal(weight.view(INTEGERS[dtype]), before)
     zero_out(weight, pack(keep))
     after = weight.view(INTEGERS[dtype])
     assert torch.equal(after[keep], before[keep])
     assert not after[~keep].any()
+    assert copied.dtype == dtype
+    assert torch.equal(copied.view(INTEGERS[dtype]), after)
+
+
+def test_zeros_of_both_signs_are_counted_and_nothing_else():
+    assert count_zeros(torch.tensor([0.0, -0.0, 1e-45, float("nan"), float("inf"), -1.0])) == 2
+    assert count_zeros(torch.tensor([[0.0, 1.0]], dtype=torch.bfloat16)) == 1
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
