@@ -45,6 +45,9 @@ type: $(READY) ## mypy --strict
 bench: .venv/.test-model ## every figure of benchmarks/, remade
 	$(BIN)/python benchmarks/autoload.py
 	$(BIN)/python benchmarks/tiny_reasoner.py
+	$(BIN)/python benchmarks/perplexity.py
+	$(BIN)/python benchmarks/allocations.py
+	$(BIN)/python benchmarks/pruning.py
 
 tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half an hour on two cores)
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.commands import list as list_command
-from lm_eval_pruned.commands import prune, run
+from lm_eval_pruned.commands import plan, prune, run
 from lm_eval_pruned.console import error_line
 from lm_eval_pruned.errors import PrunedEvalError
 
 PROGRAM = "lm-eval-pruned"
-COMMANDS = (run, prune, list_command)
+COMMANDS = (run, prune, plan, list_command)
 
 
 def build_parser() -> argparse.ArgumentParser:

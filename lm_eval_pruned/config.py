@@ -37,7 +37,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "calib_seqlen": "tokens a window, at most the model's context",
     "calib_seed": "seed of the choice of windows",
     "owl_m": "owl: an outlier is this many times the mean score",
-    "owl_lambda": "owl: largest deviation from the target sparsity",
+    "owl_lambda": "owl: half of the spread of the sparsities",
     "layerif_min": "layerif: smallest relative sparsity",
     "layerif_max": "layerif: largest relative sparsity",
     "layerif_direction": "layerif: protect or prune the high scores",

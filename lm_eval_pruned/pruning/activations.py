@@ -127,8 +127,14 @@ class Activations:
     @torch.no_grad()
     def advance(self, block: Block) -> None:
         """Replace every hidden state by the output of `block`."""
-        for index in range(len(self.hidden)):
+        for _ in self.steps(block):
+            pass
+
+    def steps(self, block: Block) -> Iterator[tuple[Tensor, Tensor]]:
+        """Advance window by window and yield the hidden states before and behind `block`."""
+        for index, before in enumerate(self.hidden):
             self._pass(block, index, keep_output=True)
+            yield before, self.hidden[index]
 
     def _pass(self, block: Block, index: int, *, keep_output: bool) -> None:
         with suppress(_Stop):

@@ -21,9 +21,7 @@ def block_influences(model: nn.Module, blocks: Sequence[Block], windows: Windows
     flow = Activations.capture(model, blocks, windows)
     influences = []
     for block in blocks[:-1]:
-        inputs = list(flow.hidden)
-        flow.advance(block)
-        means = [method.influence(before, after).mean() for before, after in zip(inputs, flow.hidden, strict=True)]
+        means = [method.influence(before, after).mean() for before, after in flow.steps(block)]
         influences.append(float(torch.stack(means).mean()))
     return influences
 

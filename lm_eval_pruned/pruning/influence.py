@@ -8,7 +8,7 @@ that would make the gradient.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -45,11 +45,8 @@ def influences(
 
     Reference: arXiv 2604.25098, after Askari et al. 2025, arXiv 2505.23811, with the identity for the Hessian.
     """
-    if len(windows) < 2:
-        raise ArgumentError("alloc=layerif needs at least two calibration samples, one of them held out")
     linears = [linear for group in scoped for of_block in group for linear in of_block]
-    if any(linear.weight.dtype == torch.float16 for linear in linears):
-        raise PruningError("gradients in float16 underflow: load with dtype=bfloat16 or float32 for alloc=layerif")
+    check_gradients(len(windows), {linear.weight.dtype for linear in linears})
     training, held_out = windows[: -_held_out(windows)], windows[-_held_out(windows) :]
     mean_gradients: dict[str, Tensor] = {}
 
@@ -83,6 +80,19 @@ def influences(
     if not total.isfinite().all():
         raise PruningError("a gradient is not finite: check the checkpoint and its dtype")
     return total
+
+
+def check_gradients(samples: int, dtypes: Collection[torch.dtype]) -> None:
+    """Raise where influences cannot be computed from so many samples, or with weights of these dtypes.
+
+    Raises:
+        ArgumentError: there are fewer than two samples.
+        PruningError: a dtype is float16, in which gradients underflow.
+    """
+    if samples < 2:
+        raise ArgumentError("alloc=layerif needs at least two calibration samples, one of them held out")
+    if torch.float16 in dtypes:
+        raise PruningError("gradients in float16 underflow: load with dtype=bfloat16 or float32 for alloc=layerif")
 
 
 def _held_out(windows: Windows) -> int:

@@ -14,7 +14,7 @@ from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.blocks import Part
 from lm_eval_pruned.pruning.mask import Group, MaskRule
-from lm_eval_pruned.pruning.methods import METHODS, DropMethod, Method
+from lm_eval_pruned.pruning.methods import METHODS, DropMethod, Method, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.preset import apply_preset
 
 # Signals that are read from the weights alone, or not at all.
@@ -99,6 +99,9 @@ def resolve(config: PruneConfig) -> Recipe:
     preset = apply_preset(config)
     method = None if config.method == "none" else METHODS[config.method]
     allocation = listed(config.alloc) if config.is_listed else preset.allocation or ALLOCATIONS[config.alloc]
+    if not isinstance(method, ScoreMethod | SolveMethod):
+        # Nothing is spread over the blocks of a dense model, and whole blocks have no sparsity.
+        allocation = ALLOCATIONS["uniform"]
     scores = read_scores(Path(config.layerif_scores)) if config.layerif_scores else None
     return Recipe(config=preset.config, method=method, allocation=allocation, scores=scores, every_tie=preset.every_tie)
 

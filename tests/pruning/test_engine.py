@@ -182,6 +182,7 @@ def test_scope_leaves_the_other_part_alone(model, windows, scope, linears):
 
 def test_method_none_changes_nothing_and_still_reports(model):
     before = weights(model)
+    assert prune_model(model, PruneConfig(alloc="owl")).achieved_sparsity == 0
     report = prune_model(model, PruneConfig())
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     assert (report.achieved_sparsity, report.target_sparsity) == (0.0, 0.0)

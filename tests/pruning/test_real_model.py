@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-import math
-import pydoc_data.topics
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from benchmarks.prose import perplexity, prose
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.windows import sample_windows
-
-SEQLEN = 256
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +21,16 @@ def dense(smollm2: Path) -> LlamaForCausalLM:
 
 @pytest.fixture(scope="module")
 def texts(smollm2: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows of English prose that every Python brings, its language reference: to calibrate on, and held out."""
-    topics = [text for _, text in sorted(pydoc_data.topics.topics.items())]
+    """Windows of prose to calibrate on, and held out."""
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-
-    def windows(part: list[str], samples: int) -> torch.Tensor:
-        return sample_windows(
-            part, lambda text: tokenizer(text, verbose=False)["input_ids"], samples=samples, seqlen=SEQLEN, seed=0
-        )
-
-    return windows(topics[::2], 8), windows(topics[1::2], 6)
+    return prose(tokenizer, samples=6, seqlen=256), prose(tokenizer, samples=6, seqlen=256, held_out=True)
 
 
-@torch.no_grad()
-def perplexity(model: LlamaForCausalLM, windows: torch.Tensor) -> float:
-    return math.exp(sum(float(model(window[None], labels=window[None]).loss) for window in windows) / len(windows))
-
-
-def costs(dense: LlamaForCausalLM, texts: tuple[torch.Tensor, torch.Tensor], sparsity: float) -> dict[str, float]:
-    """Perplexity on held-out text over that of the dense model, by method."""
-    calibration, held_out = texts
+def costs(
+    dense: LlamaForCausalLM, texts: tuple[torch.Tensor, torch.Tensor], sparsity: float, count: int
+) -> dict[str, float]:
+    """Perplexity on held-out text over that of the dense model, by method, with so many windows of either."""
+    calibration, held_out = (windows[:count] for windows in texts)
     base, found = perplexity(dense, held_out), {}
     for method in ("sparsegpt", "wanda", "magnitude"):
         pruned = copy.deepcopy(dense)
@@ -55,10 +41,10 @@ def costs(dense: LlamaForCausalLM, texts: tuple[torch.Tensor, torch.Tensor], spa
 
 @pytest.mark.slow
 def test_half_of_the_weights_go_and_the_perplexities_rank_as_published(dense, texts):
-    cost = costs(dense, texts, 0.5)
+    cost = costs(dense, texts, 0.5, 6)
     assert 1 < cost["sparsegpt"] <= cost["wanda"] < cost["magnitude"]
 
 
 @pytest.mark.slow
 def test_a_tenth_of_the_weights_costs_a_few_percent_at_most(dense, texts):
-    assert all(0.95 < cost < 1.05 for cost in costs(dense, texts, 0.1).values())
+    assert all(0.95 < cost < 1.05 for cost in costs(dense, texts, 0.1, 3).values())

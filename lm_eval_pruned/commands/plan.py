@@ -1,0 +1,187 @@
+"""`lm-eval-pruned plan`: what pruning would do, need and take, told from the checkpoint's config alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm_eval_pruned.commands import Subparsers
+from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
+from lm_eval_pruned.commands.prune import PICTURE_FILE
+from lm_eval_pruned.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from lm_eval_pruned.pruning.allocations.kinds import Signal
+    from lm_eval_pruned.pruning.blocks import Excluded
+    from lm_eval_pruned.pruning.estimate import WindowShape
+    from lm_eval_pruned.pruning.plan import Plan
+    from lm_eval_pruned.pruning.rates import Estimate
+    from lm_eval_pruned.pruning.report import BlockReport
+
+PLAN_FILE = "plan.json"
+
+MEASURED: Mapping[Signal, str] = {
+    "outlier_ratio": "the share of outliers among the scores of each block",
+    "median_score": "the median of the scores of each block",
+    "tail_exponent": "the spectra of the weights of each block",
+    "influence": "how far gradients agree with held-out ones in each block",
+}
+MEMORY: Mapping[str, str] = {
+    "process": "Python and its libraries",
+    "stored": "weights as stored, while converted",
+    "weights": "weights",
+    "hidden_states": "hidden states of all windows",
+    "block": "one block at work",
+    "masks": "masks",
+    "gradients": "gradients in float32",
+    "activations": "activations of one window",
+}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command, whose flags are those of `prune`."""
+    parser = subparsers.add_parser("plan", help="what prune would do, need and take", allow_abbrev=False)
+    add_checkpoint_flags(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help=f"folder for {PLAN_FILE} and {PICTURE_FILE}")
+    add_config_flags(parser)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check the arguments as `prune` does; then plan, print and, if asked to, write.
+
+    Raises:
+        ArgumentError: the output is not a folder.
+        PrunedEvalError: whatever is wrong with the arguments, the config of the checkpoint or the calibration data.
+    """
+    import torch
+
+    from lm_eval_pruned.models.traces import trace_questions
+    from lm_eval_pruned.pruning.calibration import TRACES, check_source, is_traces
+    from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
+    from lm_eval_pruned.pruning.influence import check_gradients
+    from lm_eval_pruned.pruning.outline import load_outline, read_architecture, read_window_shape, stored_dtype
+    from lm_eval_pruned.pruning.plan import make_plan
+    from lm_eval_pruned.pruning.rates import estimate_here
+    from lm_eval_pruned.pruning.recipe import resolve
+
+    config = parse_flags(args).prune
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise ArgumentError(f"--output {args.output} is not a folder: give a new or an existing one")
+    recipe = resolve(config)
+    calib = recipe.config.calib
+    check_source(calib)
+    source = resolve_pretrained(args.pretrained)
+    writes_traces = recipe.needs_calibration and is_traces(calib)
+    if writes_traces and calib and calib != TRACES:
+        trace_questions(calib, source)
+    model = load_outline(source, {"revision": args.revision, "trust_remote_code": args.trust_remote_code})
+    windows = read_window_shape(recipe, source, model.config)
+    plan = make_plan(recipe, model)
+    stored = stored_dtype(model.config)
+    dtype = stored if args.dtype == "auto" else getattr(torch, args.dtype)
+    if recipe.allocation.signal == "influence" and recipe.scores is None:
+        check_gradients(windows.samples, {dtype})
+    architecture = read_architecture(recipe, model, dtype)
+    estimate = estimate_here(recipe, architecture, windows, dtype=dtype, stored=stored, device=args.device)
+
+    print(
+        f"{args.pretrained}: {type(model).__name__} in {str(dtype).removeprefix('torch.')} on {args.device}; no weight "
+        "was read"
+    )
+    print("\n".join([*plan_lines(plan), *estimate_lines(estimate, windows)]))
+    if writes_traces:
+        print("  the time in which the model writes its traces comes on top")
+    if args.output is not None:
+        write(plan, estimate, windows, args.output)
+    return 0
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """Yield what will be done: counts, what is left alone, and the sparsities where they are known."""
+    parts = plan.prunable_by_part
+    share = plan.zero_weights / plan.prunable_weights
+    yield "weights"
+    yield f"  in the model {plan.model_weights:>20,}"
+    yield f"  prunable     {plan.prunable_weights:>20,}   attention {parts['attn']:,}, MLP {parts['mlp']:,}"
+    label = "will be zero" if plan.blocks else "zero, about"
+    yield f"  {label:<12} {plan.zero_weights:>20,}   {share:.4f} of the prunable"
+    yield "matrices left alone"
+    yield from _excluded_lines(plan.excluded)
+    if plan.dropped:
+        last = plan.model_blocks - 1
+        yield "blocks"
+        yield f"  {plan.dropped} of {plan.model_blocks} will go: those found at load to turn the hidden states least"
+        yield f"  block {last}, the last, always stays"
+    elif plan.signal:
+        yield "sparsity of blocks"
+        yield f"  decided at load by {MEASURED[plan.signal]}; {plan.target_sparsity:.4g} on average"
+    else:
+        yield "sparsity of blocks    attention       MLP"
+        yield from _block_lines(plan.blocks)
+
+
+def estimate_lines(estimate: Estimate, windows: WindowShape) -> Iterator[str]:
+    """Yield what pruning needs and takes, as an estimate."""
+    if windows.samples:
+        yield "calibration"
+        yield f"  {windows.samples:,} windows of {windows.seqlen:,} tokens"
+    yield "peak of memory, an estimate"
+    for name, size in estimate.memory_bytes.items():
+        if size:
+            yield f"  {MEMORY[name]:<36}{size / 1e6:>12,.1f} MB"
+    yield f"  {'together':<36}{sum(estimate.memory_bytes.values()) / 1e6:>12,.1f} MB"
+    yield "time on this machine without loading, an estimate from rates measured just now"
+    for phase, time in estimate.seconds.items():
+        yield f"  {phase:<36}{_duration(time):>15}"
+    yield f"  {'together':<36}{_duration(sum(estimate.seconds.values())):>15}"
+
+
+def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) -> None:
+    """Write the plan and, where the sparsities are known, their picture.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    from lm_eval_pruned.pruning.picture import draw_allocation, title_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if plan.blocks:
+        draw_allocation(plan.blocks, folder / PICTURE_FILE, title=title_of(plan.config, plan.target_sparsity))
+    content = {
+        **asdict(plan),
+        "calibration": windows._asdict(),
+        "memory_bytes": estimate.memory_bytes,
+        "seconds": estimate.seconds,
+        "rates": estimate.rates._asdict(),
+    }
+    (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _excluded_lines(excluded: Sequence[Excluded]) -> Iterator[str]:
+    """Group by reason, with one name for all."""
+    names: dict[str, list[str]] = {}
+    for item in excluded:
+        names.setdefault(item.reason, []).append(item.name)
+    for reason, members in names.items():
+        example = members[0] if len(members) == 1 else f"{members[0]} and others"
+        yield f"  {len(members):>6,}  {reason} ({example})"
+
+
+def _block_lines(blocks: Sequence[BlockReport]) -> Iterator[str]:
+    """Yield a line for each run of neighbours that lose the same."""
+    for (attn, mlp), run in groupby(blocks, key=lambda block: (block.attn, block.mlp)):
+        indices = [block.index for block in run]
+        label = f"{indices[0]}" if len(indices) == 1 else f"{indices[0]} to {indices[-1]}"
+        yield f"  {label:<20}{attn:>9.4f} {mlp:>9.4f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,140 @@
+"""`lm-eval-pruned plan` as a user types it: it reads a config and no weights, and refuses what `prune` refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from lm_eval_pruned import cli
+from lm_eval_pruned.commands.plan import MEASURED, MEMORY
+from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.pruning.allocations.kinds import Signal
+
+TINY = ["--pretrained", "tiny-reasoner"]
+
+
+def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lm_eval_pruned", "plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture
+def outline(tmp_path: Path) -> Path:
+    """A checkpoint of which only the config is there."""
+    folder = tmp_path / "outline"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((assets_folder() / "tiny_reasoner" / "config.json").read_bytes())
+    return folder
+
+
+def test_a_config_is_all_it_needs(tmp_path, outline):
+    (tmp_path / "list.json").write_text("[0.1, 0.1, 0.2, 0.3, 0.3]")
+    done = plan(
+        "--pretrained", str(outline), "--method", "magnitude", "--alloc", str(tmp_path / "list.json"),
+        "--output", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["in", "the", "model", "1,018,560"] in lines
+    assert ["prunable", "983,040", "attention", "245,760,", "MLP", "737,280"] in lines
+    assert [line for line in lines if line[1:2] == ["to"]] == [
+        ["0", "to", "1", "0.1000", "0.1000"],
+        ["3", "to", "4", "0.3000", "0.3000"],
+    ]
+    assert ["1", "outside", "the", "decoder", "blocks", "(lm_head)"] in lines
+    content = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert [block["attn"] for block in content["blocks"]] == [0.1, 0.1, 0.2, 0.3, 0.3]
+    assert content["memory_bytes"]["weights"] == 4 * content["model_weights"]
+    assert content["memory_bytes"].keys() <= MEMORY.keys()
+    assert content["seconds"].keys() == {"calibrate", "allocate", "prune"}
+    assert (tmp_path / "out" / "allocation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_signal_is_left_to_the_load(tmp_path):
+    np.save(tmp_path / "ids.npy", np.zeros((3, 50), dtype=np.int64))
+    done = plan(
+        *TINY, "--method", "wanda", "--sparsity", "0.3", "--alloc", "owl", "--calib", str(tmp_path / "ids.npy"),
+        "--output", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"decided at load by {MEASURED['outlier_ratio']}; 0.3 on average" in done.stdout
+    assert "3 windows of 50 tokens" in done.stdout
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["blocks"] == []
+    assert not (tmp_path / "out" / "allocation.png").exists()
+
+
+def test_every_signal_is_worded():
+    assert set(MEASURED) == set(get_args(Signal)) - {"none"}
+
+
+def test_dropped_blocks_are_counted(capsys):
+    assert cli.main(["plan", *TINY, "--method", "shortgpt", "--sparsity", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 5 will go" in printed
+    assert "block 4, the last, always stays" in printed
+
+
+def test_traces_are_said_to_come_on_top(capsys):
+    assert cli.main(["plan", *TINY, "--method", "wanda", "--sparsity", "0.5", "--calib", "traces"]) == 0
+    assert "writes its traces comes on top" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "--method wanda --sparsity 1.5",
+        "--method wandaa --sparsity 0.5",
+        "--method wanda --sparsity 0.5 --alloc owll",
+        "--method wanda --sparsity 0.5 --thinking qwen",
+        "--method magnitude --alloc /nowhere.json",
+        "--method magnitude --alloc {folder}/two.json",
+        "--method magnitude --pattern 2:5",
+        "--method wanda --sparsity 0.5 --layerif_scores /nowhere.npy",
+        "--method wanda --sparsity 0.5 --calib /nowhere.npy",
+        "--method wanda --sparsity 0.5 --calib {folder}/foreign.npy",
+        "--method wanda --sparsity 0.5 --calib {folder}/empty.jsonl",
+        "--method wanda --sparsity 0.5 --calib traces:{folder}/empty.jsonl",
+        "--method sparsegpt --sparsity 0.5 --preset paper",
+        "--method shortgpt --num_blocks 5",
+        "--method magnitude --sparsity 0.5 --dtype float",
+        "--method magnitude --sparsity 0.5 --device moon",
+        "--method magnitude --sparsity 0.5 --pretrained /nowhere",
+        "--method magnitude --sparsity 0.5 --pretrained no/such-model",
+    ],
+)
+def test_mistakes_read_as_those_of_prune(tmp_path, capsys, mistake):
+    (tmp_path / "two.json").write_text("[0.1, 0.2]")
+    (tmp_path / "empty.jsonl").write_text("")
+    np.save(tmp_path / "foreign.npy", np.full((2, 8), 9999))
+    arguments = [*TINY, *mistake.format(folder=tmp_path).split(), "--artifacts", "off"]
+    sentences = {}
+    for command in ("plan", "prune"):
+        assert cli.main([command, *arguments, "--output", str(tmp_path / command)]) == 2
+        out, error = capsys.readouterr()
+        assert out == ""
+        assert not (tmp_path / command).exists()
+        sentences[command] = error.splitlines()[-1]
+    assert sentences["plan"].startswith("lm-eval-pruned: error: ")
+    assert sentences["plan"] == sentences["prune"]
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["plan", *TINY, "--output", str(tmp_path / "file")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["{}", '{"model_type": "t5"}', '{"model_type": "nonsense"}'])
+def test_a_config_of_something_else_is_refused(tmp_path, capsys, config):
+    (tmp_path / "config.json").write_text(config)
+    assert cli.main(["plan", "--pretrained", str(tmp_path), "--method", "magnitude", "--sparsity", "0.5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lm-eval-pruned: error: pretrained={tmp_path} is no causal language model")
