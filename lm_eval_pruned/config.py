@@ -46,6 +46,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "preset": "paper: what the paper's code did where it differs from the default",
     "thinking": "thinking markers; auto reads the chat template",
     "auto_chat_template": "wrap budgeted prompts in the chat template where the harness has not",
+    "share_traces": "think once for all budgets of a question, and not anew for each",
     "artifacts": "folder of the pruning-artifact cache, or off",
     "responses": "folder of the response store, or off",
 }
@@ -170,6 +171,7 @@ class RunConfig:
 
     thinking: Thinking = "auto"
     auto_chat_template: bool = True
+    share_traces: bool = True
     artifacts: str | None = None
     responses: str = "off"
 

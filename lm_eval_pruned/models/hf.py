@@ -117,8 +117,9 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         if plain:
             texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
             results.update(zip(plain, texts, strict=True))
-        for group, ready in zip(groups.values(), prepared, strict=True):
-            results.update(zip(group, complete(backend, ready), strict=True))
+        completed = complete(backend, prepared, share=self._run.share_traces)
+        for group, completions in zip(groups.values(), completed, strict=True):
+            results.update(zip(group, completions, strict=True))
         return [results[index] for index in range(len(requests))]
 
     def _prepare(self, backend: TransformersBackend, requests: list[Instance]) -> Prepared:

@@ -25,6 +25,9 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
     if zeros == 0:
         return torch.ones_like(score, dtype=torch.bool)
     threshold = score.kthvalue(zeros, dim=-1, keepdim=True).values
+    above = score > threshold
+    if above.sum() == above.numel() - zeros * len(above):
+        return above
     below, tied = score < threshold, score == threshold
     room = zeros - below.sum(dim=-1, keepdim=True)
     return ~(below | (tied & (tied.cumsum(dim=-1) <= room)))

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.activations import Activations, Windows
 from lm_eval_pruned.pruning.blocks import Decoder, Linear
+from lm_eval_pruned.pruning.heap import give_back
 from lm_eval_pruned.pruning.mask import MaskRule
 from lm_eval_pruned.pruning.methods import ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.packing import pack
@@ -56,6 +57,7 @@ def walk(
             with stopwatch.phase("prune"):
                 for linear in linears:
                     kept[linear.name] = _named(prune, linear, seen.get(linear.name), recipe.rule(targets[linear.name]))
+                give_back()
             with stopwatch.phase("calibrate"):
                 if flow and not is_last and not (dense_flow and linears):
                     flow.advance(block)

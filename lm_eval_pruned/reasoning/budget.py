@@ -6,7 +6,11 @@ Nothing here knows what runs the model: a backend generates token ids, this modu
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from lm_eval_pruned.errors import BudgetError
@@ -20,10 +24,11 @@ Finish = Literal["stop", "length"]
 
 
 class Generated(NamedTuple):
-    """New token ids, without what stopped them, and why they ended."""
+    """New token ids without what stopped them, why they ended, and the token ids that stopped them."""
 
     ids: list[int]
     finish: Finish
+    ending: Sequence[int] = ()
 
 
 class Stop(NamedTuple):
@@ -133,14 +138,35 @@ def prepare(
     return Prepared(settings, markers, openings, prompts, keys)
 
 
-def complete(backend: Backend, prepared: Prepared) -> list[Completion]:
-    """Think and answer for every request."""
-    settings, markers, openings, prompts, keys = prepared
-    thoughts = backend.generate(
-        [Row(prompt, settings.budget, noise_key(key, "thinking")) for prompt, key in zip(prompts, keys, strict=True)],
-        Stop(markers.closings),
-        settings.sampling,
-    )
+def complete(backend: Backend, prepared: Sequence[Prepared], *, share: bool = True) -> list[list[Completion]]:
+    """Think and answer for every request of every set; sets that differ only in their budget share their traces.
+
+    With a trace for the largest budget, those for the smaller ones are its beginnings. What is generated for each is an
+    answer, and one answer for all budgets that a trace did not reach. `share=False` does everything anew for every
+    budget; the texts are the same.
+    """
+    families: dict[tuple[BudgetSettings, ThinkingFormat], list[int]] = defaultdict(list)
+    for place, ready in enumerate(prepared):
+        families[replace(ready.settings, budget=0), ready.markers].append(place)
+    done: dict[int, list[Completion]] = {}
+    for places in families.values():
+        done.update(zip(places, _complete_family(backend, [prepared[place] for place in places], share), strict=True))
+    return [done[place] for place in range(len(prepared))]
+
+
+def _complete_family(backend: Backend, members: Sequence[Prepared], share: bool) -> list[list[Completion]]:
+    """Complete sets of requests whose settings and markers are the same but for the budget, all sets at once."""
+    settings, markers = members[0].settings, members[0].markers
+    budgets = [ready.settings.budget for ready in members for _ in ready.prompts]
+    openings = [opening for ready in members for opening in ready.openings]
+    prompts = [prompt for ready in members for prompt in ready.prompts]
+    keys = [key for ready in members for key in ready.keys]
+    rows = [
+        Row(prompt, budget, noise_key(key, "thinking"))
+        for prompt, budget, key in zip(prompts, budgets, keys, strict=True)
+    ]
+    generate = partial(_generate_once, backend) if share else backend.generate
+    thoughts = generate(rows, Stop(markers.closings), settings.sampling)
     thinking = [backend.decode(thought.ids) for thought in thoughts]
     closes = [
         markers.close(text, forced=thought.finish == "length") for text, thought in zip(thinking, thoughts, strict=True)
@@ -150,13 +176,41 @@ def complete(backend: Backend, prepared: Prepared) -> list[Completion]:
     for index in answering:
         ids = prompts[index] + thoughts[index].ids + backend.encode(closes[index] or "", special=False)
         room = min(settings.answer_room, backend.context - len(ids))
-        rows.append(Row(ids, room, noise_key(keys[index], "answer", settings.budget)))
+        # A budget that did not bind leaves the answer, too, as any other such budget does.
+        cut = budgets[index] if thoughts[index].finish == "length" else None
+        rows.append(Row(ids, room, noise_key(keys[index], "answer", cut)))
     _report_shortened(rows, settings)
-    answers = dict(zip(answering, backend.generate(rows, Stop(settings.until), settings.sampling), strict=True))
-    return [
+    answers = dict(zip(answering, generate(rows, Stop(settings.until), settings.sampling), strict=True))
+    completions = (
         _assemble(backend, markers, opening, text, thought, close, answers.get(index))
         for index, (opening, text, thought, close) in enumerate(zip(openings, thinking, thoughts, closes, strict=True))
-    ]
+    )
+    return [list(islice(completions, len(ready.prompts))) for ready in members]
+
+
+def _generate_once(backend: Backend, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
+    """Generate once for all rows of one key, which differ only in their room, and cut what was written for each."""
+    longest: dict[int, Row] = {}
+    for row in rows:
+        known = longest.get(row.key)
+        longest[row.key] = row if known is None or row.room > known.room else known
+    traces = dict(zip(longest, backend.generate(list(longest.values()), stop, sampling), strict=True))
+    return [at_budget(traces[row.key], row.room) for row in rows]
+
+
+def at_budget(trace: Generated, budget: int) -> Generated:
+    """Return what the same generation would have been with room for `budget` tokens and no more.
+
+    What ended it must fit too: thinking of exactly the budget's length was not seen to end.
+
+    Example:
+        >>> at_budget(Generated([5, 6, 7], "stop", ending=(1,)), 3)
+        Generated(ids=[5, 6, 7], finish='length', ending=())
+        >>> at_budget(Generated([5, 6, 7], "stop", ending=(1,)), 4).finish
+        'stop'
+    """
+    whole = [*trace.ids, *trace.ending]
+    return trace if trace.finish == "stop" and len(whole) <= budget else Generated(whole[:budget], "length")
 
 
 def _is_open(prompt: str, markers: ThinkingFormat) -> bool:

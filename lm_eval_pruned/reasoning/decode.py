@@ -106,6 +106,7 @@ def _decode_batch(
     """Generate until no row runs any more; `lines` are the rows still in the batch, in its order."""
     new: list[list[int]] = [[] for _ in rows]
     finish: list[Finish] = ["length" for _ in rows]
+    endings: list[Sequence[int]] = [() for _ in rows]
     lines = [index for index, row in enumerate(rows) if row.room > 0]
     running = set(lines)
     batch = _Batch.start(backend, [rows[index].ids for index in lines]) if lines else None
@@ -118,18 +119,19 @@ def _decode_batch(
             new[index].append(token)
             if watch.ended(new[index]):
                 finish[index] = "stop"
-                new[index] = watch.without_stop(new[index])
+                kept = watch.without_stop(new[index])
+                new[index], endings[index] = kept, new[index][len(kept) :]
             elif len(new[index]) < rows[index].room:
                 continue
             running.remove(index)
         if not running:
             break
         if len(lines) - len(running) >= FINISHED_SHARE * len(lines):
-            kept = [line for line, index in enumerate(lines) if index in running]
-            batch.select(kept)
-            tokens, lines = tokens[kept], [lines[line] for line in kept]
+            stay = [line for line, index in enumerate(lines) if index in running]
+            batch.select(stay)
+            tokens, lines = tokens[stay], [lines[line] for line in stay]
         batch.step(tokens)
-    return [Generated(ids, end) for ids, end in zip(new, finish, strict=True)]
+    return [Generated(*parts) for parts in zip(new, finish, endings, strict=True)]
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ def test_windows_are_questions_with_the_thoughts_an_evaluation_would_see(backend
         assert prompt in request_.prompts
         room = 256 - len(backend.encode(prompt + opening, special=True))
         settings = BudgetSettings(budget=room, answer_room=1, sampling=Sampling(temperature=1.0, seed=0))
-        (completion,) = complete(backend, prepare(backend, [Request(prompt, 0)], settings, FORMATS["qwen3"]))
+        ((completion,),) = complete(backend, [prepare(backend, [Request(prompt, 0)], settings, FORMATS["qwen3"])])
         assert opening + thought == "<think>\n" + completion.thinking
 
 
@@ -131,7 +131,8 @@ def test_a_thought_that_does_not_end_is_cut_at_the_window(checkpoint, backend, w
     settings = BudgetSettings(budget=18, answer_room=1, sampling=Sampling(temperature=1.0, seed=0))
     ready = prepare(backend, [Request(prompt, 0) for prompt in bare.prompts], settings, bare.markers)
     seen = {
-        prompt + completion.thinking for prompt, completion in zip(bare.prompts, complete(backend, ready), strict=True)
+        prompt + completion.thinking
+        for prompt, completion in zip(bare.prompts, complete(backend, [ready])[0], strict=True)
     }
     assert {backend.decode(window) for window in windows.tolist()} == seen
 

@@ -12,6 +12,7 @@ from lm_eval_pruned.reasoning.budget import (
     Request,
     Row,
     Stop,
+    at_budget,
     complete,
     prepare,
 )
@@ -48,13 +49,13 @@ class Script:
     def _one(self, text: str, room: int, stop: Stop) -> Generated:
         ends = [position for mark in (chr(END), *stop.texts) if (position := text.find(mark)) >= 0]
         if ends and min(ends) < room:
-            return Generated(self.encode(text[: min(ends)], special=False), "stop")
+            return Generated(self.encode(text[: min(ends)], special=False), "stop", ending=(END,))
         return Generated(self.encode(text[:room], special=False), "length")
 
 
 def run(script: Script, budget: int, *, thinking: str = "qwen3", prompt: str = "Q?", room: int = 50) -> Completion:
     settings = BudgetSettings(budget=budget, answer_room=room)
-    (completion,) = complete(script, prepare(script, [Request(prompt, 0)], settings, FORMATS[thinking]))
+    ((completion,),) = complete(script, [prepare(script, [Request(prompt, 0)], settings, FORMATS[thinking])])
     return completion
 
 
@@ -131,7 +132,7 @@ def test_none_forces_a_final_answer():
 def test_until_applies_to_the_answer_only():
     script = Script("one\n\ntwo</think>", "3\n\nand more\0")
     settings = BudgetSettings(budget=100, until=("\n\n",))
-    (completion,) = complete(script, prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]))
+    ((completion,),) = complete(script, [prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"])])
     assert completion.thinking == "one\n\ntwo"
     assert completion.answer == "3"
 
@@ -155,7 +156,7 @@ def test_an_answer_room_beyond_the_context_is_shortened_openly(caplog):
 def test_each_sample_and_phase_has_noise_of_its_own():
     script = Script("one</think>", "3\0")
     requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
-    complete(script, prepare(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"]))
+    complete(script, [prepare(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"])])
     keys = [row.key for rows in script.rows for row in rows]
     assert len(set(keys)) == 6
 
@@ -166,3 +167,61 @@ def test_a_completion_survives_pickling_and_is_a_string():
     assert again == completion
     assert again.thinking_tokens == completion.thinking_tokens == 3
     assert isinstance(completion, str)
+
+
+def test_sets_that_differ_only_in_the_budget_think_once():
+    script = Script("one two three</think>", "3\0")
+    budgets = [3, 100, 7, 13, 14]
+    sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in budgets]
+    together = [completion for (completion,) in complete(script, sets)]
+    assert [row.room for row in script.rows[0]] == [100]
+    # Cut at 3, 7 and 13 tokens, and closed by itself under 14 and 100.
+    assert len(script.rows[1]) == 4
+    alone = [run(Script("one two three</think>", "3\0"), budget) for budget in budgets]
+    assert together == alone
+    assert [completion.budget_hit for completion in together] == [True, False, True, True, False]
+    assert [completion.thinking_tokens for completion in together] == [3, 13, 7, 13, 13]
+
+
+def test_without_sharing_every_budget_thinks_for_itself():
+    script = Script("one two three</think>", "3\0")
+    sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (3, 9)]
+    complete(script, sets, share=False)
+    assert [row.room for row in script.rows[0]] == [3, 9]
+
+
+def test_samples_and_prompts_have_traces_of_their_own():
+    script = Script("one</think>", "3\0")
+    requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
+    sets = [prepare(script, requests, BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (5, 9)]
+    first, second = complete(script, sets)
+    assert [row.room for row in script.rows[0]] == [9, 9, 9]
+    assert (len(first), len(second)) == (3, 3)
+
+
+def test_sets_that_differ_in_more_share_nothing():
+    class Greeting(Script):
+        """Answers thinking and answering alike, whatever was asked before."""
+
+        def generate(self, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
+            self.rows.append(list(rows))
+            return [Generated([104, 105], "stop", ending=(END,)) for _ in rows]
+
+    script = Greeting("", "")
+    settings = [
+        BudgetSettings(budget=5),
+        BudgetSettings(budget=9, until=("x",)),
+        BudgetSettings(budget=9, sampling=Sampling(temperature=1.0)),
+        BudgetSettings(budget=9, thinking_start="<other>"),
+    ]
+    sets = [prepare(script, [Request("Q?", 0)], one, FORMATS["qwen3"]) for one in settings]
+    complete(script, sets)
+    assert [len(rows) for rows in script.rows] == [1] * 8
+
+
+def test_a_budget_inside_a_marker_of_several_tokens_cuts_the_marker():
+    """Alone, the row would have been cut before the marker was whole; its beginning stands in the thinking."""
+    trace = Generated([1, 2, 3], "stop", ending=(7, 8, 9))
+    assert at_budget(trace, 5) == Generated([1, 2, 3, 7, 8], "length")
+    assert at_budget(trace, 6) == trace
+    assert at_budget(Generated([1, 2, 3], "length"), 2) == Generated([1, 2], "length")

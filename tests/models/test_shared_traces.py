@@ -1,0 +1,83 @@
+"""One trace for every budget gives, token for token, the texts of a run at each budget alone."""
+
+from __future__ import annotations
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.reasoning.budget import Completion
+from lm_eval_pruned.reasoning.decode import TransformersBackend
+
+BUDGETS = (16, 32, 64, 128, 256)
+PROBLEMS = [chain.problem for chain in benchmark_chains()]
+
+
+@pytest.fixture(scope="module")
+def model() -> PrunedHFLM:
+    return PrunedHFLM("tiny-reasoner", batch_size=64)
+
+
+def ask(model: PrunedHFLM, problems: list[str], budgets: tuple[int, ...], **kwargs: object) -> list[Completion]:
+    requests = [
+        Instance(
+            request_type="generate_until",
+            doc={},
+            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
+            idx=0,
+        )
+        for budget in budgets
+        for problem in problems
+    ]
+    return model.generate_until(requests)
+
+
+def parts(completions: list[Completion]) -> list[tuple[object, ...]]:
+    return [(str(one), one.thinking_tokens, one.answer_tokens, one.budget_hit, one.answer_cut) for one in completions]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "problems"), [(64, PROBLEMS[::2]), (7, PROBLEMS[::8]), (1, PROBLEMS[::30])], ids=["64", "7", "1"]
+)
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 7}], ids=["greedy", "sampled"])
+def test_the_texts_are_those_of_each_budget_alone(model, batch_size, problems, sampling):
+    model.batch_size_per_gpu = batch_size
+    together = ask(model, problems, BUDGETS, **sampling)
+    alone = [one for budget in BUDGETS for one in ask(model, problems, (budget,), **sampling)]
+    assert parts(together) == parts(alone)
+    assert any(one.budget_hit for one in together)
+    assert any(not one.budget_hit for one in together)
+
+
+def test_a_group_of_budgets_generates_little_more_than_its_largest(model, monkeypatch):
+    model.batch_size_per_gpu = 64
+    counts: list[int] = []
+    generate = TransformersBackend.generate
+
+    def counted(self, rows, stop, sampling):
+        done = generate(self, rows, stop, sampling)
+        counts.append(sum(len(one.ids) for one in done))
+        return done
+
+    monkeypatch.setattr(TransformersBackend, "generate", counted)
+    spent = {}
+    for name, budgets in (("together", BUDGETS), ("largest", BUDGETS[-1:])):
+        counts.clear()
+        ask(model, PROBLEMS, budgets)
+        spent[name] = sum(counts)
+    assert spent["together"] <= 1.3 * spent["largest"]
+
+
+def test_sharing_can_be_turned_off(monkeypatch):
+    plain = PrunedHFLM("tiny-reasoner", batch_size=8, share_traces=False)
+    rooms: list[list[int]] = []
+    generate = TransformersBackend.generate
+
+    def noted(self, rows, stop, sampling):
+        rooms.append([row.room for row in rows])
+        return generate(self, rows, stop, sampling)
+
+    monkeypatch.setattr(TransformersBackend, "generate", noted)
+    ask(plain, PROBLEMS[:1], (16, 64))
+    assert rooms[0] == [16, 64]
