@@ -22,7 +22,7 @@ def parse(**arguments: object) -> PruneConfig:
 
 def test_the_arguments_and_their_defaults_are_frozen():
     assert {field.name: field.default for field in fields(PruneConfig)} == DEFAULTS
-    assert field_names(RunConfig) == {"thinking", "auto_chat_template", "artifacts", "responses"}
+    assert field_names(RunConfig) == {"thinking", "auto_chat_template", "share_traces", "artifacts", "responses"}
 
 
 def test_every_argument_is_described():
