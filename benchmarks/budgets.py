@@ -1,9 +1,11 @@
-"""What a whole curve costs: five budgets with one trace, five with a trace each, and the largest budget alone.
+"""What thinking under budgets costs: five budgets against the largest one alone, and against plain generation.
 
-    python benchmarks/budgets.py [--rounds 3] [--batch_size 64]
+    python benchmarks/budgets.py [--rounds 5] [--batch_size 64]
 
-tiny-reasoner on all 200 questions of `tiny_tts`, in turns; medians of ratios within a round. The texts of the first two
-are compared: their number of differences is printed. About four minutes on two cores.
+First tiny-reasoner on all 200 questions of `tiny_tts`: five budgets with one trace, five with a trace each, and the
+largest budget alone, in turns; the texts of the first two are compared. Then SmolLM2-135M on prose: thinking that is
+cut and answered against `generate` of transformers for as many tokens, in turns. Medians of ratios within a round;
+about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -11,80 +13,121 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+import torch
 from lm_eval.api.instance import Instance
+from prose import prose
+from smollm2 import temporary_smollm2
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
-from lm_eval_pruned.reasoning.budget import Completion, Generated
-from lm_eval_pruned.reasoning.decode import TransformersBackend
+from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.progress import Progress
 
 BUDGETS = (16, 32, 64, 128, 256)
 PROBLEMS = [chain.problem for chain in benchmark_chains()]
+PLAIN_ROWS, PLAIN_PROMPT, PLAIN_TOKENS, ANSWER_TOKENS = 16, 64, 128, 32
 
 
-def requests(budgets: tuple[int, ...]) -> list[Instance]:
+def requests(problems: Sequence[str], budgets: Sequence[int], **kwargs: object) -> list[Instance]:
     return [
         Instance(
             request_type="generate_until",
             doc={},
-            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32}),
+            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
             idx=0,
         )
         for budget in budgets
-        for problem in PROBLEMS
+        for problem in problems
     ]
 
 
-def count_tokens() -> list[int]:
-    """Return a list that grows by the tokens of every call that generates some."""
-    spent: list[int] = []
-    generate = TransformersBackend.generate
-
-    def counted(backend: TransformersBackend, *asked: object) -> list[Generated]:
-        done = generate(backend, *asked)
-        spent.append(sum(len(one.ids) for one in done))
-        return done
-
-    TransformersBackend.generate = counted
-    return spent
+def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Run each work once to warm up, then all of them in every round; return the seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            begin = time.perf_counter()
+            work()
+            if number:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch_size", type=int, default=64)
-    args = parser.parse_args()
-    logging.disable(logging.WARNING)
-    spent = count_tokens()
-    sharing = PrunedHFLM("tiny-reasoner", batch_size=args.batch_size)
-    apart = PrunedHFLM("tiny-reasoner", batch_size=args.batch_size, share_traces=False)
-    works = {
+def ratio(mine: Sequence[float], peer: Sequence[float]) -> float:
+    return median(one / other for one, other in zip(mine, peer, strict=True))
+
+
+def five_budgets(rounds: int, batch_size: int) -> None:
+    tokens = [0]
+    wrote = Progress.wrote
+    Progress.wrote = lambda progress, row: (tokens.__setitem__(0, tokens[0] + 1), wrote(progress, row))  # type: ignore
+    sharing = PrunedHFLM("tiny-reasoner", batch_size=batch_size)
+    apart = PrunedHFLM("tiny-reasoner", batch_size=batch_size, share_traces=False)
+    texts: dict[str, list[Completion]] = {}
+    counts: dict[str, int] = {}
+
+    def work(name: str, model: PrunedHFLM, budgets: Sequence[int]) -> None:
+        tokens[0] = 0
+        texts[name] = model.generate_until(requests(PROBLEMS, budgets), disable_tqdm=True)
+        counts[name] = tokens[0]
+
+    named = {
         "the largest budget alone": (sharing, BUDGETS[-1:]),
         "five budgets, one trace": (sharing, BUDGETS),
         "five budgets, a trace each": (apart, BUDGETS),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    written: dict[str, list[Completion]] = {}
-    counts: dict[str, int] = {}
-    for _ in range(args.rounds):
-        for name, (model, budgets) in works.items():
-            spent.clear()
-            begin = time.perf_counter()
-            written[name] = model.generate_until(requests(budgets))
-            seconds[name].append(time.perf_counter() - begin)
-            counts[name] = sum(spent)
-    largest = next(iter(works))
-    print(f"{len(PROBLEMS)} questions, batch size {args.batch_size}, {args.rounds} rounds")
+    seconds = in_turns({name: lambda name=name, a=args: work(name, *a) for name, args in named.items()}, rounds)
+    largest, together, each = named
+    print(f"{len(PROBLEMS)} questions, batch size {batch_size}, {rounds} rounds")
     for name, measured in seconds.items():
-        ratio = median(mine / peer for mine, peer in zip(measured, seconds[largest], strict=True))
         print(
             f"  {name:<28}{counts[name]:>8} tokens {counts[name] / counts[largest]:6.2f} x"
-            f"{median(measured):>9.1f} s {ratio:6.2f} x the largest alone"
+            f"{median(measured):>9.1f} s {ratio(measured, seconds[largest]):6.2f} x the largest alone"
         )
-    _, together, each = written.values()
-    print(f"  texts that differ between the last two: {sum(a != b for a, b in zip(together, each, strict=True))}")
+    differing = sum(one != other for one, other in zip(texts[together], texts[each], strict=True))
+    print(f"  texts that differ between the last two: {differing}")
+    Progress.wrote = wrote
+
+
+def plain_generation(rounds: int) -> None:
+    with temporary_smollm2() as folder:
+        model = PrunedHFLM(str(folder), batch_size=PLAIN_ROWS, thinking="none", auto_chat_template=False)
+    prompts = model.tokenizer.batch_decode(prose(model.tokenizer, samples=PLAIN_ROWS, seqlen=PLAIN_PROMPT))
+    asked = requests(
+        prompts,
+        [PLAIN_TOKENS - ANSWER_TOKENS],
+        min_tokens_thinking=PLAIN_TOKENS - ANSWER_TOKENS,
+        max_gen_toks=ANSWER_TOKENS,
+    )
+    written = model.generate_until(asked, disable_tqdm=True)
+    tokens = median(one.thinking_tokens + one.answer_tokens for one in written)
+    batch = model.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+
+    def plain() -> None:
+        with torch.inference_mode():
+            model.model.generate(
+                **batch, do_sample=False, min_new_tokens=PLAIN_TOKENS, max_new_tokens=PLAIN_TOKENS, pad_token_id=0
+            )
+
+    seconds = in_turns({"plain": plain, "budgeted": lambda: model.generate_until(asked, disable_tqdm=True)}, rounds)
+    print(f"{PLAIN_ROWS} rows of {PLAIN_TOKENS} tokens (budgeted: median {tokens:.0f} and a forced text), SmolLM2-135M")
+    print(
+        f"  plain generate {median(seconds['plain']):.1f} s, budgeted {median(seconds['budgeted']):.1f} s: "
+        f"{ratio(seconds['budgeted'], seconds['plain']):.2f} x"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=64)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    five_budgets(args.rounds, args.batch_size)
+    plain_generation(args.rounds)
 
 
 if __name__ == "__main__":

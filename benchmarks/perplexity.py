@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import tempfile
-from pathlib import Path
 
 import torch
 from prose import perplexity, prose
-from smollm2 import INSTALL, find_gguf, write_smollm2
+from smollm2 import temporary_smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_pruned import PruneConfig, prune_model
@@ -32,12 +30,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=12)
     parser.add_argument("--seqlen", type=int, default=256)
     args = parser.parse_args()
-    gguf = find_gguf()
-    if gguf is None:
-        parser.error(f"no pretrained model: {INSTALL}")
     logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = write_smollm2(gguf, Path(temporary))
+    with temporary_smollm2() as folder:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         dense = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         calibration = prose(tokenizer, samples=args.windows, seqlen=args.seqlen)

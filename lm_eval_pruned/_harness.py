@@ -67,6 +67,8 @@ def report_errors() -> None:
 
     def extend(original: Callable[..., None]) -> Callable[..., None]:
         def execute(*args: object, **kwargs: object) -> None:
+            # The command configures the logger of the harness alone: what we have to say goes where its own lines go.
+            logging.getLogger("lm_eval_pruned").parent = logging.getLogger("lm_eval")
             try:
                 original(*args, **kwargs)
             except (PrunedEvalError, ValueError) as error:

@@ -19,7 +19,7 @@ Propagate = Literal["pruned", "dense"]
 Direction = Literal["protect", "prune"]
 Groups = Literal["module", "block"]
 Preset = Literal["none", "paper"]
-Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "none"]
+Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "tiny", "none"]
 
 # One line an argument, for the command line's help and the table in the README.
 DESCRIPTIONS: Mapping[str, str] = {

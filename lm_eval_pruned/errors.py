@@ -22,10 +22,6 @@ class UnknownNameError(PrunedEvalError, KeyError):
         return str(self.args[0])
 
 
-class NotBuiltError(PrunedEvalError, NotImplementedError):
-    """A documented value that this version does not offer yet."""
-
-
 class DataError(PrunedEvalError, ValueError):
     """A file or data set exists but does not hold what is needed."""
 

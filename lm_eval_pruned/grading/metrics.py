@@ -34,6 +34,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return (comb(n, k) - comb(n - c, k)) / comb(n, k)
 
 
+def passes(n: int) -> list[int]:
+    """Return the k for which pass@k of n samples is reported: the powers of two below n, and n; pass@1 is `acc`.
+
+    Example:
+        >>> passes(6)
+        [2, 4, 6]
+    """
+    return [*(2**power for power in range(1, n.bit_length()) if 2**power < n), n]
+
+
 def majority(answers: Sequence[str | None], equal: Callable[[str, str], object]) -> str | None:
     """Return the first answer of the largest group of equal answers; the earliest group wins a tie, None abstains.
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter, defaultdict
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_pruned.config import RunConfig, parse_model_args
-from lm_eval_pruned.errors import NotBuiltError, PrunedEvalError
+from lm_eval_pruned.config import parse_model_args
+from lm_eval_pruned.errors import ArgumentError, PrunedEvalError
 from lm_eval_pruned.models.arguments import OURS, accepted_arguments
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
@@ -26,6 +28,7 @@ from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
 from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
+from lm_eval_pruned.reasoning.responses import ResponseStore, check_store
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 
 logger = logging.getLogger(__name__)
@@ -44,9 +47,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         source = resolve_pretrained(pretrained) if isinstance(pretrained, str) else pretrained
         parent = accepted_arguments(HFLM, str(source), set(arguments) - OURS) if is_name else set(arguments)
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
-        _check_run(self._run)
         self._recipe = resolve(self._settings)
         check_source(self._recipe.config.calib)
+        self._store = None if self._run.responses == "off" else Path(self._run.responses).expanduser()
+        if self._store:
+            check_store(self._store)
         self._questions = self._trace_questions(str(source))
         # The parent's own default is "cuda" even where there is none.
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
@@ -111,16 +116,43 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             gen_kwargs = request.args[1]
             groups[json.dumps(gen_kwargs, sort_keys=True) if is_budgeted(gen_kwargs) else ""].append(index)
         plain = groups.pop("", [])
-        backend = self._backend()
+        backend = self._backend(is_quiet=disable_tqdm or self.rank != 0)
         prepared = [self._prepare(backend, [requests[index] for index in group]) for group in groups.values()]
         results: dict[int, str] = {}
         if plain:
             texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
             results.update(zip(plain, texts, strict=True))
-        completed = complete(backend, prepared, share=self._run.share_traces)
+        with self._responses(backend) if prepared else nullcontext() as responses:
+            completed = complete(backend, prepared, share=self._run.share_traces, responses=responses)
         for group, completions in zip(groups.values(), completed, strict=True):
             results.update(zip(group, completions, strict=True))
         return [results[index] for index in range(len(requests))]
+
+    def set_cache_hook(self, cache_hook: object) -> None:
+        """Refuse `--use_cache`: it would report the answers of one model as those of another.
+
+        Raises:
+            ArgumentError: always.
+        """
+        del cache_hook
+        raise ArgumentError(
+            "--use_cache finds an answer by its request and not by the model that gave it: leave it out, and add "
+            "responses=DIR to --model_args, which knows the model, the pruning and the sample"
+        )
+
+    def _responses(self, backend: TransformersBackend) -> AbstractContextManager[ResponseStore | None]:
+        """Open the response store for this model: its pruning, and what else of it decides a text."""
+        if self._store is None:
+            return nullcontext()
+        identity = {
+            "backend": "hf",
+            "pruning": self.report.fingerprint,
+            "autocast": str(backend.autocast),
+            "device": self.device.type,
+            "context": backend.context,
+            "end_tokens": sorted(backend.end_tokens()),
+        }
+        return ResponseStore.open(self._store, identity)
 
     def _prepare(self, backend: TransformersBackend, requests: list[Instance]) -> Prepared:
         """Check requests that share their kwargs; a prompt that comes n times gets n different samples."""
@@ -141,18 +173,14 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             self._said_templated = True
         return templated
 
-    def _backend(self) -> TransformersBackend:
-        size = self.batch_size
+    def _backend(self, *, is_quiet: bool = False) -> TransformersBackend:
         return TransformersBackend(
             model=self.model,
             tokenizer=self.tokenizer,
             encode_text=self.tok_encode,
             context=self.max_length,
-            batch_size=int(self.max_batch_size if size == "auto" else size),
+            batch_size=None if self.batch_size == "auto" else int(self.batch_size),
+            max_batch_size=self.max_batch_size,
             autocast=self.mixed_precision_dtype,
+            is_quiet=is_quiet,
         )
-
-
-def _check_run(run: RunConfig) -> None:
-    if run.responses != "off":
-        raise NotBuiltError(f"responses={run.responses} is not built in this version: leave it out or give off")

@@ -12,12 +12,12 @@ from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, grade, verify
-from lm_eval_pruned.grading.metrics import is_looping, majority, pass_at_k
+from lm_eval_pruned.grading.metrics import is_looping, majority, pass_at_k, passes
 from lm_eval_pruned.models.documents import load_documents
-from lm_eval_pruned.reasoning.budget import Completion
+from lm_eval_pruned.reasoning.completion import Completion
 
 # Better when lower: how often something went wrong, and what the thinking cost.
-_COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "answer_cut", "no_answer", "looping")
+_COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
 
 
 class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
@@ -76,7 +76,8 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
     def _metric_names(self) -> list[str]:
         if "bypass" in self._metric_fn_list:
             return ["bypass"]
-        many = [f"{name}@{self.config.repeats}" for name in ("pass", "maj")] if self.config.repeats > 1 else []
+        count = self.config.repeats
+        many = [*(f"pass@{k}" for k in passes(count)), f"maj@{count}"] if count > 1 else []
         return ["acc", *many, *_COSTS]
 
 
@@ -91,7 +92,7 @@ def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict
     metrics = {"acc": fmean(correct)}
     count = len(responses)
     if count > 1:
-        metrics[f"pass@{count}"] = pass_at_k(count, int(sum(correct)), count)
+        metrics |= {f"pass@{k}": pass_at_k(count, int(sum(correct)), k) for k in passes(count)}
         extracted = [verdict.extracted for verdict in verdicts]
         winner = majority(extracted, lambda left, right: verify(left, right, kind).correct)
         metrics[f"maj@{count}"] = float(winner is not None and verify(gold, winner, kind).correct)
@@ -100,6 +101,7 @@ def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict
         metrics["thinking_tokens"] = fmean(completion.thinking_tokens for completion in completions)
         metrics["answer_tokens"] = fmean(completion.answer_tokens for completion in completions)
         metrics["budget_hit"] = fmean(completion.budget_hit for completion in completions)
+        metrics["thinking_eos"] = fmean(completion.thinking_finish == "eos" for completion in completions)
         metrics["answer_cut"] = fmean(completion.answer_cut for completion in completions)
     metrics["no_answer"] = fmean(verdict.status == "no_answer" for verdict in verdicts)
     metrics["looping"] = fmean(any(map(is_looping, _parts(response))) for response in responses)

@@ -26,9 +26,10 @@ from lm_eval_pruned.pruning.calibration import LOCAL_CHOICES, TRACES, capped_seq
 from lm_eval_pruned.pruning.checkpoint import DEFAULT_CONTEXT, Checkpoint, bundled_calibration
 from lm_eval_pruned.pruning.engine import Calibration
 from lm_eval_pruned.pruning.sources import read_hub, read_jsonl
-from lm_eval_pruned.reasoning.budget import Prepared, Request, Row, Stop, prepare
+from lm_eval_pruned.reasoning.budget import Prepared, Request, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
+from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, noise_key
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
@@ -128,15 +129,35 @@ def trace_windows(backend: TransformersBackend, request: TraceRequest) -> Int[Te
     stream: list[int] = []
     while len(stream) < wanted:
         ready = _prepare(backend, request, list(islice(draws, ceil((wanted - len(stream)) / width))))
-        rows = [
-            Row(prompt, width - len(prompt), noise_key(key, "thinking"))
-            for prompt, key in zip(ready.prompts, ready.keys, strict=True)
-        ]
-        thoughts = backend.generate(rows, Stop(ready.markers.closings), ready.settings.sampling)
-        for row, thought in zip(rows, thoughts, strict=True):
-            stream += row.ids + thought.ids
+        for prompt, thought in zip(ready.prompts, _thoughts(backend, ready, width), strict=True):
+            stream += prompt + thought
         logger.info("calib=%s: %d of %d tokens written", TRACES, min(len(stream), wanted), wanted)
     return torch.tensor(stream[:wanted]).reshape(request.samples, width)
+
+
+def _thoughts(backend: TransformersBackend, ready: Prepared, width: int) -> list[list[int]]:
+    """Let the model think about every prompt until it ends or fills a window; nothing follows."""
+    done: dict[int, list[int]] = {}
+
+    def keep(place: int, thought: Generated) -> list[Row]:
+        done[place] = thought.ids
+        return []
+
+    backend.run(
+        [
+            Row(
+                ids=prompt,
+                room=width - len(prompt),
+                key=noise_key(key, "thinking"),
+                stop=Stop(ready.markers.closings),
+                sampling=ready.settings.sampling,
+                then=partial(keep, place),
+                longest=width,
+            )
+            for place, (prompt, key) in enumerate(zip(ready.prompts, ready.keys, strict=True))
+        ]
+    )
+    return [done[place] for place in range(len(ready.prompts))]
 
 
 def trace_digest(backend: TransformersBackend, request: TraceRequest) -> str:
@@ -193,8 +214,8 @@ def _draws(prompts: Sequence[str], seed: int) -> Iterator[Request]:
 def _prepare(backend: TransformersBackend, request: TraceRequest, drawn: Sequence[Request]) -> Prepared:
     """Tokenize as for an evaluation; the budget of 0 stands for none, as every row gets room of its own."""
     # Thoughts are not closed here, so that no room must be left for it.
-    markers = replace(request.markers, forced_close="", forced_break="", forced_answer="")
-    settings = BudgetSettings(budget=0, sampling=Sampling(temperature=1.0, seed=request.seed))
+    markers = replace(request.markers, natural_close=None, forced_close="", forced_break="", forced_answer="")
+    settings = BudgetSettings(budget=0, answer_room=1, sampling=Sampling(temperature=1.0, seed=request.seed))
     return prepare(backend, drawn, settings, markers)
 
 

@@ -19,7 +19,7 @@ from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifact import Artifact, Store
 from lm_eval_pruned.pruning.blocks import Decoder, find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
-from lm_eval_pruned.pruning.fingerprint import fingerprint, weights_digest, windows_digest
+from lm_eval_pruned.pruning.fingerprint import fingerprint, windows_digest
 from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.packing import count_zeros, zero_out, zeroed
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
@@ -80,7 +80,7 @@ def prune_model(
     calibration = _calibration(recipe, windows)
     decoder = find_decoder(model)
     identity = calibration.identity if calibration else None
-    digest = fingerprint(recipe.determining(), weights=weights_digest(model), windows=identity)
+    digest = fingerprint(recipe.determining(), model, windows=identity)
 
     def make() -> Artifact:
         with stopwatch.phase("calibrate"):

@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from lm_eval_pruned import __version__
+
+_ORIGIN = ("_name_or_path", "transformers_version")
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -35,9 +38,22 @@ def windows_digest(windows: Iterable[Tensor]) -> str:
     return _digest_lines([tensor_digest(window) for window in windows])
 
 
-def fingerprint(settings: Mapping[str, object], *, weights: str, windows: str | None) -> str:
-    """Return the SHA-256, in hex, of settings, dense weights, calibration windows (their digests) and our version."""
-    content = {"settings": settings, "weights": weights, "windows": windows, "version": __version__}
+def config_digest(config: PretrainedConfig) -> str:
+    """SHA-256 over what a config says about the computation, and not where it came from."""
+    content = {name: value for name, value in config.to_dict().items() if name not in _ORIGIN}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint(settings: Mapping[str, object], model: nn.Module, *, windows: str | None) -> str:
+    """Return the SHA-256, in hex, of settings, dense model, calibration windows (their digest) and our version."""
+    config = getattr(model, "config", None)
+    content = {
+        "settings": settings,
+        "weights": weights_digest(model),
+        "model": config_digest(config) if isinstance(config, PretrainedConfig) else None,
+        "windows": windows,
+        "version": __version__,
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -7,60 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from lm_eval_pruned.errors import BudgetError
+from lm_eval_pruned.reasoning.completion import AnswerFinish, Completion, ThinkingFinish
 from lm_eval_pruned.reasoning.formats import ThinkingFormat
-from lm_eval_pruned.reasoning.sampling import Sampling, noise_key
+from lm_eval_pruned.reasoning.rows import Backend, Generated, Row, Stop
+from lm_eval_pruned.reasoning.sampling import noise_key
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 logger = logging.getLogger(__name__)
-
-Finish = Literal["stop", "length"]
-
-
-class Generated(NamedTuple):
-    """New token ids without what stopped them, why they ended, and the token ids that stopped them."""
-
-    ids: list[int]
-    finish: Finish
-    ending: Sequence[int] = ()
-
-
-class Stop(NamedTuple):
-    """What ends a generation: an end-of-sequence token always, and these texts; a text may span several tokens."""
-
-    texts: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """One sequence to continue: its token ids, how many new ones it may get, and the key of its noise."""
-
-    ids: list[int]
-    room: int
-    key: int
-
-
-@runtime_checkable
-class Backend(Protocol):
-    """What runs a model; text becomes ids and ids become more ids."""
-
-    @property
-    def context(self) -> int:
-        """The longest sequence, in tokens."""
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Tokenize; `special` adds what the tokenizer puts at the start of a text."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens included."""
-
-    def generate(self, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
-        """Continue every row until `stop` or until its room is used up."""
 
 
 class Request(NamedTuple):
@@ -70,50 +29,40 @@ class Request(NamedTuple):
     sample: int
 
 
-class Completion(str):
-    """A response with its accounting; as a string it is the whole text behind the prompt, so the harness stores it.
+@runtime_checkable
+class Responses(Protocol):
+    """Where finished responses are kept, by everything about a request that decides its text."""
 
-    `thinking` and `answer` are its parts; counts are in tokens. `budget_hit` says that thinking was cut at the budget,
-    `answer_cut` that the answer used up its room.
-    """
+    def get(self, request: Mapping[str, object]) -> Completion | None:
+        """Return the response to this very request, if it is there."""
 
-    __slots__ = ("answer", "answer_cut", "answer_tokens", "budget_hit", "thinking", "thinking_tokens")
-
-    thinking: str
-    answer: str
-    thinking_tokens: int
-    answer_tokens: int
-    budget_hit: bool
-    answer_cut: bool
-
-    @classmethod
-    def build(
-        cls,
-        text: str,
-        *,
-        thinking: str,
-        answer: str,
-        thinking_tokens: int,
-        answer_tokens: int,
-        budget_hit: bool,
-        answer_cut: bool,
-    ) -> Completion:
-        """Attach the accounting to a text."""
-        completion = cls(text)
-        completion.thinking, completion.answer = thinking, answer
-        completion.thinking_tokens, completion.answer_tokens = thinking_tokens, answer_tokens
-        completion.budget_hit, completion.answer_cut = budget_hit, answer_cut
-        return completion
+    def put(self, request: Mapping[str, object], completion: Completion) -> None:
+        """Keep a response."""
 
 
 class Prepared(NamedTuple):
-    """Requests under the same settings, tokenized and checked; one opening, prompt and noise key a request."""
+    """Requests under the same settings, tokenized and checked; one opening, prompt, sample and noise key a request.
 
+    An opening is what was written behind the prompt, or None where the prompt has closed its thinking already.
+    """
+
+    budget: int
     settings: BudgetSettings
     markers: ThinkingFormat
-    openings: list[str]
+    openings: list[str | None]
     prompts: list[list[int]]
+    samples: list[int]
     keys: list[int]
+
+    def identity(self, index: int) -> dict[str, object]:
+        """Return what, besides the model, decides the text of one response, as what JSON can hold."""
+        return {
+            "prompt": self.prompts[index],
+            "sample": self.samples[index],
+            "budget": self.budget,
+            "settings": asdict(self.settings),
+            "markers": {name: value for name, value in asdict(self.markers).items() if name not in ("name", "summary")},
+        }
 
 
 def prepare(
@@ -125,141 +74,203 @@ def prepare(
         BudgetError: prompt, budget and forced close leave no room for an answer in the context.
     """
     markers = settings.markers(chosen)
-    openings = ["" if _is_open(request.prompt, markers) else markers.opening for request in requests]
+    openings = [_opening(request.prompt, markers) for request in requests]
     prompts = [
-        backend.encode(request.prompt + opening, special=True)
+        backend.encode(request.prompt + (opening or ""), special=True)
         for request, opening in zip(requests, openings, strict=True)
     ]
-    _check_context(backend, prompts, settings, markers)
     keys = [
         noise_key(settings.sampling.seed, prompt, request.sample)
         for prompt, request in zip(prompts, requests, strict=True)
     ]
-    return Prepared(settings, markers, openings, prompts, keys)
+    budget = _fitting_budget(backend, prompts, settings, markers)
+    samples = [request.sample for request in requests]
+    return Prepared(budget, replace(settings, budget=None), markers, openings, prompts, samples, keys)
 
 
-def complete(backend: Backend, prepared: Sequence[Prepared], *, share: bool = True) -> list[list[Completion]]:
+def complete(
+    backend: Backend, prepared: Sequence[Prepared], *, share: bool = True, responses: Responses | None = None
+) -> list[list[Completion]]:
     """Think and answer for every request of every set; sets that differ only in their budget share their traces.
 
     With a trace for the largest budget, those for the smaller ones are its beginnings. What is generated for each is an
     answer, and one answer for all budgets that a trace did not reach. `share=False` does everything anew for every
-    budget; the texts are the same.
+    budget; the texts are the same. What `responses` holds is not generated; what it lacks is put there once it is done.
     """
-    families: dict[tuple[BudgetSettings, ThinkingFormat], list[int]] = defaultdict(list)
+    done: dict[tuple[int, int], Completion] = {}
+    traces: dict[object, _Trace] = {}
+
+    def finish(place: int, index: int, completion: Completion) -> None:
+        done[place, index] = completion
+        if responses is not None:
+            responses.put(prepared[place].identity(index), completion)
+
     for place, ready in enumerate(prepared):
-        families[replace(ready.settings, budget=0), ready.markers].append(place)
-    done: dict[int, list[Completion]] = {}
-    for places in families.values():
-        done.update(zip(places, _complete_family(backend, [prepared[place] for place in places], share), strict=True))
-    return [done[place] for place in range(len(prepared))]
+        for index in range(len(ready.prompts)):
+            if responses is not None and (known := responses.get(ready.identity(index))) is not None:
+                done[place, index] = known
+                continue
+            family = (ready.settings, ready.markers, ready.openings[index], ready.keys[index])
+            trace = traces.setdefault((family, None if share else ready.budget), _Trace.of(backend, ready, index))
+            trace.wanted[ready.budget].append(partial(finish, place, index))
+    if done:
+        logger.info("%d of %d responses are already there", len(done), sum(len(ready.prompts) for ready in prepared))
+    backend.run([row for trace in traces.values() for row in trace.rows()])
+    return [[done[place, index] for index in range(len(ready.prompts))] for place, ready in enumerate(prepared)]
 
 
-def _complete_family(backend: Backend, members: Sequence[Prepared], share: bool) -> list[list[Completion]]:
-    """Complete sets of requests whose settings and markers are the same but for the budget, all sets at once."""
-    settings, markers = members[0].settings, members[0].markers
-    budgets = [ready.settings.budget for ready in members for _ in ready.prompts]
-    openings = [opening for ready in members for opening in ready.openings]
-    prompts = [prompt for ready in members for prompt in ready.prompts]
-    keys = [key for ready in members for key in ready.keys]
-    rows = [
-        Row(prompt, budget, noise_key(key, "thinking"))
-        for prompt, budget, key in zip(prompts, budgets, keys, strict=True)
-    ]
-    generate = partial(_generate_once, backend) if share else backend.generate
-    thoughts = generate(rows, Stop(markers.closings), settings.sampling)
-    thinking = [backend.decode(thought.ids) for thought in thoughts]
-    closes = [
-        markers.close(text, forced=thought.finish == "length") for text, thought in zip(thinking, thoughts, strict=True)
-    ]
-    answering = [index for index, close in enumerate(closes) if close is not None]
-    rows = []
-    for index in answering:
-        ids = prompts[index] + thoughts[index].ids + backend.encode(closes[index] or "", special=False)
-        room = min(settings.answer_room, backend.context - len(ids))
-        # A budget that did not bind leaves the answer, too, as any other such budget does.
-        cut = budgets[index] if thoughts[index].finish == "length" else None
-        rows.append(Row(ids, room, noise_key(keys[index], "answer", cut)))
-    _report_shortened(rows, settings)
-    answers = dict(zip(answering, generate(rows, Stop(settings.until), settings.sampling), strict=True))
-    completions = (
-        _assemble(backend, markers, opening, text, thought, close, answers.get(index))
-        for index, (opening, text, thought, close) in enumerate(zip(openings, thinking, thoughts, closes, strict=True))
-    )
-    return [list(islice(completions, len(ready.prompts))) for ready in members]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Trace:
+    """The thinking about one prompt; `wanted` are the budgets under which it is answered, and who waits for that."""
+
+    backend: Backend
+    settings: BudgetSettings
+    markers: ThinkingFormat
+    opening: str | None
+    prompt: list[int]
+    key: int
+    wanted: dict[int, list[Callable[[Completion], None]]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def of(cls, backend: Backend, ready: Prepared, index: int) -> _Trace:
+        return cls(
+            backend=backend,
+            settings=ready.settings,
+            markers=ready.markers,
+            opening=ready.openings[index],
+            prompt=ready.prompts[index],
+            key=ready.keys[index],
+        )
+
+    def rows(self) -> list[Row]:
+        """Return what is to be generated first."""
+        budgets = sorted(self.wanted)
+        if self.opening is None:
+            closed = Generated([], "stop", ending=self.backend.encode(self.markers.closings[0], special=False))
+            return self._answer(closed, budgets, close="")
+        return self._think([], budgets, ignored=0)
+
+    def _think(self, written: list[int], budgets: Sequence[int], ignored: int) -> list[Row]:
+        """Think on behind `written`, under these rising budgets; one that is used up already is answered."""
+        used_up = [budget for budget in budgets if budget <= len(written)]
+        rows = [row for budget in used_up for row in self._answer(Generated(written[:budget], "length"), [budget])]
+        running = budgets[len(used_up) :]
+        if running:
+            settings = self.settings
+            rooms = [budget - len(written) for budget in running]
+            longest = len(self.prompt) + running[-1] + _close_tokens(self.backend, self.markers) + settings.answer_room
+            thinking = Row(
+                ids=[*self.prompt, *written],
+                room=rooms[-1],
+                key=noise_key(self.key, "thinking"),
+                stop=Stop(self.markers.closings),
+                sampling=settings.thinking_sampling or settings.sampling,
+                then=partial(self._thought, written, running, ignored),
+                longest=min(longest, self.backend.context),
+                marks=tuple(rooms[:-1]),
+                # As in s1, an extension begins with something else than its end.
+                least=max(settings.least_thinking - len(written), 1 if settings.n_ignore else 0),
+            )
+            rows.append(thinking)
+        return rows
+
+    def _thought(self, written: list[int], budgets: Sequence[int], ignored: int, part: Generated) -> list[Row]:
+        """Answer where a budget was reached or the thinking came to an end; or let it go on at its end."""
+        ids = [*written, *part.ids]
+        if part.finish == "length":
+            return self._answer(part._replace(ids=ids), [len(ids)])
+        not_reached = [budget for budget in budgets if budget >= len(ids) + len(part.ending)]
+        if ignored < self.settings.n_ignore:
+            extension = self.backend.encode(self.settings.ignore_text, special=False)
+            return self._think([*ids, *extension], not_reached, ignored + 1)
+        return self._answer(part._replace(ids=ids), not_reached)
+
+    def _answer(self, thought: Generated, budgets: Sequence[int], *, close: str | None = None) -> list[Row]:
+        """Close the thinking, if not yet done, and answer: for one budget that cut it, or for all that did not."""
+        text = self.backend.decode(thought.ids)
+        forced = thought.finish == "length"
+        close = self.markers.close(text, forced=forced) if close is None else close
+        answered = partial(self._answered, thought, text, close, budgets)
+        if close is None:
+            return answered(None)
+        ids = [*self.prompt, *thought.ids, *self.backend.encode(close, special=False)]
+        room = min(self.settings.answer_room, self.backend.context - len(ids))
+        return [
+            Row(
+                ids=ids,
+                room=room,
+                key=noise_key(self.key, "answer", budgets[0] if forced else None),
+                stop=Stop(self.settings.until),
+                sampling=self.settings.sampling,
+                then=answered,
+                longest=len(ids) + room,
+            )
+        ]
+
+    def _answered(
+        self, thought: Generated, thinking: str, close: str | None, budgets: Sequence[int], answer: Generated | None
+    ) -> list[Row]:
+        """Join the parts and hand them to everyone who waits; where nothing was answered the thinking is the answer."""
+        written = "" if answer is None else self.backend.decode(answer.ids)
+        forced_answer = self.markers.forced_answer if thought.finish == "length" else ""
+        finish: AnswerFinish = "none" if answer is None else answer.finish
+        completion = Completion.build(
+            (self.opening or "") + thinking + (close or "") + written,
+            thinking=thinking,
+            answer=thinking if answer is None else forced_answer + written,
+            thinking_tokens=len(thought.ids),
+            answer_tokens=len(answer.ids) if answer else 0,
+            thinking_finish=self._finish(thought),
+            answer_finish=finish,
+        )
+        for budget in budgets:
+            for deliver in self.wanted[budget]:
+                deliver(completion)
+        return []
+
+    def _finish(self, thought: Generated) -> ThinkingFinish:
+        if thought.finish == "length":
+            return "budget"
+        ending = self.backend.decode(thought.ending)
+        return "closed" if any(marker in ending for marker in self.markers.closings) else "eos"
 
 
-def _generate_once(backend: Backend, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
-    """Generate once for all rows of one key, which differ only in their room, and cut what was written for each."""
-    longest: dict[int, Row] = {}
-    for row in rows:
-        known = longest.get(row.key)
-        longest[row.key] = row if known is None or row.room > known.room else known
-    traces = dict(zip(longest, backend.generate(list(longest.values()), stop, sampling), strict=True))
-    return [at_budget(traces[row.key], row.room) for row in rows]
+def _opening(prompt: str, markers: ThinkingFormat) -> str | None:
+    """Return what opens the thinking: nothing where the template has done so, None where it has closed it, too.
 
-
-def at_budget(trace: Generated, budget: int) -> Generated:
-    """Return what the same generation would have been with room for `budget` tokens and no more.
-
-    What ended it must fit too: thinking of exactly the budget's length was not seen to end.
-
-    Example:
-        >>> at_budget(Generated([5, 6, 7], "stop", ending=(1,)), 3)
-        Generated(ids=[5, 6, 7], finish='length', ending=())
-        >>> at_budget(Generated([5, 6, 7], "stop", ending=(1,)), 4).finish
-        'stop'
+    Templates that open end with the marker, with or without its line break; those asked not to think close at once.
     """
-    whole = [*trace.ids, *trace.ending]
-    return trace if trace.finish == "stop" and len(whole) <= budget else Generated(whole[:budget], "length")
+    end = prompt.rstrip()
+    if any(end.endswith(marker.strip()) for marker in markers.closings):
+        return None
+    return "" if end.endswith(markers.opening.strip()) else markers.opening
 
 
-def _is_open(prompt: str, markers: ThinkingFormat) -> bool:
-    """Some chat templates end with the opening marker, with or without its line break."""
-    return prompt.rstrip().endswith(markers.opening.strip()) if markers.opening else True
+def _close_tokens(backend: Backend, markers: ThinkingFormat) -> int:
+    """Count the tokens of the longest text that may stand between thinking and answer."""
+    closes = [markers.close("", forced=forced) or "" for forced in (True, False)]
+    return max(len(backend.encode(close, special=False)) for close in closes)
 
 
-def _check_context(
+def _fitting_budget(
     backend: Backend, prompts: Sequence[list[int]], settings: BudgetSettings, markers: ThinkingFormat
-) -> None:
+) -> int:
+    """Return the budget, checked to fit behind every prompt; where none is given, the largest that leaves all room."""
     longest = max(map(len, prompts))
-    forced = len(backend.encode(markers.close("", forced=True) or "", special=False))
-    largest = backend.context - longest - forced - 1
-    if settings.budget > largest:
+    largest = backend.context - longest - _close_tokens(backend, markers) - 1
+    budget = largest + 1 - settings.answer_room if settings.budget is None else settings.budget
+    if not 0 <= budget <= largest:
+        given = f"thinking_token_budget={'auto' if settings.budget is None else budget}"
         raise BudgetError(
-            f"thinking_token_budget={settings.budget} does not fit: the longest prompt has {longest} tokens and the "
-            f"context {backend.context}: use a budget of at most {max(largest, 0)}, or a larger max_length"
+            f"{given} does not fit: the longest prompt has {longest} tokens and the context {backend.context}: use a "
+            f"budget of at most {max(largest, 0)}, or a larger max_length"
         )
-
-
-def _report_shortened(rows: Sequence[Row], settings: BudgetSettings) -> None:
-    shortest = min((row.room for row in rows), default=settings.answer_room)
-    if shortest < settings.answer_room:
+    if budget + settings.answer_room > largest + 1:
         logger.warning(
-            "max_gen_toks=%d does not fit behind every prompt and its thinking: answers get the rest of the context, "
-            "at least %d tokens",
+            "max_gen_toks=%d does not fit behind the longest prompt and thinking_token_budget=%d: answers get the rest "
+            "of the context, at least %d tokens",
             settings.answer_room,
-            shortest,
+            budget,
+            largest + 1 - budget,
         )
-
-
-def _assemble(
-    backend: Backend,
-    markers: ThinkingFormat,
-    opening: str,
-    thinking: str,
-    thought: Generated,
-    close: str | None,
-    answer: Generated | None,
-) -> Completion:
-    """Join the parts; where no answer was generated the thinking is the answer."""
-    forced = thought.finish == "length"
-    written = "" if answer is None else backend.decode(answer.ids)
-    return Completion.build(
-        opening + thinking + (close or "") + written,
-        thinking=thinking,
-        answer=thinking if answer is None else (markers.forced_answer if forced else "") + written,
-        thinking_tokens=len(thought.ids),
-        answer_tokens=len(answer.ids) if answer else 0,
-        budget_hit=forced,
-        answer_cut=answer is not None and answer.finish == "length",
-    )
+    return budget

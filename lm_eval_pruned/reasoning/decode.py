@@ -1,37 +1,54 @@
-"""The decoding loop for models of transformers: a left-padded batch, one token a row and step, finished rows leave."""
+"""Decoding with a transformers model: lines that read what is forced on them, write, fork at a budget, and leave.
+
+Thinking, forced text and answer of a row are one line in one batch and read the key/value cache of what stands before
+them. Where a budget cuts a line that goes on thinking under a larger one, the line forks: its cache is copied, the copy
+is closed and answers, and both go on side by side. Every line gets one token a step, its own or a forced one.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_pruned.reasoning.budget import Finish, Generated, Row, Stop
+from lm_eval_pruned.reasoning.batch import Batch
+from lm_eval_pruned.reasoning.memory import rows_that_fit
+from lm_eval_pruned.reasoning.progress import Progress
+from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens
+from lm_eval_pruned.reasoning.stopping import StopWatch
 
-# A batch is rebuilt without its finished rows once they are this share of it; rebuilding copies the cache.
+logger = logging.getLogger(__name__)
+
+# A batch is rebuilt without its finished lines once they are this share of it; rebuilding copies the cache.
 FINISHED_SHARE = 0.25
+# Forced text is read one token a step beside lines that write; a longer one is faster read with its prefix, at once.
+LONGEST_FORCED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersBackend:
     """Runs a causal language model of transformers.
 
-    `context` is in tokens, `batch_size` in rows; `autocast` is the dtype of mixed precision, or None for that of the
-    weights.
+    `context` is in tokens; `batch_size` in rows, or None for as many of at most `max_batch_size` as fit the free
+    memory; `autocast` is the dtype of mixed precision, or None for that of the weights.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     encode_text: Callable[..., list[int]]
     context: int
-    batch_size: int
+    batch_size: int | None
+    max_batch_size: int = 64
     autocast: torch.dtype | None = None
+    is_quiet: bool = False
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Tokenize, as the harness does where `special` tokens are wanted at the start."""
@@ -41,18 +58,26 @@ class TransformersBackend:
         """Return the text of ids, special tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def generate(self, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
-        """Continue every row; the longest go first, so that a batch too large shows at once."""
-        order = sorted(range(len(rows)), key=lambda index: -(len(rows[index].ids) + rows[index].room))
-        watch = StopWatch.build(self, stop)
-        results: dict[int, Generated] = {}
-        with tqdm(total=len(rows), desc="generating", unit="row", disable=None) as progress:
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                done = _decode_batch(self, [rows[index] for index in batch], watch, sampling)
-                results.update(zip(batch, done, strict=True))
-                progress.update(len(batch))
-        return [results[index] for index in range(len(rows))]
+    def run(self, rows: Sequence[Row]) -> None:
+        """Continue every row and all that follows; the longest go first, so that a batch too large shows at once."""
+        if not rows:
+            return
+        longest = max(row.longest for row in rows)
+        size = self.batch_size or min(self.max_batch_size, rows_that_fit(self.model, longest))
+        with Progress.start([row.longest - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
+            run = _Run(backend=self, progress=progress)
+            waiting = [Line(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
+            while waiting:
+                waiting.sort(key=lambda line: line.row.longest, reverse=True)
+                run.alive, waiting = waiting[:size], waiting[size:]
+                try:
+                    run.decode(capacity=size * longest)
+                except RuntimeError as error:
+                    if size == 1 or not should_reduce_batch_size(error):
+                        raise
+                    logger.warning("no memory for a batch of %d rows: going on with %d", size, size // 2)
+                    size //= 2
+                waiting += run.alive
 
     def end_tokens(self) -> frozenset[int]:
         """Every token that ends a sequence: those of the generation config and that of the tokenizer."""
@@ -62,125 +87,122 @@ class TransformersBackend:
         return frozenset(int(token) for token in [*several, self.tokenizer.eos_token_id] if token is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopWatch:
-    """Tells whether a row has come to its end, by token where a stop text is one token and by text where it is not."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Line:
+    """A row on its way: all its tokens so far, how many of them the cache holds, and the row it goes back to."""
 
-    ids: frozenset[int]
-    texts: tuple[str, ...]
-    decode: Callable[[Sequence[int]], str]
+    row: Row
+    ids: list[int]
+    root: int
+    fed: int = 0
 
-    @classmethod
-    def build(cls, backend: TransformersBackend, stop: Stop) -> StopWatch:
-        """Sort the stop texts into single tokens and the rest."""
-        single, longer = set(), []
-        for text in stop.texts:
-            ids = backend.encode(text, special=False)
-            if len(ids) == 1 and ids[0] in backend.tokenizer.added_tokens_decoder:
-                single.add(ids[0])
-            else:
-                longer.append(text)
-        return cls(ids=backend.end_tokens() | single, texts=tuple(longer), decode=backend.decode)
+    @property
+    def written(self) -> int:
+        """New tokens so far; 0 while forced ones are still being read."""
+        return len(self.ids) - len(self.row.ids)
 
-    def ended(self, ids: Sequence[int]) -> bool:
-        """Tell whether the last of these new tokens ends the row."""
-        if ids[-1] in self.ids:
-            return True
-        # A text of n bytes spans at most n tokens; one more may hold what stands before it.
-        return any(text in self.decode(ids[-len(text.encode()) - 1 :]) for text in self.texts)
+    @property
+    def new(self) -> list[int]:
+        """The new tokens so far."""
+        return self.ids[len(self.row.ids) :]
 
-    def without_stop(self, ids: list[int]) -> list[int]:
-        """Drop the tokens that ended the row, whole tokens only: one that also holds earlier text goes too."""
-        if ids[-1] in self.ids:
-            return ids[:-1]
-        end = min(position for text in self.texts if (position := self.decode(ids).find(text)) >= 0)
-        while ids and len(self.decode(ids)) > end:
-            ids = ids[:-1]
-        return ids
+    def follow(self, row: Row) -> Line:
+        """Return the line of a row that follows; it goes on from the same cache if it begins with what that holds."""
+        to_read = len(row.ids) - self.fed
+        goes_on = 0 < to_read <= LONGEST_FORCED and row.ids[: self.fed] == self.ids[: self.fed]
+        return Line(row=row, ids=list(row.ids), root=self.root, fed=self.fed if goes_on else 0)
 
 
-@torch.inference_mode()
-def _decode_batch(
-    backend: TransformersBackend, rows: Sequence[Row], watch: StopWatch, sampling: Sampling
-) -> list[Generated]:
-    """Generate until no row runs any more; `lines` are the rows still in the batch, in its order."""
-    new: list[list[int]] = [[] for _ in rows]
-    finish: list[Finish] = ["length" for _ in rows]
-    endings: list[Sequence[int]] = [() for _ in rows]
-    lines = [index for index, row in enumerate(rows) if row.room > 0]
-    running = set(lines)
-    batch = _Batch.start(backend, [rows[index].ids for index in lines]) if lines else None
-    while batch is not None:
-        positions = [len(rows[index].ids) + len(new[index]) for index in lines]
-        tokens = next_tokens(batch.logits, sampling, [rows[index].key for index in lines], positions)
-        for index, token in zip(lines, tokens.tolist(), strict=True):
-            if index not in running:
-                continue
-            new[index].append(token)
-            if watch.ended(new[index]):
-                finish[index] = "stop"
-                kept = watch.without_stop(new[index])
-                new[index], endings[index] = kept, new[index][len(kept) :]
-            elif len(new[index]) < rows[index].room:
-                continue
-            running.remove(index)
-        if not running:
-            break
-        if len(lines) - len(running) >= FINISHED_SHARE * len(lines):
-            stay = [line for line, index in enumerate(lines) if index in running]
-            batch.select(stay)
-            tokens, lines = tokens[stay], [lines[line] for line in stay]
-        batch.step(tokens)
-    return [Generated(*parts) for parts in zip(new, finish, endings, strict=True)]
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Run:
+    """What all batches of one run share, and the lines of the present one that have not come to their end."""
 
+    backend: TransformersBackend
+    progress: Progress
+    alive: list[Line] = field(default_factory=list)
+    watches: dict[Stop, StopWatch] = field(default_factory=dict)
 
-@dataclass(slots=True)
-class _Batch:
-    """The state of a running batch: cache, mask [rows tokens] and the logits [rows vocab] of the next token."""
+    @torch.inference_mode()
+    def decode(self, *, capacity: int) -> None:
+        """Write until no line of the batch runs any more; alive are then those that wait for a batch of their own.
 
-    model: PreTrainedModel
-    autocast: torch.dtype | None
-    takes: frozenset[str]
-    cache: object
-    mask: Tensor
-    logits: Tensor
-
-    @classmethod
-    def start(cls, backend: TransformersBackend, prompts: Sequence[list[int]]) -> _Batch:
-        """Read all prompts, padded on the left."""
-        model = backend.model
-        width = max(map(len, prompts))
+        The cache holds at most `capacity` tokens, padding included. Where memory runs out, all lines stay alive.
+        """
+        backend, lines = self.backend, self.alive
         padding = backend.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-        mask = torch.tensor(
-            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device
-        )
-        takes = frozenset(inspect.signature(model.forward).parameters)
-        batch = cls(model=model, autocast=backend.autocast, takes=takes, cache=None, mask=mask, logits=torch.empty(0))
-        batch._forward(ids, (mask.cumsum(dim=-1) - 1).clamp(min=0))
-        return batch
+        batch = Batch.read(backend.model, [line.ids for line in lines], padding=padding, autocast=backend.autocast)
+        for line in lines:
+            line.fed = len(line.ids)
+        running: list[Line | None] = list(lines)
+        waiting: list[Line] = []
+        while True:
+            self._write(batch.logits, running)
+            forks: list[tuple[int, Line]] = []
+            for place, before in enumerate(running):
+                after = [] if before is None else list(self._after(before))
+                waiting += [line for line in after if not line.fed]
+                go_on = [line for line in after if line.fed]
+                running[place] = go_on[0] if go_on else None
+                forks += [(place, fork) for fork in go_on[1:]]
+            kept = [(place, line) for place, line in enumerate(running) if line is not None] + forks
+            self.alive = waiting + [line for _, line in kept]
+            if not kept:
+                return
+            room = max(1, capacity // (batch.width + 1))
+            if forks or len(kept) <= (1 - FINISHED_SHARE) * len(running) or room < len(running):
+                kept, late = kept[:room], kept[room:]
+                waiting += [line for _, line in late]
+                batch.select([place for place, _ in kept])
+                running = [line for _, line in kept]
+            tokens = [line.ids[line.fed] if line else padding for line in running]
+            batch.step(torch.tensor(tokens, device=batch.device))
+            for _, line in kept:
+                line.fed += 1
 
-    def step(self, tokens: Tensor) -> None:
-        """Read one new token a row."""
-        positions = self.mask.sum(dim=-1, keepdim=True)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=-1)
-        self._forward(tokens[:, None], positions)
+    def _write(self, logits: Float[Tensor, "lines vocab"], running: Sequence[Line | None]) -> None:
+        """Append a token to every line that has read all it is to read."""
+        groups: dict[Sampling, list[tuple[int, Line]]] = defaultdict(list)
+        for place, line in enumerate(running):
+            if line is not None and line.fed == len(line.ids):
+                groups[line.row.sampling].append((place, line))
+                if line.written < line.row.least:
+                    logits[place, list(self._watch(line.row.stop).ids)] = -torch.inf
+        for sampling, places in groups.items():
+            wanted = logits if len(places) == len(logits) else logits[[place for place, _ in places]]
+            keys, positions = zip(*((line.row.key, len(line.ids)) for _, line in places), strict=True)
+            for (_, line), token in zip(places, next_tokens(wanted, sampling, keys, positions).tolist(), strict=True):
+                line.ids.append(token)
+                self.progress.wrote(line.root)
 
-    def select(self, kept: Sequence[int]) -> None:
-        """Keep only these rows."""
-        indices = torch.tensor(kept, device=self.mask.device)
-        self.cache.batch_select_indices(indices)  # type: ignore[attr-defined]
-        self.mask = self.mask[indices]
+    def _after(self, line: Line) -> Iterator[Line]:
+        """Yield the line itself, if it goes on, and then whatever follows at this point."""
+        row, watch = line.row, self._watch(line.row.stop)
+        if not line.written:
+            yield line
+            return
+        if line.written > row.least and watch.ended(line.ids, start=len(row.ids)):
+            kept = watch.without_stop(line.new)
+            following = row.then(Generated(kept, "stop", line.new[len(kept) :]))
+            self.progress.opened(line.root, len(following) - 1)
+        elif line.written == row.room:
+            following = row.then(Generated(line.new, "length"))
+            self.progress.opened(line.root, len(following) - 1)
+        else:
+            yield line
+            if line.written not in row.marks:
+                return
+            following = row.then(Generated(line.new, "length"))
+            self.progress.opened(line.root, len(following))
+        yield from map(line.follow, following)
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> None:
-        optional = {"position_ids": positions, "logits_to_keep": 1}
-        with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            output = self.model(
-                input_ids=ids,
-                attention_mask=self.mask,
-                past_key_values=self.cache,
-                use_cache=True,
-                **{name: value for name, value in optional.items() if name in self.takes},
+    def _watch(self, stop: Stop) -> StopWatch:
+        if stop not in self.watches:
+            backend = self.backend
+            self.watches[stop] = StopWatch.build(
+                stop,
+                end_tokens=backend.end_tokens(),
+                added=backend.tokenizer.added_tokens_decoder,
+                encode=lambda text: backend.encode(text, special=False),
+                decode=backend.decode,
             )
-        self.cache = output.past_key_values
-        self.logits = output.logits[:, -1, :].float()
+        return self.watches[stop]

@@ -89,6 +89,16 @@ FORMATS.add(
     ),
 )
 
+# The bundled model: one byte is one token, so that a sentence would take more of them than an answer.
+FORMATS.add(
+    "tiny",
+    replace(
+        FORMATS["deepseek-r1"],
+        name="tiny",
+        summary="the bundled tiny-reasoner: <think> ... </think>, closed without a word",
+    ),
+)
+
 # Models without markers: the text itself is the chain of thought, and all of it is graded.
 FORMATS.add(
     "none",
@@ -121,6 +131,8 @@ def detect_format(chat_template: str | None) -> ThinkingFormat:
         'none'
     """
     template = chat_template or ""
+    if "tiny-reasoner" in template:
+        return FORMATS["tiny"]
     if "<think>" not in template and "</think>" not in template:
         return FORMATS["none"]
     return FORMATS["deepseek-r1" if "<｜Assistant｜>" in template else "qwen3"]

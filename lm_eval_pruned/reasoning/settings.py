@@ -6,47 +6,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from lm_eval_pruned.errors import ArgumentError, NotBuiltError
+from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, with_markers
 from lm_eval_pruned.reasoning.sampling import Sampling
 
 DEFAULT_ANSWER_ROOM = 4096
 
+IGNORE_TEXT = "Wait"
+
 _ALIASES = {"max_tokens_thinking": "thinking_token_budget"}
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 _KNOWN = [
     "thinking_token_budget",
     "thinking_start",
     "thinking_end",
     "until_thinking",
-    "max_gen_toks",
-    "until",
-    "do_sample",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-]
-_NOT_BUILT = [
     "thinking_n_ignore",
     "thinking_n_ignore_str",
     "min_tokens_thinking",
-    "temperature_thinking",
-    "rejection_sample",
+    *(f"{name}_thinking" for name in _SAMPLING),
+    "max_gen_toks",
+    "until",
+    "do_sample",
+    *_SAMPLING,
+    "seed",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """The generation kwargs of one budgeted request. Budget and answer room are in tokens."""
+    """The generation kwargs of one budgeted request. Budget, least thinking and answer room are in tokens.
 
-    budget: int
+    A budget of `None` is the largest that fits. The first `n_ignore` ends of the thinking are ignored, and
+    `ignore_text` is written in place of each. `thinking_sampling` is how thoughts are drawn where that is not
+    `sampling`.
+    """
+
+    budget: int | None
     answer_room: int = DEFAULT_ANSWER_ROOM
     until: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    thinking_sampling: Sampling | None = None
     thinking_start: str | None = None
     thinking_end: str | None = None
     until_thinking: str | None = None
+    n_ignore: int = 0
+    ignore_text: str = IGNORE_TEXT
+    least_thinking: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.least_thinking > self.budget:
+            raise ArgumentError(
+                f"min_tokens_thinking={self.least_thinking} is more than thinking_token_budget={self.budget}: give a "
+                "larger budget, or less of it"
+            )
 
     def markers(self, chosen: ThinkingFormat) -> ThinkingFormat:
         """Return the thinking format with the markers given by hand in place of its own."""
@@ -65,7 +78,6 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
 
     Raises:
         ArgumentError: a kwarg is unknown or its value out of range.
-        NotBuiltError: a documented kwarg that this version does not offer yet.
 
     Example:
         >>> settings = parse_gen_kwargs({"max_tokens_thinking": 512, "temperature": 1.0, "seed": 7})
@@ -76,23 +88,26 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
     given = {name: value for name, value in gen_kwargs.items() if name not in _ALIASES and value is not None}
     given |= {_ALIASES[name]: value for name, value in gen_kwargs.items() if name in _ALIASES}
     for name in given:
-        if name in _NOT_BUILT and given[name]:
-            raise NotBuiltError(f"generation kwarg {name}={given[name]} is not built in this version: leave it out")
-        if name not in _KNOWN and name not in _NOT_BUILT:
+        if name not in _KNOWN:
             nearest = get_close_matches(name, _KNOWN, n=1)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise ArgumentError(f"unknown generation kwarg {name!r}: {hint}Known: {', '.join(sorted(_KNOWN))}")
     if "thinking_token_budget" not in given:
         raise ArgumentError("thinking kwargs were given without a thinking_token_budget: add one, in tokens")
+    is_auto = given["thinking_token_budget"] == "auto"
     until = given.get("until") or ()
     return BudgetSettings(
-        budget=_whole(given, "thinking_token_budget", 0),
+        budget=None if is_auto else _whole(given, "thinking_token_budget", 0),
         answer_room=_whole(given, "max_gen_toks", 1, DEFAULT_ANSWER_ROOM),
         until=(until,) if isinstance(until, str) else tuple(map(str, until)),  # type: ignore[call-overload]
         sampling=_sampling(given),
+        thinking_sampling=_thinking_sampling(given),
         thinking_start=_text(given, "thinking_start"),
         thinking_end=_text(given, "thinking_end"),
         until_thinking=_text(given, "until_thinking"),
+        n_ignore=_whole(given, "thinking_n_ignore", 0),
+        ignore_text=str(given.get("thinking_n_ignore_str", IGNORE_TEXT)),
+        least_thinking=_whole(given, "min_tokens_thinking", 0),
     )
 
 
@@ -106,6 +121,12 @@ def _sampling(given: Mapping[str, object]) -> Sampling:
         min_p=_number(given, "min_p", 0.0),
         seed=_whole(given, "seed", 0, 0),
     )
+
+
+def _thinking_sampling(given: Mapping[str, object]) -> Sampling | None:
+    """Read s1's kwargs for the thinking alone, which stand in place of those for both phases."""
+    own = {name: given[f"{name}_thinking"] for name in _SAMPLING if f"{name}_thinking" in given}
+    return _sampling({**given, **own}) if own else None
 
 
 def _text(given: Mapping[str, object], name: str) -> str | None:

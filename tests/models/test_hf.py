@@ -10,11 +10,11 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_pruned.errors import ArgumentError, BudgetError, MissingDataError, NotBuiltError, UnknownNameError
+from lm_eval_pruned.errors import ArgumentError, BudgetError, MissingDataError, UnknownNameError
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.pruning.activations import Activations
 from lm_eval_pruned.pruning.fingerprint import weights_digest
-from lm_eval_pruned.reasoning.budget import Completion
+from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
 
@@ -52,7 +52,8 @@ def test_thinking_never_exceeds_the_budget(dense, budget):
         assert len(dense.tok_encode(completion.thinking)) == completion.thinking_tokens
         if completion.budget_hit:
             assert completion.thinking_tokens == budget
-            assert completion.startswith("<think>\n" + completion.thinking + FORMATS["qwen3"].forced_close)
+            forced = FORMATS["tiny"].close(completion.thinking, forced=True)
+            assert completion.startswith(f"<think>\n{completion.thinking}{forced}")
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 7}], ids=["greedy", "sampled"])
@@ -110,7 +111,7 @@ def test_a_budget_beyond_the_context_is_refused(dense):
 
 
 def test_one_budget_that_does_not_fit_is_found_before_any_generation(dense, monkeypatch):
-    monkeypatch.setattr(type(dense._backend()), "generate", lambda *_: pytest.fail("something was generated"))
+    monkeypatch.setattr(TransformersBackend, "run", lambda *_: pytest.fail("something was generated"))
     requests = [
         Instance(
             request_type="generate_until", doc={}, arguments=(PROBLEMS[0], {"thinking_token_budget": budget}), idx=0
@@ -170,7 +171,7 @@ def test_simple_evaluate_by_name():
     )
     assert results["results"]["tiny_tts_32"]["acc,none"] == 1.0
     assert results["config"]["pruning"]["target_sparsity"] == 0.2
-    assert results["config"]["thinking"] == "qwen3"
+    assert results["config"]["thinking"] == "tiny"
     sample = results["samples"]["tiny_tts_32"][0]
     assert sample["thinking_tokens"] == 13
     assert "</think>" in sample["resps"][0][0]
@@ -203,7 +204,6 @@ def test_several_samples_a_question():
         ({"strange": 1}, ArgumentError, "unknown model argument 'strange'"),
         ({"method": "wanda", "sparsity": 0.2, "calib": "/nowhere.jsonl"}, MissingDataError, "calib=/nowhere.jsonl"),
         ({"thinking": "qwen4"}, UnknownNameError, "unknown thinking 'qwen4'"),
-        ({"responses": "/tmp/responses"}, NotBuiltError, "responses=/tmp/responses"),
     ],
 )
 def test_mistakes_are_found_before_the_weights(monkeypatch, arguments, error, message):
@@ -232,7 +232,7 @@ def test_it_calibrates_on_its_own_chains_of_thought(tmp_path, monkeypatch):
     assert first.report.config["calib"] == "traces"
     assert PrunedHFLM("tiny-reasoner", method="wanda", sparsity=0.5).report.fingerprint != first.report.fingerprint
     # On another batch size the same windows are meant, and they need not be written again.
-    monkeypatch.setattr(TransformersBackend, "generate", lambda *_: pytest.fail("traces were written again"))
+    monkeypatch.setattr(TransformersBackend, "run", lambda *_: pytest.fail("traces were written again"))
     second = PrunedHFLM("tiny-reasoner", batch_size=1, **arguments)
     assert weights_digest(second.model) == weights_digest(first.model)
 

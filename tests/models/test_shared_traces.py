@@ -7,8 +7,10 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
-from lm_eval_pruned.reasoning.budget import Completion
+from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.decode import TransformersBackend
+from lm_eval_pruned.reasoning.progress import Progress
+from lm_eval_pruned.reasoning.rows import Row
 
 BUDGETS = (16, 32, 64, 128, 256)
 PROBLEMS = [chain.problem for chain in benchmark_chains()]
@@ -52,32 +54,20 @@ def test_the_texts_are_those_of_each_budget_alone(model, batch_size, problems, s
 
 def test_a_group_of_budgets_generates_little_more_than_its_largest(model, monkeypatch):
     model.batch_size_per_gpu = 64
-    counts: list[int] = []
-    generate = TransformersBackend.generate
-
-    def counted(self, rows, stop, sampling):
-        done = generate(self, rows, stop, sampling)
-        counts.append(sum(len(one.ids) for one in done))
-        return done
-
-    monkeypatch.setattr(TransformersBackend, "generate", counted)
+    tokens: list[int] = []
+    monkeypatch.setattr(Progress, "wrote", lambda _, row: tokens.append(row))
     spent = {}
     for name, budgets in (("together", BUDGETS), ("largest", BUDGETS[-1:])):
-        counts.clear()
+        tokens.clear()
         ask(model, PROBLEMS, budgets)
-        spent[name] = sum(counts)
+        spent[name] = len(tokens)
     assert spent["together"] <= 1.3 * spent["largest"]
 
 
 def test_sharing_can_be_turned_off(monkeypatch):
     plain = PrunedHFLM("tiny-reasoner", batch_size=8, share_traces=False)
-    rooms: list[list[int]] = []
-    generate = TransformersBackend.generate
-
-    def noted(self, rows, stop, sampling):
-        rooms.append([row.room for row in rows])
-        return generate(self, rows, stop, sampling)
-
-    monkeypatch.setattr(TransformersBackend, "generate", noted)
+    asked: list[Row] = []
+    run = TransformersBackend.run
+    monkeypatch.setattr(TransformersBackend, "run", lambda self, rows: (asked.extend(rows), run(self, rows)))
     ask(plain, PROBLEMS[:1], (16, 64))
-    assert rooms[0] == [16, 64]
+    assert [(row.room, row.marks) for row in asked] == [(16, ()), (64, ())]

@@ -8,7 +8,7 @@ from lm_eval_pruned._harness import add_task_folder
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.task import question_metrics
 from lm_eval_pruned.paths import tasks_folder
-from lm_eval_pruned.reasoning.budget import Completion
+from lm_eval_pruned.reasoning.completion import Completion
 
 BUDGETS = (512, 1024, 2048, 4096, 8192)
 BENCHMARKS = {"aime24": 30, "math500": 500, "amc23": 40, "gpqa_diamond": 198}
@@ -21,8 +21,8 @@ def response(answer: str, *, thinking: str = "hm", budget_hit: bool = False) -> 
         answer=answer,
         thinking_tokens=len(thinking),
         answer_tokens=len(answer),
-        budget_hit=budget_hit,
-        answer_cut=False,
+        thinking_finish="budget" if budget_hit else "closed",
+        answer_finish="stop",
     )
 
 
@@ -99,6 +99,7 @@ def test_one_sample():
         "thinking_tokens": 3.0,
         "answer_tokens": 9.0,
         "budget_hit": 1.0,
+        "thinking_eos": 0.0,
         "answer_cut": 0.0,
         "no_answer": 0.0,
         "looping": 0.0,
@@ -109,6 +110,7 @@ def test_all_samples_count():
     responses = [response("\\boxed{7}"), response("\\boxed{8}"), response("\\boxed{8.0}"), response("I do not know")]
     metrics = question_metrics("7", responses, kind="math")
     assert metrics["acc"] == 0.25
+    assert metrics["pass@2"] == 0.5
     assert metrics["pass@4"] == 1.0
     assert metrics["maj@4"] == 0.0  # 8 and 8.0 are the same vote
     assert metrics["no_answer"] == 0.25

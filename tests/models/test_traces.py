@@ -26,9 +26,10 @@ from lm_eval_pruned.models.traces import (
 )
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.checkpoint import Checkpoint, load_checkpoint, resolve_pretrained
-from lm_eval_pruned.reasoning.budget import Generated, Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.rows import Generated
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
@@ -71,19 +72,23 @@ def windows(backend, request_) -> torch.Tensor:
 @pytest.fixture
 def written(monkeypatch) -> list:
     """Rows handed to the model with what came of them."""
-    seen, real = [], TransformersBackend.generate
+    seen, real = [], TransformersBackend.run
 
-    def generate(self, rows, stop, sampling):
-        results = real(self, rows, stop, sampling)
-        seen.extend((row, result, stop, sampling) for row, result in zip(rows, results, strict=True))
-        return results
+    def run(self, rows):
+        results = {}
 
-    monkeypatch.setattr(TransformersBackend, "generate", generate)
+        def noted(place, row):
+            return row._replace(then=lambda result: results.update({place: result}) or row.then(result))
+
+        real(self, [noted(place, row) for place, row in enumerate(rows)])
+        seen.extend((row, results[place]) for place, row in enumerate(rows))
+
+    monkeypatch.setattr(TransformersBackend, "run", run)
     return seen
 
 
 def forbid_generation(monkeypatch):
-    monkeypatch.setattr(TransformersBackend, "generate", lambda *_: pytest.fail("something was generated"))
+    monkeypatch.setattr(TransformersBackend, "run", lambda *_: pytest.fail("something was generated"))
 
 
 def test_windows_are_questions_with_the_thoughts_an_evaluation_would_see(backend, request_, windows):
@@ -115,19 +120,19 @@ def test_windows_are_capped_at_the_context_and_little_more_is_written(checkpoint
     windows = trace_windows(replace(backend, context=512), request)
     assert windows.shape == (1, 512)
     assert "calib_seqlen=2048 is beyond the model's context: using 512" in caplog.text
-    stream = [token for row, result, *_ in written for token in row.ids + result.ids]
+    stream = [token for row, result in written for token in row.ids + result.ids]
     assert stream[:512] == windows.flatten().tolist()
     assert len(stream) < 2 * 512
-    for row, result, stop, sampling in written:
+    for row, result in written:
         assert len(row.ids) + len(result.ids) <= len(row.ids) + row.room == 512
-        assert (stop.texts, sampling) == (("</think>",), Sampling(temperature=1.0, seed=0))
+        assert (row.stop.texts, row.sampling) == (("</think>",), Sampling(temperature=1.0, seed=0))
 
 
 def test_a_thought_that_does_not_end_is_cut_at_the_window(checkpoint, backend, written):
     bare = TraceRequest(prompts=("a=1;b=", "c=2;d="), markers=FORMATS["none"], samples=2, seqlen=24, seed=0)
     windows = trace_windows(backend, bare)
-    assert [result.finish for _, result, *_ in written] == ["length", "length"]
-    assert windows.tolist() == [row.ids + result.ids for row, result, *_ in written]
+    assert [result.finish for _, result in written] == ["length", "length"]
+    assert windows.tolist() == [row.ids + result.ids for row, result in written]
     settings = BudgetSettings(budget=18, answer_room=1, sampling=Sampling(temperature=1.0, seed=0))
     ready = prepare(backend, [Request(prompt, 0) for prompt in bare.prompts], settings, bare.markers)
     seen = {
@@ -140,11 +145,12 @@ def test_a_thought_that_does_not_end_is_cut_at_the_window(checkpoint, backend, w
 def test_questions_come_again_with_another_noise_after_all_others(checkpoint, backend, monkeypatch):
     rows = []
 
-    def generate(self, batch, stop, sampling):
+    def run(self, batch):
         rows.extend(batch)
-        return [Generated([], "stop") for _ in batch]
+        for row in batch:
+            row.then(Generated([], "stop"))
 
-    monkeypatch.setattr(TransformersBackend, "generate", generate)
+    monkeypatch.setattr(TransformersBackend, "run", run)
     questions = [f"a={digit};b=a+1;b mod 10?" for digit in range(3)]
     trace_windows(backend, request_for(checkpoint, questions * 2, samples=2))
     passes = [{tuple(row.ids) for row in rows[start : start + 3]} for start in range(0, len(rows) - 2, 3)]

@@ -1,55 +1,52 @@
 from __future__ import annotations
 
+import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from lm_eval_pruned.errors import BudgetError
-from lm_eval_pruned.reasoning.budget import (
-    Completion,
-    Generated,
-    Request,
-    Row,
-    Stop,
-    at_budget,
-    complete,
-    prepare,
-)
+from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.rows import Generated, Row, Stop, at_budget, run_in_rounds
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
-END = 0
+MARKERS = {"\0": 0, "</think>": 0xE000, "<|im_start|>": 0xE001, "\n\n": 0xE002, "x": 0xE003}
+NAMES = {token: mark for mark, token in MARKERS.items()}
 
 
 class Script:
-    """A backend with one character a token, whose model wants to write a given thinking and then a given answer."""
+    """A backend with one character a token, whose model writes given texts: thoughts, then an answer."""
 
-    def __init__(self, thinking: str, answer: str, *, context: int = 1000) -> None:
-        self.texts = [thinking, answer]
+    def __init__(self, *texts: str, context: int = 1000) -> None:
+        self.texts = texts
         self.context = context
         self.rows: list[list[Row]] = []
-        self.stops: list[Stop] = []
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         del special
         return [ord(character) for character in text]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(chr, ids))
+        return "".join(NAMES.get(token, chr(token)) for token in ids)
 
-    def generate(self, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
-        del sampling
+    def run(self, rows: Sequence[Row]) -> None:
+        run_in_rounds(self.generate, rows)
+
+    def generate(self, rows: Sequence[Row]) -> list[Generated]:
         text = self.texts[len(self.rows)]
         self.rows.append(list(rows))
-        self.stops.append(stop)
-        return [self._one(text, row.room, stop) for row in rows]
+        return [self._one(text, row.room, row.stop) for row in rows]
 
     def _one(self, text: str, room: int, stop: Stop) -> Generated:
-        ends = [position for mark in (chr(END), *stop.texts) if (position := text.find(mark)) >= 0]
-        if ends and min(ends) < room:
-            return Generated(self.encode(text[: min(ends)], special=False), "stop", ending=(END,))
+        # A marker is one token here, as it is in most tokenizers.
+        ends = [(position, mark) for mark in ("\0", *stop.texts) if (position := text.find(mark)) >= 0]
+        if ends and min(ends)[0] < room:
+            position, mark = min(ends)
+            return Generated(self.encode(text[:position], special=False), "stop", ending=(MARKERS[mark],))
         return Generated(self.encode(text[:room], special=False), "length")
 
 
@@ -86,11 +83,17 @@ def test_thinking_that_just_fits_was_not_seen_to_end():
 def test_an_end_of_text_while_thinking_closes_it():
     completion = run(Script("one two\0", "3\0"), 100)
     assert completion == "<think>\none two</think>\n\n3"
-    assert not completion.budget_hit
+    assert (completion.thinking_finish, completion.answer_finish) == ("eos", "stop")
+
+
+def test_closing_at_once_leaves_no_thinking():
+    completion = run(Script("</think>", "3\0"), 100)
+    assert completion == "<think>\n</think>\n\n3"
+    assert (completion.thinking_tokens, completion.thinking_finish) == (0, "closed")
 
 
 def test_a_budget_of_zero_answers_at_once():
-    completion = run(Script("one", "3\0"), 0)
+    completion = run(Script("3\0"), 0)
     assert completion == "<think>\n" + FORMATS["qwen3"].forced_close + "3"
     assert (completion.thinking_tokens, completion.budget_hit) == (0, True)
 
@@ -108,19 +111,32 @@ def test_a_template_that_opens_the_thinking_itself(prompt):
     assert completion == "one</think>\n\n3"
 
 
+def test_a_template_that_has_closed_the_thinking_is_answered_at_once():
+    script = Script("3\0")
+    sets = [
+        prepare(script, [Request("Q?<think>\n\n</think>\n\n", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"])
+        for budget in (5, 9)
+    ]
+    (first,), (second,) = complete(script, sets)
+    assert first is second
+    assert (first, first.thinking, first.answer) == ("3", "", "3")
+    assert (first.thinking_tokens, first.thinking_finish, first.answer_finish) == (0, "closed", "stop")
+    assert [len(rows) for rows in script.rows] == [1]
+
+
 def test_s1_forces_its_markers_and_grades_what_follows():
     script = Script("so 25", " 25\0")
     completion = run(script, 3, thinking="s1")
     assert completion == "<|im_start|>thinkso \n<|im_start|>answer\nFinal Answer: 25"
     assert completion.answer == "Final Answer: 25"
-    assert script.stops[0].texts == ("<|im_start|>",)
+    assert script.rows[0][0].stop.texts == ("<|im_start|>",)
 
 
 def test_none_grades_the_text_itself():
     script = Script("The answer is 4.\0", "unused")
     completion = run(script, 100, thinking="none")
     assert completion == completion.answer == completion.thinking == "The answer is 4."
-    assert (completion.answer_tokens, completion.answer_cut, completion.budget_hit) == (0, False, False)
+    assert (completion.answer_tokens, completion.thinking_finish, completion.answer_finish) == (0, "eos", "none")
 
 
 def test_none_forces_a_final_answer():
@@ -203,11 +219,11 @@ def test_sets_that_differ_in_more_share_nothing():
     class Greeting(Script):
         """Answers thinking and answering alike, whatever was asked before."""
 
-        def generate(self, rows: Sequence[Row], stop: Stop, sampling: Sampling) -> list[Generated]:
+        def generate(self, rows: Sequence[Row]) -> list[Generated]:
             self.rows.append(list(rows))
-            return [Generated([104, 105], "stop", ending=(END,)) for _ in rows]
+            return [Generated([104, 105], "stop", ending=(0,)) for _ in rows]
 
-    script = Greeting("", "")
+    script = Greeting()
     settings = [
         BudgetSettings(budget=5),
         BudgetSettings(budget=9, until=("x",)),
@@ -216,7 +232,101 @@ def test_sets_that_differ_in_more_share_nothing():
     ]
     sets = [prepare(script, [Request("Q?", 0)], one, FORMATS["qwen3"]) for one in settings]
     complete(script, sets)
-    assert [len(rows) for rows in script.rows] == [1] * 8
+    assert [len(rows) for rows in script.rows] == [4, 4]
+
+
+def test_the_largest_budget_that_leaves_the_answer_its_room():
+    context = len("Q?<think>\n") + 20 + len(FORMATS["qwen3"].forced_close) + 50
+    script = Script("a" * 99, "3\0", context=context)
+    settings = BudgetSettings(budget=None, answer_room=50)
+    assert prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]).budget == 20
+    with pytest.raises(BudgetError, match="thinking_token_budget=auto does not fit"):
+        prepare(script, [Request("Q?" * 99, 0)], settings, FORMATS["qwen3"])
+
+
+def answers(script: Script, *budgets: int, thinking: str = "qwen3", **settings: object) -> list[Completion]:
+    sets = [
+        prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget, **settings), FORMATS[thinking])
+        for budget in budgets
+    ]
+    return [completion for (completion,) in complete(script, sets)]
+
+
+def test_the_end_of_thinking_is_ignored_as_often_as_asked():
+    script = Script("one</think>", " two\0", " three</think>", "3\0")
+    (completion,) = answers(script, 100, n_ignore=2)
+    assert completion == "<think>\noneWait twoWait three</think>\n\n3"
+    assert completion.thinking_tokens == len("oneWait twoWait three")
+    assert [row.room for rows in script.rows[:3] for row in rows] == [100, 93, 85]
+    # An extension that ended before it began would be none.
+    assert [row.least for rows in script.rows for row in rows] == [1, 1, 1, 0]
+    assert script.decode(script.rows[1][0].ids) == "Q?<think>\noneWait"
+
+
+def test_extensions_count_against_the_budget():
+    script = Script("one</think>", " two and more", "3\0")
+    (completion,) = answers(script, 10, n_ignore=1, ignore_text="Hm")
+    assert completion.thinking == "oneHm two "
+    assert (completion.thinking_tokens, completion.thinking_finish) == (10, "budget")
+
+
+def test_a_budget_may_end_inside_an_extension():
+    """The end was seen within the budget, and two letters of what is written in its place still fit."""
+    (completion,) = answers(Script("one</think>", "3\0"), 5, n_ignore=1)
+    assert (completion.thinking, completion.thinking_finish) == ("oneWa", "budget")
+    (completion,) = answers(Script("one</think>", "3\0"), 7, n_ignore=1)
+    assert (completion.thinking, completion.thinking_finish) == ("oneWait", "budget")
+
+
+def test_extended_thinking_is_shared_by_all_budgets():
+    texts = "one</think>", " two</think>", " three</think>", "3\0"
+    budgets = [2, 3, 4, 5, 7, 9, 11, 12, 15, 17, 21, 22, 50]
+
+    class Rounds(Script):
+        """Writes by how often the thinking was extended before, and answers what has been closed."""
+
+        def generate(self, rows: Sequence[Row]) -> list[Generated]:
+            self.rows.append(list(rows))
+            return [self._one(self.wanted(self.decode(row.ids)), row.room, row.stop) for row in rows]
+
+        def wanted(self, so_far: str) -> str:
+            return texts[3] if "</think>" in so_far else texts[so_far.count("Wait")]
+
+    together = answers(Rounds(), *budgets, n_ignore=2)
+    assert together == [answers(Rounds(), budget, n_ignore=2)[0] for budget in budgets]
+    whole = "oneWait twoWait three"
+    assert [one.thinking for one in together] == [whole[:budget] for budget in budgets]
+    assert [one.thinking_finish for one in together] == ["budget"] * 11 + ["closed"] * 2
+
+
+def test_an_end_before_the_least_thinking_is_the_backends_to_prevent():
+    script = Script("one two</think>", "3\0")
+    answers(script, 100, least_thinking=5)
+    assert [row.least for rows in script.rows for row in rows] == [5, 0]
+
+
+def test_thoughts_and_answers_may_be_drawn_differently():
+    script = Script("one</think>", "3\0")
+    answers(script, 9, sampling=Sampling(), thinking_sampling=Sampling(temperature=0.6))
+    assert [row.sampling.temperature for rows in script.rows for row in rows] == [0.6, 0.0]
+
+
+def test_what_is_kept_is_not_generated_again():
+    class Kept(dict[str, Completion]):
+        def get(self, request: Mapping[str, object]) -> Completion | None:
+            return super().get(json.dumps(request))
+
+        def put(self, request: Mapping[str, object], completion: Completion) -> None:
+            self[json.dumps(request)] = completion
+
+    kept, script = Kept(), Script("one two three</think>", "3\0")
+    sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (3, 100)]
+    first = complete(script, sets[:1], responses=kept)
+    assert complete(Script("one two three</think>", "4\0"), sets, responses=kept)[0] == first[0]
+    assert len(kept) == 2
+    silent = Script()
+    assert [str(one) for (one,) in complete(silent, sets, responses=kept)] == [str(one) for one in kept.values()]
+    assert not silent.rows
 
 
 def test_a_budget_inside_a_marker_of_several_tokens_cuts_the_marker():

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lm_eval_pruned.errors import ArgumentError, NotBuiltError
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 
 
@@ -42,7 +43,10 @@ def test_a_temperature_samples(given, temperature):
     [
         ({"thinking_token_budget": -1}, "thinking_token_budget=-1: give a whole number of at least 0"),
         ({"thinking_token_budget": 1.5}, "thinking_token_budget=1.5"),
-        ({"max_tokens_thinking": "auto"}, "thinking_token_budget='auto' is not a number"),
+        ({"max_tokens_thinking": "all"}, "thinking_token_budget='all' is not a number"),
+        ({"thinking_token_budget": 5, "min_tokens_thinking": 6}, "min_tokens_thinking=6 is more than"),
+        ({"thinking_token_budget": 5, "temperature_thinking": -1}, "temperature=-1.0"),
+        ({"thinking_token_budget": 5, "rejection_sample": 1}, "unknown generation kwarg 'rejection_sample'"),
         ({"thinking_token_budget": 5, "max_gen_toks": 0}, "max_gen_toks=0"),
         (
             {"thinking_token_budget": 5, "temprature": 1},
@@ -59,6 +63,20 @@ def test_wrong_kwargs_are_named(given, message):
         parse_gen_kwargs(given)
 
 
-def test_documented_kwargs_that_are_not_built_are_refused_by_name():
-    with pytest.raises(NotBuiltError, match="thinking_n_ignore=2"):
-        parse_gen_kwargs({"thinking_token_budget": 5, "thinking_n_ignore": 2})
+def test_extensions_and_minimum_as_s1_names_them():
+    settings = parse_gen_kwargs({"max_tokens_thinking": 99, "thinking_n_ignore": 2, "min_tokens_thinking": 7})
+    assert (settings.n_ignore, settings.ignore_text, settings.least_thinking) == (2, "Wait", 7)
+    assert parse_gen_kwargs({"max_tokens_thinking": 9, "thinking_n_ignore_str": "Hm"}).ignore_text == "Hm"
+
+
+def test_a_budget_of_auto_is_chosen_later():
+    assert parse_gen_kwargs({"max_tokens_thinking": "auto"}).budget is None
+
+
+def test_thoughts_may_be_drawn_in_their_own_way():
+    settings = parse_gen_kwargs(
+        {"thinking_token_budget": 5, "temperature": 1.0, "top_p": 0.9, "seed": 7, "temperature_thinking": 0.6}
+    )
+    assert settings.sampling == Sampling(temperature=1.0, top_p=0.9, seed=7)
+    assert settings.thinking_sampling == Sampling(temperature=0.6, top_p=0.9, seed=7)
+    assert parse_gen_kwargs({"thinking_token_budget": 5, "temperature": 1.0}).thinking_sampling is None

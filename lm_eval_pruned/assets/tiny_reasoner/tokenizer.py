@@ -11,6 +11,7 @@ END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>
 THINK_START, THINK_END = "<think>", "</think>"
 
 CHAT_TEMPLATE = """\
+{#- tiny-reasoner: thinking that is cut is closed without a word -#}
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
 {%- endfor %}

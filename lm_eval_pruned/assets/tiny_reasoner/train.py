@@ -56,7 +56,8 @@ def completion(chain: Chain, rng: random.Random) -> tuple[str, str, str]:
     cut = rng.randrange(len(chain.reasoning))
     finished = chain.reasoning[: cut // STEP_TOKENS * STEP_TOKENS]
     reached = finished[-2] if finished else chain.problem[2]
-    return chain.reasoning[:cut], FORMATS["qwen3"].forced_close, f"\\boxed{{{reached}}}{TURN_END}"
+    forced = FORMATS["tiny"].close(chain.reasoning[:cut], forced=True) or ""
+    return chain.reasoning[:cut], forced, f"\\boxed{{{reached}}}{TURN_END}"
 
 
 def encode_example(tokenizer: Tokenizer, chain: Chain, rng: random.Random) -> tuple[list[int], list[int]]:

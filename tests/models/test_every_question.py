@@ -1,0 +1,70 @@
+"""Shared traces on whole benchmarks: every text is that of a run at its budget alone, or two tokens were tied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+
+from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.reasoning.completion import Completion
+
+pytestmark = pytest.mark.slow
+
+# Two logits closer than this may change places when other rows are in the batch.
+TIE = 1e-4
+
+
+def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kwargs: object) -> list[Completion]:
+    requests = [
+        Instance(
+            request_type="generate_until",
+            doc={},
+            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
+            idx=0,
+        )
+        for budget in budgets
+        for problem in problems
+    ]
+    return model.generate_until(requests)
+
+
+def check(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int]) -> None:
+    together = ask(model, problems, budgets)
+    alone = [completion for budget in budgets for completion in ask(model, problems, [budget])]
+    for place, (one, other) in enumerate(zip(together, alone, strict=True)):
+        if one != other:
+            gap = gap_where_they_part(model, problems[place % len(problems)], one, other)
+            print(f"question {place % len(problems)}, budget {budgets[place // len(problems)]}: logits {gap:.1e} apart")
+            assert gap < TIE
+        else:
+            assert (one.thinking_tokens, one.answer_tokens) == (other.thinking_tokens, other.answer_tokens)
+    assert {one.thinking_finish for one in together} >= {"budget"}
+
+
+def gap_where_they_part(model: PrunedHFLM, problem: str, one: str, other: str) -> float:
+    """Return how far apart the two likeliest next tokens are, read anew, where two texts begin to differ."""
+    prompt = model.apply_chat_template([{"role": "user", "content": problem}])
+    first, second = (model.tok_encode(prompt + text) for text in (one, other))
+    common = next(place for place, (left, right) in enumerate(zip(first, second, strict=False)) if left != right)
+    with torch.inference_mode():
+        logits = model.model(torch.tensor([first[:common]], device=model.device)).logits[0, -1]
+    best, next_best = logits.topk(2).values.tolist()
+    return float(best - next_best)
+
+
+@pytest.mark.parametrize("batch_size", [64, 7, 1])
+def test_all_questions_of_the_bundled_benchmark(batch_size):
+    model = PrunedHFLM("tiny-reasoner", batch_size=batch_size, dtype="float32")
+    check(model, [chain.problem for chain in benchmark_chains()], (16, 32, 64, 128, 256))
+
+
+def test_twenty_questions_of_aime_on_a_pretrained_model(smollm2: Path, data_folder: Path):
+    rows = (data_folder / "aime24.jsonl").read_text(encoding="utf-8").splitlines()[:20]
+    model = PrunedHFLM(str(smollm2), batch_size=20, dtype="float32", thinking="qwen3")
+    check(model, [json.loads(row)["problem"] for row in rows], (64, 128, 256, 512))

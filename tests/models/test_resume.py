@@ -1,0 +1,241 @@
+"""A run goes on from its response store: in this process, and in the stock command after kill -9."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import lm_eval
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+
+from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.paths import tasks_folder
+from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.decode import TransformersBackend
+from lm_eval_pruned.reasoning.responses import FILE
+from lm_eval_pruned.reasoning.rows import Row
+
+# One that fits the smallest budget and one that does not.
+PROBLEMS = [chain.problem for chain in benchmark_chains()][::120]
+GREEDY: dict[str, object] = {}
+SAMPLED = {"temperature": 1.0, "seed": 7}
+DEADLINE = 60
+
+
+def tiny(**arguments: object) -> PrunedHFLM:
+    return PrunedHFLM("tiny-reasoner", **{"batch_size": 16, **arguments})
+
+
+def ask(model: PrunedHFLM, *budgets: int, samples: int = 1, **kwargs: object) -> list[Completion]:
+    requests = [
+        Instance(
+            request_type="generate_until",
+            doc={},
+            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 16, **kwargs}),
+            idx=0,
+        )
+        for budget in budgets
+        for problem in PROBLEMS
+        for _ in range(samples)
+    ]
+    return model.generate_until(requests)
+
+
+def accounts(completions: list[Completion]) -> list[dict[str, object]]:
+    return [one.as_dict() for one in completions]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[Row]:
+    """The rows that the model was asked to continue."""
+    rows: list[Row] = []
+    run = TransformersBackend.run
+    monkeypatch.setattr(TransformersBackend, "run", lambda self, given: (rows.extend(given), run(self, given)))
+    return rows
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_second_run_generates_nothing(tmp_path, asked, sampling):
+    without = accounts(ask(tiny(), 16, 64, samples=3, **sampling))
+    first = accounts(ask(tiny(responses=str(tmp_path)), 16, 64, samples=3, **sampling))
+    assert len(asked) == 2 * 3 * len(PROBLEMS)
+    asked.clear()
+    again = accounts(ask(tiny(responses=str(tmp_path)), 16, 64, samples=3, **sampling))
+    assert not asked
+    assert again == first == without
+    assert {one["thinking_finish"] for one in again} > {"budget"}
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_another_budget_generates_for_that_budget_alone(tmp_path, asked, sampling):
+    ask(tiny(responses=str(tmp_path)), 16, 64, **sampling)
+    asked.clear()
+    three = accounts(ask(tiny(responses=str(tmp_path)), 16, 32, 64, **sampling))
+    assert [(row.room, row.marks) for row in asked] == [(32, ())] * len(PROBLEMS)
+    assert three == accounts(ask(tiny(), 16, 32, 64, **sampling))
+
+
+def test_another_sample_generates_that_sample_alone(tmp_path, asked):
+    ask(tiny(responses=str(tmp_path)), 16, samples=2, **SAMPLED)
+    asked.clear()
+    three = accounts(ask(tiny(responses=str(tmp_path)), 16, samples=3, **SAMPLED))
+    assert len(asked) == len(PROBLEMS)
+    assert three == accounts(ask(tiny(), 16, samples=3, **SAMPLED))
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory) -> PrunedHFLM:
+    """A model whose store others are given too; it holds what they are asked."""
+    model = tiny(responses=str(tmp_path_factory.mktemp("responses")))
+    ask(model, 4, 8)
+    return model
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "magnitude", "sparsity": 0.1},
+        {"method": "magnitude", "sparsity": 0.2},
+        {"rms_norm_eps": 1e-5},
+        {"dtype": "bfloat16"},
+        {"mixed_precision_dtype": "bfloat16"},
+        {"max_length": 512},
+        {"thinking": "s1"},
+        {"thinking": "qwen3"},
+        {"auto_chat_template": False},
+    ],
+    ids=lambda other: ",".join(f"{name}={value}" for name, value in other.items()),
+)
+def test_another_model_generates_everything(dense, asked, other):
+    usual = accounts(ask(dense, 4))
+    model = tiny(responses=dense._run.responses, **other)
+    first = accounts(ask(model, 4))
+    assert len(asked) == len(PROBLEMS)
+    assert accounts(ask(model, 4)) == first
+    assert accounts(ask(dense, 4)) == usual
+    assert len(asked) == len(PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"max_gen_toks": 8}, {"until": ["="]}, SAMPLED, {"until_thinking": ";"}, {"thinking_end": "</end>"}],
+    ids=",".join,
+)
+def test_other_generation_arguments_generate_everything(dense, asked, other):
+    usual = accounts(ask(dense, 4))
+    first = accounts(ask(dense, 4, **other))
+    assert len(asked) == len(PROBLEMS)
+    assert accounts(ask(dense, 4, **other)) == first
+    assert accounts(ask(dense, 4)) == usual
+    assert len(asked) == len(PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [{"batch_size": 1}, {"share_traces": False}, {"artifacts": "off"}],
+    ids=lambda same: ",".join(f"{name}={value}" for name, value in same.items()),
+)
+def test_what_decides_no_text_is_no_other_model(dense, asked, same):
+    assert accounts(ask(tiny(responses=dense._run.responses, **same), 4, 8)) == accounts(ask(dense, 4, 8))
+    assert not asked
+
+
+TASKS = [f"tiny_tts_{budget}" for budget in (16, 32, 64, 128, 256)]
+LIMIT = 12
+ROWS = LIMIT * len(TASKS)
+MARK = "(kept) "
+
+
+def evaluate(folder: Path, *more: str, model_args: str = "") -> subprocess.Popen[str]:
+    command = [
+        str(Path(sys.executable).parent / "lm_eval"), "--model", "pruned-hf",
+        "--model_args", f"pretrained=tiny-reasoner{model_args}", "--tasks", "tiny_tts", "--limit", str(LIMIT),
+        "--batch_size", "1", "--log_samples", "--output_path", str(folder), *more,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def stored(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            return connection.execute("SELECT count(*) FROM responses").fetchone()[0]
+        except sqlite3.OperationalError:
+            # The file is there before its table is.
+            return 0
+
+
+def outcome(samples: list[dict]) -> list[str]:
+    """Responses and metrics as text: the exact characters and floats count."""
+    return [json.dumps([row["resps"], {name: row[name] for name in row["metrics"]}]) for row in samples]
+
+
+def samples_in(folder: Path) -> dict[str, list[str]]:
+    files = {task: next(folder.rglob(f"samples_{task}_*.jsonl")) for task in TASKS}
+    return {task: outcome([json.loads(row) for row in file.read_text().splitlines()]) for task, file in files.items()}
+
+
+def uninterrupted() -> dict[str, list[str]]:
+    """The samples of a run without a store; as a command it would spend its time on imports."""
+    samples = lm_eval.simple_evaluate(
+        model="pruned-hf",
+        model_args={"pretrained": "tiny-reasoner"},
+        tasks=TASKS,
+        task_manager=TaskManager(include_path=str(tasks_folder()), include_defaults=False),
+        batch_size=1,
+        limit=LIMIT,
+        bootstrap_iters=0,
+    )["samples"]
+    return {task: outcome(samples[task]) for task in TASKS}
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path):
+    store = tmp_path / "responses" / FILE
+    arguments = f",responses={store.parent}"
+    end = time.monotonic() + DEADLINE
+    with evaluate(tmp_path / "killed", model_args=arguments) as killed:
+        while not stored(store):
+            assert killed.poll() is None, killed.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    kept = stored(store)
+    assert 0 < kept < ROWS
+    # What is generated anew does not carry the mark.
+    with closing(sqlite3.connect(store)) as connection:
+        for key, response in connection.execute("SELECT key, response FROM responses").fetchall():
+            marked = response.replace('"text": "', f'"text": "{MARK}')
+            digest = hashlib.sha256(marked.encode()).hexdigest()
+            connection.execute("UPDATE responses SET response = ?, sha256 = ? WHERE key = ?", [marked, digest, key])
+        connection.commit()
+
+    resumed = evaluate(tmp_path / "resumed", model_args=arguments)
+    _, errors = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, errors
+    samples = samples_in(tmp_path / "resumed")
+    assert sum(MARK in sample for task in TASKS for sample in samples[task]) == kept
+    unmarked = {task: [sample.replace(MARK, "") for sample in samples[task]] for task in TASKS}
+    assert unmarked == uninterrupted()
+    assert stored(store) == ROWS
+
+
+def test_the_harnesss_own_cache_is_refused(tmp_path):
+    done = evaluate(tmp_path, "--use_cache", str(tmp_path / "cache"))
+    _, errors = done.communicate(timeout=DEADLINE)
+    assert done.returncode == 2
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("lm_eval: error: ")]
+    assert errors.endswith(line + "\n")
+    assert "responses=DIR" in line
