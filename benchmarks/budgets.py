@@ -103,17 +103,15 @@ def plain_generation(rounds: int) -> None:
         max_gen_toks=ANSWER_TOKENS,
     )
     written = model.generate_until(asked, disable_tqdm=True)
-    tokens = median(one.thinking_tokens + one.answer_tokens for one in written)
+    length = max(len(model.tok_encode(one)) for one in written)
     batch = model.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
 
     def plain() -> None:
         with torch.inference_mode():
-            model.model.generate(
-                **batch, do_sample=False, min_new_tokens=PLAIN_TOKENS, max_new_tokens=PLAIN_TOKENS, pad_token_id=0
-            )
+            model.model.generate(**batch, do_sample=False, min_new_tokens=length, max_new_tokens=length, pad_token_id=0)
 
     seconds = in_turns({"plain": plain, "budgeted": lambda: model.generate_until(asked, disable_tqdm=True)}, rounds)
-    print(f"{PLAIN_ROWS} rows of {PLAIN_TOKENS} tokens (budgeted: median {tokens:.0f} and a forced text), SmolLM2-135M")
+    print(f"{PLAIN_ROWS} rows of {length} tokens (budgeted: {length - PLAIN_TOKENS} of them forced), SmolLM2-135M")
     print(
         f"  plain generate {median(seconds['plain']):.1f} s, budgeted {median(seconds['budgeted']):.1f} s: "
         f"{ratio(seconds['budgeted'], seconds['plain']):.2f} x"
