@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import yaml
+from lm_eval.api.metrics import stderr_for_metric
 from lm_eval.tasks import TaskManager
 
 from lm_eval_pruned._harness import add_task_folder
@@ -137,3 +139,18 @@ def test_a_plain_string_is_graded_but_its_tokens_are_not_known():
     metrics = question_metrics("7", ["<think>\nso 8</think>\n\n\\boxed{7}"], kind="math")
     assert metrics["acc"] == 1.0
     assert "thinking_tokens" not in metrics
+
+
+def test_standard_errors_are_clustered_by_question():
+    """The harness's, of the questions' means, is the cluster-robust one of all samples, whatever binds those of one."""
+    correct = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 1, 1], [0, 1, 0, 0]])
+    metrics = [
+        question_metrics("7", [response(f"\\boxed{{{7 if right else 8}}}") for right in row], kind="math")
+        for row in correct
+    ]
+    (task,) = TaskManager(metadata={"num_samples": 4}).load(["tiny_tts_16"])["tasks"].values()
+    reported = stderr_for_metric(task.aggregation()["acc"], bootstrap_iters=100)([one["acc"] for one in metrics])
+    questions, samples = correct.shape
+    residuals = (correct - correct.mean()).sum(axis=1)
+    variance = (residuals**2).sum() / (questions * samples) ** 2 * questions / (questions - 1)
+    assert reported == pytest.approx(variance**0.5)

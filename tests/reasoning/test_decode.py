@@ -46,7 +46,7 @@ def sliding() -> TransformersBackend:
         vocab_size=261, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=12, initializer_range=0.5, bos_token_id=None, eos_token_id=258,
     )  # fmt: skip
-    return backend_of(AutoModelForCausalLM.from_config(config, dtype=torch.float64))
+    return backend_of(AutoModelForCausalLM.from_config(config).double())
 
 
 def answers(
