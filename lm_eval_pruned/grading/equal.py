@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from lm_eval_pruned.grading.compare import same
 from lm_eval_pruned.grading.normalize import normalize
 from lm_eval_pruned.grading.number import Number, read_number, rounds_to
+from lm_eval_pruned.grading.read import read
 from lm_eval_pruned.grading.units import split_unit
 
 # Longer answers are compared as they stand: a verdict never comes from part of an answer.
@@ -14,11 +16,22 @@ MAX_ANSWER_CHARACTERS = 10_000
 
 TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"
 EMPTY = "empty"
+UNDECIDED = "different normal forms"
 
 _ASSIGNMENT = re.compile(
-    r"(?P<name>(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\([A-Za-z](?:, [A-Za-z])*\))?|\([A-Za-z](?:, [A-Za-z])+\))"
+    r"(?P<name>(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
+    r"|\([A-Za-z](?:, [A-Za-z])+\))"
     r"(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)"
 )
+
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
+# "2 or 3" and "x and y" are lists.
+_JOINT = re.compile(
+    r"\s*,?\s*\\(?:text|mbox|textrm|mathrm)\{\s*,?\s*(?:and|or)\s*\}\s*|\s*,?\s+(?:and|or)\s+", re.IGNORECASE
+)
+
+
+_HALF_OF_DAY = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
 
 class Equality(NamedTuple):
@@ -45,7 +58,7 @@ def equal(gold: str, answer: str) -> Equality:
     """
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARACTERS:
         return Equality(gold == answer, TOO_LONG)
-    left, right = normalize(gold), normalize(answer)
+    left, right = (normalize(_typed(text)) for text in (gold, answer))
     if not left or not right:
         return Equality(False, EMPTY)
     if left == right:
@@ -53,9 +66,16 @@ def equal(gold: str, answer: str) -> Equality:
     return _compare_values(*_without_names(left, right))
 
 
+def _typed(text: str) -> str:
+    """Write lists with commas, and the halves of a day as one word."""
+    return _HALF_OF_DAY.sub(r"\1\2", _JOINT.sub(", ", text))
+
+
 def _without_names(left: str, right: str) -> tuple[str, str]:
     one, other = _ASSIGNMENT.fullmatch(left), _ASSIGNMENT.fullmatch(right)
     if one and other and one.group("name", "relation") != other.group("name", "relation"):
+        return left, right
+    if (one and not other and _RELATION.search(right)) or (other and not one and _RELATION.search(left)):
         return left, right
     return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
 
@@ -68,12 +88,21 @@ def _compare_values(left: str, right: str) -> Equality:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
     if one.value == other.value:
         return Equality(True, "same value and unit" if one.unit == other.unit else "same value, unit on one side")
-    return _compare_numbers(read_number(one.value), read_number(other.value))
+    left_number, right_number = read_number(one.value), read_number(other.value)
+    if left_number and right_number:
+        return _compare_numbers(left_number, right_number)
+    return _compare_meanings(one.value, other.value)
 
 
-def _compare_numbers(one: Number | None, other: Number | None) -> Equality:
-    if one is None or other is None:
-        return Equality(False, "different normal forms")
+def _compare_meanings(left: str, right: str) -> Equality:
+    one, other = read(left), read(right)
+    verdict = same(one, other) if one and other else None
+    if verdict is None:
+        return Equality(False, UNDECIDED)
+    return Equality(verdict, "same meaning" if verdict else "different meanings")
+
+
+def _compare_numbers(one: Number, other: Number) -> Equality:
     if one.value == other.value:
         return Equality(True, "same number")
     if rounds_to(one, other) or rounds_to(other, one):

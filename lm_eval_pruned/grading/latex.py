@@ -12,7 +12,11 @@ _FONTS = commands(
     "text textbf textit textrm textnormal mbox hbox mathrm mathbf mathit mathsf boldsymbol bm operatorname boxed fbox "
     "displaystyle textstyle limits nolimits"
 )
-_SIZES = commands("left right middle big Big bigg Bigg bigl bigr Bigl Bigr")
+_SIZES = commands(
+    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr tiny small normalsize large Large LARGE huge Huge"
+)
+# Their first argument changes looks alone; what follows is meant.
+_LOOKS = commands("color textcolor hspace vspace phantom hphantom vphantom")
 _THIN = commands("! ,")
 _GAPS = commands("( ) [ ] , : ; > quad qquad") | {"\\ ", "$", "~"}
 
@@ -38,11 +42,17 @@ _SAME = {
     "\\lbrack": "[",
     "\\rbrack": "]",
     "\\varnothing": "\\emptyset",
+    "\\colon": ":",
     "\\degree": "^{\\circ}",
     "\\textdegree": "^{\\circ}",
     "\\dollar": "\\$",
 }
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", "{bmatrix}": "{pmatrix}"}
+
+
+# TeX's own fraction and binomial stand between what they take.
+_INFIX = re.compile(r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}")
+_PREFIX = {"over": "\\frac", "choose": "\\binom"}
 
 
 def plain_latex(text: str) -> str:
@@ -54,6 +64,8 @@ def plain_latex(text: str) -> str:
         >>> plain_latex(r"\frac{270}7\text{ degrees}")
         '\\frac{270}{7}degrees'
     """
+    if "\\over" in text or "\\choose" in text:
+        text = _INFIX.sub(lambda infix: f"{_PREFIX[infix[2]]}{{{infix[1]}}}{{{infix[3]}}}", text)
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
@@ -72,6 +84,8 @@ def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
         writer.skip_blank()
     elif token in _FONTS:
         return _font(writer, tokens, after, partners)
+    elif token in _LOOKS and following == "{" and after in partners:
+        return partners[after] + 1
     elif token in _SIZES:
         return after + (following == ".")
     elif token == "," and not writer.waiting:

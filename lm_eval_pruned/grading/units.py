@@ -54,7 +54,9 @@ _SUFFIX = re.compile(
     r"(?P<name>\\%|\\\$|\^\{\\circ\}|\\text\{[A-Za-z]\}|[a-z]{1,20}(?:/[a-z]{1,9})?)"
     r"(?P<exponent>\^\{[23]\})?\Z"
 )
-_BASED = re.compile(r"(?P<digits>-?[0-9][0-9A-Za-z]*)_\{(?P<base>[0-9]{1,2})\}")
+# The degrees of an angle belong to its sine.
+_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_BASED = re.compile(r"(?P<digits>-?[0-9A-Fa-f]+)_\{\(?(?P<base>[0-9]{1,2})\)?\}")
 
 
 def split_unit(form: str) -> Quantity:
@@ -70,11 +72,11 @@ def split_unit(form: str) -> Quantity:
     """
     based = _BASED.fullmatch(form)
     if based:
-        return Quantity(based["digits"], f"base {based['base']}")
+        return Quantity(based["digits"].upper(), f"base {based['base']}")
     if form.startswith(("\\$", "-\\$")):
         return Quantity(form.replace("\\$", "", 1), "dollar")
-    suffix = _SUFFIX.search(form)
-    if suffix and suffix["name"] in _UNITS and suffix.start() and form[suffix.start() - 1] in "0123456789.})":
+    suffix = None if _ANGLE.search(form) else _SUFFIX.search(form)
+    if suffix and suffix["name"] in _UNITS and suffix.start() and form[suffix.start() - 1] in "0123456789.}) ":
         exponent = suffix["exponent"] or _POWERS[suffix["power"]]
         return Quantity(form[: suffix.start()], _UNITS[suffix["name"]] + exponent)
     return Quantity(form, "")
