@@ -54,6 +54,28 @@ _SUFFIX = re.compile(
     r"(?P<name>\\%|\\\$|\^\{\\circ\}|\\text\{[A-Za-z]\}|[a-z]{1,20}(?:/[a-z]{1,9})?)"
     r"(?P<exponent>\^\{[23]\})?\Z"
 )
+# Whatever is counted is a unit, but for words that change the number.
+_COUNTED = re.compile(r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))(?P<noun>[a-z]{4,40})")
+_NO_UNITS = (
+    *("hundred", "thousand", "million", "billion", "trillion", "dozen", "score", "half", "halves", "third", "quarter"),
+    *("fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "percent", "plus", "minus", "times", "over"),
+    *(
+        "squared",
+        "cubed",
+        "factorial",
+        "north",
+        "south",
+        "east",
+        "west",
+        "below",
+        "above",
+        "left",
+        "right",
+        "more",
+        "less",
+    ),
+    *("sqrt", "frac", "infinit", "theta", "prime", "base", "mod"),
+)
 # The degrees of an angle belong to its sine.
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _BASED = re.compile(r"(?P<digits>-?[0-9A-Fa-f]+)_\{\(?(?P<base>[0-9]{1,2})\)?\}")
@@ -79,4 +101,7 @@ def split_unit(form: str) -> Quantity:
     if suffix and suffix["name"] in _UNITS and suffix.start() and form[suffix.start() - 1] in "0123456789.}) ":
         exponent = suffix["exponent"] or _POWERS[suffix["power"]]
         return Quantity(form[: suffix.start()], _UNITS[suffix["name"]] + exponent)
+    counted = _COUNTED.fullmatch(form)
+    if counted and not counted["noun"].startswith(_NO_UNITS):
+        return Quantity(counted["value"], counted["noun"].removesuffix("s"))
     return Quantity(form, "")
