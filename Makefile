@@ -49,6 +49,7 @@ bench: .venv/.test-model ## every figure of benchmarks/, remade
 	$(BIN)/python benchmarks/autoload.py
 	$(BIN)/python benchmarks/tiny_reasoner.py
 	$(BIN)/python benchmarks/budgets.py
+	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/perplexity.py
 	$(BIN)/python benchmarks/allocations.py
 	$(BIN)/python benchmarks/pruning.py

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from lm_eval_pruned import __version__
+from lm_eval_pruned.commands import grade, plan, prune, run
 from lm_eval_pruned.commands import list as list_command
-from lm_eval_pruned.commands import plan, prune, run
 from lm_eval_pruned.console import error_line
 from lm_eval_pruned.errors import PrunedEvalError
 
 PROGRAM = "lm-eval-pruned"
-COMMANDS = (run, prune, plan, list_command)
+COMMANDS = (run, prune, plan, grade, list_command)
+
+# What a shell reports of a program that SIGPIPE ended, as most programs are when the reader of their output leaves.
+BROKEN_PIPE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +35,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 2 for a mistake in what the user gave."""
+    """Run the command line and return its exit code: 2 for a mistake in what the user gave.
+
+    Where the reader of stdout leaves early, as `head` does, it ends without a word.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # What is still buffered may fail here, where it can be caught, instead of at the exit of the interpreter.
+            sys.stdout.flush()
+    except OSError:
+        failure = _stdout_failure()
+        if failure is None:
+            raise
+        # The interpreter flushes once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(failure, BrokenPipeError):
+            return BROKEN_PIPE
+        sys.stderr.write(error_line(PROGRAM, f"stdout cannot be written: {failure.strerror}"))
+        return 2
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         code: int = args.main(args)
@@ -39,3 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(error_line(PROGRAM, str(error)))
         return 2
     return code
+
+
+def _stdout_failure() -> OSError | None:
+    """Return why stdout cannot be written, or None if it can be, learnt by writing an empty line to it."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None

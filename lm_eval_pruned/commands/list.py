@@ -23,6 +23,7 @@ def main(args: argparse.Namespace) -> int:
 
 def lines() -> Iterator[str]:
     """Yield the lines, a heading before each list."""
+    from lm_eval_pruned.grading.modes import MODES
     from lm_eval_pruned.pruning.allocations import ALLOCATIONS
     from lm_eval_pruned.pruning.methods import METHODS
     from lm_eval_pruned.reasoning.formats import FORMATS
@@ -35,6 +36,8 @@ def lines() -> Iterator[str]:
     yield "thinking formats (thinking=)"
     yield from _rows({"auto": "Read from the chat template."})
     yield from _rows({name: thinking.summary for name, thinking in FORMATS.items()})
+    yield "grading modes (grade --mode)"
+    yield from _rows({name: mode.summary for name, mode in MODES.items()})
     yield "tasks (--tasks)"
     yield from _rows(task_summaries())
 

@@ -20,6 +20,7 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("\u2044\u2215\u00f7", "/"),
         **dict.fromkeys(_DEGREES, "^\\circ "),
         **dict.fromkeys("\u2032\u2019", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"'),
         "\u00b1": "\\pm ",
         "\u2236": ":",
         "\u2208": "\\in ",
@@ -30,8 +31,6 @@ _SIGNS = str.maketrans(
         "\u2260": "\\ne ",
         "\u2264": "\\le ",
         "\u2265": "\\ge ",
-        "\u2124": "\\mathbb{Z}",
-        "\u211d": "\\mathbb{R}",
     }
 )
 _GREEK = (
@@ -44,7 +43,12 @@ _LETTERS = {
     **{_SMALL_ALPHA + place: f"\\{name} " for place, name in enumerate(_GREEK)},
 }
 
-_ROOT = re.compile(r"√ ?([0-9]+|[A-Za-z])")
+# NFKC would make plain letters of these.
+_NUMBER_SETS = str.maketrans(
+    {f"{sign}": f"\\mathbb{{{name}}}" for sign, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)}
+)
+
+_ROOT = re.compile(r"([√∛]) ?(?:([0-9]+|[A-Za-z])|\(([^()]*)\))")
 
 
 def plain_characters(text: str) -> str:
@@ -57,7 +61,7 @@ def plain_characters(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     pieces = []
-    for form, run in groupby(text, _form):
+    for form, run in groupby(text.translate(_NUMBER_SETS), _form):
         signs = "".join(run)
         if form in _RAISED:
             inner = unicodedata.normalize("NFKC", signs)
@@ -67,7 +71,7 @@ def plain_characters(text: str) -> str:
         else:
             pieces.append("".join(map(_visible, signs)))
     plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SIGNS).translate(_LETTERS)
-    return _ROOT.sub(r"\\sqrt{\1}", plain)
+    return _ROOT.sub(lambda root: f"\\sqrt{'[3]' * (root[1] == '∛')}{{{root[2] or root[3]}}}", plain)
 
 
 def _form(sign: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from lm_eval_pruned.grading.evaluate import CONSTANTS, DIGITS, Numeric, UndefinedError, exact, is_close, names, numeric
 from lm_eval_pruned.grading.number import MIN_SIGNIFICANT_DIGITS
@@ -21,6 +22,7 @@ MAX_MEMBERS = 40
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "==": "=="}
 _CLOSED = ("<=", ">=")
 _BOUNDS = ("<", ">", "!=", *_CLOSED)
+_REALS = name("\\mathbbR")
 _INFINITY = name("\\infty")
 _MINUS_INFINITY = negative(_INFINITY)
 _UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection"))
@@ -46,6 +48,8 @@ def _plain(node: Node) -> Node:
         return Node("list", tuple(members))
     if _has_signs(node):
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
+    if node.head == "difference" and node.parts[0] == _REALS:
+        return _reals_without(node.parts[1:]) or node
     if node.head == "union":
         return Node("union", tuple(part for member in node.parts for part in _members(_plain(member), "union")))
     return node
@@ -59,10 +63,13 @@ def _same(one: Node, other: Node) -> bool | None:
     if one.head in VALUES and other.head in VALUES:
         return _same_value(one, other)
     if one.head == other.head == "relation":
-        return _same_relation(one, other)
+        return _same_relation(one, other) or _same_intervals(one, other)
     if one.head == other.head and one.label == other.label:
         if one.head == "ratio":
             return _same_ratio(one.parts, other.parts)
+        if one.head == "list" and _are_named(one) != _are_named(other):
+            # Names say which is which.
+            return _same_sequence(one.parts, other.parts)
         if one.head in _UNORDERED:
             return _same_members(_distinct(one), _distinct(other))
         return _same_sequence(one.parts, other.parts)
@@ -75,7 +82,7 @@ def _same_kinds(one: Node, other: Node) -> bool | None:
     match one.head, other.head:
         case "relation", "union" | "bracket" | "set" | "list" | "name" | "number" | "+" | "*" | "^" | "call":
             return _same_named(one, other)
-        case "list", "set":
+        case "list", "set" if not _are_named(one):
             return _same_members(one.parts, _distinct(other))
         case "list", "union":
             return _same_members([_interval(part) or part for part in one.parts], other.parts)
@@ -85,7 +92,7 @@ def _same_kinds(one: Node, other: Node) -> bool | None:
             return other.label == "\\emptyset"
         case "set", _ if len(one.parts) == 1 and other.head in VALUES:
             return _same(one.parts[0], other)
-        case "bracket", "name" if other.label == "\\mathbbR":
+        case "bracket", "name" if other == _REALS:
             return one == _between(_MINUS_INFINITY, _INFINITY)
         case "ratio", _ if other.head in VALUES:
             return _same_quotient(one, other)
@@ -189,6 +196,14 @@ def _same_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
         else:
             return False
     return None if undecided else True
+
+
+def _are_named(items: Node) -> bool:
+    """Tell whether members are values of different names, as in `x = 1, y = 2`."""
+    named = [part.parts[0].label for part in items.parts if part.head == "relation" and part.parts[0].head == "name"]
+    # Numbered names of one kind are numbered in any order.
+    labels = {label.partition("_")[0] for label in named}
+    return len(labels) == len(items.parts) > 1
 
 
 def _distinct(node: Node) -> Sequence[Node]:
@@ -304,6 +319,11 @@ def _same_named(relation: Node, value: Node) -> bool | None:
     return _same(left, value) if right.head == "name" and relation.label == "=" else False
 
 
+def _same_intervals(one: Node, other: Node) -> bool | None:
+    left, right = _interval(one), _interval(other)
+    return _same(left, right) if left and right else False
+
+
 def _interval(relation: Node) -> Node | None:
     """Return the interval of a relation that bounds one variable by constants, or None."""
     sides, signs = relation.parts, relation.label.split()
@@ -329,6 +349,15 @@ def _half_line(sign: str, bound: Node) -> Node:
     if sign[0] == "<":
         return _between(_MINUS_INFINITY, bound, high="]" if sign in _CLOSED else ")")
     return _between(bound, _INFINITY, low="[" if sign in _CLOSED else "(")
+
+
+def _reals_without(sets: Sequence[Node]) -> Node | None:
+    """Return the intervals that are left of the real line without some rational numbers."""
+    points = [(exact(point), point) for part in sets for point in part.parts if part.head == "set"]
+    if not points or any(value is None for value, _ in points) or any(part.head != "set" for part in sets):
+        return None
+    ends = [_MINUS_INFINITY, *(point for _, point in sorted(points, key=lambda pair: pair[0] or 0)), _INFINITY]
+    return Node("union", tuple(_between(start, end) for start, end in pairwise(ends)))
 
 
 def _between(start: Node, end: Node, *, low: str = "(", high: str = ")") -> Node:

@@ -6,10 +6,12 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.compare import same
+from lm_eval_pruned.grading.kinds import Status
 from lm_eval_pruned.grading.normalize import normalize
 from lm_eval_pruned.grading.number import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read import read
 from lm_eval_pruned.grading.units import split_unit
+from lm_eval_pruned.grading.worker import ask
 
 # Longer answers are compared as they stand: a verdict never comes from part of an answer.
 MAX_ANSWER_CHARACTERS = 10_000
@@ -19,11 +21,13 @@ EMPTY = "empty"
 UNDECIDED = "different normal forms"
 
 _ASSIGNMENT = re.compile(
-    r"(?P<name>(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
-    r"|\([A-Za-z](?:, [A-Za-z])+\))"
+    r"(?P<name>(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
+    r"|\([A-Za-z](?:, [A-Za-z])+\)|\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\})"
     r"(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)"
 )
 
+# What our own reader does not read is left to sympy, in a process of its own.
+_CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
 # "2 or 3" and "x and y" are lists.
 _JOINT = re.compile(
@@ -39,6 +43,7 @@ class Equality(NamedTuple):
 
     correct: bool
     reason: str
+    status: Status = "ok"
 
     def __bool__(self) -> bool:
         return self.correct
@@ -51,16 +56,16 @@ def equal(gold: str, answer: str) -> Equality:
     ones are not. A decimal equals a fraction if it is the fraction rounded to the digits shown, at least four of them.
 
     Example:
-        >>> equal("025", "25.0")
-        Equality(correct=True, reason='same number')
+        >>> equal("025", "25.0").reason
+        'same number'
         >>> equal("(3,4]", "[3,4]").correct, equal(r"\frac{1}{3}", "0.3333").reason
         (False, 'rounded decimal')
     """
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARACTERS:
-        return Equality(gold == answer, TOO_LONG)
+        return Equality(gold == answer, TOO_LONG, "ok" if gold == answer else "unparsed")
     left, right = (normalize(_typed(text)) for text in (gold, answer))
     if not left or not right:
-        return Equality(False, EMPTY)
+        return Equality(False, EMPTY, "unparsed")
     if left == right:
         return Equality(True, "same normal form")
     return _compare_values(*_without_names(left, right))
@@ -97,9 +102,12 @@ def _compare_values(left: str, right: str) -> Equality:
 def _compare_meanings(left: str, right: str) -> Equality:
     one, other = read(left), read(right)
     verdict = same(one, other) if one and other else None
-    if verdict is None:
-        return Equality(False, UNDECIDED)
-    return Equality(verdict, "same meaning" if verdict else "different meanings")
+    if verdict is not None:
+        return Equality(verdict, "same meaning" if verdict else "different meanings")
+    if _CALCULUS.search(left) or _CALCULUS.search(right):
+        answer = ask(left, right)
+        return Equality(answer.equal is True, answer.reason, answer.status)
+    return Equality(False, UNDECIDED)
 
 
 def _compare_numbers(one: Number, other: Number) -> Equality:

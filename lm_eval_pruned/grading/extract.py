@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.kinds import Kind, check_kind
 from lm_eval_pruned.grading.letters import find_letter
-from lm_eval_pruned.grading.lines import anchored, bold_answers, is_short, tidy, unwrap
-from lm_eval_pruned.grading.spans import boxes, mathematics, tagged
+from lm_eval_pruned.grading.lines import anchored, bold_answers, declared, is_short, tidy, unwrap
+from lm_eval_pruned.grading.spans import boxes, fields, mathematics, tagged
 
 # Of a longer response only the end is read: the answer comes last.
 MAX_RESPONSE_CHARACTERS = 200_000
@@ -15,17 +15,27 @@ MAX_RESPONSE_CHARACTERS = 200_000
 # A response longer than this is more than a bare answer.
 MAX_BARE_CHARACTERS = 100
 
-THINKING_ENDS = ("</think>", "<|im_start|>answer")
-THINKING_STARTS = ("<think>", "<|im_start|>think")
-TEXT_ENDS = ("<|im_end|>", "<|endoftext|>", "<\uff5cend\u2581of\u2581sentence\uff5c>")
+_TAGS = ("think", "thinking", "thought")
+THINKING_ENDS = (
+    *(f"</{tag}>" for tag in _TAGS),
+    *("<|im_start|>answer", "<|channel|>final<|message|>", "[/THINK]", "\u25c1/think\u25b7"),
+)
+THINKING_STARTS = (
+    *(f"<{tag}>" for tag in _TAGS),
+    *("<|im_start|>think", "<|channel|>analysis<|message|>", "[THINK]", "\u25c1think\u25b7"),
+)
+TEXT_ENDS = (
+    *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<end_of_turn>", "</s>"),
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
     r"""Return the answer a response gives, or None where it gives none.
 
-    For mathematics, the last non-empty of the first kind found: `\boxed{}`, `<answer>`, a line such as "the answer is
-    5", bold, mathematics, a response that is nothing but a short answer. For a choice, its letter. Thinking is
-    skipped, and thinking that never ends holds no answer. Linear time.
+    For mathematics, the last non-empty of the first kind found: `\boxed{}`, `<answer>`, `"answer":`, a line such as
+    "the answer is 5", bold, mathematics, a response that is nothing but a short answer. For a choice, its letter.
+    Thinking is skipped, and thinking that never ends holds no answer. Linear time.
 
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".
@@ -56,8 +66,10 @@ def answer_part(response: str) -> str:
 def _find_mathematics(text: str) -> Iterator[str]:
     yield from boxes(text)
     yield from map(tidy, tagged(text))
+    yield from map(tidy, fields(text))
     yield from filter(is_short, map(tidy, anchored(text)))
+    yield from map(unwrap, declared(text))
     yield from bold_answers(text)
-    yield from reversed(mathematics(text))
+    yield from map(unwrap, reversed(mathematics(text)))
     if len(text) <= MAX_BARE_CHARACTERS and "\n" not in text and is_short(text):
         yield unwrap(text)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from lm_eval_pruned.errors import unknown_name
 
 Kind = Literal["math", "choice"]
+Status = Literal["ok", "timeout", "unparsed", "no_answer"]
 
 
 def check_kind(kind: str) -> None:

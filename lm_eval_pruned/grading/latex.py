@@ -9,7 +9,8 @@ from lm_eval_pruned.grading.braces import Writer, commands, is_numeral
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
 
 _FONTS = commands(
-    "text textbf textit textrm textnormal mbox hbox mathrm mathbf mathit mathsf boldsymbol bm operatorname boxed fbox "
+    "text textbf textit textrm textnormal mbox hbox mathrm mathbf mathit mathsf boldsymbol bm underline "
+    "operatorname boxed fbox "
     "displaystyle textstyle limits nolimits"
 )
 _SIZES = commands(
@@ -47,7 +48,10 @@ _SAME = {
     "\\textdegree": "^{\\circ}",
     "\\dollar": "\\$",
 }
-_DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", "{bmatrix}": "{pmatrix}"}
+_DISPLAYS = [
+    f"\\{side}{{{name}}}" for side in ("begin", "end") for name in ("aligned", "align*", "align", "split", "gather*")
+]
+_DIGRAPHS = {**dict.fromkeys(_DISPLAYS, ""), "...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", "{bmatrix}": "{pmatrix}"}
 
 
 # TeX's own fraction and binomial stand between what they take.

@@ -6,26 +6,36 @@ import re
 from collections.abc import Iterator
 
 from lm_eval_pruned.grading.lines import anchored
-from lm_eval_pruned.grading.spans import bold, boxes, tagged
+from lm_eval_pruned.grading.spans import bold, boxes, fields, tagged
 
 # A choice with its text; boxes may nest, so reading each in full would take quadratic time.
 MAX_CHOICE_CHARACTERS = 300
 
 _DECORATION = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|boxed|fbox|left|right)(?![A-Za-z])|[*`$\"{}]|\\[()\[\]!,]"
+    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
+    r"|[*_`$\"{}]|\\[()\[\]!,]"
 )
 _NAMED = r"\s*(?:(?i:option|choice|letter)\s+)?['\u2018\u201c(\[]{0,2}\s?"
 _WHOLE = re.compile(rf"{_NAMED}(?:([A-Da-d])\s?[)\].:'\u2019\u201d]{{0,2}}\s*|([A-D])[)\].:].*)", re.DOTALL)
 _LEADING = re.compile(rf"{_NAMED}([A-D])(?![A-Za-z0-9_^]|['\u2019-][A-Za-z]|\s?=)")
 _DECLARED = re.compile(
-    r"\b([A-D])\)? (?:is|must be|seems|looks) (?:the )?(?:only |most )?(?:correct|right|best|true|answer|plausible)\b"
+    r"\b(?:([A-D])|(?i:option|choice) \(?([a-d]))\)? (?:is|must be|seems|looks) "
+    r"(?:the )?(?:only |most )?(?:correct|right|best|true|answer|plausible)\b"
 )
 _STANDALONE = re.compile(r"(?<![A-Za-z0-9_^\\\u2019\u00b0/=+-])([A-D])(?![A-Za-z0-9_^/]|['\u2019-][A-Za-z]|\s?[=+<>])")
 
 # "A proton is ..." begins a sentence, "A is ..." names the choice.
 _ARTICLE = re.compile(r"A\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches)\b)[a-z]")
 # "A or B", "(A), (B) and (D)" settle on none.
-_SEVERAL = re.compile(r"\(?\b[A-D]\b\)?(?:\s?(?:,?\s(?:and|or)\b|,|/|&)\s?\(?[A-D]\b\)?)+")
+_SEVERAL = re.compile(
+    r"\(?\b[A-D]\b\)?(?:\s?(?:,?\s(?:and|or|nor)\b|/|&)\s?\(?[A-D]\b\)?"
+    r"|\s?,\s?\(?[A-D]\b\)?(?! (?:is|must|seems|looks)\b))+"
+)
+# The choices, a line each, repeated from the question.
+_CHOICES = re.compile(
+    "".join(rf"^[ \t]{{0,9}}\(?{letter}[).:][^\n]{{0,{MAX_CHOICE_CHARACTERS}}}(?:\n|\Z)\n?" for letter in "ABCD"),
+    re.MULTILINE,
+)
 
 
 def read_letter(content: str) -> str | None:
@@ -52,7 +62,7 @@ def find_letter(text: str) -> str | None:
 
 
 def _letters(text: str) -> Iterator[str]:
-    for content in (*boxes(text), *tagged(text)):
+    for content in (*boxes(text), *tagged(text), *fields(text)):
         if letter := read_letter(content):
             yield letter
     for line in anchored(text):
@@ -65,8 +75,11 @@ def _letters(text: str) -> Iterator[str]:
     for content in reversed(bold(text)):
         if letter := read_letter(content):
             yield letter
-    plain = _plain(text)
-    yield from (match[1] for match in reversed(list(_DECLARED.finditer(plain))))
+    plain = _plain(_CHOICES.sub("", text))
+    bare = _WHOLE.fullmatch(plain)
+    if bare and bare[1] and plain.strip(" .") != "a":
+        yield bare[1].upper()
+    yield from ((match[1] or match[2]).upper() for match in reversed(list(_DECLARED.finditer(plain))))
     for match in reversed(list(_STANDALONE.finditer(plain))):
         if not _ARTICLE.match(plain, match.start(1)):
             yield match[1]

@@ -9,21 +9,39 @@ from lm_eval_pruned.grading.spans import bold, mathematics
 
 # Repetitions are bounded and never overlap, so that matching stays linear on hostile text.
 _ANCHOR = re.compile(
-    r"(?:\banswers?|\b(?:correct|right|best) (?:option|choice|result|statement))"
-    r"(?: (?:to|of|for|in) [^\n.:=]{0,60}?)?[\s*_]{0,20}(?:[:=\uff1a]|\b(?:is|are|(?:must|should|would) be)\b)"
-    r"[\s*_]{0,20}(?:[:=]|therefore|simply)?"
+    r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
+    r"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
+    r"(?: (?:finale?|correct[ae]|corretta))?(?: (?:to|of|for|in|we|you|that) [^\n.:=]{0,60}?)?[\s*_]{0,20}"
+    r"(?:[:=\uff1a]|\b(?:is|are|equals|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9)\b)"
+    r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
+    # Chinese, Japanese and Korean.
+    r"|(?:\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
     r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$",
     re.IGNORECASE | re.MULTILINE,
 )
-_REASON = re.compile(r"\.(?=\s+[A-Z$\\*]|\s*\Z)|,? (?:because|since|where|as required|as desired)\b")
+_REASON = re.compile(
+    r"\.(?=\s+[A-Z$\\*]|\s*\Z)|\u3002|\s?\u3067\u3059|\uc785\ub2c8\ub2e4"
+    r"|,? \(?(?:because|since|where|as required|as desired)\b"
+    r"|(?: \(|, or )(?:about|approximately|roughly)\b"
+)
+_DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
+_BULLET = re.compile(r"> |[-\u2022] (?=[$\\*])")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _NUMERAL = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
 _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
-_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
+_DECORATION = "*_:# \t\n"
+_DISPLAYS = ("$$\n", "\\[")
+_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
 
 # Enough to see how a line announces its answer; overlapping lines of any length would take quadratic time.
 MAX_LINE_CHARACTERS = 400
+
+# A response that announces more answers than this repeats itself.
+MAX_ANCHORS = 1000
+
+# "25 is the answer" puts it in front, without blanks.
+MAX_DECLARED_CHARACTERS = 60
 
 # With this many words a line is prose around its answer; with fewer they are the answer or its unit.
 PROSE_WORDS = 3
@@ -36,10 +54,23 @@ def anchored(text: str) -> Iterator[str]:
         >>> list(anchored("The answer is 4. Wait. **Final Answer:** 5"))
         ['5', '4. Wait. **Final Answer:** 5']
     """
-    for anchor in reversed(list(_ANCHOR.finditer(text))):
+    for anchor in reversed(list(_ANCHOR.finditer(text))[-MAX_ANCHORS:]):
         rest = _first_line(text, anchor.end())
         if rest:
             yield rest
+
+
+def declared(text: str) -> Iterator[str]:
+    """Yield the figures in front of "is the answer", last first.
+
+    Example:
+        >>> list(declared("We see that 25 is the answer. This is the answer to everything."))
+        ['25']
+    """
+    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANCHORS:]):
+        words = text[max(0, match.start() - MAX_DECLARED_CHARACTERS) : match.start()].split()
+        if words and words[-1].count("$") != 1 and any(sign.isdigit() for sign in words[-1]):
+            yield words[-1]
 
 
 def is_short(text: str) -> bool:
@@ -78,8 +109,8 @@ def bold_answers(text: str) -> Iterator[str]:
         ['Evelyn', '25']
     """
     last_line = text.rstrip().rpartition("\n")[2]
-    yield from filter(is_short, bold(last_line)[-1:])
-    yield from (span for span in reversed(bold(text)) if is_short(span) and _FIGURES.match(span))
+    yield from map(unwrap, filter(is_short, bold(last_line)[-1:]))
+    yield from (unwrap(span) for span in reversed(bold(text)) if is_short(span) and _FIGURES.match(span))
 
 
 def unwrap(text: str) -> str:
@@ -89,7 +120,9 @@ def unwrap(text: str) -> str:
         >>> unwrap(" **$25$**. ")
         '25'
     """
-    text = _trim(text.replace("**", "") if text.count("**") == 1 else text)
+    text = _trim(_BULLET.sub("", text.replace("**", "") if text.count("**") == 1 else text, count=1))
+    if text.endswith("$") and text.count("$") == 1 and not text.endswith("\\$"):
+        text = _trim(text[:-1])
     for opening, closing in _WRAPPERS * 2:
         inner = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
@@ -109,7 +142,8 @@ def _trim(text: str) -> str:
 
 
 def _first_line(text: str, start: int) -> str:
-    """Return what is left of the line at `start`, or the next line that holds more than decoration."""
-    stop = start + MAX_LINE_CHARACTERS
-    lines = (line.strip() for line in text[start:stop].split("\n"))
-    return next((line for line in lines if line.strip("*_:# \t")), "")
+    """Return what is left of the line at `start`, or the next line or displayed formula that is no decoration."""
+    rest = text[start : start + MAX_LINE_CHARACTERS]
+    display = mathematics(rest) if rest.lstrip(_DECORATION).startswith(_DISPLAYS) else []
+    lines = (line.strip() for line in rest.split("\n") if not line.startswith("```"))
+    return display[0] if display else next((line for line in lines if line.strip(_DECORATION)), "")

@@ -24,6 +24,7 @@ _SET_OPERATIONS: dict[str, Head] = {
 }
 _SUCH_THAT = ([":"], ["|"], ["\\mid"])
 _MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix")
+_UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
 _FIGURES = tuple("0123456789.")
 _SIGNS = {"+", "-", "\\pm", "\\mp"}
 _CLOSERS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
@@ -176,6 +177,9 @@ class _Reader:
                 beside = quotient(beside, self.factor()) if self.accept("/") else _refuse("two numbers")
             if (part := _proper_fraction(beside)) is not None:
                 return number(node.value + part)
+        if beside.head == "matrix":
+            rows = (Node("row", tuple(product(node, cell) for cell in row.parts)) for row in beside.parts)
+            return Node("matrix", tuple(rows))
         return product(node, beside)
 
     def begins_factor(self) -> bool:
@@ -188,7 +192,7 @@ class _Reader:
             in ("(", "[", "\\{", " ", "\\frac", "\\sqrt", "\\binom", "\\text", "\\lfloor", "\\lceil", "\\lvert")
             or token in FUNCTIONS
             or token in NAMES
-            or token == "\\mathbb"
+            or token in ("\\mathbb", "\\begin")
             or token[0] == "."
         )
 
@@ -198,6 +202,8 @@ class _Reader:
         for _ in range(MAX_POSTFIXES):
             if self.accept("!"):
                 node = call("factorial", node)
+                if self.next == "!":
+                    raise UnreadableError("a double factorial")
             elif self.accept("^"):
                 self.expect("{")
                 if self.accept("\\circ"):
@@ -229,12 +235,14 @@ class _Reader:
                 return name(f"\\mathbb{self.letters()}")
             case "\\begin":
                 return self.matrix()
-        if token[:1].isdigit() or token[:1] == ".":
+        if token[:1] in _FIGURES:
             return read_decimal(token)
         if token in FUNCTIONS:
             return self.function(token[1:])
         if token in NAMES:
             return self.named(token)
+        if token in _UNKNOWN_FUNCTIONS and self.next == "(":
+            return call(token, *self.arguments())
         if token.isalpha():
             return self.word(token)
         raise UnreadableError(f"no value begins with {token!r}")

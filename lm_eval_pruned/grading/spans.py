@@ -10,9 +10,16 @@ MAX_SPAN_CHARACTERS = 1000
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])[ \t]*")
+_APPROXIMATELY = re.compile(
+    r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or |about |approximately |roughly ){1,2})[\s$(\[\\]{0,9}"
+)
 # Without braces a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_FIELD = re.compile(
+    r'"(?:final[_ ]?)?answer"\s{0,9}:\s{0,9}(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
+    re.IGNORECASE,
+)
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*(?!\s?:)")
 _DELIMITER = re.compile(r"\\[()\[\]]|\$\$|\$|\\.", re.DOTALL)
 _JOINT = re.compile(r"\s*(?:,|,?\s?(?:and|or))\s*")
@@ -22,18 +29,28 @@ _CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 def boxes(text: str) -> Iterator[str]:
     r"""Yield the contents of `\boxed{...}`, `\fbox{...}` and `\boxed 7`, last first; one that never closes is none.
 
+    A box that only approximates the one in front of it comes behind that one.
+
     Example:
         >>> list(boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
         ['7', '\\frac{1}{2}']
     """
     partners = _partners(text)
-    for box in reversed(list(_BOX.finditer(text))):
+    contents: list[str] = []
+    end = 0
+    for box in _BOX.finditer(text):
         start = box.end()
         unbraced = _UNBRACED.match(text, start)
         if start in partners:
-            yield _span(text, start + 1, partners[start])
+            content, stop = _span(text, start + 1, partners[start]), partners[start] + 1
         elif unbraced:
-            yield unbraced[0]
+            content, stop = unbraced[0], unbraced.end()
+        else:
+            continue
+        approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())
+        contents.insert(len(contents) - bool(approximate), content)
+        end = stop
+    yield from reversed(contents)
 
 
 def tagged(text: str) -> Iterator[str]:
@@ -52,6 +69,17 @@ def tagged(text: str) -> Iterator[str]:
             end = text.find("\n", tag.end(), tag.end() + MAX_SPAN_CHARACTERS)
         yield _span(text, tag.end(), end if end >= 0 else len(text))
         end = None
+
+
+def fields(text: str) -> Iterator[str]:
+    r"""Yield the values of `"answer": ...` in JSON, last first, whether they are strings or not.
+
+    Example:
+        >>> list(fields('{"answer": "\\frac{1}{2}"} {"final_answer": 5}'))
+        ['5', '\\frac{1}{2}']
+    """
+    for field in reversed(list(_FIELD.finditer(text))):
+        yield field["bare"] or field["string"].replace("\\\\", "\\").strip()
 
 
 def bold(text: str) -> list[str]:

@@ -41,21 +41,26 @@ _NAMES = {
     "month": "month months",
     "year": "year years",
     "unit": "unit units",
-    "mph": "mph milesperhour miles/hour",
-    "km/h": "km/h kph kilometersperhour",
-    "m/s": "m/s meterspersecond",
+    "cup": "cup cups",
+    "mile/hour": "mph",
+    "km/hour": "kph kmh",
 }
 _UNITS = {spelling: unit for unit, spellings in _NAMES.items() for spelling in spellings.split()}
-_POWERS = {"square": "^{2}", "sq": "^{2}", "cubic": "^{3}", "": ""}
+_POWERS = {"square": "^{2}", "sq": "^{2}", "sq.": "^{2}", "cubic": "^{3}", "": ""}
 
 # Bounded, so that the search stays linear on a long run of letters.
 _SUFFIX = re.compile(
-    r"(?<![\\A-Za-z])(?P<power>square|sq|cubic|)"
+    r"(?<![\\A-Za-z])(?P<power>square|sq\.?|cubic|)"
     r"(?P<name>\\%|\\\$|\^\{\\circ\}|\\text\{[A-Za-z]\}|[a-z]{1,20}(?:/[a-z]{1,9})?)"
     r"(?P<exponent>\^\{[23]\})?\Z"
 )
 # Whatever is counted is a unit, but for words that change the number.
 _COUNTED = re.compile(r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))(?P<noun>[a-z]{4,40})")
+# What stands in a text font behind a number is a unit whatever it is, and so is what it is multiplied or divided by.
+_NAMED = re.compile(
+    r"(?P<value>-?[0-9][0-9., ]*)"
+    r"(?P<unit>\\text\{[A-Za-z]\}(?:(?:\\cdot ?|/)(?:\\text\{[A-Za-z]\}|[A-Za-z]{1,4}))?(?:\^\{-?[0-9]\})?)"
+)
 _NO_UNITS = (
     *("hundred", "thousand", "million", "billion", "trillion", "dozen", "score", "half", "halves", "third", "quarter"),
     *("fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "percent", "plus", "minus", "times", "over"),
@@ -78,7 +83,7 @@ _NO_UNITS = (
 )
 # The degrees of an angle belong to its sine.
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
-_BASED = re.compile(r"(?P<digits>-?[0-9A-Fa-f]+)_\{\(?(?P<base>[0-9]{1,2})\)?\}")
+_BASED = re.compile(r"(?P<digits>-?[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)_\{\(?(?P<base>[0-9]{1,2})\)?\}")
 
 
 def split_unit(form: str) -> Quantity:
@@ -98,10 +103,23 @@ def split_unit(form: str) -> Quantity:
     if form.startswith(("\\$", "-\\$")):
         return Quantity(form.replace("\\$", "", 1), "dollar")
     suffix = None if _ANGLE.search(form) else _SUFFIX.search(form)
-    if suffix and suffix["name"] in _UNITS and suffix.start() and form[suffix.start() - 1] in "0123456789.}) ":
+    unit = _unit(suffix["name"]) if suffix else None
+    if suffix and unit and suffix.start() and form[suffix.start() - 1] in "0123456789.}) ":
         exponent = suffix["exponent"] or _POWERS[suffix["power"]]
-        return Quantity(form[: suffix.start()], _UNITS[suffix["name"]] + exponent)
+        return Quantity(form[: suffix.start()], unit + exponent)
+    named = _NAMED.fullmatch(form)
+    if named:
+        return Quantity(named["value"], named["unit"])
     counted = _COUNTED.fullmatch(form)
     if counted and not counted["noun"].startswith(_NO_UNITS):
         return Quantity(counted["value"], counted["noun"].removesuffix("s"))
     return Quantity(form, "")
+
+
+def _unit(spelling: str) -> str | None:
+    """Return the name of a unit, or of a rate of two of them, spelt with a stroke or with "per"."""
+    if spelling in _UNITS:
+        return _UNITS[spelling]
+    above, _, below = spelling.partition("/" if "/" in spelling else "per")
+    one, other = (_UNITS.get(part) or _UNITS.get(f"\\text{{{part}}}") for part in (above, below))
+    return f"{one}/{other}" if one and other else None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from lm_eval_pruned.grading.equal import EMPTY, TOO_LONG, equal
+from lm_eval_pruned.grading.equal import equal
 from lm_eval_pruned.grading.extract import extract
-from lm_eval_pruned.grading.kinds import Kind, check_kind
+from lm_eval_pruned.grading.kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.letters import read_letter
-
-Status = Literal["ok", "timeout", "unparsed", "no_answer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +71,4 @@ def _verify_letter(gold: str, answer: str) -> Verdict:
 
 def _verify_mathematics(gold: str, answer: str) -> Verdict:
     equality = equal(gold, answer)
-    unread = not equality.correct and equality.reason in (EMPTY, TOO_LONG)
-    return Verdict(
-        correct=equality.correct,
-        status="unparsed" if unread else "ok",
-        reason=equality.reason,
-        extracted=answer,
-    )
+    return Verdict(correct=equality.correct, status=equality.status, reason=equality.reason, extracted=answer)

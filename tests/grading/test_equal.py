@@ -113,8 +113,8 @@ def test_hostile_answers_are_judged_at_once(answer: str) -> None:
 
 def test_an_overlong_answer_equals_only_its_copy() -> None:
     long = "1" * (MAX_ANSWER_CHARACTERS + 1)
-    assert equal(long, long) == (True, TOO_LONG)
-    assert equal(long, f"{long}.") == (False, TOO_LONG)
+    assert equal(long, long) == (True, TOO_LONG, "ok")
+    assert equal(long, f"{long}.") == (False, TOO_LONG, "unparsed")
 
 
 def test_an_equality_is_as_true_as_its_verdict() -> None:

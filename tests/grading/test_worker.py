@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lm_eval_pruned.grading import worker
+from lm_eval_pruned.grading.worker import DEADLINE, MAX_CHARACTERS, Answer, ask
+
+# Seconds for killing a worker and for a machine that does something else as well.
+SLACK = 1.5
+
+# Takes sympy minutes.
+ENDLESS = r"\int_0^\infty \frac{x^{7}}{(1+x^{13})^{17/3}\ln(2+x)} dx"
+
+CANARY = Path("/tmp") / f"lm-eval-pruned-canary-{os.getpid()}"
+CODE = [
+    f"__import__('os').system('touch {CANARY}')",
+    rf"\text{{__import__('os').system('touch {CANARY}')}}",
+    f"open('{CANARY}','w')",
+    f"exec(\"open('{CANARY}','w')\")",
+    f"[c for c in ().__class__.__base__.__subclasses__() if open('{CANARY}','w')]",
+    f"(lambda: open('{CANARY}','w'))()",
+    f"$(touch {CANARY})",
+    f"`touch {CANARY}`",
+    f"; touch {CANARY}",
+    rf"\write18{{touch {CANARY}}}",
+    rf"\immediate\openout0={CANARY}",
+    rf"\operatorname{{__import__('os').system('touch {CANARY}')}}(1)",
+    rf"\variable{{__import__('os').system('touch {CANARY}')}}",
+    rf"x_{{__import__('os').system('touch {CANARY}')}}",
+    f"f(__import__('os').system('touch {CANARY}'))",
+    r"\input{/etc/passwd}",
+    r"\include{/etc/passwd}",
+]
+LARGE = [
+    "5^{5^{5^{5^5}}}",
+    "10^{10^{10}}",
+    "-10^{-10^{10}}",
+    "(x+y+z)^{99999999}",
+    "1000000000!",
+    "((9!)!)!",
+    r"\binom{10^{12}}{10^{11}}",
+    r"\prod_{k=1}^{10^{9}} k",
+    r"\sum_{k=1}^{10^{9}} \sin(k^k)",
+    r"e^{e^{e^{e^{e}}}}",
+    "9" * 100_000,
+    "0." + "3" * 1_900,
+    "(" * 900 + "x" + ")" * 900,
+    r"\frac{1}{" * 150 + "x" + "}" * 150,
+    r"\sqrt{" * 29 + "x" + "}" * 29,
+    "+".join(["x"] * 900),
+    ",".join("123456789" * 100),
+    "|" * 500,
+    "-" * 1000 + "1",
+]
+ODD = [
+    "",
+    " ",
+    "\0",
+    "1\0",
+    "\ud800",
+    "\udfff1",
+    "\u202e1",
+    "\ufffe",
+    "\U0001d7d9" * 50,
+    "\x1b[2J",
+    "\n\n",
+    "{",
+    r"\frac",
+    "é" * 99,
+    '"}\n',
+]
+
+
+def running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def wait_for_end(pid: int) -> bool:
+    until = time.monotonic() + 5
+    while running(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not running(pid)
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def worker_pids() -> set[int]:
+    return {one.process.pid for one in worker._pool.workers}
+
+
+@pytest.fixture
+def fresh() -> None:
+    worker.close()
+    ask("x+x", "2x")
+
+
+def test_an_import_brings_no_sympy_and_starts_no_process() -> None:
+    script = "import sys, lm_eval_pruned.grading.worker as w; print('sympy' in sys.modules, len(w._pool.workers))"
+    assert run(script) == "False 0"
+
+
+def test_answers_say_what_was_decided() -> None:
+    assert ask(r"\sin^2 x+\cos^2 x", "1")[:2] == (True, "ok")
+    assert ask("x", "y")[:2] == (False, "ok")
+    assert ask("east", "seat")[:2] == (None, "unparsed")
+    assert ask("x" * (MAX_CHARACTERS + 1), "x").status == ask("", "x").status == "unparsed"
+
+
+@pytest.mark.parametrize("text", CODE + LARGE + ODD, ids=range(len(CODE + LARGE + ODD)))
+def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str) -> None:
+    ask("x", "1+x")  # whoever is to start has started
+    began = time.monotonic()
+    answer = ask(text, "y+7")
+    assert time.monotonic() - began < DEADLINE + SLACK
+    assert not answer.equal
+    assert not CANARY.exists()
+
+
+def test_the_worker_itself_may_neither_write_nor_start_anything(tmp_path: Path) -> None:
+    script = f"""
+import os, socket, subprocess, sys
+from lm_eval_pruned.grading import worker
+worker._limit()
+acts = [
+    lambda: open({str(tmp_path / "canary")!r}, "w"), lambda: os.remove({str(tmp_path)!r}), os.fork,
+    lambda: subprocess.run(["true"]), lambda: os.system("true"), lambda: socket.create_connection(("127.0.0.1", 9)),
+]
+for act in acts:
+    try:
+        act()
+    except PermissionError:
+        print("refused", end=" ")
+try:
+    bytearray(8 * 1024**3)
+except MemoryError:
+    print("no memory")
+"""
+    assert run(script) == "refused " * 6 + "no memory"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers that take 8 GB for one question and print at another."""
+    patch = """
+import os, sys
+from lm_eval_pruned.grading import symbolic
+real = symbolic.decide
+def decide(left, right):
+    if right == "memory":
+        bytearray(8 * 1024**3)
+    if right == "noise":
+        os.write(1, b"noise"), print("noise"), sys.stdin.read()
+    return real(left, right)
+symbolic.decide = decide
+"""
+    start = worker._START.replace("worker._serve(", f"exec({patch!r}, {{}}); worker._serve(")
+    monkeypatch.setattr(worker, "_START", start)
+    worker.close()
+    yield
+    worker.close()
+
+
+@pytest.mark.usefixtures("patched")
+def test_memory_is_bounded_and_costs_one_verdict() -> None:
+    assert ask("1", "memory") == Answer(None, "timeout", "not decided in 2048 MiB")
+    assert ask("x+x", "2x").equal
+
+
+@pytest.mark.usefixtures("patched")
+def test_what_libraries_print_or_read_does_not_reach_the_pipes() -> None:
+    assert ask("1", "noise").status == "unparsed"
+    assert ask("x+x", "2x").equal
+    assert ask("x", "y").equal is False
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_deadline_kills_one_worker_and_the_next_question_is_answered() -> None:
+    before = worker_pids()
+    began = time.monotonic()
+    answer = ask(ENDLESS, "1", deadline=0.5)
+    assert 0.4 < time.monotonic() - began < 0.5 + SLACK
+    assert answer == Answer(None, "timeout", "not decided in 0.5 s")
+    assert ask("x+x", "2x").equal
+    assert not before & worker_pids()
+    assert all(not running(pid) for pid in before)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_worker_killed_while_idle_costs_nothing() -> None:
+    (idle,) = worker._pool.workers
+    os.kill(idle.process.pid, signal.SIGKILL)
+    until = time.monotonic() + 5
+    while idle.usable and time.monotonic() < until:
+        time.sleep(0.01)
+    assert ask(r"\sqrt8", r"2\sqrt2").equal
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_worker_killed_at_work_costs_one_verdict() -> None:
+    (pid,) = worker_pids()
+    killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    assert ask(ENDLESS, "1") == Answer(None, "timeout", "the worker was killed")
+    killer.join()
+    assert ask(r"\sqrt8", r"2\sqrt2").equal
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_stopped_worker_is_replaced() -> None:
+    (pid,) = worker_pids()
+    os.kill(pid, signal.SIGSTOP)
+    assert ask("x", "y", deadline=0.3).status == "timeout"
+    assert wait_for_end(pid)
+    assert ask("x", "y").equal is False
+
+
+def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.close()
+    monkeypatch.setattr(worker, "MAX_TASKS", 2)
+    pids = []
+    for _ in range(4):
+        pids.append(min(worker_pids(), default=0))
+        assert ask("x+x", "2x").equal
+    first, *_, last = pids[1:]
+    assert first != last
+    assert wait_for_end(first)
+
+
+def test_threads_get_their_own_answers() -> None:
+    pairs = [(f"{n}x+{n}x", f"{2 * n + n % 2}x") for n in range(1, 201)]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda pair: ask(*pair), pairs))
+    assert [answer.equal for answer in answers] == [n % 2 == 0 for n in range(1, 201)]
+    assert len(worker._pool.workers) <= worker.MAX_WORKERS
+
+
+def test_asyncio_is_not_blocked() -> None:
+    async def ticks_until_answered() -> int:
+        question = asyncio.create_task(asyncio.to_thread(ask, ENDLESS, "1", deadline=0.5))
+        ticks = 0
+        while not question.done():
+            await asyncio.sleep(0.02)
+            ticks += 1
+        assert question.result().status == "timeout"
+        return ticks
+
+    assert asyncio.run(ticks_until_answered()) >= 5
+
+
+def test_a_script_without_a_main_guard_and_a_spawned_child() -> None:
+    script = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from lm_eval_pruned.grading.worker import ask
+print(ask("x+x", "2x").equal)
+with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    print(pool.submit(ask, "x+x", "2x").result().equal)
+"""
+    assert run(script) == "True\nTrue"
+
+
+def test_a_forked_child_has_workers_of_its_own_and_leaves_those_of_its_parent_alone() -> None:
+    script = """
+import os, warnings
+warnings.simplefilter("error")
+from lm_eval_pruned.grading import worker
+assert worker.ask("x+x", "2x").equal
+(pid,) = (one.process.pid for one in worker._pool.workers)
+child = os.fork()
+if not child:
+    assert not worker._pool.workers
+    assert worker.ask("x+x", "2x").equal
+    assert pid not in {one.process.pid for one in worker._pool.workers}
+    worker.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert worker.ask("x", "y").equal is False
+print([one.process.pid for one in worker._pool.workers] == [pid])
+"""
+    assert run(script) == "True"
+
+
+@pytest.mark.parametrize("question", ["'x', 'y'", f"{ENDLESS!r}, '1', deadline=60"], ids=["idle", "busy"])
+def test_workers_die_with_a_parent_that_is_killed(question: str) -> None:
+    script = f"""
+import threading, time
+from lm_eval_pruned.grading import worker
+worker.ask("x", "1+x")
+threading.Thread(target=worker.ask, args=("x", "y"), daemon=True).start()
+threading.Thread(target=lambda: worker.ask({question}), daemon=True).start()
+time.sleep(0.5)
+print(*(one.process.pid for one in worker._pool.workers), flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert pids
+        assert all(running(pid) for pid in pids)
+        parent.kill()
+    assert all(wait_for_end(pid) for pid in pids)
+
+
+def test_workers_end_with_the_program() -> None:
+    script = """
+from lm_eval_pruned.grading import worker
+worker.ask("x", "1+x")
+print(*(one.process.pid for one in worker._pool.workers))
+"""
+    assert all(wait_for_end(int(pid)) for pid in run(script).split())
