@@ -151,3 +151,19 @@ def test_units_and_names_on_one_side_only_are_ignored():
     assert not verify(r"\sqrt{3}\text{ cm}", r"\sqrt{3}\text{ m}").correct
     assert verify(r"x=2 \text{ or } x=-3", "-3 and 2").correct
     assert verify(r"\sin 30^\circ", r"\frac12").correct
+
+
+PIECES = [
+    *("\\frac", "\\sqrt", "\\text{", "\\boxed{", "\\{", "\\}", "\\pi", "\\infty", "\\pm", "\\le ", "\\in ", "\\cup "),
+    *("\\sin", "\\log", "\\binom", "\\begin{pmatrix}", "\\end{pmatrix}", "\\overline{3}", "\\mid", "^\\circ", "\\%"),
+    *"{}()[]|^_!+-=<>/,.:;'&$ 0127xyeif²√½é❶٣∞\n\\",
+    *("\\\\", "0.", "cm", "and", "or", "million"),
+]
+answers = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(answers, answers)
+def test_no_answer_raises_and_the_order_never_matters(one, other):
+    assert verify(one, other).correct == verify(other, one).correct
+    assert verify(one, one).correct or verify(one, one).status != "ok"
