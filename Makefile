@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow lint type bench tiny-reasoner clean
+.PHONY: help demo test test-slow resolve lint type bench tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,10 @@ test: .venv/.test-model ## all tests that need no GPU and no network
 
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: about a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow -rA tests
+
+resolve: $(READY) ## whether we install beside lm-eval[math] and beside hydra, whose runtimes of antlr differ
+	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . 'lm-eval[math]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . hydra-core
 
 lint: $(READY) ## ruff, as rules and as formatter
 	$(BIN)/ruff check .

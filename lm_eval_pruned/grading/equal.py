@@ -71,6 +71,19 @@ def equal(gold: str, answer: str) -> Equality:
     return _compare_values(*_without_names(left, right))
 
 
+def is_list(answer: str) -> bool:
+    """Tell whether an answer is a list without brackets.
+
+    Example:
+        >>> is_list("2, 3"), is_list("x = 2 or x = 3"), is_list("(2, 3)"), is_list("2,300")
+        (True, True, False, False)
+    """
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return False
+    tree = read(normalize(_typed(answer)))
+    return tree is not None and tree.head == "list"
+
+
 def _typed(text: str) -> str:
     """Write lists with commas, and the halves of a day as one word."""
     return _HALF_OF_DAY.sub(r"\1\2", _JOINT.sub(", ", text))

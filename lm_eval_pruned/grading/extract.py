@@ -51,6 +51,19 @@ def extract(response: str, kind: Kind = "math") -> str | None:
     return find_letter(text) if kind == "choice" else next(filter(None, _find_mathematics(text)), None)
 
 
+def extract_list(response: str) -> str | None:
+    r"""Return the boxes of the last line that has any as one list, or None where it has fewer than two.
+
+    Example:
+        >>> extract_list(r"So \boxed{7}, no:" + "\n" + r"\(x=\boxed{2}\) or \(x=\boxed{3}\).")
+        '2, 3'
+        >>> extract_list(r"\boxed{7}")
+    """
+    lines = answer_part(response[-MAX_RESPONSE_CHARACTERS:]).split("\n")
+    last = next((found for line in reversed(lines) if (found := list(boxes(line)))), [])
+    return ", ".join(reversed(last)) if len(last) > 1 else None
+
+
 def answer_part(response: str) -> str:
     """Return what follows the last end of thinking, up to where thinking starts again or the text ends.
 

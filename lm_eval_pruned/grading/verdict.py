@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lm_eval_pruned.grading.equal import equal
-from lm_eval_pruned.grading.extract import extract
+from lm_eval_pruned.grading.equal import equal, is_list
+from lm_eval_pruned.grading.extract import extract, extract_list
 from lm_eval_pruned.grading.kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.letters import read_letter
 
@@ -45,6 +45,8 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
 def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
     r"""Extract the answer from a response and judge it, whatever the response is.
 
+    Only where the gold is a list are the boxes of one line its members; elsewhere the last one is the answer.
+
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".
 
@@ -57,7 +59,10 @@ def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
     extracted = extract(response, kind)
     if extracted is None:
         return Verdict(correct=False, status="no_answer", reason="no answer in the response", extracted=None)
-    return verify(gold, extracted, kind)
+    verdict = verify(gold, extracted, kind)
+    if not verdict.correct and kind == "math" and is_list(gold) and (members := extract_list(response)):
+        return verify(gold, members, kind)
+    return verdict
 
 
 def _verify_letter(gold: str, answer: str) -> Verdict:

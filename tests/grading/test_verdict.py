@@ -63,3 +63,12 @@ def test_the_room_loads_no_heavy_package() -> None:
     code = "import sys, lm_eval_pruned.grading; print({'torch', 'sympy', 'lm_eval', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_boxes_of_one_line_are_members_only_where_a_list_is_asked_for():
+    response = "Trying \\boxed{9} first.\nHence $x=\\boxed{2}$ or $x=\\boxed{-3}$."
+    assert grade("-3, 2", response).correct
+    assert grade("-3, 2", response).extracted == "2, -3"
+    assert grade("-3", response).correct
+    assert not grade("2, 9", response).correct
+    assert not grade("(2, -3)", response).correct
