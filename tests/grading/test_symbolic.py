@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 import sympy
 
-from lm_eval_pruned.grading import symbolic
-from lm_eval_pruned.grading.symbolic import MAX_DEPTH, MAX_DIGITS, decide, symbolically_equal
+from lm_eval_pruned.grading import parse
+from lm_eval_pruned.grading.parse import MAX_DEPTH, MAX_DIGITS
+from lm_eval_pruned.grading.symbolic import decide, symbolically_equal
 
 EQUAL = [
     (r"\int_0^1 x^2 \, dx", r"\frac13"),
@@ -148,15 +149,15 @@ def test_sizes_are_bounded_before_anything_is_computed(monkeypatch: pytest.Monke
     def computed(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(symbolic, "_evaluate", computed)
-    with pytest.raises(symbolic.UnreadableError, match="too large"):
-        symbolic._read("7^{7^{7^{7}}}")
-    with pytest.raises(symbolic.UnreadableError, match="factorial"):
-        symbolic._read("(20!)!")
+    monkeypatch.setattr(parse, "_evaluate", computed)
+    with pytest.raises(parse.UnreadableError, match="too large"):
+        parse.parse("7^{7^{7^{7}}}")
+    with pytest.raises(parse.UnreadableError, match="factorial"):
+        parse.parse("(20!)!")
 
 
 def test_decimals_are_exact() -> None:
-    assert symbolic._read("0.1") == sympy.Rational(1, 10)
+    assert parse.parse("0.1") == sympy.Rational(1, 10)
     assert decide("0.3333333333333333333333333333333333333333", r"\frac13").equal is False
 
 
@@ -168,8 +169,8 @@ def test_the_old_parser_serves_where_it_is_the_only_one_and_prints_nothing(monke
     old = ModuleType("latex2sympy2")
     old.latex2sympy = latex2sympy  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "latex2sympy2", old)
-    monkeypatch.setattr(symbolic, "find_spec", lambda name: None)
+    monkeypatch.setattr(parse, "find_spec", lambda name: None)
     printed = io.StringIO()
     with redirect_stdout(printed):
-        assert symbolic._parse_latex("x") == sympy.Symbol("x")
+        assert parse._parse_latex("x") == sympy.Symbol("x")
     assert not printed.getvalue()
