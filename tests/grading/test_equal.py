@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, equal
+from lm_eval_pruned.grading.normalize import normalize
 from lm_eval_pruned.grading.number import MAX_EXPONENT, MAX_NUMBER_CHARACTERS, read_number
 from lm_eval_pruned.grading.verdict import grade
 from tests.grading.test_normalize import answers
@@ -63,6 +64,20 @@ def test_every_gold_equals_itself_and_its_box(data_folder: Path) -> None:
         assert equal(gold, gold).correct
         verdict = grade(gold, f"Therefore the answer is $\\boxed{{{gold}}}$.")
         assert (verdict.correct, verdict.status, verdict.extracted) == (True, "ok", gold)
+
+
+def test_every_gold_equals_itself_however_it_is_set(data_folder: Path) -> None:
+    for gold in golds(data_folder):
+        for variant in (
+            gold.replace("+", " + ").replace("=", " = ").replace("}{", "} {"),
+            gold.replace("(", "\\left(").replace(")", "\\right)"),
+            gold.replace("\\frac", "\\dfrac"),
+            f"\\displaystyle {gold}.",
+            f"$${gold}$$",
+        ):
+            assert equal(gold, variant).correct, (gold, variant)
+            assert equal(variant, gold).correct, (gold, variant)
+            assert normalize(normalize(variant)) == normalize(variant)
 
 
 def test_golds_are_found_without_a_box(data_folder: Path) -> None:
