@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple, NoReturn, cast
 
 from lm_eval_pruned.errors import DataError, UnknownNameError
 from lm_eval_pruned.grading.kinds import Kind, check_kind
-from lm_eval_pruned.grading.modes import extract_in, verify_in
+from lm_eval_pruned.grading.modes import grade_in, verify_in
 from lm_eval_pruned.grading.verdict import Verdict
 
 # A longer line is skipped unread: one line at a time is all that is held in memory.
@@ -115,15 +115,16 @@ def _judge_fields(row: Mapping[str, object], mode: str, kind: str) -> Verdict:
     """
     golds = _golds(row)
     chosen = _kind(_text(row, "kind") if "kind" in row else kind)
+    judge: Callable[[str, str, str, Kind], Verdict]
     if "response" in row:
-        answer = extract_in(mode, _text(row, "response"), chosen)
+        judge, text = grade_in, _text(row, "response")
     elif "answer" in row:
-        answer = _scalar("answer", row["answer"])
+        judge, text = verify_in, _scalar("answer", row["answer"])
     else:
         raise DataError("response and answer are both missing")
     verdicts = []
     for gold in golds:
-        verdict = verify_in(mode, gold, answer, chosen)
+        verdict = judge(mode, gold, text, chosen)
         if verdict.correct:
             return verdict
         verdicts.append(verdict)

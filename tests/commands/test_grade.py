@@ -319,3 +319,9 @@ def test_another_broken_pipe_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cli, "_run", fail)
     with pytest.raises(BrokenPipeError):
         cli.main(["list"])
+
+
+def test_the_command_judges_as_grade_does(tmp_path):
+    boxes = {"gold": "2, -3", "response": "Hence $x=\\boxed{2}$ or $x=\\boxed{-3}$."}
+    assert verdicts(tmp_path, boxes) == [True]
+    assert verdicts(tmp_path, boxes, mode="hendrycks") == [False]

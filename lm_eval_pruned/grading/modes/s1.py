@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.equal import Equality
-from lm_eval_pruned.grading.hendrycks import last_box
+from lm_eval_pruned.grading.modes.hendrycks import last_box
 
 MARKER = "<|im_start|>"
 ANSWER_MARKER = "<|im_start|>answer\n"

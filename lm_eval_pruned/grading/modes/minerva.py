@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lm_eval_pruned.grading.equal import EMPTY, Equality
-from lm_eval_pruned.grading.hendrycks import DIFFERENT, SAME
+from lm_eval_pruned.grading.modes.hendrycks import DIFFERENT, SAME
 
 OPENING = "Final Answer: The final answer is"
 CLOSING = " I hope it is correct"

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lm_eval_pruned.errors import unknown_name
-from lm_eval_pruned.grading import hendrycks, minerva, prm800k, s1
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, Equality
+from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, Equality, equal
 from lm_eval_pruned.grading.extract import extract
 from lm_eval_pruned.grading.kinds import Kind, check_kind
-from lm_eval_pruned.grading.verdict import Verdict, verify
+from lm_eval_pruned.grading.modes import hendrycks, minerva, prm800k, s1
+from lm_eval_pruned.grading.verdict import Verdict, grade, verify
 from lm_eval_pruned.registry import Registry
 
 DEFAULT = "default"
@@ -25,16 +25,11 @@ class Mode:
     equal: Callable[[str, str], Equality]
 
 
-def _equal(gold: str, answer: str) -> Equality:
-    verdict = verify(gold, answer)
-    return Equality(verdict.correct, verdict.reason)
-
-
 MODES: Registry[Mode] = Registry("mode")
 
 MODES.add(
     DEFAULT,
-    Mode(summary="Ours: the most explicit answer, compared exactly.", extract=extract, equal=_equal),
+    Mode(summary="Ours: the most explicit answer, compared exactly.", extract=extract, equal=equal),
 )
 MODES.add(
     "hendrycks",
@@ -92,6 +87,17 @@ def extract_in(mode: str, response: str, kind: Kind = "math") -> str | None:
     """
     check_kind(kind)
     return extract(response, kind) if mode == DEFAULT else MODES[mode].extract(response)
+
+
+def grade_in(mode: str, gold: str, response: str, kind: Kind = "math") -> Verdict:
+    """Extract the answer from a response and judge it, both under a mode.
+
+    Raises:
+        UnknownNameError: there is no such mode or kind.
+    """
+    if mode == DEFAULT:
+        return grade(gold, response, kind)
+    return verify_in(mode, gold, extract_in(mode, response, kind), kind)
 
 
 def verify_in(mode: str, gold: str, answer: str | None, kind: Kind = "math") -> Verdict:
