@@ -136,8 +136,8 @@ def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str
 def test_the_worker_itself_may_neither_write_nor_start_anything(tmp_path: Path) -> None:
     script = f"""
 import os, socket, subprocess, sys
-from lm_eval_pruned.grading import worker
-worker._limit()
+from lm_eval_pruned.grading import serving
+serving._limit()
 acts = [
     lambda: open({str(tmp_path / "canary")!r}, "w"), lambda: os.remove({str(tmp_path)!r}), os.fork,
     lambda: subprocess.run(["true"]), lambda: os.system("true"), lambda: socket.create_connection(("127.0.0.1", 9)),
@@ -171,7 +171,7 @@ def decide(left, right):
     return real(left, right)
 symbolic.decide = decide
 """
-    start = worker._START.replace("worker._serve(", f"exec({patch!r}, {{}}); worker._serve(")
+    start = worker._START.replace("serving.serve(", f"exec({patch!r}, {{}}); serving.serve(")
     monkeypatch.setattr(worker, "_START", start)
     worker.close()
     yield
