@@ -35,7 +35,7 @@ def boxes(text: str) -> Iterator[str]:
         >>> list(boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
         ['7', '\\frac{1}{2}']
     """
-    partners = _partners(text)
+    partners = brace_partners(text)
     contents: list[str] = []
     end = 0
     for box in _BOX.finditer(text):
@@ -128,7 +128,13 @@ def _span(text: str, start: int, end: int) -> str:
     return text[start:end].strip() if end - start <= MAX_SPAN_CHARACTERS else ""
 
 
-def _partners(text: str) -> dict[int, int]:
+def brace_partners(text: str) -> dict[int, int]:
+    r"""Return where the brace stands that closes each opening one; `\{` and braces without a partner are none.
+
+    Example:
+        >>> brace_partners(r"{a{b}\{")
+        {2: 4}
+    """
     partners: dict[int, int] = {}
     opened: list[int] = []
     for brace in _BRACE.finditer(text):

@@ -8,30 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
-from lm_eval_pruned.reasoning.completion import Completion
+from tests.models.asking import ask
 
 pytestmark = pytest.mark.slow
 
 # Two logits closer than this may change places when other rows are in the batch.
 TIE = 1e-4
-
-
-def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kwargs: object) -> list[Completion]:
-    requests = [
-        Instance(
-            request_type="generate_until",
-            doc={},
-            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
-            idx=0,
-        )
-        for budget in budgets
-        for problem in problems
-    ]
-    return model.generate_until(requests)
 
 
 def check(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
@@ -11,6 +10,7 @@ from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.rows import Row
+from tests.models.asking import ask
 
 BUDGETS = (16, 32, 64, 128, 256)
 PROBLEMS = [chain.problem for chain in benchmark_chains()]
@@ -19,20 +19,6 @@ PROBLEMS = [chain.problem for chain in benchmark_chains()]
 @pytest.fixture(scope="module")
 def model() -> PrunedHFLM:
     return PrunedHFLM("tiny-reasoner", batch_size=64)
-
-
-def ask(model: PrunedHFLM, problems: list[str], budgets: tuple[int, ...], **kwargs: object) -> list[Completion]:
-    requests = [
-        Instance(
-            request_type="generate_until",
-            doc={},
-            arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
-            idx=0,
-        )
-        for budget in budgets
-        for problem in problems
-    ]
-    return model.generate_until(requests)
 
 
 def parts(completions: list[Completion]) -> list[tuple[object, ...]]:

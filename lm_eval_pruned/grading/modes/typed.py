@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.number import read_number
+from lm_eval_pruned.grading.spans import brace_partners
 
 # What is so near to a whole number is one.
 WHOLE_WITHIN = 1e-7
@@ -42,7 +43,6 @@ _MIXED = re.compile(r"([0-9]) +([0-9])")
 _NO_BRACES = str.maketrans("", "", "{}")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _TAKES_ARGUMENT = re.compile(r"\\(frac|sqrt)(?![A-Za-z]) *(?:\[[^][]{0,10}\] *)?")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TYPED = {
     "cdot": "*",
     "times": "*",
@@ -122,7 +122,7 @@ def _without_units(text: str) -> str:
 def _type_latex(text: str) -> str:
     """Write `/` behind the first argument of a fraction and parentheses around that of a root; name the rest."""
     text = text.replace("\\tfrac", "\\frac").replace("\\dfrac", "\\frac").replace("\\frac", " \\frac")
-    partners = _partners(text)
+    partners = brace_partners(text)
     signs: list[tuple[int, str]] = []
     for command in _TAKES_ARGUMENT.finditer(text):
         end = _argument_end(text, command.end(), partners)
@@ -144,14 +144,3 @@ def _argument_end(text: str, start: int, partners: dict[int, int]) -> int:
 
 def _name(command: re.Match[str]) -> str:
     return _TYPED.get(command[1], command[1] if command[1].isalpha() else " ")
-
-
-def _partners(text: str) -> dict[int, int]:
-    partners: dict[int, int] = {}
-    opened: list[int] = []
-    for brace in _BRACE.finditer(text):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif brace[0] == "}" and opened:
-            partners[opened.pop()] = brace.start()
-    return partners
