@@ -1,4 +1,4 @@
-"""The tokens of a normal form: numbers, commands, letters, and blanks where they part two numbers."""
+"""The tokens of a normal form, numbers, commands, letters and blanks between numbers, and how far they were read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lm_eval_pruned.grading.braces import commands
 from lm_eval_pruned.grading.tree import Node, number
 
 MAX_DIGITS = 1000
+MAX_DEPTH = 40
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
@@ -31,6 +32,65 @@ _LONE_DIGIT = re.compile(r"\^\{([0-9])\}([0-9]+)")
 
 class UnreadableError(ValueError):
     """A form that this reader does not know how to read in full."""
+
+
+class Tokens:
+    """The tokens of a form and how far they were read."""
+
+    def __init__(self, form: str) -> None:
+        self._tokens = tokenize(form)
+        self._place = 0
+        self._depth = 0
+        # Bars that are open: behind a value the next one closes them.
+        self.bars = 0
+
+    @property
+    def last(self) -> str:
+        """The token that was taken last."""
+        return self._tokens[self._place - 1]
+
+    @property
+    def next(self) -> str:
+        """The token that comes next, empty at the end."""
+        return self._tokens[self._place] if self._place < len(self._tokens) else ""
+
+    @property
+    def following(self) -> str:
+        """The token behind the next one, empty at the end."""
+        return self._tokens[self._place + 1] if self._place + 1 < len(self._tokens) else ""
+
+    def take(self) -> str:
+        """Take the next token, whatever it is."""
+        token = self.next
+        self._place += 1
+        return token
+
+    def accept(self, token: str) -> bool:
+        """Take the next token if it is this one."""
+        found = self.next == token
+        self._place += found
+        return found
+
+    def expect(self, *tokens: str) -> str:
+        """Take the next token, which must be one of these."""
+        if self.next not in tokens or not self.next:
+            raise UnreadableError(f"expected {tokens}, found {self.next!r}")
+        return self.take()
+
+    def end(self) -> None:
+        """Refuse what is left over."""
+        if self.next:
+            raise UnreadableError(f"left over: {self.next!r}")
+
+    def descend(self) -> None:
+        """Stand one level deeper, which is bounded."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise UnreadableError("nested too deeply")
+
+    def ascend(self) -> None:
+        """Stand one level higher."""
+        self._depth -= 1
 
 
 def tokenize(form: str) -> list[str]:

@@ -77,3 +77,7 @@ def negative(node: Node) -> Node:
 def quotient(above: Node, below: Node) -> Node:
     """Return a quotient."""
     return product(above, power(below, number(-1)))
+
+
+INFINITY = name("\\infty")
+MINUS_INFINITY = negative(INFINITY)

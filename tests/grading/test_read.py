@@ -6,7 +6,8 @@ import pytest
 
 from lm_eval_pruned.grading.evaluate import exact, names
 from lm_eval_pruned.grading.normalize import normalize
-from lm_eval_pruned.grading.read import MAX_CHARACTERS, MAX_DEPTH, read
+from lm_eval_pruned.grading.read import MAX_CHARACTERS, read
+from lm_eval_pruned.grading.tokens import MAX_DEPTH
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What is said in short is written out: plus-minus, lists within lists, the real line without some points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lm_eval_pruned.grading.intervals import REALS, reals_without
+from lm_eval_pruned.grading.tree import Head, Node, number, product
+
+
+def expand(node: Node) -> Node:
+    """Write plus-minus out as a list, and lists and unions within their like as one."""
+    if node.head == "list":
+        members = [member for part in node.parts for member in _members(expand(part), "list")]
+        return Node("list", tuple(members))
+    if _has_signs(node):
+        return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
+    if node.head == "difference" and node.parts[0] == REALS:
+        return reals_without(node.parts[1:]) or node
+    if node.head == "union":
+        return Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))
+    return node
+
+
+def _members(node: Node, head: Head) -> Sequence[Node]:
+    return node.parts if node.head == head else (node,)
+
+
+def _has_signs(node: Node) -> bool:
+    return node.head == "plus-minus" or any(map(_has_signs, node.parts))
+
+
+def _with_sign(node: Node, sign: int) -> Node:
+    if node.head == "plus-minus":
+        inner = _with_sign(node.parts[0], sign)
+        return product(number(sign if node.label == "\\pm" else -sign), inner)
+    return Node(
+        node.head,
+        tuple(_with_sign(part, sign) for part in node.parts),
+        node.label,
+        node.value,
+        node.step,
+        node.significant,
+    )
