@@ -61,9 +61,23 @@ def equal(gold: str, answer: str) -> Equality:
         >>> equal("(3,4]", "[3,4]").correct, equal(r"\frac{1}{3}", "0.3333").reason
         (False, 'rounded decimal')
     """
-    if max(len(gold), len(answer)) > MAX_ANSWER_CHARACTERS:
-        return Equality(gold == answer, TOO_LONG, "ok" if gold == answer else "unparsed")
-    left, right = (normalize(_typed(text)) for text in (gold, answer))
+    return equal_forms(normal_form(gold), normal_form(answer))
+
+
+def normal_form(answer: str) -> str:
+    r"""Return what is compared of an answer; one that is too long stays as it is.
+
+    Example:
+        >>> normal_form(r"x = \tfrac12 \text{ or } x = 2.")
+        'x=\\frac{1}{2}, x=2'
+    """
+    return normalize(_typed(answer)) if len(answer) <= MAX_ANSWER_CHARACTERS else answer
+
+
+def equal_forms(left: str, right: str) -> Equality:
+    """Compare two answers given in normal form."""
+    if max(len(left), len(right)) > MAX_ANSWER_CHARACTERS:
+        return Equality(left == right, TOO_LONG, "ok" if left == right else "unparsed")
     if not left or not right:
         return Equality(False, EMPTY, "unparsed")
     if left == right:
@@ -78,9 +92,7 @@ def is_list(answer: str) -> bool:
         >>> is_list("2, 3"), is_list("x = 2 or x = 3"), is_list("(2, 3)"), is_list("2,300")
         (True, True, False, False)
     """
-    if len(answer) > MAX_ANSWER_CHARACTERS:
-        return False
-    tree = read(normalize(_typed(answer)))
+    tree = read(normal_form(answer))
     return tree is not None and tree.head == "list"
 
 

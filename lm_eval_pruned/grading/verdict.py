@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from time import perf_counter
+from typing import ParamSpec
 
-from lm_eval_pruned.grading.equal import equal, is_list
+from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
 from lm_eval_pruned.grading.extract import extract, extract_list
 from lm_eval_pruned.grading.kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.letters import read_letter
+
+_Arguments = ParamSpec("_Arguments")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,15 +21,32 @@ class Verdict:
     """The outcome of grading one answer.
 
     Only `status="ok"` is a decision; "no_answer" (nothing was given), "unparsed" (what was given cannot be read) and
-    "timeout" are kept apart from wrong answers.
+    "timeout" are kept apart from wrong answers. The forms are what was compared, of a choice its letters; None where
+    nothing was, and under the rules of others. The time is no part of the outcome: two verdicts are equal without it.
     """
 
     correct: bool
     status: Status
     reason: str
     extracted: str | None
+    gold_form: str | None = None
+    answer_form: str | None = None
+    milliseconds: float = field(default=0.0, compare=False, repr=False)
 
 
+def timed(judge: Callable[_Arguments, Verdict]) -> Callable[_Arguments, Verdict]:
+    """Have a judge note in its verdict how long it took."""
+
+    @wraps(judge)
+    def judge_by_the_clock(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Verdict:
+        start = perf_counter()
+        verdict = judge(*args, **kwargs)
+        return replace(verdict, milliseconds=1000 * (perf_counter() - start))
+
+    return judge_by_the_clock
+
+
+@timed
 def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
     r"""Judge an answer that has already been extracted.
 
@@ -42,6 +65,7 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
     return _verify_letter(gold, answer) if kind == "choice" else _verify_mathematics(gold, answer)
 
 
+@timed
 def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
     r"""Extract the answer from a response and judge it, whatever the response is.
 
@@ -51,8 +75,8 @@ def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
         UnknownNameError: `kind` is neither "math" nor "choice".
 
     Example:
-        >>> grade("25", r"So the sum is \boxed{025}.")
-        Verdict(correct=True, status='ok', reason='same number', extracted='025')
+        >>> grade("25", r"So the sum is \boxed{025.0}")
+        Verdict(correct=True, status='ok', reason='same number', extracted='025.0', gold_form='25', answer_form='025.0')
         >>> grade("25", "I do not know.").status
         'no_answer'
     """
@@ -67,13 +91,29 @@ def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
 
 def _verify_letter(gold: str, answer: str) -> Verdict:
     wanted, given = read_letter(gold), read_letter(answer)
-    if wanted is None or given is None:
-        culprit = "gold" if wanted is None else "answer"
-        return Verdict(correct=False, status="unparsed", reason=f"the {culprit} is no letter A to D", extracted=answer)
-    reason = "same letter" if wanted == given else "different letters"
-    return Verdict(correct=wanted == given, status="ok", reason=reason, extracted=answer)
+    are_letters = wanted is not None and given is not None
+    if are_letters:
+        reason = "same letter" if wanted == given else "different letters"
+    else:
+        reason = f"the {'gold' if wanted is None else 'answer'} is no letter A to D"
+    return Verdict(
+        correct=are_letters and wanted == given,
+        status="ok" if are_letters else "unparsed",
+        reason=reason,
+        extracted=answer,
+        gold_form=wanted,
+        answer_form=given,
+    )
 
 
 def _verify_mathematics(gold: str, answer: str) -> Verdict:
-    equality = equal(gold, answer)
-    return Verdict(correct=equality.correct, status=equality.status, reason=equality.reason, extracted=answer)
+    gold_form, answer_form = normal_form(gold), normal_form(answer)
+    equality = equal_forms(gold_form, answer_form)
+    return Verdict(
+        correct=equality.correct,
+        status=equality.status,
+        reason=equality.reason,
+        extracted=answer,
+        gold_form=gold_form,
+        answer_form=answer_form,
+    )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading import Verdict, grade, verify
 from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.modes import grade_in, verify_in
 from tests.grading.test_extract import texts
 
 
@@ -54,9 +55,37 @@ def test_an_unknown_kind_is_refused(judge: object) -> None:
 
 def test_a_verdict_cannot_be_changed() -> None:
     verdict = verify("1", "1")
-    assert [field.name for field in fields(Verdict)] == ["correct", "status", "reason", "extracted"]
+    names = ["correct", "status", "reason", "extracted", "gold_form", "answer_form", "milliseconds"]
+    assert [field.name for field in fields(Verdict)] == names
     with pytest.raises(FrozenInstanceError):
         verdict.correct = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "forms"),
+    [
+        (verify(r"\dfrac12", "{0.50}."), (r"\frac{1}{2}", "0.50")),
+        (grade("x = 2 or x = 3", r"\boxed{3}, \boxed{2}"), ("x=2, x=3", "3, 2")),
+        (verify("(c)", "D) five", "choice"), ("C", "D")),
+        (verify("(c)", "five", "choice"), ("C", None)),
+        (grade("7", "No idea at all."), (None, None)),
+        (verify_in("hendrycks", "7", "7"), (None, None)),
+    ],
+)
+def test_a_verdict_shows_what_was_compared(verdict: Verdict, forms: tuple[str | None, str | None]) -> None:
+    assert (verdict.gold_form, verdict.answer_form) == forms
+
+
+def test_the_time_is_measured_and_no_part_of_the_outcome() -> None:
+    calculus = verify(r"\int_0^1 x\,dx", r"\frac{1}{2}")
+    again = verify(r"\int_0^1 x\,dx", r"\frac{1}{2}")
+    assert calculus.correct
+    assert calculus.milliseconds > verify("1", "2").milliseconds > 0
+    assert calculus.milliseconds != again.milliseconds
+    assert (calculus, hash(calculus), repr(calculus)) == (again, hash(again), repr(again))
+    assert grade("1", "x" * 100_000).milliseconds > verify("1", "2").milliseconds
+    assert verify_in("s1", "1", "2").milliseconds > 0
+    assert grade_in("s1", "1", "no answer").milliseconds > 0
 
 
 def test_the_room_loads_no_heavy_package() -> None:

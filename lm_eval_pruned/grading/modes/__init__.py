@@ -10,7 +10,7 @@ from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, Equali
 from lm_eval_pruned.grading.extract import extract
 from lm_eval_pruned.grading.kinds import Kind, check_kind
 from lm_eval_pruned.grading.modes import hendrycks, minerva, prm800k, s1
-from lm_eval_pruned.grading.verdict import Verdict, grade, verify
+from lm_eval_pruned.grading.verdict import Verdict, grade, timed, verify
 from lm_eval_pruned.registry import Registry
 
 DEFAULT = "default"
@@ -89,6 +89,7 @@ def extract_in(mode: str, response: str, kind: Kind = "math") -> str | None:
     return extract(response, kind) if mode == DEFAULT else MODES[mode].extract(response)
 
 
+@timed
 def grade_in(mode: str, gold: str, response: str, kind: Kind = "math") -> Verdict:
     """Extract the answer from a response and judge it, both under a mode.
 
@@ -100,6 +101,7 @@ def grade_in(mode: str, gold: str, response: str, kind: Kind = "math") -> Verdic
     return verify_in(mode, gold, extract_in(mode, response, kind), kind)
 
 
+@timed
 def verify_in(mode: str, gold: str, answer: str | None, kind: Kind = "math") -> Verdict:
     r"""Judge an answer under a mode; None is a response that gave none.
 
