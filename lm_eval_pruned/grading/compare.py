@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_pruned.grading.evaluate import CONSTANTS, DIGITS, Numeric, is_close
 from lm_eval_pruned.grading.expand import expand
-from lm_eval_pruned.grading.intervals import FLIPPED, REALS, between, interval_of
+from lm_eval_pruned.grading.intervals import FLIPPED, REALS, between, bounded
 from lm_eval_pruned.grading.tree import INFINITY, MINUS_INFINITY, VALUES, Head, Node, negative, product, total
 from lm_eval_pruned.grading.values import agree, same_value
 
 # Each member may have to be compared with each of the other side.
 MAX_MEMBERS = 40
 
-_UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection"))
+_UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection", "and", "or"))
 
 
 def same(one: Node, other: Node) -> bool | None:
@@ -55,8 +55,11 @@ def _same_kinds(one: Node, other: Node) -> bool | None:
             return _same_named(one, other)
         case "list", "set" if not _are_named(one):
             return _same_members(one.parts, _distinct(other))
+        case "list", "and" | "or":
+            # Which of the two a comma means is not said.
+            return _same_members(one.parts, other.parts)
         case "list", "union":
-            return _same_members([interval_of(part) or part for part in one.parts], other.parts)
+            return _same_members([_region(part) for part in one.parts], other.parts)
         case "matrix", "bracket":
             return _same_vector(one, other)
         case "set", "name" if not one.parts:
@@ -209,8 +212,8 @@ def _difference(relation: Node) -> Node:
 
 def _same_named(relation: Node, value: Node) -> bool | None:
     """Compare `x = 5`, `x in S` or `x > 2` with what it says about the name, given alone."""
-    if (interval := interval_of(relation)) is not None:
-        return _same(interval, value)
+    if (bound := bounded(relation)) is not None:
+        return _same(bound.region, value)
     if relation.label not in ("=", "in"):
         return False
     left, right = relation.parts
@@ -220,5 +223,10 @@ def _same_named(relation: Node, value: Node) -> bool | None:
 
 
 def _same_intervals(one: Node, other: Node) -> bool | None:
-    left, right = interval_of(one), interval_of(other)
-    return _same(left, right) if left and right else False
+    left, right = bounded(one), bounded(other)
+    return _same(left.region, right.region) if left and right and left.variable == right.variable else False
+
+
+def _region(part: Node) -> Node:
+    bound = bounded(part)
+    return bound.region if bound else part

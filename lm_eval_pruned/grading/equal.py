@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.compare import same
+from lm_eval_pruned.grading.joints import plain_joints
 from lm_eval_pruned.grading.kinds import Status
 from lm_eval_pruned.grading.normalize import normalize
 from lm_eval_pruned.grading.number import Number, read_number, rounds_to
@@ -29,12 +30,6 @@ _ASSIGNMENT = re.compile(
 # What our own reader does not read is left to sympy, in a process of its own.
 _CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
-# "2 or 3" and "x and y" are lists.
-_JOINT = re.compile(
-    r"\s*,?\s*\\(?:text|mbox|textrm|mathrm)\{\s*,?\s*(?:and|or)\s*\}\s*|\s*,?\s+(?:and|or)\s+", re.IGNORECASE
-)
-
-
 _HALF_OF_DAY = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
 
@@ -93,21 +88,27 @@ def is_list(answer: str) -> bool:
         (True, True, False, False)
     """
     tree = read(normal_form(answer))
-    return tree is not None and tree.head == "list"
+    return tree is not None and tree.head in ("list", "and", "or")
 
 
 def _typed(text: str) -> str:
     """Write lists with commas, and the halves of a day as one word."""
-    return _HALF_OF_DAY.sub(r"\1\2", _JOINT.sub(", ", text))
+    return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text))
 
 
 def _without_names(left: str, right: str) -> tuple[str, str]:
-    one, other = _ASSIGNMENT.fullmatch(left), _ASSIGNMENT.fullmatch(right)
+    one, other = _assignment(left), _assignment(right)
     if one and other and one.group("name", "relation") != other.group("name", "relation"):
         return left, right
     if (one and not other and _RELATION.search(right)) or (other and not one and _RELATION.search(left)):
         return left, right
     return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
+
+
+def _assignment(form: str) -> re.Match[str] | None:
+    """Match a name and its value, which is none where it holds another relation."""
+    match = _ASSIGNMENT.fullmatch(form)
+    return match if match and not _RELATION.search(match["value"]) else None
 
 
 def _compare_values(left: str, right: str) -> Equality:

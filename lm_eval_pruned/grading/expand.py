@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lm_eval_pruned.grading.intervals import REALS, reals_without
-from lm_eval_pruned.grading.tree import Head, Node, number, product
+from lm_eval_pruned.grading.regions import region_of, without_gaps
+from lm_eval_pruned.grading.tree import VALUES, Head, Node, number, product
 
 
 def expand(node: Node) -> Node:
-    """Write plus-minus out as a list, and lists and unions within their like as one."""
+    """Write plus-minus out as a list, lists and unions within their like as one, inequalities as what they describe."""
+    if node.head == "list":
+        node = Node("list", tuple(_exclusions(node.parts)))
+    if node.head in ("list", "and", "or") and (region := region_of(node)):
+        return region
     if node.head == "list":
         members = [member for part in node.parts for member in _members(expand(part), "list")]
         return Node("list", tuple(members))
@@ -18,8 +23,18 @@ def expand(node: Node) -> Node:
     if node.head == "difference" and node.parts[0] == REALS:
         return reals_without(node.parts[1:]) or node
     if node.head == "union":
-        return Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))
+        return without_gaps(
+            Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))
+        )
     return node
+
+
+def _exclusions(parts: Sequence[Node]) -> Iterator[Node]:
+    r"""Write `x \ne 2, 3` as `x \ne 2, x \ne 3`."""
+    first = parts[0]
+    for part in parts:
+        is_excluded = first.label == "!=" and part.head in VALUES
+        yield Node("relation", (first.parts[0], part), label="!=") if is_excluded else part
 
 
 def _members(node: Node, head: Head) -> Sequence[Node]:

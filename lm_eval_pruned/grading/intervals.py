@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from lm_eval_pruned.grading.evaluate import CONSTANTS, exact, names
 from lm_eval_pruned.grading.tree import INFINITY, MINUS_INFINITY, VALUES, Node, name
@@ -15,21 +16,32 @@ _CLOSED = ("<=", ">=")
 _BOUNDS = ("<", ">", "!=", *_CLOSED)
 
 
-def interval_of(relation: Node) -> Node | None:
-    """Return the interval of a relation that bounds one variable by constants, or None."""
+class Bounded(NamedTuple):
+    """A variable and the set that it is in."""
+
+    variable: Node
+    region: Node
+
+
+def bounded(relation: Node) -> Bounded | None:
+    """Return where a relation that bounds one variable by constants says it is, or None."""
+    if relation.head != "relation":
+        return None
     sides, signs = relation.parts, relation.label.split()
     if relation.label == "in" and sides[0].head == "name":
-        return sides[1]
+        return Bounded(*sides)
     if any(sign not in _BOUNDS for sign in signs) or any(side.head not in VALUES for side in sides):
         return None
     places = [place for place, side in enumerate(sides) if side.head == "name" and side.label not in CONSTANTS]
     if len(places) != 1 or any(names(side) for place, side in enumerate(sides) if place != places[0]):
         return None
     if len(sides) == 2:
-        return _half_line(signs[0] if places[0] == 0 else FLIPPED[signs[0]], sides[1 - places[0]])
+        sign = signs[0] if places[0] == 0 else FLIPPED[signs[0]]
+        return Bounded(sides[places[0]], _half_line(sign, sides[1 - places[0]]))
     if len(sides) == 3 and places == [1] and "!=" not in signs and signs[0][0] == signs[1][0]:
         ends, bounds = (sides[::2], signs) if signs[0][0] == "<" else (sides[::-2], signs[::-1])
-        return between(*ends, low="[" if bounds[0] in _CLOSED else "(", high="]" if bounds[1] in _CLOSED else ")")
+        low, high = ("[" if bounds[0] in _CLOSED else "("), ("]" if bounds[1] in _CLOSED else ")")
+        return Bounded(sides[1], between(*ends, low=low, high=high))
     return None
 
 

@@ -36,6 +36,8 @@ _SAME = {
     "\\neq": "\\ne",
     "\\lt": "<",
     "\\gt": ">",
+    "\\wedge": "\\land",
+    "\\vee": "\\lor",
     "\\dots": "\\ldots",
     "\\cdots": "\\ldots",
     "\\lbrace": "\\{",

@@ -58,11 +58,24 @@ class _Answers:
     def items(self, closers: Collection[str]) -> list[Node]:
         """Read members parted by commas; between brackets there may be none."""
         self._tokens.descend()
-        items = [] if closers and self._tokens.next in closers else [self.relation()]
+        items = [] if closers and self._tokens.next in closers else [self.claim()]
         while items and (self._tokens.accept(",") or self._tokens.accept(";")):
-            items.append(self.relation())
+            items.append(self.claim())
         self._tokens.ascend()
         return items
+
+    def claim(self) -> Node:
+        """Read relations joined by "or", and tighter by "and"."""
+        parts = [self.conjunction()]
+        while self._tokens.accept("\\lor"):
+            parts.append(self.conjunction())
+        return Node("or", tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def conjunction(self) -> Node:
+        parts = [self.relation()]
+        while self._tokens.accept("\\land"):
+            parts.append(self.relation())
+        return Node("and", tuple(parts)) if len(parts) > 1 else parts[0]
 
     def relation(self) -> Node:
         sides, signs = [self.sets()], []
@@ -88,7 +101,7 @@ class _Answers:
         if opened == "\\{" and self._tokens.next.isalpha() and self._tokens.following in _SUCH_THAT:
             self._tokens.take()
             self._tokens.take()
-            node = self.relation()
+            node = self.claim()
             self._tokens.expect("\\}")
         else:
             items = self.items(_CLOSERS[opened])

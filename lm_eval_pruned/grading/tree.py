@@ -8,9 +8,10 @@ from typing import Literal
 
 # Values: "number" (its `value`), "name" (a variable, a constant or an unknown function of one), sums, products, powers
 # and "call" (of the function `label`). Collections: "list" has no brackets, "bracket" is a tuple or an interval whose
-# two brackets are its `label`, "matrix" has rows. A "relation" has the signs between its parts as `label`.
+# two brackets are its `label`, "matrix" has rows. A "relation" has the signs between its parts as `label`, and "and"
+# and "or" join such.
 Head = Literal[
-    "number", "name", "+", "*", "^", "call", "plus-minus",
+    "number", "name", "+", "*", "^", "call", "plus-minus", "and", "or",
     "list", "set", "bracket", "matrix", "row", "union", "intersection", "difference", "ratio", "relation",
 ]  # fmt: skip
 

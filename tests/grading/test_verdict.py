@@ -101,3 +101,4 @@ def test_boxes_of_one_line_are_members_only_where_a_list_is_asked_for():
     assert grade("-3", response).correct
     assert not grade("2, 9", response).correct
     assert not grade("(2, -3)", response).correct
+    assert grade("x<0 or x>4", r"Hence \boxed{x>4} or \boxed{x<0}.").correct
