@@ -15,7 +15,10 @@ from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.paths import tasks_folder
 
 # The same names and targets as the entry points of pyproject.toml, which released harnesses do not read.
-MODELS = {"pruned-hf": "lm_eval_pruned.models.hf:PrunedHFLM"}
+MODELS = {
+    "pruned-hf": "lm_eval_pruned.models.hf:PrunedHFLM",
+    "pruned-vllm": "lm_eval_pruned.models.vllm:PrunedVLLM",
+}
 
 _logger = logging.getLogger(__name__)
 

@@ -38,6 +38,10 @@ class BudgetError(PrunedEvalError, ValueError):
     """A thinking budget does not fit the model's context."""
 
 
+class EngineError(PrunedEvalError, RuntimeError):
+    """An inference engine does not start, or gives up a request."""
+
+
 class MissingPackageError(PrunedEvalError, ImportError):
     """An optional package is not installed; the message holds the command that installs it."""
 

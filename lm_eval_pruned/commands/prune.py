@@ -17,8 +17,6 @@ from lm_eval_pruned.errors import ArgumentError, MissingPackageError
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from lm_eval_pruned.pruning.activations import Windows
-    from lm_eval_pruned.pruning.engine import Calibration
     from lm_eval_pruned.pruning.report import PruneReport
 
 REPORT_FILE = "pruning_report.json"
@@ -74,30 +72,10 @@ def prune_checkpoint(
     """Load a checkpoint, prune it, write it to `output` and return the report written beside it."""
     import numpy as np
 
-    from lm_eval_pruned.models.traces import checkpoint_calibration, trace_questions
-    from lm_eval_pruned.pruning.artifact import artifacts_folder
-    from lm_eval_pruned.pruning.calibration import check_source, is_traces
-    from lm_eval_pruned.pruning.checkpoint import load_checkpoint, resolve_pretrained, windows_for
-    from lm_eval_pruned.pruning.engine import prune_model
+    from lm_eval_pruned.models.checkpoints import prune_pretrained
     from lm_eval_pruned.pruning.picture import draw_allocation, title_of
-    from lm_eval_pruned.pruning.recipe import resolve
-    from lm_eval_pruned.pruning.report import Stopwatch
 
-    recipe = resolve(config)
-    calib = recipe.config.calib
-    check_source(calib)
-    source = resolve_pretrained(pretrained)
-    questions = trace_questions(calib, source) if recipe.needs_calibration and calib and is_traces(calib) else []
-    stopwatch = Stopwatch()
-    with stopwatch.phase("load"):
-        checkpoint = load_checkpoint(source, dtype=dtype, device=device, loading=loading)
-    model, tokenizer = checkpoint
-    windows: Windows | Calibration | None = None
-    if questions:
-        windows = checkpoint_calibration(checkpoint, config, questions, thinking=run.thinking)
-    elif recipe.needs_calibration:
-        windows = windows_for(recipe.config, source, model.config, tokenizer)
-    report = prune_model(model, config, windows, artifacts=artifacts_folder(run.artifacts), stopwatch=stopwatch)
+    (model, tokenizer), report = prune_pretrained(pretrained, config, run, dtype=dtype, device=device, loading=loading)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")

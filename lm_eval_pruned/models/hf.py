@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections import Counter, defaultdict
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 import transformers
-from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.config import parse_model_args
-from lm_eval_pruned.errors import ArgumentError, PrunedEvalError
+from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.models.arguments import OURS, accepted_arguments
-from lm_eval_pruned.models.prompt import as_user_turn
+from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.artifact import artifacts_folder
@@ -24,17 +19,11 @@ from lm_eval_pruned.pruning.calibration import check_source, is_traces
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, unreachable, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
 from lm_eval_pruned.pruning.recipe import resolve
-from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
-from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
+from lm_eval_pruned.pruning.report import Stopwatch
 from lm_eval_pruned.reasoning.decode import TransformersBackend
-from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
-from lm_eval_pruned.reasoning.responses import ResponseStore, check_store
-from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
-
-logger = logging.getLogger(__name__)
 
 
-class PrunedHFLM(HFLM):  # type: ignore[misc]
+class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
     """The harness's `hf` with our `model_args` added; ordinary requests go to it unchanged.
 
     Raises:
@@ -49,9 +38,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
         self._recipe = resolve(self._settings)
         check_source(self._recipe.config.calib)
-        self._store = None if self._run.responses == "off" else Path(self._run.responses).expanduser()
-        if self._store:
-            check_store(self._store)
+        self._check_store()
         self._questions = self._trace_questions(str(source))
         # The parent's own default is "cuda" even where there is none.
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
@@ -64,8 +51,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         except OSError as error:
             raise unreachable(str(pretrained), error) from error
         self.thinking = self._thinking_format()
-        self._said_templated = False
-        self.report: PruneReport = prune_model(
+        self.report = prune_model(
             self.model,
             self._settings,
             self._calibration(str(source)),
@@ -100,78 +86,20 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         request = trace_request(self._settings, self._questions, self.thinking, self._templated)
         return trace_calibration(self._backend(), request)
 
-    def _thinking_format(self) -> ThinkingFormat:
-        found = choose_format(self._run.thinking, self.tokenizer.chat_template)
-        logger.info("thinking=%s: %s (%s)", self._run.thinking, found.name, found.summary)
-        return found
+    @property
+    def _template(self) -> str | None:
+        template: str | None = self.tokenizer.chat_template
+        return template
 
-    def get_model_info(self) -> dict[str, object]:
-        """Add the pruning report and the thinking format to what the harness writes into its results."""
-        return {**super().get_model_info(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answer budgeted requests in two phases and all others as the harness does."""
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index, request in enumerate(requests):
-            gen_kwargs = request.args[1]
-            groups[json.dumps(gen_kwargs, sort_keys=True) if is_budgeted(gen_kwargs) else ""].append(index)
-        plain = groups.pop("", [])
-        backend = self._backend(is_quiet=disable_tqdm or self.rank != 0)
-        prepared = [self._prepare(backend, [requests[index] for index in group]) for group in groups.values()]
-        results: dict[int, str] = {}
-        if plain:
-            texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
-            results.update(zip(plain, texts, strict=True))
-        with self._responses(backend) if prepared else nullcontext() as responses:
-            completed = complete(backend, prepared, share=self._run.share_traces, responses=responses)
-        for group, completions in zip(groups.values(), completed, strict=True):
-            results.update(zip(group, completions, strict=True))
-        return [results[index] for index in range(len(requests))]
-
-    def set_cache_hook(self, cache_hook: object) -> None:
-        """Refuse `--use_cache`: it would report the answers of one model as those of another.
-
-        Raises:
-            ArgumentError: always.
-        """
-        del cache_hook
-        raise ArgumentError(
-            "--use_cache finds an answer by its request and not by the model that gave it: leave it out, and add "
-            "responses=DIR to --model_args, which knows the model, the pruning and the sample"
-        )
-
-    def _responses(self, backend: TransformersBackend) -> AbstractContextManager[ResponseStore | None]:
-        """Open the response store for this model: its pruning, and what else of it decides a text."""
-        if self._store is None:
-            return nullcontext()
-        identity = {
+    def _identity(self) -> Mapping[str, object]:
+        backend = self._backend()
+        return {
             "backend": "hf",
-            "pruning": self.report.fingerprint,
             "autocast": str(backend.autocast),
             "device": self.device.type,
             "context": backend.context,
             "end_tokens": sorted(backend.end_tokens()),
         }
-        return ResponseStore.open(self._store, identity)
-
-    def _prepare(self, backend: TransformersBackend, requests: list[Instance]) -> Prepared:
-        """Check requests that share their kwargs; a prompt that comes n times gets n different samples."""
-        settings = parse_gen_kwargs(requests[0].args[1])
-        wanted, seen = [], Counter[str]()
-        for request in requests:
-            prompt = self._templated(request.args[0])
-            wanted.append(Request(prompt, sample=seen[prompt]))
-            seen[prompt] += 1
-        return prepare(backend, wanted, settings, self.thinking)
-
-    def _templated(self, prompt: str) -> str:
-        if not (self._run.auto_chat_template and self.tokenizer.chat_template):
-            return prompt
-        templated = as_user_turn(prompt, self.apply_chat_template)
-        if templated != prompt and not self._said_templated:
-            logger.warning("prompts go through the model's chat template; auto_chat_template=False leaves them bare")
-            self._said_templated = True
-        return templated
 
     def _backend(self, *, is_quiet: bool = False) -> TransformersBackend:
         return TransformersBackend(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lm_eval_pruned.errors import ArgumentError, DataError
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.pruning.sealed import check_seal, seal
 
 REPORT = "report.json"
 TENSORS = "tensors.safetensors"
-SUMS = "SHA256SUMS"
+# The one tensor that belongs to no matrix: what LayerIF has computed [groups blocks].
+SCORES = "layerif_scores"
 
 # ValueError is ours for a wrong checksum, and json's. Torch maps the file of tensors into memory and words one that has
 # just vanished as RuntimeError; safetensors words a full disk as its own error.
@@ -104,10 +105,18 @@ class Store:
             artifact = make()
             if writable:
                 try:
-                    _write(artifact, place)
+                    seal(place, partial(_fill, artifact))
                 except WRITE_ERRORS as error:
                     self._warn_not_kept(error)
             return Fetched(artifact, made=True)
+
+    def is_intact(self, fingerprint: str) -> bool:
+        """Tell whether an artifact is there, every byte of it; it is not loaded."""
+        try:
+            check_seal(self._place(fingerprint), REPORT, TENSORS)
+        except READ_ERRORS:
+            return False
+        return True
 
     def _place(self, fingerprint: str) -> Path:
         if not re.fullmatch("[0-9a-f]{64}", fingerprint):
@@ -134,50 +143,12 @@ class Store:
 
 
 def _load(place: Path) -> Artifact:
-    listed = (place / SUMS).read_bytes().splitlines(keepends=True)
-    computed = [_sum_line(place / name) for name in (REPORT, TENSORS)]
-    if listed != computed:
-        wrong = [name for name, line in zip((REPORT, TENSORS), computed, strict=True) if line not in listed]
-        raise DataError(f"{SUMS} does not match {' and '.join(wrong) or 'the files'}")
+    check_seal(place, REPORT, TENSORS)
     return Artifact(json.loads((place / REPORT).read_bytes()), load_file(place / TENSORS))
 
 
-def _write(artifact: Artifact, place: Path) -> None:
-    """Write an artifact so that it appears at `place` at once and whole; the caller holds the lock."""
-    temporary = place.with_name(f"{place.name}.tmp")
-    # Left by a process that was killed while writing, and a damaged artifact.
-    for stale in (temporary, place):
-        _delete(stale)
-    try:
-        temporary.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in artifact.tensors.items()}, temporary / TENSORS)
-        (temporary / REPORT).write_text(json.dumps(dict(artifact.report), indent=2) + "\n", encoding="utf-8")
-        # safetensors lets only the owner read, whatever the umask; others may share this folder.
-        shutil.copymode(temporary / REPORT, temporary / TENSORS)
-        (temporary / SUMS).write_bytes(b"".join(_sum_line(temporary / name) for name in (REPORT, TENSORS)))
-        for path in (*temporary.iterdir(), temporary):
-            _sync(path)
-        temporary.rename(place)
-        _sync(place.parent)
-    finally:
-        _delete(temporary)
-
-
-def _sum_line(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n".encode()
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _fill(artifact: Artifact, place: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in artifact.tensors.items()}, place / TENSORS)
+    (place / REPORT).write_text(json.dumps(dict(artifact.report), indent=2) + "\n", encoding="utf-8")
+    # safetensors lets only the owner read, whatever the umask; others may share this folder.
+    shutil.copymode(place / REPORT, place / TENSORS)

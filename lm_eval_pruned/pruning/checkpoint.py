@@ -8,8 +8,10 @@ from typing import NamedTuple, cast
 
 import transformers
 from packaging.version import Version
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
@@ -101,6 +103,30 @@ def windows_for(
     return load_windows(
         config, encode, vocabulary=text_config.vocab_size, context=context, bundled=bundled_calibration(source)
     )
+
+
+def checkpoint_folder(source: str, *, revision: str) -> Path:
+    """Return the folder of a checkpoint; of one on the hub that of its present commit, as far as it is downloaded.
+
+    Raises:
+        MissingDataError: the checkpoint cannot be reached.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        config = cached_file(source, "config.json", revision=revision)
+    except OSError as error:
+        raise unreachable(source, error) from error
+    return Path(str(config)).parent
+
+
+def stored_names(folder: Path) -> list[str]:
+    """Return the names of all tensors in the safetensors files of a checkpoint."""
+    names: list[str] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names += file.keys()
+    return names
 
 
 def looks_like_path(text: str) -> bool:

@@ -16,7 +16,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
-from lm_eval_pruned.pruning.artifact import Artifact, Store
+from lm_eval_pruned.pruning.artifact import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.blocks import Decoder, find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
 from lm_eval_pruned.pruning.fingerprint import fingerprint, windows_digest
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 # A trained weight is hardly ever exactly 0; more zeros than this mean that somebody has pruned before.
 ZEROS_OF_A_DENSE_MODEL = 1e-3
-
-SCORES = "layerif_scores"
 
 
 class Calibration(NamedTuple):

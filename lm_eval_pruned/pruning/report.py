@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +74,16 @@ class PruneReport:
         content = asdict(replace(self, scores=None))
         del content["scores"]
         return {"schema_version": content.pop("schema_version"), **content}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> PruneReport:
+        """Make again what `as_dict` has written.
+
+        Raises:
+            TypeError: a field is missing, or one too many.
+        """
+        blocks = [BlockReport(**block) for block in content["blocks"]]
+        return cls(**{**content, "blocks": blocks, "linears": [LinearReport(**item) for item in content["linears"]]})
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +23,7 @@ from lm_eval_pruned.reasoning.memory import rows_that_fit
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens
-from lm_eval_pruned.reasoning.stopping import StopWatch
+from lm_eval_pruned.reasoning.stopping import StopWatch, end_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +80,8 @@ class TransformersBackend:
                 waiting += run.alive
 
     def end_tokens(self) -> frozenset[int]:
-        """Every token that ends a sequence: those of the generation config and that of the tokenizer."""
-        config = self.model.generation_config
-        configured = config.eos_token_id if config is not None else None
-        several = configured if isinstance(configured, Collection) else [configured]
-        return frozenset(int(token) for token in [*several, self.tokenizer.eos_token_id] if token is not None)
+        """Every token that ends a sequence."""
+        return end_tokens(self.model.generation_config, self.tokenizer)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -35,10 +35,10 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def wrote(self, row: int) -> None:
-        """Count one token."""
-        self.written[row] += 1
-        self.bar.update()
+    def wrote(self, row: int, tokens: int = 1) -> None:
+        """Count new tokens."""
+        self.written[row] += tokens
+        self.bar.update(tokens)
 
     def opened(self, row: int, lines: int) -> None:
         """Count new lines of a row, or with -1 one that has come to its end."""

@@ -76,14 +76,28 @@ def at_budget(trace: Generated, budget: int) -> Generated:
     return trace if trace.finish == "stop" and len(whole) <= budget else Generated(whole[:budget], "length")
 
 
+def following(row: Row, trace: Generated) -> list[Row]:
+    """Return what follows at every mark of a row and at its end, on a backend that says only then what it has written.
+
+    Example:
+        >>> from lm_eval_pruned.reasoning.sampling import Sampling
+        >>> seen = []
+        >>> row = Row([1], 4, 0, Stop(()), Sampling(), lambda part: seen.append(part.ids) or [], longest=9, marks=(2,))
+        >>> following(row, Generated([5, 6, 7, 8], "length"))
+        []
+        >>> seen
+        [[5, 6], [5, 6, 7, 8]]
+    """
+    rows: list[Row] = []
+    for mark in (*row.marks, row.room):
+        part = at_budget(trace, mark)
+        rows += row.then(part)
+        if part.finish == "stop":
+            break
+    return rows
+
+
 def run_in_rounds(generate: Callable[[Sequence[Row]], Sequence[Generated]], rows: Sequence[Row]) -> None:
     """Run rows on a backend that continues many of them in one call: one call for all, one for all that follow, ..."""
     while rows:
-        following: list[Row] = []
-        for row, trace in zip(rows, generate(rows), strict=True):
-            for mark in (*row.marks, row.room):
-                part = at_budget(trace, mark)
-                following += row.then(part)
-                if part.finish == "stop":
-                    break
-        rows = following
+        rows = [after for row, trace in zip(rows, generate(rows), strict=True) for after in following(row, trace)]

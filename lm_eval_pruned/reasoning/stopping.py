@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
 from lm_eval_pruned.reasoning.rows import Stop
 
 Encode = Callable[[str], list[int]]
@@ -53,3 +55,10 @@ class StopWatch:
         while ids and len(self.decode(ids)) > end:
             ids = ids[:-1]
         return ids
+
+
+def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return every token that ends a sequence: those of the generation config and that of the tokenizer."""
+    configured = config.eos_token_id if config is not None else None
+    several = configured if isinstance(configured, Collection) else [configured]
+    return frozenset(int(token) for token in [*several, tokenizer.eos_token_id] if token is not None)

