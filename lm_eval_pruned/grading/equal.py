@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lm_eval_pruned.grading.compare import same
 from lm_eval_pruned.grading.joints import plain_joints
 from lm_eval_pruned.grading.kinds import Status
-from lm_eval_pruned.grading.normalize import normalize
+from lm_eval_pruned.grading.normalize import fold_words, normalize
 from lm_eval_pruned.grading.number import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read import read
 from lm_eval_pruned.grading.units import split_unit
@@ -98,8 +98,12 @@ def _typed(text: str) -> str:
 
 def _without_names(left: str, right: str) -> tuple[str, str]:
     one, other = _assignment(left), _assignment(right)
-    if one and other and one.group("name", "relation") != other.group("name", "relation"):
-        return left, right
+    if one and other:
+        names = [fold_words(match["name"] + match["relation"]) for match in (one, other)]
+        values = [one["value"], other["value"]]
+        # Behind a name, what differs in case is made of other variables: P=IV, P=iv.
+        if names[0] != names[1] or (values[0] != values[1] and fold_words(values[0]) == fold_words(values[1])):
+            return left, right
     if (one and not other and _RELATION.search(right)) or (other and not one and _RELATION.search(left)):
         return left, right
     return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
@@ -133,6 +137,8 @@ def _compare_meanings(left: str, right: str) -> Equality:
     if _CALCULUS.search(left) or _CALCULUS.search(right):
         answer = ask(left, right)
         return Equality(answer.equal is True, answer.reason, answer.status)
+    if not (one and other) and fold_words(left) == fold_words(right):
+        return Equality(True, "same text")
     return Equality(False, UNDECIDED)
 
 

@@ -6,6 +6,8 @@ import re
 
 from lm_eval_pruned.grading.characters import plain_characters
 from lm_eval_pruned.grading.latex import plain_latex
+from lm_eval_pruned.grading.tokens import FUNCTIONS, LONGEST_PRODUCT, TYPED
+from lm_eval_pruned.grading.units import WORDS
 
 # Dropping one thing can bring two others together (a letter and its accent, say); a few rounds settle every answer.
 MAX_ROUNDS = 8
@@ -13,23 +15,26 @@ MAX_ROUNDS = 8
 _WRAPPING = '*`" \t\n'
 _ENDING = _WRAPPING + ".,;"
 
-_WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]{2,}")
+_WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
+_SHORT_WORDS = WORDS | TYPED.keys() | {name[1:] for name in FUNCTIONS} | {"am", "pm", "and", "or", "if"}
 _TIGHT_COMMA = re.compile(r",(?=[^ ])")
 
 
 def normalize(answer: str) -> str:
     r"""Return the normal form of an answer; normal forms stay as they are.
 
-    Brackets, units, bases and the contents of `\text{...}` remain. Words of two or more letters are lower-cased; a
-    single letter is a variable and keeps its case. Blanks are dropped except between the two parts of `1 2/3`.
+    Brackets, units, bases and the contents of `\text{...}` remain. Words are lower-cased, variables in expressions
+    keep their case. Blanks are dropped except between the two parts of `1 2/3`.
 
     Example:
         >>> normalize(r"$\left[ 0, \dfrac12 \right)$.")
         '[0, \\frac{1}{2})'
         >>> normalize(r"\text{Evelyn}"), normalize("1{,}234,567"), normalize("(x+1)")
         ('evelyn', '1234567', 'x+1')
+        >>> normalize("AB"), normalize("AB + 2ab"), normalize("5 KM")
+        ('ab', 'AB+2ab', '5km')
     """
     if answer.isascii() and answer.isdigit():
         return answer
@@ -44,8 +49,25 @@ def normalize(answer: str) -> str:
 def _round(answer: str) -> str:
     text = plain_latex(_without_decoration(plain_characters(answer))).rstrip(_ENDING)
     text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
-    text = _WORD.sub(lambda word: word[0] if word[0].startswith("\\") else word[0].casefold(), text)
-    return _without_outer_parentheses(text)
+    return _without_outer_parentheses(_WORD.sub(_plain_word, text))
+
+
+def fold_words(form: str) -> str:
+    """Lower-case what may be a word in a form that is text rather than mathematics."""
+    return _WORD.sub(lambda word: word[0] if word[0].startswith("\\") else word[0].casefold(), form)
+
+
+def _plain_word(word: re.Match[str]) -> str:
+    """Lower-case a word; a few letters are one as a whole member, and variables within an expression."""
+    folded = word[0].casefold()
+    if word[0].startswith("\\") or folded == word[0]:
+        return word[0]
+    if len(folded) > LONGEST_PRODUCT or folded in _SHORT_WORDS:
+        return folded
+    start, end = word.span()
+    begins = start == 0 or word.string.startswith((":", ";"), start - 1) or word.string.startswith(", ", start - 2)
+    ends = end == len(word.string) or word.string[end] in ",:;"
+    return folded if begins and ends else word[0]
 
 
 def _without_decoration(text: str) -> str:

@@ -25,7 +25,7 @@ NAMES = commands(
 )
 TYPED = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
 # Three letters can be a product of three variables; more are a word.
-_LONGEST_PRODUCT = 3
+LONGEST_PRODUCT = 3
 # Who types x^10 does not mean what LaTeX makes of it.
 _LONE_DIGIT = re.compile(r"\^\{([0-9])\}([0-9]+)")
 
@@ -107,7 +107,7 @@ def tokenize(form: str) -> list[str]:
             match["word"]
             and f"\\{match[0]}" not in FUNCTIONS
             and match[0] not in TYPED
-            and len(match[0]) <= _LONGEST_PRODUCT
+            and len(match[0]) <= LONGEST_PRODUCT
         ):
             tokens += match[0]
         elif match["blank"] is None:

@@ -46,6 +46,7 @@ _NAMES = {
     "km/hour": "kph kmh",
 }
 _UNITS = {spelling: unit for unit, spellings in _NAMES.items() for spelling in spellings.split()}
+WORDS = frozenset(filter(str.isalpha, (*_UNITS, "sq")))
 _POWERS = {"square": "^{2}", "sq": "^{2}", "sq.": "^{2}", "cubic": "^{3}", "": ""}
 
 # Bounded, so that the search stays linear on a long run of letters.

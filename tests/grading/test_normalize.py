@@ -33,7 +33,7 @@ answers = st.text(max_size=30) | st.lists(st.sampled_from(LATEX), max_size=14).m
         (r"10\text{ m}", r"10\text{m}"),
         (r"\pi x", r"\pi x"),
         (r"\pi{x}", r"\pi x"),
-        (r"\overline{AB}C", r"\overline{ab}C"),
+        (r"\overline{AB}C", r"\overline{AB}C"),
         ("{1}{2}", "12"),
         ("1 2/3", "1 2/3"),
         ("1,2,3", "1, 2, 3"),
