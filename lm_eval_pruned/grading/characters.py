@@ -28,6 +28,7 @@ _SIGNS = str.maketrans(
         "\u221e": "\\infty ",
         "\u2229": "\\cap ",
         "\u222a": "\\cup ",
+        "\u2248": "\\approx ",
         "\u2260": "\\ne ",
         "\u2264": "\\le ",
         "\u2265": "\\ge ",

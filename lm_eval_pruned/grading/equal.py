@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.compare import same
+from lm_eval_pruned.grading.evaluate import CONSTANTS
 from lm_eval_pruned.grading.joints import plain_joints
 from lm_eval_pruned.grading.kinds import Status
 from lm_eval_pruned.grading.normalize import fold_words, normalize
@@ -21,11 +22,12 @@ TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"
 EMPTY = "empty"
 UNDECIDED = "different normal forms"
 
-_ASSIGNMENT = re.compile(
-    r"(?P<name>(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
-    r"|\([A-Za-z](?:, [A-Za-z])+\)|\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\})"
-    r"(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)"
+_NAME = re.compile(
+    r"(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
+    r"|\([A-Za-z](?:, [A-Za-z])+\)|\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
+_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)")
+_DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # What our own reader does not read is left to sympy, in a process of its own.
 _CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
@@ -66,7 +68,10 @@ def normal_form(answer: str) -> str:
         >>> normal_form(r"x = \tfrac12 \text{ or } x = 2.")
         'x=\\frac{1}{2}, x=2'
     """
-    return normalize(_typed(answer)) if len(answer) <= MAX_ANSWER_CHARACTERS else answer
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return answer
+    form = normalize(_typed(answer))
+    return normalize(_without_approximation(form)) if "\\approx" in form else form.removeprefix("=")
 
 
 def equal_forms(left: str, right: str) -> Equality:
@@ -94,6 +99,13 @@ def is_list(answer: str) -> bool:
 def _typed(text: str) -> str:
     """Write lists with commas, and the halves of a day as one word."""
     return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text))
+
+
+def _without_approximation(form: str) -> str:
+    r"""Drop the decimal that only says how large an exact value is; elsewhere `\approx` says as much as `=`."""
+    exact, _, decimal = form.rpartition("\\approx")
+    is_exact = exact and (exact in CONSTANTS or not _NAME.fullmatch(exact)) and _DECIMAL.match(decimal)
+    return (exact if is_exact else form).replace("\\approx", "=").removeprefix("=")
 
 
 def _without_names(left: str, right: str) -> tuple[str, str]:

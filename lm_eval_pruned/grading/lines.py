@@ -24,6 +24,8 @@ _REASON = re.compile(
     r"|,? \(?(?:because|since|where|as required|as desired)\b"
     r"|(?: \(|, or )(?:about|approximately|roughly)\b"
 )
+# "not 14 but 15" takes back the first of the two.
+_TAKEN_BACK = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
 _DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
 _BULLET = re.compile(r"> |[-\u2022] (?=[$\\*])")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -55,7 +57,7 @@ def anchored(text: str) -> Iterator[str]:
         ['5', '4. Wait. **Final Answer:** 5']
     """
     for anchor in reversed(list(_ANCHOR.finditer(text))[-MAX_ANCHORS:]):
-        rest = _first_line(text, anchor.end())
+        rest = _TAKEN_BACK.sub("", _first_line(text, anchor.end()), count=1)
         if rest:
             yield rest
 

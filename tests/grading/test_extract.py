@@ -17,7 +17,23 @@ ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "ext
 HOSTILE = (
     *("{", "}", "\\boxed{", "\\boxed", "\\boxed 7", "\\fbox{1", "$", "$$", "$x$ and ", "\\(", "\\", "**", "**a", "* "),
     *("answer ", "answer is ", "answer of ", "answer:\n", "final answer\n", "<answer>", "</answer>", "<answer>1"),
-    *("(", "(A) ", "A or ", "A ", " ", "\n", ". ", "1.", "1,", "<think>", "</think>", "option ", "\u00bd", "e\u0301"),
+    *(
+        "(",
+        "(A) ",
+        "A or ",
+        "A ",
+        " ",
+        "\n",
+        ". ",
+        "1.",
+        "1,",
+        "<think>",
+        "</think>",
+        "option ",
+        "answer is not 1 ",
+        "\u00bd",
+        "e\u0301",
+    ),
 )
 
 pieces = st.lists(
