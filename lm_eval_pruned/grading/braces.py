@@ -16,7 +16,7 @@ def commands(names: str) -> frozenset[str]:
 
 
 # How many arguments follow; of a command in neither list any number of groups may be arguments.
-_ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1}
+_ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}
 _BARE = commands(
     "sin cos tan cot sec csc arcsin arccos arctan log ln exp cdot pm mp le ge ne in cup cap to infty pi circ ldots "
     "triangle angle"

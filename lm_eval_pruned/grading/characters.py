@@ -92,4 +92,6 @@ def _visible(sign: str) -> str:
         return " "
     if sign in _DEGREES:
         return "\u00b0"
+    if sign.isdecimal():
+        return str(unicodedata.decimal(sign))
     return "" if unicodedata.category(sign) in _INVISIBLE else sign

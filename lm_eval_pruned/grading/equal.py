@@ -27,6 +27,8 @@ _NAME = re.compile(
     r"|\([A-Za-z](?:, [A-Za-z])+\)|\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
 _ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)")
+_LETTERS = tuple("abcde")
+_LABELLED = re.compile(r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)", re.DOTALL)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # What our own reader does not read is left to sympy, in a process of its own.
@@ -82,7 +84,7 @@ def equal_forms(left: str, right: str) -> Equality:
         return Equality(False, EMPTY, "unparsed")
     if left == right:
         return Equality(True, "same normal form")
-    return _compare_values(*_without_names(left, right))
+    return _compare_values(*_without_names(*_without_labels(left, right)))
 
 
 def is_list(answer: str) -> bool:
@@ -106,6 +108,16 @@ def _without_approximation(form: str) -> str:
     exact, _, decimal = form.rpartition("\\approx")
     is_exact = exact and (exact in CONSTANTS or not _NAME.fullmatch(exact)) and _DECIMAL.match(decimal)
     return (exact if is_exact else form).replace("\\approx", "=").removeprefix("=")
+
+
+def _without_labels(left: str, right: str) -> tuple[str, str]:
+    """Where one side is a choice with its text, `(C)5`, take of it what the other side is, letter or text."""
+    one, other = _LABELLED.fullmatch(left), _LABELLED.fullmatch(right)
+    if one and not other:
+        return (one["letter"].casefold() if right in _LETTERS else normalize(one["value"])), right
+    if other and not one:
+        return left, (other["letter"].casefold() if left in _LETTERS else normalize(other["value"]))
+    return left, right
 
 
 def _without_names(left: str, right: str) -> tuple[str, str]:
@@ -143,6 +155,11 @@ def _compare_values(left: str, right: str) -> Equality:
 
 def _compare_meanings(left: str, right: str) -> Equality:
     one, other = read(left), read(right)
+    if one is None and other is not None and left.isalpha():
+        # Beside an expression a few letters are a product, otherwise a word.
+        one = read(f"({left})")
+    elif other is None and one is not None and right.isalpha():
+        other = read(f"({right})")
     verdict = same(one, other) if one and other else None
     if verdict is not None:
         return Equality(verdict, "same meaning" if verdict else "different meanings")

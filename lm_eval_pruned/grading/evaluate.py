@@ -207,7 +207,19 @@ def _numeric(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeri
 
 def _call(mp: MPContext, function: str, arguments: list[Numeric]) -> Numeric:
     largest = MAX_COUNT if function in _GROWING else MAX_EXPONENT**3
-    if function not in _FUNCTIONS or any(abs(argument) > largest for argument in arguments):
+    if function not in (*_FUNCTIONS, "root") or any(abs(argument) > largest for argument in arguments):
         raise UndefinedError(f"no value: {function}")
+    if function == "root":
+        return _root(mp, *arguments)
     value: Numeric = getattr(mp, _FUNCTIONS[function])(*arguments)
+    return value
+
+
+def _root(mp: MPContext, base: Numeric, degree: Numeric) -> Numeric:
+    """Return a root, of an odd degree the real one, as schools do: -2 for the third of -8."""
+    is_odd = not degree.imag and degree.real % 2 == 1
+    if is_odd and not base.imag and base.real < 0:
+        value: Numeric = -mp.power(mp.mpf(0) - base, mp.mpf(1) / degree)
+    else:
+        value = mp.power(base, mp.mpf(1) / degree)
     return value

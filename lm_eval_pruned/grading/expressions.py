@@ -139,7 +139,11 @@ class Expressions:
                 return call("binomial", self._group(), self._group())
             case "\\sqrt":
                 degree = self._option()
-                return power(self._group(), quotient(number(1), degree))
+                return (
+                    power(self._group(), quotient(number(1), degree))
+                    if degree == number(2)
+                    else call("root", self._group(), degree)
+                )
             case "\\text":
                 return name(self._letters())
             case "\\mathbb":

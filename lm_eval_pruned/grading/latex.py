@@ -38,6 +38,7 @@ _SAME = {
     "\\gt": ">",
     "\\wedge": "\\land",
     "\\vee": "\\lor",
+    "\\bar": "\\overline",
     "\\dots": "\\ldots",
     "\\cdots": "\\ldots",
     "\\lbrace": "\\{",
@@ -53,7 +54,7 @@ _SAME = {
 _DISPLAYS = [
     f"\\{side}{{{name}}}" for side in ("begin", "end") for name in ("aligned", "align*", "align", "split", "gather*")
 ]
-_DIGRAPHS = {**dict.fromkeys(_DISPLAYS, ""), "...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", "{bmatrix}": "{pmatrix}"}
+_DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge "}
 
 
 # TeX's own fraction and binomial stand between what they take.
@@ -74,6 +75,10 @@ def plain_latex(text: str) -> str:
         text = _INFIX.sub(lambda infix: f"{_PREFIX[infix[2]]}{{{infix[1]}}}{{{infix[3]}}}", text)
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
+    if "\\begin" in text or "\\end" in text:
+        for display in _DISPLAYS:
+            text = text.replace(display, "")
+        text = text.replace("{bmatrix}", "{pmatrix}")
     tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
     partners = _partners(tokens)
     writer, index = Writer(), 0

@@ -15,7 +15,7 @@ MAX_ROUNDS = 8
 _WRAPPING = '*`" \t\n'
 _ENDING = _WRAPPING + ".,;"
 
-_WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]{2,}|\A[A-Za-z]\Z")
+_WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
 _SHORT_WORDS = WORDS | TYPED.keys() | {name[1:] for name in FUNCTIONS} | {"am", "pm", "and", "or", "if"}
@@ -49,19 +49,18 @@ def normalize(answer: str) -> str:
 def _round(answer: str) -> str:
     text = plain_latex(_without_decoration(plain_characters(answer))).rstrip(_ENDING)
     text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
-    return _without_outer_parentheses(_WORD.sub(_plain_word, text))
+    folded = text if text.isascii() and text.islower() else _WORD.sub(_plain_word, text)
+    return _without_outer_parentheses(folded)
 
 
 def fold_words(form: str) -> str:
     """Lower-case what may be a word in a form that is text rather than mathematics."""
-    return _WORD.sub(lambda word: word[0] if word[0].startswith("\\") else word[0].casefold(), form)
+    return _WORD.sub(lambda word: word[0].casefold(), form)
 
 
 def _plain_word(word: re.Match[str]) -> str:
     """Lower-case a word; a few letters are one as a whole member, and variables within an expression."""
     folded = word[0].casefold()
-    if word[0].startswith("\\") or folded == word[0]:
-        return word[0]
     if len(folded) > LONGEST_PRODUCT or folded in _SHORT_WORDS:
         return folded
     start, end = word.span()
@@ -76,12 +75,12 @@ def _without_decoration(text: str) -> str:
 
 
 def _join_thousands(text: str) -> str:
-    """Join `1,234,567` and `1 234 567`, but not inside brackets, where the comma parts two members."""
+    """Join `1,234,567` and `1 234 567`; inside brackets a comma without a blank joins only beside one with."""
     pieces, depth, done = [], 0, 0
     for match in _BRACKET_OR_RUN.finditer(text):
         if match["run"] is None:
             depth += 1 if match["open"] else -1
-        elif depth <= 0:
+        elif depth <= 0 or (", " in match["run"] and "," in match["run"].replace(", ", "")):
             members = match["run"].split(", ")
             joined = [re.sub("[ ,]", "", member) if _GROUPED.fullmatch(member) else member for member in members]
             pieces += [text[done : match.start()], ", ".join(joined)]
@@ -90,9 +89,9 @@ def _join_thousands(text: str) -> str:
 
 
 def _without_outer_parentheses(text: str) -> str:
-    """Unwrap `(x+1)` and `(C)`; a comma inside makes the parentheses a tuple or an interval."""
+    """Unwrap `(x+1)` and `(C)`; a comma or semicolon inside makes the parentheses a tuple or an interval."""
     most = min(len(text) - len(text.lstrip("(")), len(text) - len(text.rstrip(")")))
-    if not most or "," in text:
+    if not most or "," in text or ";" in text:
         return text
     depth = lowest = most
     for sign in text[most:-most]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from lm_eval_pruned.grading.expressions import Expressions
-from lm_eval_pruned.grading.tokens import Tokens, UnreadableError
-from lm_eval_pruned.grading.tree import Head, Node, flat
+from lm_eval_pruned.grading.tokens import NUMBER_WORDS, TYPED, Tokens, UnreadableError
+from lm_eval_pruned.grading.tree import Head, Node, flat, number
 
 MAX_CHARACTERS = 2000
 
@@ -21,6 +21,7 @@ _SET_OPERATIONS: dict[str, Head] = {
     "\\backslash": "difference",
 }
 _SUCH_THAT = (":", "|", "\\mid")
+_REALS = ((), ("\\in", "\\mathbb", "{", "R", "}"))
 _CLOSERS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
 
 
@@ -30,10 +31,12 @@ def read(form: str) -> Node | None:
     Example:
         >>> read(r"\frac{1}{2}").parts[0].value, read("(1, 2)").head, read("1<x<2").label
         (Fraction(1, 1), 'bracket', '< <')
-        >>> read("evelyn"), read("1+")
-        (None, None)
+        >>> read("forty-two").value, read("evelyn"), read("1+")
+        (Fraction(42, 1), None, None)
     """
-    if len(form) > MAX_CHARACTERS or (form.isalpha() and len(form) > 1):
+    if form in NUMBER_WORDS:
+        return number(NUMBER_WORDS[form])
+    if len(form) > MAX_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED):
         return None
     try:
         tokens = Tokens(form)
@@ -63,6 +66,13 @@ class _Answers:
             items.append(self.claim())
         self._tokens.ascend()
         return items
+
+    def variable_such_that(self) -> bool:
+        r"""Take `x \mid` or `x \in \mathbb{R} \mid`, if that comes next."""
+        variable = self._tokens.next
+        return variable.isalpha() and any(
+            self._tokens.accept_all(variable, *reals, such_that) for reals in _REALS for such_that in _SUCH_THAT
+        )
 
     def claim(self) -> Node:
         """Read relations joined by "or", and tighter by "and"."""
@@ -98,9 +108,7 @@ class _Answers:
 
     def bracket(self, opened: str) -> Node:
         bars, self._tokens.bars = self._tokens.bars, 0
-        if opened == "\\{" and self._tokens.next.isalpha() and self._tokens.following in _SUCH_THAT:
-            self._tokens.take()
-            self._tokens.take()
+        if opened == "\\{" and self.variable_such_that():
             node = self.claim()
             self._tokens.expect("\\}")
         else:

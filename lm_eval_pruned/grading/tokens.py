@@ -24,6 +24,19 @@ NAMES = commands(
     "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty emptyset ell hbar"
 )
 TYPED = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
+_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+NUMBER_WORDS = {
+    **{word: value for value, word in enumerate((*_ONES, *_TEENS))},
+    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+    **{
+        f"{tens}{hyphen}{ones}": 10 * value + unit
+        for value, tens in enumerate(_TENS, 2)
+        for unit, ones in enumerate(_ONES[1:], 1)
+        for hyphen in ("-", "")
+    },
+}
 # Three letters can be a product of three variables; more are a word.
 LONGEST_PRODUCT = 3
 # Who types x^10 does not mean what LaTeX makes of it.
@@ -54,11 +67,6 @@ class Tokens:
         """The token that comes next, empty at the end."""
         return self._tokens[self._place] if self._place < len(self._tokens) else ""
 
-    @property
-    def following(self) -> str:
-        """The token behind the next one, empty at the end."""
-        return self._tokens[self._place + 1] if self._place + 1 < len(self._tokens) else ""
-
     def take(self) -> str:
         """Take the next token, whatever it is."""
         token = self.next
@@ -69,6 +77,12 @@ class Tokens:
         """Take the next token if it is this one."""
         found = self.next == token
         self._place += found
+        return found
+
+    def accept_all(self, *tokens: str) -> bool:
+        """Take the next tokens if they are these."""
+        found = tuple(self._tokens[self._place : self._place + len(tokens)]) == tokens
+        self._place += found * len(tokens)
         return found
 
     def expect(self, *tokens: str) -> str:

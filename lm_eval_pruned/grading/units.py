@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from lm_eval_pruned.grading.tokens import NUMBER_WORDS
+
 
 class Quantity(NamedTuple):
     """A normal form without its unit, and the unit's one name, empty where there is none."""
@@ -17,8 +19,12 @@ _NAMES = {
     "percent": "\\% percent",
     "degree": "^{\\circ} degree degrees",
     "radian": "radian radians rad",
-    "dollar": "\\$ dollar dollars",
-    "cent": "cent cents",
+    "dollar": "\\$ dollar dollars usd",
+    "cent": "\u00a2 cent cents",
+    "euro": "\u20ac euro euros",
+    "pound sterling": "\u00a3",
+    "yen": "\u00a5 yen",
+    "rupee": "\u20b9 rupee rupees",
     "mm": "mm millimeter millimeters",
     "cm": "cm centimeter centimeters centimetre centimetres",
     "m": "\\text{m} meter meters metre metres",
@@ -26,7 +32,7 @@ _NAMES = {
     "inch": "in inch inches",
     "foot": "ft foot feet",
     "yard": "yd yard yards",
-    "mile": "mile miles",
+    "mile": "mi mile miles",
     "gram": "\\text{g} gram grams",
     "kg": "kg kilogram kilograms",
     "pound": "lb lbs pound pounds",
@@ -52,9 +58,13 @@ _POWERS = {"square": "^{2}", "sq": "^{2}", "sq.": "^{2}", "cubic": "^{3}", "": "
 # Bounded, so that the search stays linear on a long run of letters.
 _SUFFIX = re.compile(
     r"(?<![\\A-Za-z])(?P<power>square|sq\.?|cubic|)"
-    r"(?P<name>\\%|\\\$|\^\{\\circ\}|\\text\{[A-Za-z]\}|[a-z]{1,20}(?:/[a-z]{1,9})?)"
+    r"(?P<name>[\u00a2-\u00a5\u20a0-\u20bf]|\\%|\\\$|\^\{\\circ\}|\\text\{[A-Za-z]\}|[a-z]{1,20}(?:/[a-z]{1,9})?)"
     r"(?P<exponent>\^\{[23]\})?\Z"
 )
+# Without brackets: those of a tuple part its members, too.
+_MEMBERS = re.compile(r"[^()\[\]=<>]*")
+_PRICED = re.compile(r"(?P<minus>-?)(?P<sign>\\\$|[\u00a2-\u00a5\u20a0-\u20bf])(?P<value>.+)", re.DOTALL)
+_ORDINAL = re.compile(r"(?P<value>[0-9]+)(?:\^\{)?(?:st|nd|rd|th)\}?")
 # Whatever is counted is a unit, but for words that change the number.
 _COUNTED = re.compile(r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))(?P<noun>[a-z]{4,40})")
 # What stands in a text font behind a number is a unit whatever it is, and so is what it is multiplied or divided by.
@@ -84,7 +94,9 @@ _NO_UNITS = (
 )
 # The degrees of an angle belong to its sine.
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
-_BASED = re.compile(r"(?P<digits>-?[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)_\{\(?(?P<base>[0-9]{1,2})\)?\}")
+_BASED = re.compile(
+    r"(?P<digits>-?[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)(?:_\{\(?|base)(?P<base>[0-9]{1,2}|[a-z]{3,9})(?:\)?\})?"
+)
 
 
 def split_unit(form: str) -> Quantity:
@@ -98,11 +110,19 @@ def split_unit(form: str) -> Quantity:
         >>> split_unit("5m"), split_unit(r"\$5")
         (Quantity(value='5m', unit=''), Quantity(value='5', unit='dollar'))
     """
+    members = form.split(", ") if ", " in form and _MEMBERS.fullmatch(form) else []
+    if len(members) > 1:
+        values, units = zip(*map(split_unit, members), strict=True)
+        return Quantity(", ".join(values), units[0]) if len(set(units)) == 1 else Quantity(form, "")
     based = _BASED.fullmatch(form)
     if based:
-        return Quantity(based["digits"].upper(), f"base {based['base']}")
-    if form.startswith(("\\$", "-\\$")):
-        return Quantity(form.replace("\\$", "", 1), "dollar")
+        return Quantity(based["digits"].upper(), f"base {NUMBER_WORDS.get(based['base'], based['base'])}")
+    ordinal = _ORDINAL.fullmatch(form)
+    if ordinal:
+        return Quantity(ordinal["value"], "ordinal")
+    priced = _PRICED.fullmatch(form)
+    if priced and priced["sign"] in _UNITS:
+        return Quantity(priced["minus"] + priced["value"], _UNITS[priced["sign"]])
     suffix = None if _ANGLE.search(form) else _SUFFIX.search(form)
     unit = _unit(suffix["name"]) if suffix else None
     if suffix and unit and suffix.start() and form[suffix.start() - 1] in "0123456789.}) ":

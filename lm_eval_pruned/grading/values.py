@@ -82,4 +82,8 @@ def _points(one: Node, other: Node) -> Iterator[Mapping[str, Fraction]]:
 def _has_radical(node: Node) -> bool:
     """Tell whether a root, a logarithm or a power of unknown exponent is taken somewhere."""
     is_root = node.head == "^" and (exact(node.parts[1]) or Fraction(1, 2)).denominator != 1
-    return is_root or (node.head == "call" and node.label in ("ln", "log", "lg")) or any(map(_has_radical, node.parts))
+    return (
+        is_root
+        or (node.head == "call" and node.label in ("ln", "log", "lg", "root"))
+        or any(map(_has_radical, node.parts))
+    )
