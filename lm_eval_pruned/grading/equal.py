@@ -24,7 +24,7 @@ UNDECIDED = "different normal forms"
 
 _NAME = re.compile(
     r"(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
-    r"|\([A-Za-z](?:, [A-Za-z])+\)|\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
+    r"|\([A-Za-z](?:, [A-Za-z])+\)|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
 _ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)")
 _LETTERS = tuple("abcde")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lm_eval_pruned.grading.intervals import REALS, reals_without
-from lm_eval_pruned.grading.regions import region_of, without_gaps
+from lm_eval_pruned.grading.regions import computed, region_of
 from lm_eval_pruned.grading.tree import VALUES, Head, Node, number, product
 
 
@@ -22,8 +22,10 @@ def expand(node: Node) -> Node:
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
     if node.head == "difference" and node.parts[0] == REALS:
         return reals_without(node.parts[1:]) or node
+    if node.head == "intersection":
+        return computed(node)
     if node.head == "union":
-        return without_gaps(
+        return computed(
             Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))
         )
     return node

@@ -51,12 +51,17 @@ _SAME = {
     "\\textdegree": "^{\\circ}",
     "\\dollar": "\\$",
 }
+# Roman letters that are no units.
+_CONSTANTS = ("e", "i")
 _DISPLAYS = [
     f"\\{side}{{{name}}}" for side in ("begin", "end") for name in ("aligned", "align*", "align", "split", "gather*")
 ]
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge "}
 
 
+# What is typed as if into a calculator: `x**2`, `5 x 10^3`.
+_STARS = re.compile(r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])")
+_TIMES = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 # TeX's own fraction and binomial stand between what they take.
 _INFIX = re.compile(r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}")
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
@@ -73,6 +78,10 @@ def plain_latex(text: str) -> str:
     """
     if "\\over" in text or "\\choose" in text:
         text = _INFIX.sub(lambda infix: f"{_PREFIX[infix[2]]}{{{infix[1]}}}{{{infix[3]}}}", text)
+    if "**" in text:
+        text = _STARS.sub("^", text)
+    if "x" in text:
+        text = _TIMES.sub(r"\\cdot ", text)
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     if "\\begin" in text or "\\end" in text:
@@ -80,11 +89,29 @@ def plain_latex(text: str) -> str:
             text = text.replace(display, "")
         text = text.replace("{bmatrix}", "{pmatrix}")
     tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
+    if "^(" in text:
+        tokens = _with_braced_exponents(tokens)
     partners = _partners(tokens)
     writer, index = Writer(), 0
     while index < len(tokens):
         index = _step(writer, tokens, index, partners)
     return writer.finish()
+
+
+def _with_braced_exponents(tokens: list[str]) -> list[str]:
+    """Put braces around an exponent in parentheses, all of which is raised."""
+    braced: list[str] = []
+    closers: list[str] = []
+    for place, token in enumerate(tokens):
+        if token == "(":
+            is_exponent = place > 0 and tokens[place - 1] == "^"
+            closers.append(")}" if is_exponent else ")")
+            braced += ["{", "("] if is_exponent else ["("]
+        elif token == ")" and closers:
+            braced += closers.pop()
+        else:
+            braced.append(token)
+    return braced
 
 
 def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int]) -> int:
@@ -119,7 +146,7 @@ def _font(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
     group = [token for token in tokens[index : index + 5] if not token.isspace()]
     if not writer.waiting and (is_numeral(writer.last[-1]) or writer.last[-1] in "})"):
         match group:
-            case ["{", letter, "}", *_] if letter.isalpha():
+            case ["{", letter, "}", *_] if letter.isalpha() and letter not in _CONSTANTS:
                 writer.emit(f"\\text{{{letter}}}")
                 return partners[index] + 1
     return index

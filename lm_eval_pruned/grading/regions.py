@@ -71,12 +71,12 @@ def region_of(node: Node) -> Node | None:
     )
 
 
-def without_gaps(union: Node) -> Node:
-    """Sort the intervals of a union and join those that leave no gap; keep it where their bounds are not known."""
+def computed(sets: Node) -> Node:
+    """Write a union or intersection of intervals as intervals with gaps between; keep one of anything else."""
     try:
-        return _written(_read(union))
+        return _written(_read(sets))
     except UndefinedError:
-        return union
+        return sets
 
 
 def _relations(node: Node) -> Iterator[Node]:
@@ -117,6 +117,8 @@ def _read(node: Node) -> _Region:
             )
         case "union":
             return _merged([stretch for part in node.parts for stretch in _read(part)])
+        case "intersection":
+            return reduce(_common, map(_read, node.parts))
         case "name" if node == REALS:
             return [_LINE]
     raise UndefinedError(f"no region: {node.head}")
