@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
+import weakref
 from collections.abc import Mapping
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -32,6 +35,7 @@ else:
     VLLM = harness_class()
 
 from vllm import EngineArgs
+from vllm.platforms import current_platform
 
 from lm_eval_pruned.models.vllm_loader import KEY, LOAD_FORMAT, Loading
 
@@ -76,14 +80,12 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
         check_source(resolve(self._settings).config.calib)
         self._check_store()
-        folder = artifacts_folder(self._run.artifacts)
-        # The engine reads from a folder what to prune: without a cache, from one that goes when this object does.
-        self._temporary = TemporaryDirectory(prefix="lm_eval_pruned-")
+        folder = artifacts_folder(self._run.artifacts) or self._passing_folder()
         made = premade(
             Job(
                 source=source,
                 prune=self._settings,
-                artifacts=str(folder or self._temporary.name),
+                artifacts=str(folder),
                 thinking=self._run.thinking,
                 dtype=str(kwargs.get("dtype", "auto")),
                 device="cuda" if torch.cuda.is_available() else "cpu",
@@ -94,12 +96,21 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         self.report = PruneReport.from_dict(made.report)
         if made.artifact:
             kwargs |= _pruned_loading(made.artifact, kwargs)
+        if current_platform.is_cpu():
+            # Between two chunks of a prompt vLLM turns the noise of a seeded request back, which it cannot on a CPU.
+            kwargs.setdefault("enable_chunked_prefill", False)
         try:
             super().__init__(pretrained=made.pretrained, **kwargs)
         except (RuntimeError, ValueError) as error:
             raise EngineError(_advice(error)) from error
         self._end_tokens = end_tokens(_generation_config(made.pretrained, self._config, kwargs), self.tokenizer)
         self.thinking = self._thinking_format()
+
+    def _passing_folder(self) -> Path:
+        """Make a folder that goes when this object does: the engine reads from one what to prune, cache or not."""
+        folder = mkdtemp(prefix="lm_eval_pruned-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     @property
     def _template(self) -> str | None:

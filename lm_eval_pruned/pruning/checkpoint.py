@@ -10,7 +10,7 @@ import transformers
 from packaging.version import Version
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.config import PruneConfig
@@ -54,7 +54,7 @@ def resolve_pretrained(pretrained: str) -> str:
     return str(Path(pretrained).expanduser()) if looks_like_path(pretrained) else pretrained
 
 
-def unreachable(pretrained: str, error: OSError) -> MissingDataError:
+def unreachable(pretrained: str, error: Exception) -> MissingDataError:
     """Word the error of transformers for a checkpoint that cannot be loaded."""
     reason = " ".join(str(error).split())
     return MissingDataError(
@@ -76,6 +76,11 @@ def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[st
         MissingDataError: the checkpoint cannot be reached.
     """
     dtype_name = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+    try:
+        # Of a folder without a model this says so; what the tokenizer would say is that a package is missing.
+        AutoConfig.from_pretrained(source, **loading)
+    except (OSError, ValueError) as error:
+        raise unreachable(source, error) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **loading)
         model: nn.Module = AutoModelForCausalLM.from_pretrained(source, **{dtype_name: dtype}, **loading)

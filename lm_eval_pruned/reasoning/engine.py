@@ -104,7 +104,8 @@ class VLLMBackend:
                 while waiting and len(running) < capacity:
                     name, (root, row) = next(names), waiting.pop()
                     running[name] = root, row
-                    engine.add_request(name, {"prompt_token_ids": row.ids}, self._params(row), lora_request=self.lora)
+                    prompt = {"type": "token", "prompt_token_ids": row.ids}
+                    engine.add_request(name, prompt, self._params(row), lora_request=self.lora)
                 for output in engine.step():
                     if output.finished:
                         root, row = running.pop(output.request_id)

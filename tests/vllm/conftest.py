@@ -1,0 +1,45 @@
+"""A real engine of vLLM: these tests run in an environment of their own, and in no other are they collected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Read by the processes of every engine; on a GPU the first two say nothing.
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
+
+# Equal arithmetic is wanted, and a fast start.
+ENGINE = {"dtype": "float32", "enforce_eager": True}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture
+def start(artifacts: Path) -> Iterator[Callable[..., object]]:
+    """Start an engine; one that was started before is stopped first."""
+    from lm_eval_pruned.models.vllm import PrunedVLLM
+
+    running: list[PrunedVLLM] = []
+
+    def stop() -> None:
+        while running:
+            running.pop().model.llm_engine.engine_core.shutdown()
+
+    def start(pretrained: str, **arguments: object) -> PrunedVLLM:
+        stop()
+        running.append(PrunedVLLM(pretrained, **{**ENGINE, "artifacts": str(artifacts), **arguments}))
+        return running[0]
+
+    yield start
+    stop()

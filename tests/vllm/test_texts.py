@@ -1,0 +1,163 @@
+"""`pruned-vllm` writes what `pruned-hf` writes: the same thinking under the same budgets, closed and answered alike."""
+
+from __future__ import annotations
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.errors import BudgetError
+from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.engine import VLLMBackend
+from lm_eval_pruned.reasoning.responses import ResponseStore
+from lm_eval_pruned.reasoning.rows import Row
+
+SETTINGS = {"method": "wanda", "sparsity": 0.2}
+PROBLEMS = [chain.problem for chain in benchmark_chains()][::20]
+SAMPLED = {"temperature": 2.0, "top_p": 0.95, "seed": 7}
+BUDGETS = (0, 16, 32, 64, 128)
+
+
+def ask(model, problems, budgets, *, samples: int = 1, **kwargs: object) -> list[Completion]:
+    return model.generate_until(
+        [
+            Instance(
+                request_type="generate_until",
+                doc={},
+                arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 16, **kwargs}),
+                idx=0,
+            )
+            for budget in budgets
+            for problem in problems
+            for _ in range(samples)
+        ]
+    )
+
+
+def accounts(completions: list[Completion]) -> list[dict[str, object]]:
+    return [one.as_dict() for one in completions]
+
+
+@pytest.fixture(scope="module")
+def both(artifacts):
+    from lm_eval_pruned.models.vllm import PrunedVLLM
+    from tests.vllm.conftest import ENGINE
+
+    with_vllm = PrunedVLLM("tiny-reasoner", artifacts=str(artifacts), **ENGINE, **SETTINGS)
+    yield PrunedHFLM("tiny-reasoner", dtype="float32", artifacts=str(artifacts), batch_size=16, **SETTINGS), with_vllm
+    with_vllm.model.llm_engine.engine_core.shutdown()
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"thinking_n_ignore": 1},
+        {"thinking_n_ignore": 2, "thinking_n_ignore_str": " Wait, 1"},
+        {"min_tokens_thinking": 16},
+        {"until_thinking": "= 1"},
+        {"thinking_end": ".\n\nThe answer is "},
+        {"until": ["9", "boxed"]},
+        {"max_gen_toks": 3},
+    ],
+    ids=str,
+)
+def test_greedy_texts_are_equal(both, kwargs):
+    hf, vllm = both
+    budgets = [budget for budget in BUDGETS if budget >= kwargs.get("min_tokens_thinking", 0)]
+    expected = accounts(ask(hf, PROBLEMS, budgets, **kwargs))
+    assert accounts(ask(vllm, PROBLEMS, budgets, **kwargs)) == expected
+    assert len({one["thinking_finish"] for one in expected}) == 2
+
+
+def test_a_trace_serves_every_budget(both, monkeypatch):
+    generated: list[tuple[bool, int]] = []
+    original = VLLMBackend._generated
+
+    def count(self: VLLMBackend, row: Row, output):
+        generated.append((bool(row.marks), len(output.outputs[0].token_ids)))
+        return original(self, row, output)
+
+    monkeypatch.setattr(VLLMBackend, "_generated", count)
+    _, vllm = both
+    problems = [chain.problem for chain in benchmark_chains()]
+    largest = ask(vllm, problems, [256])
+    tokens = sum(tokens for _, tokens in generated)
+    generated.clear()
+    group = ask(vllm, problems, [16, 32, 64, 128, 256])
+    assert sum(marked for marked, _ in generated) == len(problems)
+    assert sum(tokens for _, tokens in generated) <= 1.3 * tokens
+    assert accounts(group[-len(problems) :]) == accounts(largest)
+
+
+class TestSampling:
+    def test_samples_differ_and_come_again(self, both):
+        _, vllm = both
+        first = ask(vllm, PROBLEMS, [64], samples=8, **SAMPLED)
+        assert len({*map(str, first)}) > len(PROBLEMS)
+        assert accounts(ask(vllm, PROBLEMS, [64], samples=8, **SAMPLED)) == accounts(first)
+
+    def test_another_seed_samples_anew(self, both):
+        _, vllm = both
+        assert ask(vllm, PROBLEMS, [64], temperature=1.5, seed=7) != ask(vllm, PROBLEMS, [64], temperature=1.5, seed=8)
+
+    def test_a_text_does_not_depend_on_the_others(self, both):
+        _, vllm = both
+        among = ask(vllm, PROBLEMS, [16, 64], **SAMPLED)
+        alone = [ask(vllm, [problem], [64], **SAMPLED)[0] for problem in PROBLEMS]
+        assert accounts(alone) == accounts(among[len(PROBLEMS) :])
+
+    def test_a_limit_of_one_token_is_greedy(self, both):
+        _, vllm = both
+        sampled = ask(vllm, PROBLEMS, [64], temperature=1.0, top_k=1)
+        assert accounts(sampled) == accounts(ask(vllm, PROBLEMS, [64]))
+
+    def test_an_extension_has_noise_of_its_own(self, both, monkeypatch):
+        seeds = []
+        original = VLLMBackend._params
+
+        def keep(self: VLLMBackend, row: Row):
+            params = original(self, row)
+            seeds.append(params.seed)
+            return params
+
+        monkeypatch.setattr(VLLMBackend, "_params", keep)
+        _, vllm = both
+        ask(vllm, PROBLEMS[:1], [256], thinking_n_ignore=2, **SAMPLED)
+        assert len(seeds) == len({*seeds}) == 4
+
+
+class TestStore:
+    def test_answers_are_kept_as_they_are_finished(self, both, tmp_path, monkeypatch):
+        """A full disk after three answers: those are there, the engine lives on, and the rest is all that is asked."""
+        _, vllm = both
+        expected = accounts(ask(vllm, PROBLEMS, BUDGETS))
+        monkeypatch.setattr(type(vllm), "_store", tmp_path)
+        put, kept = ResponseStore.put, []
+
+        def put_three(self: ResponseStore, request, completion):
+            if len(kept) == 3:
+                raise OSError(28, "No space left on device")
+            kept.append(completion)
+            put(self, request, completion)
+
+        with monkeypatch.context() as full:
+            full.setattr(ResponseStore, "put", put_three)
+            with pytest.raises(OSError, match="No space left"):
+                ask(vllm, PROBLEMS, BUDGETS)
+        rows: list[Row] = []
+        run = VLLMBackend.run
+        monkeypatch.setattr(VLLMBackend, "run", lambda self, given: (rows.extend(given), run(self, given)))
+        assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
+        wanted = len(BUDGETS) * len(PROBLEMS)
+        assert sum(len(row.marks) + 1 for row in rows) <= wanted - 3 + len(PROBLEMS)
+        rows.clear()
+        assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
+        assert not rows
+
+
+def test_a_budget_beyond_the_context_is_refused(both):
+    _, vllm = both
+    with pytest.raises(BudgetError, match="the context 1024: use a budget of at most"):
+        ask(vllm, PROBLEMS, [1024])

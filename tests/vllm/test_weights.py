@@ -1,0 +1,70 @@
+"""The weights inside vLLM's worker are those of `pruned-hf`, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.pruning.blocks import find_decoder
+from lm_eval_pruned.pruning.packing import count_zeros, unpack
+
+EXTENSION = "tests.vllm.weights_inside.WeightsInside"
+WINDOWS = {"calib_samples": 4, "calib_seqlen": 64}
+
+
+def digests(model: torch.nn.Module) -> dict[str, str]:
+    from tests.vllm.weights_inside import digest
+
+    return {linear.name: digest(linear.weight) for block in find_decoder(model).blocks for linear in block.linears}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "wanda", "sparsity": 0.2},
+        {"method": "wanda", "alloc": "owl", "sparsity": 0.3, "scope": "mlp"},
+        {"method": "magnitude", "pattern": "2:4"},
+        {"method": "sparsegpt", "sparsity": 0.5},
+    ],
+    ids=lambda settings: ",".join(map(str, settings.values())),
+)
+def test_tiny_reasoner(start, artifacts, settings):
+    inside = start("tiny-reasoner", worker_extension_cls=EXTENSION, **settings)
+    model = PrunedHFLM("tiny-reasoner", dtype="float32", artifacts=str(artifacts), **settings)
+    rows = {linear.name: len(linear.weight) for block in find_decoder(model.model).blocks for linear in block.linears}
+    (found,) = inside.model.collective_rpc("weights_inside", args=(rows,))
+    assert found == digests(model.model)
+    assert inside.report.fingerprint == model.report.fingerprint
+    assert inside.report.as_dict()["linears"] == model.report.as_dict()["linears"]
+    assert (
+        0
+        < inside.report.zero_weights
+        == sum(
+            count_zeros(linear.weight)
+            for block in find_decoder(model.model).blocks
+            for linear in block.linears
+            if settings.get("scope") != "mlp" or linear.part == "mlp"
+        )
+    )
+
+
+def test_smollm2_is_zero_exactly_where_the_artifact_says(start, artifacts, smollm2, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"{n} and {n} are {2 * n}. " * 40}) + "\n" for n in range(8)))
+    settings = {"method": "wanda", "sparsity": 0.1, "calib": str(text), **WINDOWS}
+    inside = start(str(smollm2), worker_extension_cls=EXTENSION, max_model_len=256, **settings)
+    dense = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    kept = load_file(Path(artifacts, inside.report.fingerprint, "tensors.safetensors"))
+    with torch.no_grad():
+        for block in find_decoder(dense).blocks:
+            for linear in block.linears:
+                linear.weight.masked_fill_(~unpack(kept[linear.name], linear.weight.shape), 0.0)
+    rows = {linear.name: len(linear.weight) for block in find_decoder(dense).blocks for linear in block.linears}
+    (found,) = inside.model.collective_rpc("weights_inside", args=(rows,))
+    assert found == digests(dense)
