@@ -8,11 +8,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from lm_eval_pruned.console import error_line
 from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError
-from lm_eval_pruned.results.record import Point, Record, find_results, read_record
+from lm_eval_pruned.results.merge import Measurement, measure
+from lm_eval_pruned.results.reading import read_records
+from lm_eval_pruned.results.record import Record
 
 _MARKERS = "osD^v"
 _SHIFT = 1.06
@@ -20,34 +24,70 @@ _SHIFT = 1.06
 _COLUMNS = ("thinking_tokens", "budget_hit", "no_answer")
 
 
-def table(records: Sequence[Record]) -> str:
+class Curve(NamedTuple):
+    """What one configuration reached on one benchmark, rising in budget."""
+
+    label: str
+    sparsity: float | None
+    benchmark: str
+    points: list[Measurement]
+
+
+def curves(records: Sequence[Record]) -> list[Curve]:
+    """Return the curves of all runs, seeds merged, in the order of the runs."""
+    budgeted = [found for found in measure(records).values() if found.budget is not None]
+    # Tasks that are asked alike share a configuration, whatever their budget.
+    places: dict[object, int] = {}
+    for found in budgeted:
+        places.setdefault((found.configuration, found.benchmark, found.filter), len(places))
+
+    def place(found: Measurement) -> int:
+        return places[found.configuration, found.benchmark, found.filter]
+
+    grouped = (list(group) for _, group in groupby(sorted(budgeted, key=place), key=place))
+    return [
+        Curve(
+            points[0].configuration.label,
+            points[0].sparsity,
+            points[0].benchmark,
+            sorted(points, key=lambda point: point.budget or 0),
+        )
+        for points in grouped
+    ]
+
+
+def table(lines: Sequence[Curve]) -> str:
     """Return a plain-text table with one line for each run, benchmark and budget."""
     return "\n".join(
-        [f"{'run':<24}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'no answer':>11}", *_rows(records)]
+        [f"{'run':<24}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'no answer':>11}", *_rows(lines)]
     )
 
 
-def _rows(records: Sequence[Record]) -> Iterator[str]:
-    for record in records:
-        for task, points in record.curves.items():
-            for point in points:
-                tokens, cut, missing = (point.metrics.get(name, float("nan")) for name in _COLUMNS)
-                yield (
-                    f"{record.label:<24}{task:<18}{point.budget:>7}{_accuracy(point):>16}"
-                    f"{tokens:>10.1f}{cut:>7.2f}{missing:>11.2f}"
-                )
+def _rows(lines: Sequence[Curve]) -> Iterator[str]:
+    for line in lines:
+        for point in line.points:
+            tokens, cut, missing = (point.metrics.get(name, float("nan")) for name in _COLUMNS)
+            yield (
+                f"{line.label:<24}{line.benchmark:<18}{point.budget:>7}{_accuracy(point):>16}"
+                f"{tokens:>10.1f}{cut:>7.2f}{missing:>11.2f}"
+            )
 
 
-def _accuracy(point: Point) -> str:
-    error = point.errors.get("acc")
-    return f"{point.metrics['acc']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+def _accuracy(point: Measurement) -> str:
+    spread = _spread(point)
+    return f"{point.accuracy:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
 
 
-def draw(records: Sequence[Record], path: Path) -> None:
+def _spread(point: Measurement) -> float | None:
+    """Return the deviation over seeds, or the standard error of a single run."""
+    return point.error if point.std is None else point.std
+
+
+def draw(lines: Sequence[Curve], path: Path) -> None:
     """Draw accuracy against the thinking budget, one panel a benchmark and one line a run, into a PNG.
 
     Raises:
-        DataError: no record holds a task under a thinking budget.
+        DataError: there is no curve.
         MissingPackageError: matplotlib is not installed.
     """
     try:
@@ -55,29 +95,29 @@ def draw(records: Sequence[Record], path: Path) -> None:
         from matplotlib.ticker import NullLocator, ScalarFormatter
     except ImportError:
         raise MissingPackageError("drawing needs matplotlib: pip install 'lm-eval-pruned[page]'") from None
-    tasks = list(dict.fromkeys(task for record in records for task in record.curves))
-    if not tasks:
+    benchmarks = list(dict.fromkeys(line.benchmark for line in lines))
+    if not benchmarks:
         raise DataError("these runs hold no task under a thinking budget: nothing can be drawn")
-    figure = Figure(figsize=(1.4 + 4.6 * len(tasks), 4.2), layout="constrained", dpi=150)
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for place, record in enumerate(records):
-            points = record.curves.get(task, ())
-            budgets = [point.budget for point in points]
+    figure = Figure(figsize=(1.4 + 4.6 * len(benchmarks), 4.2), layout="constrained", dpi=150)
+    for axes, benchmark in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks, strict=True):
+        shown = [line for line in lines if line.benchmark == benchmark]
+        for place, line in enumerate(shown):
+            budgets = [point.budget or 0 for point in line.points]
             # Side by side, since runs that agree would hide each other.
-            shift = _SHIFT ** (place - (len(records) - 1) / 2)
+            shift = _SHIFT ** (place - (len(shown) - 1) / 2)
             axes.errorbar(
                 [budget * shift for budget in budgets],
-                [point.metrics["acc"] for point in points],
-                [point.errors.get("acc", 0.0) for point in points],
+                [point.accuracy for point in line.points],
+                [_spread(point) or 0.0 for point in line.points],
                 marker=_MARKERS[place % len(_MARKERS)],
                 capsize=3,
-                label=f"{record.label} ({record.sparsity:.1%} zero)",
+                label=line.label if line.sparsity is None else f"{line.label} ({line.sparsity:.1%} zero)",
             )
         axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted({point.budget for record in records for point in record.curves.get(task, ())}))
+        axes.set_xticks(sorted({point.budget or 0 for line in shown for point in line.points}))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(title=task, xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
+        axes.set(title=benchmark, xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
         axes.grid(alpha=0.3)
         axes.legend(loc="upper left")
     figure.savefig(path)
@@ -90,10 +130,13 @@ def main() -> int:
     parser.add_argument("--png", type=Path, help="also draw the curves into this file")
     args = parser.parse_args()
     try:
-        records = [read_record(path) for path in find_results(args.folder)]
-        sys.stdout.write(table(records) + "\n")
+        records, problems = read_records([args.folder])
+        for problem in problems:
+            sys.stderr.write(f"skipped: {problem}\n")
+        lines = curves(records)
+        sys.stdout.write(table(lines) + "\n")
         if args.png:
-            draw(records, args.png)
+            draw(lines, args.png)
     except PrunedEvalError as error:
         sys.stderr.write(error_line("lm_eval_pruned.results.curve", str(error)))
         return 2

@@ -1,85 +1,161 @@
-"""A record is one finished run, read from a results file of the harness."""
+"""A record is one finished run, read from a results file of the harness and the samples files beside it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.results.configuration import (
+    Configuration,
+    run_configuration,
+    run_seeds,
+    task_seeds,
+    task_settings,
+)
+from lm_eval_pruned.results.samples import Outcomes, read_samples
+from lm_eval_pruned.results.settings import Settings, section
 
-_TASK = re.compile(r"(.+_tts)_(\d+)")
+# What is compared of a task, in this order; of one with none of these, its first metric.
+ACCURACIES = ("acc", "exact_match", "pass@1", "prompt_level_strict_acc", "acc_norm", "f1")
+
+_TTS = re.compile(r".+_tts_(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One benchmark at one thinking budget: metrics by name, and the standard error of each where it is known."""
+class TaskResult:
+    """One task under one filter: metrics and standard errors by name, and the outcomes of its questions if known.
 
-    budget: int
+    `metric` is the one that is compared. `benchmark` is the task without its thinking budget, if it has one.
+    """
+
+    task: str
+    filter: str
+    benchmark: str
+    budget: int | None
+    metric: str
+    settings: Settings
+    seeds: Settings
     metrics: Mapping[str, float]
     errors: Mapping[str, float]
+    outcomes: Outcomes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One run: what was pruned, and a curve of points, rising in budget, for each benchmark."""
+    """One run; `sparsity` was counted from the weights and is None where nobody did.
+
+    `problems` are samples files that could not be read, each a sentence.
+    """
 
     path: Path
-    label: str
-    sparsity: float
-    curves: Mapping[str, tuple[Point, ...]]
-
-
-def find_results(folder: Path) -> list[Path]:
-    """Return all results files below `folder`, oldest first.
-
-    Raises:
-        MissingDataError: there is none.
-    """
-    files = sorted(folder.rglob("results_*.json"), key=lambda path: path.name)
-    if not files:
-        raise MissingDataError(f"{folder} holds no results_*.json: run lm_eval with --output_path {folder} first")
-    return files
+    date: float
+    configuration: Configuration
+    seeds: Settings
+    sparsity: float | None
+    results: tuple[TaskResult, ...]
+    problems: tuple[str, ...]
 
 
 def read_record(path: Path) -> Record:
-    """Read one results file.
+    """Read one results file and its samples.
 
     Raises:
-        DataError: it is not a results file of the harness.
+        DataError: it cannot be read or is not a results file of the harness.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        results, pruning = content["results"], content["config"].get("pruning", {})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a results file of lm_eval: {error!r}") from None
-    curves: dict[str, list[Point]] = {}
-    for task, values in results.items():
-        if match := _TASK.fullmatch(task):
-            curves.setdefault(match[1], []).append(_point(int(match[2]), values))
-    return Record(
-        path=path,
-        label=_label(pruning.get("config", {})),
-        sparsity=float(pruning.get("achieved_sparsity", 0.0)),
-        curves={name: tuple(sorted(points, key=lambda point: point.budget)) for name, points in curves.items()},
-    )
+        if not isinstance(content, Mapping) or "results" not in content or "config" not in content:
+            raise DataError("it lacks results or config")
+        report = section(section(content, "config"), "pruning")
+        problems: list[str] = []
+        # Groups of tasks have results too, but no configuration.
+        known = section(content, "configs") or section(content, "results")
+        results = [
+            result
+            for task in section(content, "results")
+            if task in known
+            for result in _results(path, content, task, problems)
+        ]
+        return Record(
+            path=path,
+            date=_number(content.get("date")) or path.stat().st_mtime,
+            configuration=run_configuration(content),
+            seeds=run_seeds(content),
+            sparsity=_number(report.get("achieved_sparsity")),
+            results=tuple(results),
+            problems=tuple(problems),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as problem:
+        raise DataError(f"{path} is not a results file of lm_eval: {problem!s:.200}") from None
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}") from None
 
 
-def _point(budget: int, values: Mapping[str, object]) -> Point:
-    metrics, errors = {}, {}
-    for key, value in values.items():
-        name, comma, _ = key.partition(",")
-        if not comma or not isinstance(value, int | float):
+def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
+    """Yield the result of a task under each filter, and add what is wrong with its samples to `problems`."""
+    metrics, errors = _metrics(section(section(content, "results"), task))
+    compared = {name: next((key for key in ACCURACIES if key in of), next(iter(of))) for name, of in metrics.items()}
+    try:
+        outcomes = _outcomes(path, content, task, compared)
+    except DataError as problem:
+        problems.append(str(problem))
+        outcomes = {}
+    budget = _budget(content, task)
+    for name, metric in compared.items():
+        yield TaskResult(
+            task=task,
+            filter=name,
+            benchmark=task.removesuffix(f"_{budget}"),
+            budget=budget,
+            metric=metric,
+            settings=task_settings(content, task),
+            seeds=task_seeds(content, task),
+            metrics=metrics[name],
+            errors=errors.get(name, {}),
+            outcomes=outcomes.get(name),
+        )
+
+
+def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
+    # Both files of a run end in its date, with only the samples' beginning known.
+    file = path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
+    if not metrics or not file.exists():
+        return {}
+    outcomes = read_samples(file, metrics)
+    asked = section(section(content, "n-samples"), task).get("effective")
+    for found in outcomes.values():
+        if isinstance(asked, int) and len(found.questions) != asked:
+            raise DataError(f"{file} holds {len(found.questions)} of {asked} questions")
+    return outcomes
+
+
+def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Split "metric,filter" into metrics and standard errors of each filter."""
+    metrics: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for key, given in values.items():
+        name, comma, where = key.partition(",")
+        value = _number(given)
+        if not comma or value is None:
             continue
         if name.endswith("_stderr"):
-            errors[name.removesuffix("_stderr")] = float(value)
+            errors.setdefault(where, {})[name.removesuffix("_stderr")] = value
         else:
-            metrics[name] = float(value)
-    return Point(budget=budget, metrics=metrics, errors=errors)
+            metrics.setdefault(where, {})[name] = value
+    return metrics, errors
 
 
-def _label(config: Mapping[str, object]) -> str:
-    method = config.get("method", "none")
-    return "dense" if method == "none" else f"{method} {config.get('alloc')} {config.get('sparsity')}"
+def _budget(content: Mapping[str, object], task: str) -> int | None:
+    given = section(section(section(content, "configs"), task), "generation_kwargs").get("thinking_token_budget")
+    if isinstance(given, int):
+        return given
+    match = _TTS.fullmatch(task)
+    return int(match[1]) if match else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -158,7 +158,7 @@ class TestHolm:
 
 class TestPower:
     def test_connors_sample_size(self):
-        # A share psi of discordant pairs and a difference x need n = (z_a sqrt(psi) + z_b sqrt(psi - x^2))^2 / x^2 pairs.
+        # Shares psi changed, x more lost than gained: n = (z_a sqrt(psi) + z_b sqrt(psi - x^2))^2 / x^2 pairs.
         differences = np.repeat([-1.0, 1.0, 0.0], [40, 40, 320])
         drop = detectable_drop(differences, alpha=0.05, is_two_sided=True)
         assert drop is not None

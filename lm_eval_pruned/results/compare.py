@@ -1,0 +1,91 @@
+"""A comparison of two measurements, question by question, within the table of comparisons it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.results.samples import Outcomes
+from lm_eval_pruned.results.stats_bootstrap import bootstrap_interval
+from lm_eval_pruned.results.stats_multiple import holm
+from lm_eval_pruned.results.stats_paired import Alternative, Floats, paired_test
+from lm_eval_pruned.results.stats_power import detectable_drop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How a run differs from the one it is held against, on the questions both have answered.
+
+    `difference` of the means with its interval [low, high], clustered by question; `p` as the test gave it and
+    `p_holm` corrected for the whole table; `detectable` is the least drop that would have been found, None if none.
+    """
+
+    questions: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    test: str
+    detectable: float | None
+
+
+class Pair(NamedTuple):
+    """Outcomes of a run and of the one it is held against."""
+
+    new: Outcomes
+    old: Outcomes
+
+
+def is_comparable(pair: Pair) -> bool:
+    """Tell whether there is a question that both have."""
+    return bool(np.isin(pair.new.questions, pair.old.questions).any())
+
+
+def differences(pair: Pair) -> Floats:
+    """Return new - old for each question both have, [questions].
+
+    Raises:
+        DataError: they have none in common.
+    """
+    if np.array_equal(pair.new.questions, pair.old.questions):
+        return pair.new.correct - pair.old.correct
+    _, new, old = np.intersect1d(pair.new.questions, pair.old.questions, assume_unique=True, return_indices=True)
+    if not len(new):
+        raise DataError("the runs have no question in common")
+    return pair.new.correct[new] - pair.old.correct[old]
+
+
+def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, margin: float = 0.0) -> list[Comparison]:
+    """Compare all pairs of a table; its p-values are corrected together, its detectable drops for the strictest step.
+
+    The test asks whether new - old + margin is as likely above 0 as below.
+
+    Raises:
+        DataError: a pair has no question in common.
+    """
+    given = [differences(pair) for pair in pairs]
+    tests = [paired_test(values + margin, alternative) for values in given]
+    corrected = holm([test.p for test in tests])
+    intervals = [bootstrap_interval(values, level=1 - alpha).tolist() for values in given]
+    detectable = [
+        detectable_drop(values, alpha=alpha / len(pairs), margin=margin, is_two_sided=alternative == "two-sided")
+        for values in given
+    ]
+    return [
+        Comparison(
+            questions=len(values),
+            difference=float(values.mean()),
+            low=low,
+            high=high,
+            p=test.p,
+            p_holm=p_holm,
+            test=test.name,
+            detectable=drop,
+        )
+        for values, test, p_holm, (low, high), drop in zip(given, tests, corrected, intervals, detectable, strict=True)
+    ]

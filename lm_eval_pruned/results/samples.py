@@ -1,0 +1,116 @@
+"""A samples file of the harness is read one line at a time; of each question only two numbers are kept."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_pruned.errors import DataError
+
+# A longer line is no row of the harness, and would not fit in memory.
+MAX_LINE_BYTES = 256 * 2**20
+
+# Behind the texts of a row, as the harness writes it. In a text the quotes would be escaped.
+_TAIL = b', "filter": "'
+# Hexadecimal digits that make 64 bits: two of ten million questions agree in them with a chance of 3 in a million.
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """How right the answer to each question was.
+
+    `questions` are their keys [questions], rising: the first 64 bits of `doc_hash`, or `doc_id` where there is none,
+    plus n for the n-th repetition of one question. `correct` [questions] is the metric, a mean over the samples.
+    """
+
+    questions: NDArray[np.uint64]
+    correct: NDArray[np.float64]
+
+
+class _Columns(NamedTuple):
+    keys: array[int]
+    values: array[float]
+
+
+def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
+    """Read a `samples_*.jsonl`: for each filter the outcomes in its metric.
+
+    A filter without rows, or whose metric is no number a question (perplexities are not), is left out.
+
+    Raises:
+        DataError: a line is cut short, no row of the harness, or lacks the metric.
+    """
+    filters = {name: _Columns(array("Q"), array("d")) for name in metrics}
+    # Older harnesses do not name the filter in the row.
+    unnamed = next(iter(metrics)) if len(metrics) == 1 else "none"
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
+                number += 1
+                row = _row(line)
+                name = row.get("filter", unnamed)
+                columns = filters.get(name)  # type: ignore[call-overload]
+                if columns is None:
+                    continue
+                value = row[metrics[name]]  # type: ignore[index]
+                if isinstance(value, int | float):
+                    columns.keys.append(_key(row))
+                    columns.values.append(value)
+                elif columns.keys:
+                    raise ValueError(f"{value!r} is no number")
+                else:
+                    del filters[name]  # type: ignore[arg-type]
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+        raise DataError(f"{path}: line {number} is cut short or no row of the harness ({problem!r:.200})") from None
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}") from None
+    return {name: _outcomes(columns, path) for name, columns in filters.items() if columns.keys}
+
+
+def _row(line: bytes) -> dict[str, object]:
+    """Return the row on a line, without its texts where it is laid out as by the harness.
+
+    What begins at the last `"filter"` is one object only if that key stands at the top level.
+    """
+    start = line.rfind(_TAIL)
+    if start >= 0:
+        try:
+            tail: dict[str, object] = json.loads("{" + line[start + 1 :].decode())
+        except ValueError:
+            tail = {}
+        if "doc_hash" in tail:
+            return tail
+    whole: dict[str, object] = json.loads(line)
+    return whole
+
+
+def _key(row: Mapping[str, object]) -> int:
+    given = row.get("doc_hash")
+    if isinstance(given, str):
+        return int(given[:_DIGITS], 16)
+    number = row["doc_id"]
+    if isinstance(number, int):
+        return number
+    raise ValueError("doc_id is no whole number")
+
+
+def _outcomes(columns: _Columns, path: Path) -> Outcomes:
+    keys = np.frombuffer(columns.keys, dtype=np.uint64)
+    values = np.frombuffer(columns.values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: a metric is infinite or not a number")
+    order = np.argsort(keys, kind="stable")
+    questions = keys[order]
+    # The place of each key among its like.
+    repetition = np.arange(len(keys)) - np.searchsorted(questions, questions)
+    return Outcomes(questions=questions + repetition.astype(np.uint64), correct=values[order])

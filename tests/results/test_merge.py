@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lm_eval_pruned.results.area import area_weights, with_areas
+from lm_eval_pruned.results.merge import Measurement, measure
+from lm_eval_pruned.results.naming import line_names
+from lm_eval_pruned.results.reading import read_records
+from tests.results.making import write_run
+
+
+def measured(folder, **options) -> list[Measurement]:
+    return list(measure(read_records([folder]).records, **options).values())
+
+
+def test_seeds_merge_by_question(tmp_path):
+    for seed, values in ((7, [0, 1, 1, 1]), (11, [0, 0, 1, 1]), (42, [0, 0, 0, 1])):
+        write_run(tmp_path, {"t_tts_16": values}, seed=seed)
+    (found,) = measured(tmp_path)
+    assert found.accuracies == (0.75, 0.5, 0.25)
+    assert found.accuracy == 0.5
+    # Population, not sample: the square root of the mean of 1/16, 0, 1/16.
+    assert found.std == pytest.approx(np.sqrt(2 / 48))
+    assert found.outcomes is not None
+    assert sorted(found.outcomes.correct) == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert found.metrics["thinking_tokens"] == 12.5
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    write_run(tmp_path, {"t_tts_16": [0, 1]})
+    (found,) = measured(tmp_path)
+    assert (found.std, found.error is not None) == (None, True)
+
+
+def test_of_the_same_seed_the_later_run_counts(tmp_path):
+    write_run(tmp_path, {"t_tts_16": [0, 0], "t_tts_32": [1, 1]}, day=2)
+    write_run(tmp_path, {"t_tts_16": [1, 1]}, day=3)
+    write_run(tmp_path, {"t_tts_16": [0, 1]}, day=1)
+    assert {found.task: found.accuracies for found in measured(tmp_path)} == {"t_tts_16": (1.0,), "t_tts_32": (1.0,)}
+
+
+def test_other_settings_stay_apart_and_are_named(tmp_path):
+    write_run(tmp_path / "a", {"t_tts_16": [0, 0]}, kwargs={"temperature": 1.0})
+    write_run(tmp_path / "b", {"t_tts_16": [1, 1]}, kwargs={"temperature": 0.6}, seed=8)
+    write_run(tmp_path / "c", {"t_tts_16": [1, 1]}, method="wanda", sparsity=0.5)
+    names = line_names(measure(read_records([tmp_path]).records))
+    assert list(names.values()) == [
+        "tiny-reasoner · dense · t_tts_16 · temperature=1",
+        "tiny-reasoner · wanda uniform 0.5 · t_tts_16",
+        "tiny-reasoner · dense · t_tts_16 · temperature=0.6",
+    ]
+
+
+def test_settings_can_be_ignored(tmp_path):
+    write_run(tmp_path / "a", {"t_tts_16": [0, 1, 1]}, seed=1)
+    write_run(tmp_path / "b", {"t_tts_16": [1]}, seed=2, limit=1)
+    assert len(measured(tmp_path)) == 2
+    (found,) = measured(tmp_path, ignoring=("limit",))
+    assert found.outcomes is not None
+    assert sorted(found.outcomes.correct) == [0.5, 1, 1]
+
+
+def test_areas_are_worked_by_hand(tmp_path):
+    write_run(tmp_path, {"t_tts_16": [0, 0], "t_tts_32": [0, 1], "t_tts_128": [1, 1]}, seed=1)
+    write_run(tmp_path, {"t_tts_16": [0, 0], "t_tts_32": [1, 1], "t_tts_128": [1, 1]}, seed=2)
+    records = read_records([tmp_path]).records
+    *points, area = with_areas(measure(records)).values()
+    assert len(points) == 3
+    # log2: one step from 16 to 32, two from there to 128.
+    assert area.accuracies == pytest.approx(((0.25 + 1.5) / 3, (0.5 + 2) / 3))
+    assert area.outcomes is not None
+    assert area.outcomes.correct.mean() == pytest.approx(area.accuracy)
+    assert (area.task, area.budget, area.metric) == ("t_tts", None, "area of acc")
+
+
+def test_a_constant_curve_has_its_height_as_area():
+    assert sum(area_weights([512, 700, 1024, 8192])) == pytest.approx(1)
+
+
+def test_no_area_without_a_curve_or_with_other_questions(tmp_path):
+    write_run(tmp_path / "a", {"t_tts_16": [0, 0]})
+    write_run(tmp_path / "b", {"u_tts_16": [0, 0], "u_tts_32": [0, 1, 1]})
+    write_run(tmp_path / "c", {"v_tts_16": [0, 0], "v_tts_32": [0, 1]}, has_samples=False)
+    found = measure(read_records([tmp_path]).records)
+    assert with_areas(found) == found
