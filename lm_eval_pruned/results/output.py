@@ -19,7 +19,7 @@ def write_text(path: Path, content: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            beside.write_text(content, encoding="utf-8")
+            beside.write_text(printable(content), encoding="utf-8")
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -27,9 +27,19 @@ def write_text(path: Path, content: str) -> None:
         raise ArgumentError(f"--output {path} cannot be written: {problem.strerror}") from None
 
 
+def printable(content: str) -> str:
+    r"""Escape halves of surrogate pairs, which JSON can hold and UTF-8 cannot.
+
+    Example:
+        >>> printable("model \ud800")
+        'model \\ud800'
+    """
+    return content.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def warn_skipped(problems: Sequence[str]) -> None:
     """Name each file that was skipped on stderr, and count them."""
     for problem in problems:
-        sys.stderr.write(f"warning: skipped: {problem}\n")
+        sys.stderr.write(printable(f"warning: skipped: {problem}\n"))
     if problems:
         sys.stderr.write(f"warning: {len(problems)} file{'s' * (len(problems) > 1)} skipped\n")

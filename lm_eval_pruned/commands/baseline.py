@@ -1,0 +1,45 @@
+"""`lm-eval-pruned baseline`: freeze accepted runs, with the outcome of every question, for `check` to compare with."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lm_eval_pruned.commands import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "baseline",
+        help="freeze accepted runs for check",
+        description="Reads results of lm_eval --log_samples, merges runs that differ in their seeds alone, and writes "
+        "what happened to each question.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.json", help="the baseline")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Read, merge and write.
+
+    Raises:
+        PrunedEvalError: there is nothing to freeze, or the file cannot be written.
+    """
+    from lm_eval_pruned.results.baseline import IGNORED, freeze
+    from lm_eval_pruned.results.merge import measure
+    from lm_eval_pruned.results.naming import line_names
+    from lm_eval_pruned.results.output import warn_skipped, write_text
+    from lm_eval_pruned.results.reading import read_records
+
+    records, problems = read_records(args.places)
+    measurements = measure(records, ignoring=IGNORED)
+    unknown = [name for key, name in line_names(measurements).items() if measurements[key].outcomes is None]
+    warn_skipped(problems)
+    for name in unknown:
+        print(f"left out, since no outcomes of its questions are known: {name}")
+    write_text(args.output, freeze(measurements))
+    print(f"{args.output}: {len(measurements) - len(unknown)} measurements of {len(records)} runs")
+    return 0

@@ -1,0 +1,66 @@
+"""`lm-eval-pruned check`: hold runs against a baseline; 0 fine, 1 something got worse or is missing, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lm_eval_pruned.commands import Subparsers
+from lm_eval_pruned.errors import ArgumentError, unknown_name
+
+FORMATS = ("text", "junit", "github")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "check",
+        help="fail if runs are worse than their baseline",
+        description="Exit code 0: nothing found. 1: a significant drop beyond the margin, another sparsity, or missing "
+        "runs, tasks or questions. 2: bad input. Every line says from which drop on it would have seen one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
+    parser.add_argument("--baseline", required=True, type=Path, metavar="FILE.json", help="written by baseline")
+    parser.add_argument("--alpha", type=float, default=0.05, help="chance of any false alarm [0.05]")
+    parser.add_argument("--margin", type=float, default=0.0, help="drop that is accepted, a fraction [0.0]")
+    parser.add_argument("--format", default="text", help=f"{', '.join(FORMATS)} [text]")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, and the text to stdout")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Read, compare and report.
+
+    Raises:
+        PrunedEvalError: an argument is out of range, the baseline or all of the runs cannot be read.
+    """
+    if args.format not in FORMATS:
+        raise unknown_name("format", args.format, FORMATS)
+    if not 0 < args.alpha < 1:
+        raise ArgumentError(f"--alpha {args.alpha} is not a chance: give 0 < alpha < 1, for example 0.05")
+    if not 0 <= args.margin < 1:
+        raise ArgumentError(f"--margin {args.margin} is not a drop: give 0 <= margin < 1; 0.02 is two points")
+
+    from lm_eval_pruned.results.baseline import IGNORED, thaw
+    from lm_eval_pruned.results.gate import FAILING, check
+    from lm_eval_pruned.results.gate_report import FORMATS as REPORTS
+    from lm_eval_pruned.results.gate_report import summary, text
+    from lm_eval_pruned.results.merge import measure
+    from lm_eval_pruned.results.output import printable, warn_skipped, write_text
+    from lm_eval_pruned.results.reading import read_records
+
+    baseline = thaw(args.baseline)
+    records, problems = read_records(args.places)
+    findings = check(baseline, measure(records, ignoring=IGNORED), alpha=args.alpha, margin=args.margin)
+    report = REPORTS[args.format](findings)
+    if args.output:
+        write_text(args.output, report)
+        sys.stdout.write(printable(text(findings)))
+    else:
+        sys.stdout.write(printable(report))
+    if args.format != "text" and not args.output:
+        sys.stderr.write(summary(findings) + "\n")
+    warn_skipped(problems)
+    return int(any(finding.status in FAILING for finding in findings))

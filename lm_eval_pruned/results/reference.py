@@ -1,0 +1,61 @@
+"""Published figures, read from a table, to stand among measured ones."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm_eval_pruned.errors import DataError, MissingDataError
+
+REQUIRED = ("model", "method", "budget", "task", "acc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One row: `acc` with its deviation over seeds, and where it was published."""
+
+    model: str
+    label: str
+    task: str
+    budget: int
+    acc: float
+    std: float | None
+    source: str
+
+
+def read_reference(path: Path) -> list[Published]:
+    """Read a CSV file with the columns of REQUIRED, and perhaps allocation, sparsity, std and source.
+
+    A method of `none` is the dense model.
+
+    Raises:
+        MissingDataError: it cannot be read.
+        DataError: a column is missing, or a row has no number where one belongs.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            if missing := [name for name in REQUIRED if name not in (rows.fieldnames or ())]:
+                raise DataError(f"{path} lacks the columns {', '.join(missing)}: a reference has {', '.join(REQUIRED)}")
+            return [_published(row, f"{path}, line {rows.line_num}", path.stem) for row in rows]
+    except OSError as problem:
+        raise MissingDataError(f"the reference {path} cannot be read: {problem.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise DataError(f"{path} is no CSV file: {problem}") from None
+
+
+def _published(row: dict[str, str], place: str, stem: str) -> Published:
+    try:
+        words = (row["method"], row.get("allocation"), f"{float(row['sparsity']):g}" if row.get("sparsity") else "")
+        return Published(
+            model=row["model"],
+            label="dense" if row["method"] == "none" else " ".join(word for word in words if word),
+            task=row["task"],
+            budget=int(row["budget"]),
+            acc=float(row["acc"]),
+            std=float(row["std"]) if row.get("std") else None,
+            source=row.get("source") or stem,
+        )
+    except (ValueError, TypeError) as problem:
+        raise DataError(f"{place}: {problem}") from None

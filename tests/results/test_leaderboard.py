@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.results.leaderboard import Line, leaderboard
+from lm_eval_pruned.results.reading import read_records
+from lm_eval_pruned.results.reference import read_reference
+from lm_eval_pruned.results.stats_multiple import holm
+from lm_eval_pruned.results.stats_paired import mcnemar
+from lm_eval_pruned.results.tables import FORMATS, as_csv, as_json, markdown
+from tests.conftest import ROOT
+from tests.results.making import write_run
+
+DENSE = {"t_tts_16": [1] * 20, "t_tts_32": [1] * 20}
+PRUNED = {"t_tts_16": [0] * 12 + [1] * 8, "t_tts_32": [0] * 3 + [1] * 17}
+
+
+def lines(*folders: Path, reference: Path | None = None) -> list[Line]:
+    return leaderboard(read_records(folders).records, read_reference(reference) if reference else [])
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    write_run(tmp_path / "runs", DENSE)
+    write_run(tmp_path / "runs", PRUNED, method="wanda", sparsity=0.2, seed=8, achieved=0.1995)
+    return tmp_path / "runs"
+
+
+def test_each_budget_and_the_area_best_first(runs):
+    assert [(line.budget, line.run, line.acc) for line in lines(runs)] == [
+        (16, "dense", 1.0), (16, "wanda uniform 0.2", 0.4), (32, "dense", 1.0), (32, "wanda uniform 0.2", 0.85),
+        (None, "dense", 1.0), (None, "wanda uniform 0.2", 0.625),
+    ]  # fmt: skip
+
+
+def test_against_dense_by_question(runs):
+    first, second, area = (line for line in lines(runs) if line.run != "dense")
+    assert (first.difference, second.difference, area.difference) == pytest.approx((-0.6, -0.15, -0.375))
+    assert (first.p, second.p) == (mcnemar(12, 0, "two-sided"), mcnemar(3, 0, "two-sided"))
+    assert [line.p_holm for line in (first, second, area)] == holm([line.p for line in (first, second, area)])
+    assert first.difference_low < -0.6 < first.difference_high < 0
+    assert 0 < first.detectable < 1
+    assert (first.sparsity, first.thinking_tokens, first.budget_hit) == (0.1995, 12.5, 0.5)
+    assert (first.no_answer, first.looping, first.questions) == (0.25, 0.125, 20)
+
+
+def test_dense_is_held_against_nothing(runs):
+    assert {(line.difference, line.p, line.detectable) for line in lines(runs) if line.run == "dense"} == {(None,) * 3}
+
+
+def test_seeds_merge(tmp_path):
+    for seed, right in ((7, 10), (11, 12), (42, 14)):
+        write_run(tmp_path, {"t_tts_16": [1] * right + [0] * (20 - right)}, seed=seed)
+    (line,) = lines(tmp_path)
+    assert (line.acc, line.std, line.seeds) == (pytest.approx(0.6), pytest.approx(np.sqrt(0.02 / 3)), 3)
+
+
+def test_dense_of_another_model_or_decoding_is_no_measure(tmp_path):
+    write_run(tmp_path / "a", DENSE, model="other")
+    write_run(tmp_path / "b", DENSE, kwargs={"temperature": 0.6})
+    write_run(tmp_path / "c", PRUNED, method="wanda", sparsity=0.2)
+    assert {line.difference for line in lines(tmp_path)} == {None}
+
+
+def test_dense_may_have_another_backend_and_fewer_questions(tmp_path):
+    arguments = {"method": "wanda", "sparsity": 0.2}
+    write_run(tmp_path / "a", {"t_tts_16": [1] * 10}, limit=10)
+    write_run(tmp_path / "c", {"t_tts_16": [0] * 20}, **arguments)
+    pruned = next(line for line in lines(tmp_path) if line.run != "dense")
+    assert pruned.difference == -1
+    for path in (tmp_path / "a").glob("results*"):
+        content = json.loads(path.read_text())
+        content["config"]["model"] = "pruned-vllm"
+        path.write_text(json.dumps(content))
+    assert next(line for line in lines(tmp_path) if line.run != "dense").difference == -1
+
+
+def test_runs_without_samples_have_the_interval_they_reported(tmp_path):
+    write_run(tmp_path, {"t_tts_16": [0, 1] * 50}, has_samples=False, backend="hf")
+    (line,) = lines(tmp_path)
+    assert (line.questions, line.difference, line.sparsity) == (None, None, None)
+    assert (line.low, line.high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
+
+
+class TestFormats:
+    def test_csv_has_every_field(self, runs):
+        found = lines(runs)
+        rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+        assert list(rows[0]) == list(Line.__dataclass_fields__)
+        assert [float(row["acc"]) for row in rows] == [line.acc for line in found]
+        assert rows[0]["difference"] == ""
+
+    def test_json_is_json(self, runs):
+        found = lines(runs)
+        content = json.loads(as_json(found), parse_constant=pytest.fail)
+        assert [Line(**line) for line in content["lines"]] == found
+
+    def test_markdown(self, runs):
+        text = markdown(lines(runs))
+        assert text.startswith("# Leaderboard\n\nacc: mean")
+        cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("|")]
+        assert {len(row) for row in cells} == {len(cells[0])}
+        first = dict(zip(cells[0], cells[3], strict=True))
+        assert (first["run"], first["acc"], first["zero"]) == ("wanda uniform 0.2", "0.4000", "0.1995")
+        assert first["vs dense"].startswith("-60.0* (")
+        assert "settings" not in first
+        assert cells[-1][0] == "area"
+
+    def test_markdown_survives_names(self, tmp_path):
+        write_run(tmp_path, {"t_tts_16": [0, 1]}, model="a|b\nc")
+        assert "| a\\|b c |" in markdown(lines(tmp_path))
+
+    @pytest.mark.parametrize("ending", FORMATS)
+    def test_runs_with_nothing_measured(self, tmp_path, ending):
+        write_run(tmp_path, {})
+        assert FORMATS[ending](lines(tmp_path))
+
+
+class TestReference:
+    HEAD = "model,method,allocation,sparsity,budget,task,acc,std,source\n"
+
+    def test_rows_of_the_same_benchmark_stand_among_ours(self, runs, tmp_path):
+        path = tmp_path / "published.csv"
+        path.write_text(
+            self.HEAD + "tiny-reasoner,wanda,uniform,0.20,16,t,0.45,0.01,table 1\n"
+            "tiny-reasoner,none,unpruned,,32,t,0.99,,\nother,none,,,64,t,0.5,,\nother,none,,,16,u,0.5,,\n"
+        )
+        found = [line for line in lines(runs, reference=path) if line.source]
+        assert [(line.run, line.budget, line.acc, line.std, line.source) for line in found] == [
+            ("wanda uniform 0.2", 16, 0.45, 0.01, "table 1"), ("dense", 32, 0.99, None, "published"),
+        ]  # fmt: skip
+        assert "| table 1 |" in markdown(lines(runs, reference=path))
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("", "lacks the columns model, method"),
+            ("model,method,budget,task\n", "lacks the columns acc"),
+            (HEAD + "m,none,,,512,t,high,,\n", r"published\.csv, line 2: could not convert"),
+            (HEAD + "m,none,,,512,t\n", r"published\.csv, line 2: "),
+            ("\xff", "is no CSV file"),
+        ],
+    )
+    def test_what_is_no_table(self, tmp_path, content, message):
+        path = tmp_path / "published.csv"
+        path.write_bytes(content.encode("latin-1"))
+        with pytest.raises(DataError, match=message):
+            read_reference(path)
+
+    def test_no_such_file(self, tmp_path):
+        with pytest.raises(MissingDataError, match="cannot be read"):
+            read_reference(tmp_path / "published.csv")
+
+    def test_the_papers_tables(self, tmp_path):
+        path = Path(os.environ.get("LM_EVAL_PRUNED_REFERENCE", ROOT.parent / "shared" / "paper_tables.csv"))
+        if not path.exists():
+            pytest.skip("no table of published figures: set LM_EVAL_PRUNED_REFERENCE")
+        write_run(tmp_path, {"aime24_tts_512": [0, 1] * 15}, model="Qwen/Qwen3-8B")
+        found = [line for line in lines(tmp_path, reference=path) if line.source]
+        assert len(read_reference(path)) == 600
+        assert len(found) == 30
+        assert {line.run for line in found} >= {"dense", "magnitude layerif 0.2", "shortgpt 2block"}
