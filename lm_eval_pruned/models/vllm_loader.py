@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from vllm.config import ModelConfig
 from vllm.config.load import LoadConfig
-from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_reduce
+from vllm.distributed import get_tp_group
 from vllm.model_executor.model_loader import DefaultModelLoader, register_model_loader
 
 from lm_eval_pruned.errors import PruningError
@@ -79,9 +79,11 @@ def check_zeros(model: nn.Module, stream: PrunedStream) -> None:
     ]
     wanted = sum(stream.zeros[block] for block in {block for block, _ in matrices})
     zeros = sum(count_zeros(value) for _, value in matrices)
-    if get_tensor_model_parallel_world_size() > 1:
-        count = torch.tensor([zeros], dtype=torch.float64, device=matrices[0][1].device)
-        zeros = int(tensor_model_parallel_all_reduce(count).item())
+    shards = get_tp_group()
+    if shards.world_size > 1:
+        count = torch.tensor([zeros])
+        torch.distributed.all_reduce(count, group=shards.cpu_group)
+        zeros = int(count.item())
     if zeros < wanted:
         raise PruningError(f"only {zeros} weights inside the engine are zero, and {wanted} of those that it was given")
     logger.info("%d weights of the decoder blocks are zero inside the engine, as the pruning artifact says", zeros)

@@ -1,0 +1,80 @@
+"""Engines of other kinds: dropped blocks, no cache, several processes, and requests that know nothing of budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.models.hf import PrunedHFLM
+from tests.vllm.test_texts import accounts, ask
+
+PROBLEMS = [chain.problem for chain in benchmark_chains()][::40]
+BUDGETS = (16, 64)
+SHORT = {"method": "shortgpt", "num_blocks": 1}
+
+
+def hf(**arguments: object) -> PrunedHFLM:
+    return PrunedHFLM("tiny-reasoner", dtype="float32", batch_size=8, **arguments)
+
+
+def test_dropped_blocks(start, artifacts):
+    vllm = start("tiny-reasoner", **SHORT)
+    assert vllm.model_args["model"] == str(artifacts / f"{vllm.report.fingerprint}.checkpoint")
+    assert len(vllm.report.removed_blocks) == 1
+    assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == accounts(ask(hf(**SHORT), PROBLEMS, BUDGETS))
+
+
+def test_without_a_cache_nothing_stays(start):
+    settings = {"method": "sparsegpt", "sparsity": 0.5}
+    vllm = start("tiny-reasoner", artifacts="off", **settings)
+    folder = Path(vllm.model_args["model_loader_extra_config"]["lm_eval_pruned"]["artifact"]).parent
+    assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == accounts(ask(hf(**settings), PROBLEMS, BUDGETS))
+    vllm._folder()
+    assert not folder.exists()
+
+
+def ordinary(model) -> tuple[list, list]:
+    pairs = [(f"a={digit};b=a+1;b mod 10?", f" {digit + 1}") for digit in range(8)]
+    scored = [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
+    until = {"until": [";", "\n\n"], "max_gen_toks": 12, "do_sample": False}
+    asked = [Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0) for text, _ in pairs]
+    return model.loglikelihood(scored), model.generate_until(asked)
+
+
+def test_ordinary_requests_are_the_harnesss_own(start):
+    from lm_eval_pruned.models.vllm_builds import harness_class
+    from tests.vllm.conftest import ENGINE
+
+    ours = start("tiny-reasoner")
+    pretrained = ours.model_args["model"]
+    scores, texts = ordinary(ours)
+    ours.model.llm_engine.engine_core.shutdown()
+    theirs = harness_class()(pretrained, **ENGINE)
+    expected_scores, expected_texts = ordinary(theirs)
+    theirs.model.llm_engine.engine_core.shutdown()
+    assert texts == expected_texts
+    assert [greedy for _, greedy in scores] == [greedy for _, greedy in expected_scores]
+    assert [score for score, _ in scores] == pytest.approx([score for score, _ in expected_scores], abs=1e-4)
+
+
+def test_two_shards(start):
+    """Each of two workers holds half of every matrix, cut from a pruned one."""
+    settings = {"method": "wanda", "sparsity": 0.2}
+    vllm = start("tiny-reasoner", tensor_parallel_size=2, **settings)
+    expected = accounts(ask(hf(**settings), PROBLEMS, BUDGETS))
+    assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
+
+
+def test_two_replicas(monkeypatch):
+    """Ray gives a GPU to each replica: here it is told of two, and the engines run without one."""
+    from lm_eval_pruned.models.vllm import PrunedVLLM
+    from tests.vllm.conftest import ENGINE
+
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
+    settings = {"method": "wanda", "sparsity": 0.2}
+    vllm = PrunedVLLM("tiny-reasoner", data_parallel_size=2, max_model_len=512, **ENGINE, **settings)
+    answers = accounts(ask(vllm, PROBLEMS[:2], [16]))
+    assert answers == accounts(ask(hf(max_length=512, **settings), PROBLEMS[:2], [16]))
