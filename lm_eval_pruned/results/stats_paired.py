@@ -22,8 +22,8 @@ DRAWS = 19_999
 SEED = 0
 # Accuracies are means over at most a few hundred samples: finer differences are no fractions but measurements.
 MAX_DENOMINATOR = 1_000
-# Questions times the values their sum can take: a tenth of a second.
-MAX_COUNTING = 50_000_000
+# Largest sum whose distribution is counted: the time grows with its square, to half a second.
+MAX_SUM = 40_000
 # Sums that differ by rounding alone are ties.
 TIE = 1e-9
 _DECIMALS = 12
@@ -31,14 +31,14 @@ _DECIMALS = 12
 _BLOCK = 2_000_000
 
 
-class Test(NamedTuple):
+class PairedTest(NamedTuple):
     """A p-value and the name of the test that gave it."""
 
     p: float
     name: str
 
 
-def paired_test(differences: Floats, alternative: Alternative) -> Test:
+def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
     """Test whether differences, one a question, are as likely to be gains as losses.
 
     Outcomes that are right or wrong differ by -1, 0 or 1: McNemar. All others: sign flips.
@@ -48,16 +48,16 @@ def paired_test(differences: Floats, alternative: Alternative) -> Test:
 
     Example:
         >>> paired_test(np.array([-1.0, -1.0, -1.0, 0.0]), "less")
-        Test(p=0.125, name='McNemar')
+        PairedTest(p=0.125, name='McNemar')
         >>> paired_test(np.array([-0.5, -0.25, -0.25]), "less")
-        Test(p=0.125, name='sign flips, counted')
+        PairedTest(p=0.125, name='sign flips, counted')
     """
     if not differences.size or not np.isfinite(differences).all():
         raise ArgumentError("a paired test needs one finite difference for each of at least one question")
     rounded = differences.round(_DECIMALS)
     if np.isin(rounded, (-1.0, 0.0, 1.0)).all():
         losses, gains = int((rounded < 0).sum()), int((rounded > 0).sum())
-        return Test(mcnemar(losses, gains, alternative), "McNemar")
+        return PairedTest(mcnemar(losses, gains, alternative), "McNemar")
     return sign_flips(rounded, alternative)
 
 
@@ -77,7 +77,7 @@ def mcnemar(losses: int, gains: int, alternative: Alternative) -> float:
     return tail if alternative == "less" else min(1.0, 2 * tail)
 
 
-def sign_flips(differences: Floats, alternative: Alternative) -> Test:
+def sign_flips(differences: Floats, alternative: Alternative) -> PairedTest:
     """Return how often a sum of the differences under random signs is as extreme as the one observed.
 
     Exact for multiples of one fraction (means over samples are), by counting the ways to each sum, and for few
@@ -88,11 +88,11 @@ def sign_flips(differences: Floats, alternative: Alternative) -> Test:
     changed = differences[differences != 0]
     whole = _whole(changed)
     if whole is not None:
-        return Test(_counted(whole, alternative), "sign flips, counted")
+        return PairedTest(_counted(whole, alternative), "sign flips, counted")
     observed = float(changed.sum())
     if changed.size <= ENUMERATED:
         signs = 1.0 - 2 * (np.arange(2**changed.size)[:, None] >> np.arange(changed.size) & 1)
-        return Test(float(_extreme(signs @ changed, observed, alternative).mean()), "sign flips, all")
+        return PairedTest(float(_extreme(signs @ changed, observed, alternative).mean()), "sign flips, all")
     generator = np.random.default_rng(SEED)
     hits, left = 0, DRAWS
     while left:
@@ -100,7 +100,7 @@ def sign_flips(differences: Floats, alternative: Alternative) -> Test:
         signs = 2.0 * generator.integers(0, 2, size=(rows, changed.size), dtype=np.int8) - 1
         hits += int(_extreme(signs @ changed, observed, alternative).sum())
         left -= rows
-    return Test((1 + hits) / (1 + DRAWS), f"sign flips, {DRAWS} draws")
+    return PairedTest((1 + hits) / (1 + DRAWS), f"sign flips, {DRAWS} draws")
 
 
 def _whole(differences: Floats) -> NDArray[np.int64] | None:
@@ -112,19 +112,18 @@ def _whole(differences: Floats) -> NDArray[np.int64] | None:
         if abs(float(fraction) - value) > TIE or denominator > MAX_DENOMINATOR:
             return None
     whole = np.rint(differences * denominator).astype(np.int64)
-    return whole if whole.size * int(np.abs(whole).sum()) <= MAX_COUNTING else None
+    return whole if int(np.abs(whole).sum()) <= MAX_SUM else None
 
 
 def _counted(whole: NDArray[np.int64], alternative: Alternative) -> float:
-    """Convolve the distributions of +-d, question by question; `chances[s + reach]` is the chance of the sum s."""
-    sizes = np.abs(whole[whole != 0])
-    reach = int(sizes.sum())
-    chances = np.zeros(2 * reach + 1)
-    chances[reach] = 1.0
-    for size in sizes.tolist():
-        up, down = np.zeros(2 * reach + 1), np.zeros(2 * reach + 1)
-        up[size:], down[:-size] = chances[:-size], chances[size:]
-        chances = (up + down) / 2
+    """Convolve the distributions of the sums of +-d over the n questions of each size d: d (2 Binomial(n, 1/2) - n)."""
+    sizes, counts = np.unique(np.abs(whole[whole != 0]), return_counts=True)
+    chances = np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, steps)
+    reach = len(chances) // 2
     sums = np.arange(-reach, reach + 1, dtype=np.float64)
     return min(1.0, float(chances[_extreme(sums, float(whole.sum()), alternative)].sum()))
 

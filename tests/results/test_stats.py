@@ -73,7 +73,7 @@ class TestSignFlips:
     def test_drawing_is_near_counting(self, monkeypatch):
         differences = np.random.default_rng(1).integers(-4, 4, size=60) / 4
         exact = {alternative: sign_flips(differences, alternative).p for alternative in ("less", "two-sided")}
-        monkeypatch.setattr(stats_paired, "MAX_COUNTING", 0)
+        monkeypatch.setattr(stats_paired, "MAX_SUM", 0)
         for alternative, p in exact.items():
             drawn = sign_flips(differences, alternative)
             assert drawn.name == "sign flips, 19999 draws"
