@@ -23,7 +23,7 @@ EMPTY = "empty"
 UNDECIDED = "different normal forms"
 
 _NAME = re.compile(
-    r"(?:[^\W\d_]+|\\[A-Za-z]+)(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
+    r"(?:[^\W\d_]{1,40}|\\[A-Za-z]{1,20})(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
     r"|\([A-Za-z](?:, [A-Za-z])+\)|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
 _ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-_JOINT = re.compile(
-    r"\s*,?\s*\\(?:text|mbox|textrm|mathrm)\{\s*,?\s*(and|or)\s*\}\s*|\s*,?\s+(and|or)\s+", re.IGNORECASE
-)
+# One blank at most at a time: of a run of them, adjacent repetitions would try every split.
+_BLANKS = re.compile(r"\s+")
+_JOINT = re.compile(r" ?,? ?\\(?:text|mbox|textrm|mathrm)\{ ?,? ?(and|or) ?\} ?| ?,? (and|or) ", re.IGNORECASE)
 _INEQUALITY = re.compile(r"[<>\u2260\u2264\u2265\u2208]|\\(?:[lg](?:t|eq?|eqslant)|neq?|in|notin)(?![A-Za-z])")
 _LOGIC = {"and": " \\land ", "or": " \\lor "}
 
@@ -18,7 +18,10 @@ def plain_joints(text: str) -> str:
         >>> plain_joints("x=2 or x=3"), plain_joints(r"0<x \text{ and } x\le 4")
         ('x=2, x=3', '0<x \\land x\\le 4')
     """
-    pieces = _JOINT.split(text)
+    folded = text.casefold()
+    if "and" not in folded and "or" not in folded:
+        return text
+    pieces = _JOINT.split(_BLANKS.sub(" ", text))
     if len(pieces) == 1:
         return text
     segments = pieces[::3]

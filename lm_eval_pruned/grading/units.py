@@ -95,7 +95,7 @@ _NO_UNITS = (
 # The degrees of an angle belong to its sine.
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _BASED = re.compile(
-    r"(?P<digits>-?[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)(?:_\{\(?|base)(?P<base>[0-9]{1,2}|[a-z]{3,9})(?:\)?\})?"
+    r"(?P<digits>-?(?=[A-Fa-f]{0,9}[0-9])[0-9A-Fa-f]{1,200})(?:_\{\(?|base)(?P<base>[0-9]{1,2}|[a-z]{3,9})(?:\)?\})?"
 )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Seconds that a pair may take on a started worker (a verdict with all its layers stays inside 2 s) and that a worker
 # may take to start.
-DEADLINE = 1.9
+DEADLINE = 1.5
 START_DEADLINE = 60.0
 
 MAX_WORKERS = 4
