@@ -78,12 +78,13 @@ def task_settings(content: Mapping[str, object], task: str) -> Settings:
     """Return how one task of a results file was asked: shots, samples, and the decoding apart from its budget."""
     given = section(section(content, "configs"), task)
     decoding = section(given, "generation_kwargs")
+    # Our tasks draw samples by repeating the question.
+    repeats = section(given, "metadata").get("num_samples") or given.get("repeats")
     return as_settings(
         {
             **{key: value for key, value in decoding.items() if key not in _BUDGETS},
             "num_fewshot": section(content, "n-shot").get(task) or given.get("num_fewshot"),
-            "num_samples": section(given, "metadata").get("num_samples"),
-            "repeats": given.get("repeats") if given.get("repeats") != 1 else None,
+            "num_samples": repeats if repeats != 1 else None,
         }
     )
 

@@ -21,7 +21,7 @@ FAILING: frozenset[Status] = frozenset({"regression", "sparsity", "missing"})
 
 # Sparsities are counts divided by counts: the same pruning has the same.
 SPARSITY_TOLERANCE = 1e-6
-# So many questions are named.
+# So many questions, or differences, are named.
 _NAMED = 3
 _TIE = 1e-9
 
@@ -142,7 +142,8 @@ def _missing(
 def _nearest(wanted: Configuration, there: Sequence[Configuration]) -> str:
     """Say in which settings the run that is most like a configuration differs from it."""
     changes = min((_changes(wanted, one) for one in there), key=len)
-    return f"the nearest has {', '.join(changes)}"
+    more = f" and {len(changes) - _NAMED} more differences" if len(changes) > _NAMED else ""
+    return f"the nearest has {', '.join(changes[:_NAMED])}{more}"
 
 
 def _changes(wanted: Configuration, given: Configuration) -> list[str]:

@@ -86,6 +86,19 @@ class TestOurs:
         report["config"]["owl_m"] = 5.0
         assert edited(path, pruning=report).configuration.label == "wanda uniform 0.2 owl_m=5"
 
+    @pytest.mark.parametrize(
+        ("task", "settings"),
+        [
+            ({"repeats": 1}, ()),
+            ({"repeats": 4}, (("num_samples", "4"),)),
+            ({"repeats": 4, "metadata": {"num_samples": 4}}, (("num_samples", "4"),)),
+            ({"generation_kwargs": {"temperature": 1, "seed": 3, "thinking_token_budget": 8}}, (("temperature", "1"),)),
+        ],
+    )
+    def test_how_a_task_was_asked(self, tmp_path, task, settings):
+        found = read(tmp_path, {"results": {"t": {"acc,none": 1.0}}, "configs": {"t": task}, "config": {}})
+        assert found.results[0].settings == settings
+
     def test_labels(self, tmp_path):
         report = {"config": {"method": "shortgpt", "num_blocks": 2, "compare": "row"}}
         assert edited(write_run(tmp_path, CURVE), pruning=report).configuration.label == "shortgpt 2 blocks"
