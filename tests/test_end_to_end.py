@@ -15,6 +15,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.paths import assets_folder
 from tests.pruning import reference
 
@@ -159,44 +161,57 @@ def test_list_has_a_line_for_everything():
     } <= names
 
 
-def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
-    (tmp_path / "empty.jsonl").write_text("")
-    tiny = ["--tasks", "tiny_tts_16", "--model_args"]
-    wanda = f"{TINY},method=wanda,sparsity=0.2"
-    return {
-        "sparsity": ([*tiny, f"{TINY},method=wanda,sparsity=1.5"], "sparsity=1.5 is not a fraction"),
-        "method": ([*tiny, f"{TINY},method=wandaa,sparsity=0.2"], "unknown method 'wandaa': did you mean 'wanda'?"),
-        "alloc": ([*tiny, f"{wanda},alloc=owll"], "unknown alloc 'owll': did you mean 'owl'?"),
-        "pretrained": ([*tiny, "pretrained=/nowhere"], "pretrained=/nowhere is not a folder"),
-        "calib": ([*tiny, f"{wanda},calib=/nowhere.jsonl"], "calib=/nowhere.jsonl does not exist"),
-        "empty": ([*tiny, f"{wanda},calib={tmp_path}/empty.jsonl"], "empty.jsonl is empty"),
-        "budget": (
-            [*tiny, TINY, "--gen_kwargs", "thinking_token_budget=9999"],
-            "thinking_token_budget=9999 does not fit",
-        ),
-        "tasks": (
-            ["--tasks", "aime24_ttss", "--model_args", TINY],
-            "unknown --tasks 'aime24_ttss' (did you mean 'aime24_tts'",
-        ),
-        "data": (
-            ["--tasks", "aime24_tts_512", "--model_args", TINY],
-            "simplescaling/aime24_nofigures cannot be loaded",
-        ),
-        "c4": ([*tiny, f"{wanda},calib=c4"], "calib=c4 cannot be loaded from the hub"),
-    }
+# One for each stage of a run: arguments, tasks, data, generation.
+MISTAKES = {
+    "method": (
+        ["--tasks", "tiny_tts_16", "--model_args", f"{TINY},method=wandaa,sparsity=0.2"],
+        "unknown method 'wandaa': did you mean 'wanda'?",
+    ),
+    "tasks": (
+        ["--tasks", "aime24_ttss", "--model_args", TINY],
+        "unknown --tasks 'aime24_ttss' (did you mean 'aime24_tts'",
+    ),
+    "data": (["--tasks", "aime24_tts_512", "--model_args", TINY], "simplescaling/aime24_nofigures cannot be loaded"),
+    "budget": (
+        ["--tasks", "tiny_tts_16", "--model_args", TINY, "--gen_kwargs", "thinking_token_budget=9999"],
+        "thinking_token_budget=9999 does not fit",
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    "mistake", ["sparsity", "method", "alloc", "pretrained", "calib", "empty", "budget", "tasks", "data", "c4"]
-)
-def test_a_users_mistake_ends_in_one_sentence(tmp_path, mistake):
-    arguments, sentence = mistakes(tmp_path)[mistake]
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_users_mistake_ends_in_one_sentence(mistake):
+    arguments, sentence = MISTAKES[mistake]
     done = evaluate(*arguments)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("lm_eval: error: ")
     assert sentence in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"sparsity": 1.5}, "sparsity=1.5 is not a fraction"),
+        ({"alloc": "owll"}, "unknown alloc 'owll': did you mean 'owl'?"),
+        ({"pretrained": "/nowhere"}, "pretrained=/nowhere is not a folder"),
+        ({"calib": "/nowhere.jsonl"}, "calib=/nowhere.jsonl does not exist"),
+        ({"calib": "c4"}, "calib=c4 cannot be loaded from the hub"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_an_argument_is_such_a_sentence(arguments, sentence):
+    with pytest.raises(PrunedEvalError) as raised:
+        PrunedHFLM(**{"pretrained": "tiny-reasoner", "method": "wanda", "sparsity": 0.2, **arguments})
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_calibration_file_is_one_too(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(PrunedEvalError, match=r"empty\.jsonl is empty"):
+        PrunedHFLM("tiny-reasoner", method="wanda", sparsity=0.2, calib=str(tmp_path / "empty.jsonl"))
 
 
 def test_the_same_holds_for_our_own_command(tmp_path):
