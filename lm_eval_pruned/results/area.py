@@ -45,9 +45,10 @@ def area_weights(budgets: Sequence[int]) -> list[float]:
 
 
 def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
-    """Yield the area below a curve if every point knows the outcomes of the same questions."""
+    """Yield the area below a curve if every point knows the outcomes of the same questions, at a budget of its own."""
     known = [point.outcomes for point in points if point.outcomes is not None]
-    if len(points) < 2 or len(known) < len(points):
+    budgets = {point.budget for point in points}
+    if len(points) < 2 or len(known) < len(points) or len(budgets) < len(points):
         return
     first = known[0]
     if any(not np.array_equal(one.questions, first.questions) for one in known):

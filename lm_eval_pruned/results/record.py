@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from lm_eval_pruned.results.settings import Settings, section
 
 # What is compared of a task, in this order; of one with none of these, its first metric.
 ACCURACIES = ("acc", "exact_match", "pass@1", "prompt_level_strict_acc", "acc_norm", "f1")
+
+# More tokens than any model has room for: what is more is no budget.
+MAX_BUDGET = 2**40
 
 _TTS = re.compile(r".+_tts_(\d+)")
 
@@ -151,11 +155,14 @@ def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]],
 
 def _budget(content: Mapping[str, object], task: str) -> int | None:
     given = section(section(section(content, "configs"), task), "generation_kwargs").get("thinking_token_budget")
-    if isinstance(given, int):
+    if isinstance(given, int) and 0 <= given <= MAX_BUDGET:
         return given
     match = _TTS.fullmatch(task)
     return int(match[1]) if match else None
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # An integer may be beyond any float.
+    return float(value) if abs(value) <= sys.float_info.max else None

@@ -4,12 +4,15 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.errors import DataError, MissingDataError, PrunedEvalError
 from lm_eval_pruned.results.leaderboard import Line, leaderboard
 from lm_eval_pruned.results.reading import read_records
 from lm_eval_pruned.results.reference import read_reference
@@ -88,6 +91,32 @@ def test_runs_without_samples_have_the_interval_they_reported(tmp_path):
     (line,) = lines(tmp_path)
     assert (line.questions, line.difference, line.sparsity) == (None, None, None)
     assert (line.low, line.high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
+
+
+ODD = [None, 3, -1.5, "x", [], {}, [1], {"a": 1}, True, float("nan"), float("inf"), "\ud800", 10**400, {"seed": []}]
+
+
+def places(value: object, so_far: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict):
+        for key in value:
+            yield (*so_far, key)
+            yield from places(value[key], (*so_far, key))
+
+
+def test_whatever_stands_in_a_results_file(runs):
+    """Every value of a run replaced by odd ones, taken in turn: an error of ours or a table, and JSON that is JSON."""
+    path = sorted(runs.glob("results*"))[1]
+    content = json.loads(path.read_text())
+    for turn, place in enumerate(places(content)):
+        for odd in ODD[turn % 4 :: 4]:
+            changed = json.loads(json.dumps(content))
+            reduce(lambda part, name: part[name], place[:-1], changed)[place[-1]] = odd
+            path.write_text(json.dumps(changed))
+            with suppress(PrunedEvalError):
+                found = lines(runs)
+                assert markdown(found)
+                assert as_csv(found)
+                json.loads(as_json(found), parse_constant=pytest.fail)
 
 
 class TestFormats:

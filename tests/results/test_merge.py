@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -83,4 +85,18 @@ def test_no_area_without_a_curve_or_with_other_questions(tmp_path):
     write_run(tmp_path / "b", {"u_tts_16": [0, 0], "u_tts_32": [0, 1, 1]})
     write_run(tmp_path / "c", {"v_tts_16": [0, 0], "v_tts_32": [0, 1]}, has_samples=False)
     found = measure(read_records([tmp_path]).records)
+    assert with_areas(found) == found
+
+
+def test_two_tasks_of_one_budget_are_no_curve(tmp_path):
+    path = write_run(tmp_path, {"t_tts_16": [0, 1], "t_tts_8": [1, 1]})
+    content = json.loads(path.read_text())
+    content["configs"]["t_tts_8"]["generation_kwargs"]["thinking_token_budget"] = 16
+    for kind in ("results", "configs", "n-samples"):
+        content[kind]["t_tts"] = content[kind].pop("t_tts_8")
+    path.write_text(json.dumps(content))
+    samples = next(tmp_path.glob("samples_t_tts_8_*"))
+    samples.rename(samples.with_name(samples.name.replace("t_tts_8", "t_tts")))
+    found = measure(read_records([tmp_path]).records)
+    assert [(one.benchmark, one.budget, one.outcomes is None) for one in found.values()] == [("t_tts", 16, False)] * 2
     assert with_areas(found) == found
