@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from transformers import GenerationConfig, PretrainedConfig
 
 from lm_eval_pruned.config import parse_model_args
@@ -79,6 +78,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         known = fields | accepted_arguments(VLLM, source, set(arguments) - OURS - fields)
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
         check_source(resolve(self._settings).config.calib)
+        load_format = _readable(str(kwargs.get("load_format", "hf")))
         self._check_store()
         folder = artifacts_folder(self._run.artifacts) or self._passing_folder()
         made = premade(
@@ -88,14 +88,18 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
                 artifacts=str(folder),
                 thinking=self._run.thinking,
                 dtype=str(kwargs.get("dtype", "auto")),
-                device="cuda" if torch.cuda.is_available() else "cpu",
+                device="cuda" if current_platform.is_cuda_alike() else "cpu",
                 revision=str(kwargs.get("revision") or "main"),
                 trust_remote_code=bool(kwargs.get("trust_remote_code", False)),
             )
         )
         self.report = PruneReport.from_dict(made.report)
         if made.artifact:
-            kwargs |= _pruned_loading(made.artifact, kwargs)
+            kwargs["model_loader_extra_config"] = {
+                **cast("dict[str, object]", kwargs.get("model_loader_extra_config") or {}),
+                KEY: Loading(artifact=made.artifact, load_format=load_format),
+            }
+            kwargs["load_format"] = LOAD_FORMAT
         if current_platform.is_cpu():
             # Between two chunks of a prompt vLLM turns the noise of a seeded request back, which it cannot on a CPU.
             kwargs.setdefault("enable_chunked_prefill", False)
@@ -122,7 +126,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         return {
             "backend": "vllm",
             "engine": engine,
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device": current_platform.device_type,
             "context": self.max_length,
             "end_tokens": sorted(self._end_tokens),
         }
@@ -142,21 +146,18 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         )
 
 
-def _pruned_loading(artifact: str, kwargs: Mapping[str, object]) -> dict[str, object]:
-    """Return the arguments of vLLM that make it prune while it loads.
+def _readable(load_format: str) -> str:
+    """Return the format in which vLLM reads the checkpoint.
 
     Raises:
-        ArgumentError: the files are to be read in a way that knows the weights by other names.
+        ArgumentError: it knows the weights by other names, or does not read them at all.
     """
-    load_format = str(kwargs.get("load_format", "hf"))
     if load_format not in READABLE:
         raise ArgumentError(
             f"load_format={load_format} cannot be pruned while it loads: leave it out, or give one of "
             f"{', '.join(READABLE)}"
         )
-    extra = cast("dict[str, object]", kwargs.get("model_loader_extra_config") or {})
-    loading = Loading(artifact=artifact, load_format=load_format)
-    return {"load_format": LOAD_FORMAT, "model_loader_extra_config": {**extra, KEY: loading}}
+    return load_format
 
 
 def _generation_config(pretrained: str, config: PretrainedConfig, kwargs: Mapping[str, object]) -> GenerationConfig:

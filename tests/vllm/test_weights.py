@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.blocks import find_decoder
 from lm_eval_pruned.pruning.packing import count_zeros, unpack
 
+TINY = assets_folder() / "tiny_reasoner"
 EXTENSION = "tests.vllm.weights_inside.WeightsInside"
 WINDOWS = {"calib_samples": 4, "calib_seqlen": 64}
 
@@ -68,3 +71,24 @@ def test_smollm2_is_zero_exactly_where_the_artifact_says(start, artifacts, smoll
     rows = {linear.name: len(linear.weight) for block in find_decoder(dense).blocks for linear in block.linears}
     (found,) = inside.model.collective_rpc("weights_inside", args=(rows,))
     assert found == digests(dense)
+
+
+def test_experts(start, tmp_path):
+    """vLLM fuses the experts in its own way; every one of them was pruned before that."""
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=264, hidden_size=64, intermediate_size=96, moe_intermediate_size=64, num_experts=4,
+        num_experts_per_tok=2, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    source = tmp_path / "mixture"
+    shutil.copytree(
+        TINY, source, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.npy", "*.md", "*.safetensors")
+    )
+    Qwen3MoeForCausalLM(config).save_pretrained(source)
+    windows = tmp_path / "windows.npy"
+    np.save(windows, np.random.default_rng(0).integers(0, 264, (4, 64)))
+    inside = start(str(source), method="wanda", sparsity=0.3, calib=str(windows), worker_extension_cls=EXTENSION)
+    assert inside.report.linears[4].name == "model.layers.0.mlp.experts.0.gate_proj"
+    (zeros,) = inside.model.collective_rpc("zeros_inside", args=("model.layers.",))
+    assert zeros == inside.report.zero_weights > 0

@@ -11,6 +11,7 @@ from vllm.config import ModelConfig
 from vllm.model_executor.model_loader import register_model_loader
 
 from lm_eval_pruned.models.vllm_loader import LOAD_FORMAT, PrunedModelLoader
+from lm_eval_pruned.pruning.packing import count_zeros
 
 LOADED: dict[str, Tensor] = {}
 FUSED = {
@@ -46,6 +47,11 @@ class WeightsInside:
             found[name] = digest(LOADED[fused][begin : begin + count])
         assert all(used[name] == len(LOADED[name]) for name in used)
         return found
+
+    def zeros_inside(self, prefix: str) -> int:
+        """Count the zeros of all matrices whose names begin so."""
+        matrices = [value for name, value in LOADED.items() if name.startswith(prefix) and value.ndim > 1]
+        return sum(count_zeros(value) for value in matrices)
 
 
 def digest(weight: Tensor) -> str:
