@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.braces import Writer, commands, is_numeral
+from lm_eval_pruned.grading.braces import Writer, commands
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
 
@@ -51,8 +51,6 @@ _SAME = {
     "\\textdegree": "^{\\circ}",
     "\\dollar": "\\$",
 }
-# Roman letters that are no units.
-_CONSTANTS = ("e", "i")
 _DISPLAYS = [
     f"\\{side}{{{name}}}" for side in ("begin", "end") for name in ("aligned", "align*", "align", "split", "gather*")
 ]
@@ -121,7 +119,7 @@ def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
     if token in _GAPS or token.isspace():
         writer.skip_blank()
     elif token in _FONTS:
-        return _font(writer, tokens, after, partners)
+        writer.end_arguments()
     elif token in _LOOKS and following == "{" and after in partners:
         return partners[after] + 1
     elif token in _SIZES:
@@ -138,18 +136,6 @@ def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
     elif token not in ("{", "}", "\\!"):
         writer.put(token)
     return after
-
-
-def _font(writer: Writer, tokens: list[str], index: int, partners: dict[int, int]) -> int:
-    r"""Drop a font command, but keep `10\text{ m}` apart from `10m`: there the font says unit, not variable."""
-    writer.end_arguments()
-    group = [token for token in tokens[index : index + 5] if not token.isspace()]
-    if not writer.waiting and (is_numeral(writer.last[-1]) or writer.last[-1] in "})"):
-        match group:
-            case ["{", letter, "}", *_] if letter.isalpha() and letter not in _CONSTANTS:
-                writer.emit(f"\\text{{{letter}}}")
-                return partners[index] + 1
-    return index
 
 
 def _partners(tokens: list[str]) -> dict[int, int]:

@@ -139,8 +139,8 @@ def _only_number(line: str) -> list[str]:
 
 
 def _trim(text: str) -> str:
-    text = text.strip(" \t\n#")
-    return text.rstrip(".:;, ") if not text.endswith(("...", "\\,", "\\:", "\\;")) else text
+    text = text.strip().strip("# \t\n").strip()
+    return text.rstrip(".:;, ").rstrip() if not text.endswith(("...", "\\,", "\\:", "\\;")) else text
 
 
 def _first_line(text: str, start: int) -> str:

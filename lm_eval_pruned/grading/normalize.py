@@ -7,7 +7,8 @@ import re
 from lm_eval_pruned.grading.characters import plain_characters
 from lm_eval_pruned.grading.latex import plain_latex
 from lm_eval_pruned.grading.tokens import FUNCTIONS, LONGEST_PRODUCT, TYPED
-from lm_eval_pruned.grading.units import WORDS
+from lm_eval_pruned.grading.unit_names import PLAIN, WORDS
+from lm_eval_pruned.grading.unit_spelling import plain_units
 
 # Dropping one thing can bring two others together (a letter and its accent, say); a few rounds settle every answer.
 MAX_ROUNDS = 8
@@ -18,7 +19,13 @@ _ENDING = _WRAPPING + ".,;"
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
-_SHORT_WORDS = WORDS | TYPED.keys() | {name[1:] for name in FUNCTIONS} | {"am", "pm", "and", "or", "if"}
+_SHORT_WORDS = (
+    WORDS.keys()
+    | set(map(str.casefold, PLAIN))
+    | TYPED.keys()
+    | {name[1:] for name in FUNCTIONS}
+    | {"am", "pm", "and", "or", "if"}
+)
 _TIGHT_COMMA = re.compile(r",(?=[^ ])")
 
 
@@ -33,8 +40,8 @@ def normalize(answer: str) -> str:
         '[0, \\frac{1}{2})'
         >>> normalize(r"\text{Evelyn}"), normalize("1{,}234,567"), normalize("(x+1)")
         ('evelyn', '1234567', 'x+1')
-        >>> normalize("AB"), normalize("AB + 2ab"), normalize("5 KM")
-        ('ab', 'AB+2ab', '5km')
+        >>> normalize("AB"), normalize("AB + 2ab"), normalize("5 km")
+        ('ab', 'AB+2ab', '5kilometer')
     """
     if answer.isascii() and answer.isdigit():
         return answer
@@ -47,7 +54,7 @@ def normalize(answer: str) -> str:
 
 
 def _round(answer: str) -> str:
-    text = plain_latex(_without_decoration(plain_characters(answer))).rstrip(_ENDING)
+    text = plain_latex(plain_units(_without_decoration(plain_characters(answer)))).rstrip(_ENDING)
     text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
     folded = text if text.isascii() and text.islower() else _WORD.sub(_plain_word, text)
     return _without_outer_parentheses(folded)

@@ -30,7 +30,7 @@ answers = st.text(max_size=30) | st.lists(st.sampled_from(LATEX), max_size=14).m
         (r"\sqrt[3]2", r"\sqrt[3]{2}"),
         (r"x^\frac12", r"x^{\frac{1}{2}}"),
         (r"\text{Evelyn}", "evelyn"),
-        (r"10\text{ m}", r"10\text{m}"),
+        (r"10\text{ m}", "10meter"),
         (r"\pi x", r"\pi x"),
         (r"\pi{x}", r"\pi x"),
         (r"\overline{AB}C", r"\overline{AB}C"),

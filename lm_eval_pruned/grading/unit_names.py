@@ -1,0 +1,72 @@
+"""The names of units: every symbol and word for a unit of measure, with the one name it is known by."""
+
+from __future__ import annotations
+
+from itertools import product
+
+_PREFIXES = {
+    "G": "giga", "M": "mega", "k": "kilo", "h": "hecto", "d": "deci", "c": "centi", "m": "milli", "n": "nano",
+}  # fmt: skip
+_PREFIXED = {
+    "m": "meter", "g": "gram", "s": "second", "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere",
+    "C": "coulomb", "F": "farad", "T": "tesla", "L": "liter", "l": "liter", "Hz": "hertz", "Pa": "pascal",
+    "mol": "mole", "eV": "electronvolt", "cal": "calorie",
+}  # fmt: skip
+_ALONE = {
+    "K": "kelvin", "h": "hour", "min": "minute", "mins": "minute", "hr": "hour", "hrs": "hour", "sec": "second",
+    "yr": "year", "yrs": "year", "in": "inch", "ft": "foot", "yd": "yard", "mi": "mile", "lb": "pound", "lbs": "pound",
+    "oz": "ounce", "gal": "gallon", "rad": "radian", "dB": "decibel", "atm": "atmosphere", "rpm": "rpm",
+    "kmh": "kilometer/hour", "kph": "kilometer/hour", "kmph": "kilometer/hour", "mph": "mile/hour", "USD": "dollar",
+    "EUR": "euro",
+}  # fmt: skip
+# Case tells them apart: mL, ML; kg, Kg is none. "pm" is a half of the day, and "ha", "cd" are hardly ever meant.
+SYMBOLS = {
+    **_PREFIXED,
+    **{
+        sign + unit: prefix + name
+        for (sign, prefix), (unit, name) in product(_PREFIXES.items(), _PREFIXED.items())
+        if sign + unit not in ("ms", "hm", "hs", "cd", "dl", "hl")
+    },
+    "ms": "millisecond",
+    **_ALONE,
+}
+_WORDS = {
+    "percent": "percent",
+    "inch": "inch inches",
+    "foot": "foot feet",
+    "hertz": "hertz",
+    "dollar": "dollar dollars usd",
+    "meter": "metre metres",
+    "liter": "litre litres",
+    "centimeter": "centimetre centimetres cms",
+    "millimeter": "millimetre millimetres",
+    "kilometer": "kilometre kilometres kms",
+    "kilogram": "kilo kilos kgs",
+    "second": "secs",
+    "celsius": "celsius degreescelsius degreecelsius",
+    "fahrenheit": "fahrenheit degreesfahrenheit degreefahrenheit",
+    "year": "yearsold yearold",
+    "cent": "cent cents",
+    "euro": "euro euros",
+    "yen": "yen",
+    "rupee": "rupee rupees",
+    "month": "month months",
+    "day": "day days",
+    "week": "week weeks",
+    "cup": "cup cups",
+    "unit": "unit units",
+    "degree": "degree degrees",
+    "angstrom": "angstrom angstroms",
+}
+_REGULAR = {*SYMBOLS.values()} - {"inch", "foot", "hertz", "rpm", "kilometer/hour", "mile/hour"}
+WORDS = {
+    **{name: name for name in _REGULAR},
+    **{f"{name}s": name for name in _REGULAR},
+    **{word: name for name, words in _WORDS.items() for word in words.split()},
+}
+# These follow a number without a blank, too; others could be products of variables.
+_PLAIN = "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad Hz kHz MHz GHz kPa"
+PLAIN = frozenset(_PLAIN.split())
+# Capitals that hardly ever are variables where a blank parts them from a number at the very end.
+LETTERS = frozenset("JNWVL")
+NAMES = frozenset(WORDS.values()) | frozenset(SYMBOLS.values())
