@@ -154,3 +154,10 @@ def test_a_mistake_is_one_line(tmp_path, model_args, message):
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("lm_eval: error: ")]
     assert message in line
+
+
+def test_a_device_without_memory_is_one_line(tmp_path):
+    done = run("pruned-vllm", "pretrained=tiny-reasoner", "tiny_tts_16", tmp_path, VLLM_CPU_KVCACHE_SPACE="100000")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("lm_eval: error: vLLM does not start (")
+    assert "Where memory is short, lower max_model_len" in done.stderr.splitlines()[-1]

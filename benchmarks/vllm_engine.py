@@ -1,0 +1,129 @@
+"""What pruning and budgets cost on vLLM: the start of an engine, plain generation, and five budgets against one.
+
+    .venv-vllm/bin/python benchmarks/vllm_engine.py [--rounds 5]
+
+The peer is the harness's own `vllm` model in the same run and in turns: SmolLM2-135M started in a new process each
+time, with masks that were made before, and then plain greedy generation by two engines that live side by side. Then
+tiny-reasoner on all 200 questions of `tiny_tts`. Medians of ratios within a round; about ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from budgets import BUDGETS, PROBLEMS, in_turns, ratio, requests
+from lm_eval.api.instance import Instance
+from smollm2 import temporary_smollm2
+
+from lm_eval_pruned.models.vllm import PrunedVLLM
+from lm_eval_pruned.models.vllm_builds import harness_class
+from lm_eval_pruned.reasoning.engine import VLLMBackend
+
+# On a CPU `pruned-vllm` reads prompts whole; its peer is to do the same.
+ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024, "enable_chunked_prefill": False}
+ROWS, TOKENS = 64, 64
+
+
+def model(kind: str, folder: str, artifacts: str, **pruning: object) -> object:
+    if kind == "vllm":
+        return harness_class()(folder, **ENGINE)
+    return PrunedVLLM(folder, artifacts=artifacts, **ENGINE, **pruning)
+
+
+def wanda(artifacts: str) -> dict[str, object]:
+    windows = Path(artifacts, "windows.npy")
+    if not windows.exists():
+        np.save(windows, np.random.default_rng(0).integers(0, 40_000, (8, 128)))
+    return {"method": "wanda", "sparsity": 0.2, "calib": str(windows)}
+
+
+def starts(folder: str, artifacts: str, rounds: int) -> None:
+    """Time whole processes that start an engine and end: imports, loading, warming up."""
+
+    def start(kind: str) -> None:
+        command = [sys.executable, __file__, "--start", kind, folder, artifacts]
+        subprocess.run(command, check=True, capture_output=True)
+
+    seconds = in_turns({kind: lambda kind=kind: start(kind) for kind in ("vllm", "pruned-vllm")}, rounds)
+    print(f"start of an engine in a new process, SmolLM2-135M, {rounds} rounds")
+    print(
+        f"  vllm {median(seconds['vllm']):.1f} s, pruned-vllm with masks {median(seconds['pruned-vllm']):.1f} s: "
+        f"{ratio(seconds['pruned-vllm'], seconds['vllm']):.2f} x"
+    )
+
+
+def plain_generation(folder: str, artifacts: str, rounds: int) -> None:
+    engines = {kind: model(kind, folder, artifacts) for kind in ("vllm", "pruned-vllm")}
+    until = {"until": ["<never>"], "max_gen_toks": TOKENS, "do_sample": False}
+    texts = [f"The number {number} is special because" for number in range(ROWS)]
+    asked = [Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0) for text in texts]
+    works = {kind: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for kind, lm in engines.items()}
+    seconds = in_turns(works, rounds)
+    print(f"plain generation, {ROWS} rows of {TOKENS} tokens, {rounds} rounds")
+    print(
+        f"  vllm {median(seconds['vllm']):.1f} s, pruned-vllm {median(seconds['pruned-vllm']):.1f} s: throughput "
+        f"{ratio(seconds['vllm'], seconds['pruned-vllm']):.2f} x"
+    )
+    for engine in engines.values():
+        engine.model.llm_engine.engine_core.shutdown()
+
+
+def five_budgets(rounds: int) -> None:
+    tokens = [0]
+    generated = VLLMBackend._generated
+
+    def count(backend: VLLMBackend, row: object, output: object) -> object:
+        tokens[0] += len(output.outputs[0].token_ids)
+        return generated(backend, row, output)
+
+    VLLMBackend._generated = count
+    engine = PrunedVLLM("tiny-reasoner", **ENGINE)
+    counts: dict[str, int] = {}
+
+    def work(name: str, budgets: Sequence[int]) -> None:
+        # What an earlier round has left would make this one shorter than it is.
+        engine.model.reset_prefix_cache()
+        tokens[0] = 0
+        engine.generate_until(requests(PROBLEMS, budgets), disable_tqdm=True)
+        counts[name] = tokens[0]
+
+    named = {"the largest budget alone": BUDGETS[-1:], "five budgets": BUDGETS}
+    seconds = in_turns({name: lambda name=name, b=budgets: work(name, b) for name, budgets in named.items()}, rounds)
+    largest, _ = named
+    print(f"{len(PROBLEMS)} questions of tiny_tts, {rounds} rounds")
+    for name, measured in seconds.items():
+        print(
+            f"  {name:<28}{counts[name]:>8} tokens {counts[name] / counts[largest]:6.2f} x"
+            f"{median(measured):>9.2f} s {ratio(measured, seconds[largest]):6.2f} x the largest alone"
+        )
+    VLLMBackend._generated = generated
+    engine.model.llm_engine.engine_core.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--start", nargs=3, metavar=("KIND", "MODEL", "ARTIFACTS"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if args.start:
+        kind, folder, artifacts = args.start
+        model(kind, folder, artifacts, **wanda(artifacts)).model.llm_engine.engine_core.shutdown()
+        return
+    with temporary_smollm2() as folder, TemporaryDirectory() as artifacts:
+        starts(str(folder), artifacts, args.rounds)
+        plain_generation(str(folder), artifacts, args.rounds)
+    five_budgets(args.rounds)
+
+
+if __name__ == "__main__":
+    main()
