@@ -25,6 +25,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--baseline", required=True, type=Path, metavar="FILE.json", help="written by baseline")
     parser.add_argument("--alpha", type=float, default=0.05, help="chance of any false alarm [0.05]")
     parser.add_argument("--margin", type=float, default=0.0, help="drop that is accepted, a fraction [0.0]")
+    parser.add_argument(
+        "--across", default="", metavar="SETTING[,..]", help="settings in which runs may differ from it: backend, say"
+    )
     parser.add_argument("--format", default="text", help=f"{', '.join(FORMATS)} [text]")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, and the text to stdout")
     parser.set_defaults(main=main)
@@ -51,9 +54,10 @@ def main(args: argparse.Namespace) -> int:
     from lm_eval_pruned.results.output import printable, warn_skipped, write_text
     from lm_eval_pruned.results.reading import read_records
 
-    baseline = thaw(args.baseline)
+    ignoring = {*IGNORED, *filter(None, args.across.split(","))}
+    baseline = thaw(args.baseline, ignoring=ignoring)
     records, problems = read_records(args.places)
-    findings = check(baseline, measure(records, ignoring=IGNORED), alpha=args.alpha, margin=args.margin)
+    findings = check(baseline, measure(records, ignoring=ignoring), alpha=args.alpha, margin=args.margin)
     report = REPORTS[args.format](findings)
     if args.output:
         write_text(args.output, report)

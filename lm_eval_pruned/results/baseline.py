@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +33,20 @@ def freeze(measurements: Mapping[Key, Measurement]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def thaw(path: Path) -> dict[Key, Measurement]:
-    """Read a baseline.
+def thaw(path: Path, *, ignoring: Collection[str] = IGNORED) -> dict[Key, Measurement]:
+    """Read a baseline; settings in `ignoring` are left out.
 
     Raises:
         MissingDataError: there is no such file.
-        DataError: it is no baseline, or one of another version.
+        DataError: it is no baseline, one of another version, or has runs that differ in what is left out.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
-            return dict(_measurement(entry) for entry in content["measurements"])
+            return _apart([_measurement(entry, ignoring) for entry in content["measurements"]], path, ignoring)
+    except DataError:
+        raise
     except OSError as problem:
         raise MissingDataError(
             f"the baseline {path} cannot be read ({problem.strerror}): lm-eval-pruned baseline DIR --output {path}"
@@ -73,11 +75,22 @@ def _entry(key: Key, found: Measurement, outcomes: Outcomes) -> dict[str, object
     }
 
 
-def _measurement(entry: Mapping[str, object]) -> tuple[Key, Measurement]:
+def _apart(
+    measurements: Sequence[tuple[Key, Measurement]], path: Path, ignoring: Collection[str]
+) -> dict[Key, Measurement]:
+    found = dict(measurements)
+    if len(found) < len(measurements):
+        names = ", ".join(sorted(ignoring))
+        raise DataError(f"runs in {path} differ in {names} alone: leave something out of --across")
+    return found
+
+
+def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tuple[Key, Measurement]:
+    settings = section(entry, "settings")
     configuration = Configuration(
         model=_text(entry, "model"),
         pruning=as_settings(section(entry, "pruning")),
-        settings=as_settings(section(entry, "settings")),
+        settings=as_settings({name: value for name, value in settings.items() if name not in ignoring}),
     )
     key = Key(configuration, _text(entry, "task"), _text(entry, "filter"), _text(entry, "metric"))
     given = section(entry, "questions")

@@ -79,6 +79,31 @@ def test_formats_to_stdout_and_into_a_file(tmp_path, baseline, capsys, form):
         assert ElementTree.fromstring(report.encode()).attrib["failures"] == "2"
 
 
+def test_across_backends(tmp_path, baseline, capsys):
+    folder = tmp_path / "vllm"
+    write_run(folder, CURVE, method="wanda", sparsity=0.2, backend="pruned-vllm")
+    assert check(folder, baseline) == 1
+    assert "backend pruned-vllm instead of pruned-hf" in capsys.readouterr().out
+    assert check(folder, baseline, "--across", "backend") == 0
+    write_run(
+        folder, {**CURVE, "t_tts_32": [0] * 20 + [1] * 80}, method="wanda", sparsity=0.2, backend="pruned-vllm", day=2
+    )
+    assert check(folder, baseline, "--across", "backend,limit") == 1
+
+
+def test_across_what_a_baseline_itself_compares_is_bad_input(tmp_path, capsys):
+    for backend in ("pruned-hf", "pruned-vllm"):
+        write_run(tmp_path / backend, CURVE, backend=backend)
+    path = tmp_path / "both.json"
+    assert (
+        cli.main(["baseline", *(str(tmp_path / name) for name in ("pruned-hf", "pruned-vllm")), "--output", str(path)])
+        == 0
+    )
+    assert check(tmp_path / "pruned-hf", path) == 1
+    assert check(tmp_path / "pruned-hf", path, "--across", "backend") == 2
+    assert "differ in backend, limit alone" in capsys.readouterr().err
+
+
 class TestBadInput:
     def said(self, capsys, code):
         assert code == 2

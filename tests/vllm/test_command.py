@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lm_eval_pruned import cli
 from lm_eval_pruned.reasoning.responses import FILE
 
 BUDGETS = (16, 32, 64, 128, 256)
@@ -73,6 +74,13 @@ class TestBothBackends:
             assert vllm["results"][task].keys() == metrics.keys()
             if "acc,none" in metrics:
                 assert vllm["results"][task]["acc,none"] == pytest.approx(metrics["acc,none"], abs=0.01)
+
+    def test_as_documented(self, both, tmp_path, capsys):
+        baseline = str(tmp_path / "hf.json")
+        assert cli.main(["baseline", str(both["pruned-hf"]), "--output", baseline]) == 0
+        check = ["check", str(both["pruned-vllm"]), "--baseline", baseline, "--across", "backend"]
+        assert cli.main(check) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "passed: 6 fine"
 
     def test_the_same_pruning(self, both):
         hf, vllm = (results_in(folder)["config"]["pruning"] for folder in both.values())
