@@ -199,6 +199,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 class TestRealRuns:
     """The bundled model through the harness's own command line, sampled with one seed and with another."""
 
