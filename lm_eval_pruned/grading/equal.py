@@ -34,6 +34,11 @@ _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 # What our own reader does not read is left to sympy, in a process of its own.
 _CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
+_ANNOUNCED = re.compile(
+    r"\s?(?:\\text\{)?\s?(?:so |thus |hence )?(?:the )?(?:final |correct )?answer ?(?:is|[:=])[:= ]?\s?\}?(?=.)",
+    re.IGNORECASE,
+)
+_LEADING = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
 _HALF_OF_DAY = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
 
@@ -73,7 +78,9 @@ def normal_form(answer: str) -> str:
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return answer
     form = normalize(_typed(answer))
-    return normalize(_without_approximation(form)) if "\\approx" in form else form.removeprefix("=")
+    if "\\approx" in form:
+        form = normalize(_without_approximation(form))
+    return _LEADING.sub("", form, count=1) if form[:1] in ("=", "\\") else form
 
 
 def equal_forms(left: str, right: str) -> Equality:
@@ -99,8 +106,9 @@ def is_list(answer: str) -> bool:
 
 
 def _typed(text: str) -> str:
-    """Write lists with commas, and the halves of a day as one word."""
-    return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text))
+    """Drop what only announces an answer, write lists with commas, and the halves of a day as one word."""
+    announced = _ANNOUNCED.match(text)
+    return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text[announced.end() :] if announced else text))
 
 
 def _without_approximation(form: str) -> str:

@@ -110,7 +110,9 @@ def _count(function: str, values: list[Fraction]) -> Fraction | None:
         )
     if function in ("max", "min"):
         return max(values) if function == "max" else min(values)
-    if function not in ("factorial", "binomial", "gcd", "lcm") or any(
+    if function == "C" and len(values) == 2:
+        function = "binomial"
+    if function not in ("factorial", "double factorial", "binomial", "gcd", "lcm") or any(
         value.denominator != 1 or value < 0 for value in values
     ):
         return None
@@ -120,7 +122,12 @@ def _count(function: str, values: list[Fraction]) -> Fraction | None:
     bits = whole[0].bit_length() * (min(whole[1], abs(whole[0] - whole[1])) if function == "binomial" else whole[0])
     if bits > MAX_BITS:
         raise UndefinedError("too large")
-    return Fraction(factorial(*whole) if function == "factorial" else comb(*whole))
+    match function:
+        case "factorial":
+            return Fraction(factorial(*whole))
+        case "double factorial":
+            return Fraction(prod(range(whole[0], 0, -2)))
+    return Fraction(comb(*whole))
 
 
 def _bounded(value: Fraction) -> Fraction:

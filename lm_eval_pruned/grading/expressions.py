@@ -6,20 +6,23 @@ from collections.abc import Collection
 from fractions import Fraction
 from typing import Protocol
 
+from lm_eval_pruned.grading.matrices import read_matrix
 from lm_eval_pruned.grading.tokens import FUNCTIONS, NAMES, TYPED, Tokens, UnreadableError, read_decimal
 from lm_eval_pruned.grading.tree import Node, call, name, negative, number, power, product, quotient, total
 
 MAX_POSTFIXES = 6
 
-_MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix")
 _UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
 _FIGURES = tuple("0123456789.")
+# Behind anything else a number is a slip of the pen: x2 may be the square or the double.
+_BEFORE_NUMBERS = (")", "]", "!", "\\pi", "i")
 _SIGNS = {"+", "-", "\\pm", "\\mp"}
 _PAIRS = {
     "\\lfloor": ("\\rfloor", "floor"),
     "\\lceil": ("\\rceil", "ceil"),
     "\\lvert": ("\\rvert", "abs"),
     "|": ("|", "abs"),
+    "\\mid": ("\\mid", "abs"),
 }
 
 
@@ -49,6 +52,9 @@ class Expressions:
             while sign in ("+", "-") and self._tokens.next in ("+", "-"):
                 sign = "+" if self._tokens.take() == sign else "-"
             term = self._term()
+            if sign == "-" and len(terms) == 1 and term.head in ("set", "bracket") and terms[0].head == "name":
+                terms = [Node("difference", (terms[0], term))]
+                break
             match sign:
                 case "-":
                     term = negative(term)
@@ -80,7 +86,7 @@ class Expressions:
         is_whole = node.head == "number" and node.step is None and node.value.denominator == 1
         is_fraction = self._tokens.next in ("\\frac", " ")
         self._tokens.accept(" ")
-        if self._tokens.next[:1] in _FIGURES and not is_fraction and self._tokens.last not in (")", "]", "!"):
+        if self._tokens.next[:1] in _FIGURES and not is_fraction and self._tokens.last not in _BEFORE_NUMBERS:
             raise UnreadableError("a number behind a factor")
         beside = self._factor()
         if is_whole and is_fraction:
@@ -88,6 +94,9 @@ class Expressions:
                 beside = quotient(beside, self._factor()) if self._tokens.accept("/") else _refuse("two numbers")
             if (part := _proper_fraction(beside)) is not None:
                 return number(node.value + part)
+        if node.head == "name" and len(node.label) == 1 and node.label.isupper() and beside.head == "bracket":
+            # A point P(3, 4), or the number C(9, 4) of choices.
+            return call(node.label, *beside.parts)
         if beside.head == "matrix":
             rows = (Node("row", tuple(product(node, cell) for cell in row.parts)) for row in beside.parts)
             return Node("matrix", tuple(rows))
@@ -111,10 +120,12 @@ class Expressions:
         """Read a base with what stands behind it: powers, factorials, degrees."""
         node = self._base()
         for _ in range(MAX_POSTFIXES):
-            if self._tokens.accept("!"):
+            if self._tokens.accept_all("!", "!"):
+                node = call("double factorial", node)
+            elif self._tokens.accept("!"):
                 node = call("factorial", node)
                 if self._tokens.next == "!":
-                    raise UnreadableError("a double factorial")
+                    raise UnreadableError("three factorials")
             elif self._tokens.accept("^"):
                 self._tokens.expect("{")
                 if self._tokens.accept("\\circ"):
@@ -131,7 +142,7 @@ class Expressions:
         match token:
             case "(" | "[" | "\\{" | "\\langle":
                 return self._brackets.bracket(token)
-            case "|" | "\\lvert" | "\\lfloor" | "\\lceil":
+            case "|" | "\\mid" | "\\lvert" | "\\lfloor" | "\\lceil":
                 return self._pair(token)
             case "\\frac":
                 return quotient(self._group(), self._group())
@@ -149,7 +160,7 @@ class Expressions:
             case "\\mathbb":
                 return name(f"\\mathbb{self._letters()}")
             case "\\begin":
-                return self._matrix()
+                return read_matrix(self._tokens, self.sum)
         if token[:1] in _FIGURES:
             return read_decimal(token)
         if token in FUNCTIONS:
@@ -190,33 +201,6 @@ class Expressions:
         self._tokens.expect(closed)
         self._tokens.bars -= opened == "|"
         return call(function, inner)
-
-    def _matrix(self) -> Node:
-        kind = self._environment()
-        if kind not in _MATRICES:
-            raise UnreadableError(f"environment {kind}")
-        if kind == "array":
-            while self._tokens.take() not in ("}", ""):
-                pass
-        rows: list[Node] = []
-        while True:
-            cells = [self.sum()]
-            while self._tokens.accept("&"):
-                cells.append(self.sum())
-            rows.append(Node("row", tuple(cells)))
-            if not self._tokens.accept("\\\\") or self._tokens.next == "\\end":
-                break
-        self._tokens.expect("\\end")
-        if self._environment() != kind:
-            raise UnreadableError("another environment ends")
-        matrix = Node("matrix", tuple(rows))
-        return call("det", matrix) if kind == "vmatrix" else matrix
-
-    def _environment(self) -> str:
-        self._tokens.expect("{")
-        word = self._tokens.take()
-        self._tokens.expect("}")
-        return word
 
     def _function(self, function: str) -> Node:
         """Read a function with its base and power, and an argument with or without parentheses."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.braces import Writer, commands
+from lm_eval_pruned.grading.keyboard import plain_typing
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
 
 _FONTS = commands(
-    "text textbf textit textrm textnormal mbox hbox mathrm mathbf mathit mathsf boldsymbol bm underline "
-    "operatorname boxed fbox "
+    "text textbf textit textrm textnormal texttt textsf textsc emph mbox hbox bf rm it sf tt "
+    "mathrm mathbf mathit mathsf mathtt mathcal mathnormal ensuremath boldsymbol pmb bm underline "
+    "operatorname boxed fbox framebox "
     "displaystyle textstyle limits nolimits"
 )
 _SIZES = commands(
@@ -19,16 +21,26 @@ _SIZES = commands(
 # Their first argument changes looks alone; what follows is meant.
 _LOOKS = commands("color textcolor hspace vspace phantom hphantom vphantom")
 _THIN = commands("! ,")
-_GAPS = commands("( ) [ ] , : ; > quad qquad") | {"\\ ", "$", "~"}
+_GAPS = commands(
+    "( ) [ ] , : ; > quad qquad enspace thinspace medspace thickspace hfill "
+    "therefore checkmark blacksquare qed mathstrut strut nonumber notag"
+) | {"\\ ", "$", "~"}
 
 _SAME = {
     "*": "\\cdot",
     "%": "\\%",
     "\\times": "\\cdot",
+    "\\div": "/",
+    "\\surd": "\\sqrt",
+    "\\cr": "\\\\",
+    "\\mod": "\\pmod",
     "\\dfrac": "\\frac",
+    "\\nicefrac": "\\frac",
+    "\\sfrac": "\\frac",
     "\\tfrac": "\\frac",
     "\\cfrac": "\\frac",
     "\\dbinom": "\\binom",
+    "\\tbinom": "\\binom",
     "\\leq": "\\le",
     "\\leqslant": "\\le",
     "\\geq": "\\ge",
@@ -52,17 +64,13 @@ _SAME = {
     "\\dollar": "\\$",
 }
 _DISPLAYS = [
-    f"\\{side}{{{name}}}" for side in ("begin", "end") for name in ("aligned", "align*", "align", "split", "gather*")
+    f"\\{side}{{{name}{star}}}"
+    for side in ("begin", "end")
+    for name in ("aligned", "align", "split", "gather", "gathered", "equation", "math", "displaymath")
+    for star in ("", "*")
 ]
+_RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\approx", "\\equiv"}
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge "}
-
-
-# What is typed as if into a calculator: `x**2`, `5 x 10^3`.
-_STARS = re.compile(r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])")
-_TIMES = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
-# TeX's own fraction and binomial stand between what they take.
-_INFIX = re.compile(r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}")
-_PREFIX = {"over": "\\frac", "choose": "\\binom"}
 
 
 def plain_latex(text: str) -> str:
@@ -74,12 +82,7 @@ def plain_latex(text: str) -> str:
         >>> plain_latex(r"\frac{270}7\text{ degrees}")
         '\\frac{270}{7}degrees'
     """
-    if "\\over" in text or "\\choose" in text:
-        text = _INFIX.sub(lambda infix: f"{_PREFIX[infix[2]]}{{{infix[1]}}}{{{infix[3]}}}", text)
-    if "**" in text:
-        text = _STARS.sub("^", text)
-    if "x" in text:
-        text = _TIMES.sub(r"\\cdot ", text)
+    text = plain_typing(text)
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     if "\\begin" in text or "\\end" in text:
@@ -87,6 +90,8 @@ def plain_latex(text: str) -> str:
             text = text.replace(display, "")
         text = text.replace("{bmatrix}", "{pmatrix}")
     tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
+    if ("&" in text or "\\\\" in text) and "\\begin" not in text:
+        tokens = _without_edges(tokens)
     if "^(" in text:
         tokens = _with_braced_exponents(tokens)
     partners = _partners(tokens)
@@ -94,6 +99,21 @@ def plain_latex(text: str) -> str:
     while index < len(tokens):
         index = _step(writer, tokens, index, partners)
     return writer.finish()
+
+
+def _without_edges(tokens: list[str]) -> list[str]:
+    """Drop the marks of columns beside a relation or at an end, and the end of a line behind which no other comes."""
+    solid = [place for place, token in enumerate(tokens) if not token.isspace()]
+    signs = ["=", *(tokens[place] for place in solid), "="]
+    marks = {
+        place
+        for place, before, after in zip(solid, signs, signs[2:], strict=False)
+        if tokens[place] == "&" and (before in _RELATIONS or after in _RELATIONS)
+    }
+    kept = [token for place, token in enumerate(tokens) if place not in marks]
+    while kept and (kept[-1] == "\\\\" or kept[-1].isspace()):
+        kept.pop()
+    return kept
 
 
 def _with_braced_exponents(tokens: list[str]) -> list[str]:

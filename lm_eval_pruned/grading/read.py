@@ -22,6 +22,14 @@ _SET_OPERATIONS: dict[str, Head] = {
 }
 _SUCH_THAT = (":", "|", "\\mid")
 _REALS = ((), ("\\in", "\\mathbb", "{", "R", "}"))
+# What is said in words that has a sign of its own.
+_NOTHING = "nosolution nosolutions norealsolution norealsolutions therearenosolutions none emptyset theemptyset"
+_ALL = "allrealnumbers allreals allreal realnumbers setofallrealnumbers thesetofallrealnumbers anyrealnumber"
+_MEANT = {
+    **dict.fromkeys(_NOTHING.split(), "\\emptyset"),
+    **dict.fromkeys(_ALL.split(), "\\mathbb{R}"),
+    **dict.fromkeys(("dne", "doesnotexist", "thelimitdoesnotexist", "limitdoesnotexist"), "\\text{doesnotexist}"),
+}
 _CLOSERS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
 
 
@@ -36,6 +44,7 @@ def read(form: str) -> Node | None:
     """
     if form in NUMBER_WORDS:
         return number(NUMBER_WORDS[form])
+    form = _MEANT.get(form, form)
     if len(form) > MAX_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED):
         return None
     try:

@@ -1,0 +1,83 @@
+r"""What is typed as if into a calculator or a browser, or in plain TeX, becomes LaTeX: `2^-3`, `sqrt7`, `17\over23`."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+
+_WORD_FONT = r"(?:\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{\s?)?"
+_SCALES = {
+    "hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12,
+}  # fmt: skip
+_PREFIX = {"over": "\\frac", "choose": "\\binom"}
+_RAISED = {"sup": "^", "sub": "_"}
+
+
+def _infix(match: re.Match[str]) -> str:
+    return f"{_PREFIX[match['infix']]}{{{match['above']}}}{{{match['below']}}}"
+
+
+# What must be in a text for its rule to be tried, the rule, and what is written instead; repetitions are bounded.
+_RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (
+        ";",
+        re.compile(r"&(?:nbsp|lt|gt|le|ge|ne|minus|times|pi|infin|deg|middot|frac12|radic);"),
+        lambda entity: html.unescape(entity[0]).replace("\u00a0", " "),
+    ),
+    ("</", re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>"), lambda tag: f"{_RAISED[tag[1]]}{{{tag[2]}}}"),
+    ("</", re.compile(r"</?(?:b|i|u|p|em|strong|span|code|math)>"), ""),
+    ("<br", re.compile(r"<br ?/?>"), " "),
+    # TeX's own fraction and binomial stand between what they take.
+    (
+        "{",
+        re.compile(r"\{(?P<above>[^{}]*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>[^{}]*)\}"),
+        _infix,
+    ),
+    (
+        "\\over",
+        re.compile(r"\A(?P<above>[^{}=,\\]{1,40})\\(?P<infix>over)(?![A-Za-z])(?P<below>[^{}=,\\]{1,40})\Z"),
+        _infix,
+    ),
+    ("**", re.compile(r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])"), "^"),
+    ("x", re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)"), r"\\cdot "),
+    ("/", re.compile(r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?"), r"\\frac{\1}{\2}"),
+    ("^", re.compile(r"\^\s?-\s?([0-9]{1,40}(?:\.[0-9]{1,40})?|[A-Za-z])"), r"^{-\1}"),
+    ("_", re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})"), r"\1_{\2}"),
+    ("sqrt", re.compile(r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})"), r"\\sqrt{\1}"),
+    ("{", re.compile(r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)"), r"\\\1"),
+    ("\\dot", re.compile(r"\\dot\s?\{?([0-9])\}?([0-9]{0,40})\\dot\s?\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
+    ("\\dot", re.compile(r"(?<=[0-9.])\\dot\s?\{?([0-9])\}?"), r"\\overline{\1}"),
+    (
+        "C",
+        re.compile(r"(?:\{\})?[_^]\{?([0-9]{1,4})\}?\s?(?:C|\\(?:text|mathrm)\{C\})_\{?([0-9]{1,4})\}?"),
+        r"\\binom{\1}{\2}",
+    ),
+    ("mod", re.compile(rf"\(\s?{_WORD_FONT}mod\s?\}}?\s?([0-9]{{1,9}})\s?\}}?\s?\)"), r"\\pmod{\1}"),
+    ("\\\\", re.compile(r"\\\\\s?\[-?[0-9.]{1,6}\s?(?:pt|em|ex|mm|cm|in)\]"), r"\\\\"),
+    (
+        "to",
+        re.compile(r"(?<=[0-9])\s?(?:\\text\{\s?to\s?\}|\sto\s)\s?(?=[0-9])"),
+        ":",
+    ),
+    (
+        "",
+        re.compile(rf"(?<=[0-9])\s?(?:\\[,; ])?{_WORD_FONT}\s?({'|'.join(_SCALES)})(?![A-Za-z])", re.IGNORECASE),
+        lambda scale: f"\\cdot 10^{{{_SCALES[scale[1].casefold()]}}} ",
+    ),
+)
+
+
+def plain_typing(text: str) -> str:
+    r"""Write as LaTeX what is typed in another way.
+
+    Example:
+        >>> plain_typing("2^-3+x**2"), plain_typing("sqrt7/frac{1}{2}"), plain_typing(r"17\over 23")
+        ('2^{-3}+x^2', '\\sqrt{7}/\\frac{1}{2}', '\\frac{17}{ 23}')
+        >>> plain_typing(r"4.5\text{ million}"), plain_typing("5 to 8")
+        ('4.5\\cdot 10^{6} }', '5:8')
+    """
+    for trigger, pattern, replacement in _RULES:
+        if trigger in text:
+            text = pattern.sub(replacement, text)
+    return text
