@@ -64,8 +64,8 @@ def test_two_shards(start):
     """Each of two workers holds half of every matrix, cut from a pruned one."""
     settings = {"method": "wanda", "sparsity": 0.2}
     vllm = start("tiny-reasoner", tensor_parallel_size=2, **settings)
-    expected = accounts(ask(hf(**settings), PROBLEMS, BUDGETS))
-    assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
+    expected = accounts(ask(hf(**settings), PROBLEMS[:2], BUDGETS[:1]))
+    assert accounts(ask(vllm, PROBLEMS[:2], BUDGETS[:1])) == expected
 
 
 def test_two_replicas(monkeypatch):
@@ -76,5 +76,5 @@ def test_two_replicas(monkeypatch):
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
     settings = {"method": "wanda", "sparsity": 0.2}
     vllm = PrunedVLLM("tiny-reasoner", data_parallel_size=2, max_model_len=512, **ENGINE, **settings)
-    answers = accounts(ask(vllm, PROBLEMS[:2], [16]))
-    assert answers == accounts(ask(hf(max_length=512, **settings), PROBLEMS[:2], [16]))
+    answers = accounts(ask(vllm, PROBLEMS[:2], BUDGETS[:1]))
+    assert answers == accounts(ask(hf(max_length=512, **settings), PROBLEMS[:2], BUDGETS[:1]))
