@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_pruned.grading.evaluate import CONSTANTS, DIGITS, Numeric, is_close
 from lm_eval_pruned.grading.expand import expand
-from lm_eval_pruned.grading.intervals import FLIPPED, REALS, between, bounded
-from lm_eval_pruned.grading.tree import INFINITY, MINUS_INFINITY, VALUES, Head, Node, negative, product, total
+from lm_eval_pruned.grading.intervals import REALS, between, bounded
+from lm_eval_pruned.grading.systems import as_tuples
+from lm_eval_pruned.grading.tree import FLIPPED, INFINITY, MINUS_INFINITY, VALUES, Head, Node, negative, product, total
 from lm_eval_pruned.grading.values import agree, same_value
+from lm_eval_pruned.grading.vectors import components
 
 # Each member may have to be compared with each of the other side.
 MAX_MEMBERS = 40
@@ -40,9 +42,13 @@ def _same(one: Node, other: Node) -> bool | None:
             return _same_ratio(one.parts, other.parts)
         if one.head == "list" and _are_named(one) != _are_named(other):
             # Names say which is which.
-            return _same_sequence(one.parts, other.parts)
+            return _same_sequence(one.parts, other.parts) or _same_solutions(one, other) or _same_solutions(other, one)
         if one.head in _UNORDERED:
-            return _same_members(_distinct(one), _distinct(other))
+            return (
+                _same_members(_distinct(one), _distinct(other))
+                or _same_solutions(one, other)
+                or _same_solutions(other, one)
+            )
         return _same_sequence(one.parts, other.parts)
     verdict = _same_kinds(one, other)
     return _same_kinds(other, one) if verdict is False else verdict
@@ -53,6 +59,8 @@ def _same_kinds(one: Node, other: Node) -> bool | None:
     match one.head, other.head:
         case "relation", "union" | "bracket" | "set" | "list" | "name" | "number" | "+" | "*" | "^" | "call":
             return _same_named(one, other)
+        case "list", "bracket" | "set" if (solutions := as_tuples(one)) is not None:
+            return _same_members(solutions, [other] if other.head == "bracket" else _distinct(other))
         case "list", "set" if not _are_named(one):
             return _same_members(one.parts, _distinct(other))
         case "list", "and" | "or":
@@ -62,12 +70,16 @@ def _same_kinds(one: Node, other: Node) -> bool | None:
             return _same_members([_region(part) for part in one.parts], other.parts)
         case "matrix", "bracket":
             return _same_vector(one, other)
+        case "bracket", "name" if other == REALS:
+            return one == between(MINUS_INFINITY, INFINITY)
+        case "bracket", _ if other.head in VALUES and one.label == "()":
+            return _same_components(one.parts, other)
+        case "matrix", _ if other.head in VALUES and all(len(row.parts) == 1 for row in one.parts):
+            return _same_components([cell for row in one.parts for cell in row.parts], other)
         case "set", "name" if not one.parts:
             return other.label == "\\emptyset"
         case "set", _ if len(one.parts) == 1 and other.head in VALUES:
             return _same(one.parts[0], other)
-        case "bracket", "name" if other == REALS:
-            return one == between(MINUS_INFINITY, INFINITY)
         case "ratio", _ if other.head in VALUES:
             return _same_quotient(one, other)
     return False
@@ -126,9 +138,29 @@ def _distinct(node: Node) -> Sequence[Node]:
 def _same_vector(one: Node, other: Node) -> bool | None:
     matrix, bracket = (one, other) if one.head == "matrix" else (other, one)
     rows = matrix.parts
+    if all(part.head == "bracket" for part in bracket.parts):
+        return _same_sequence(
+            [Node("bracket", row.parts) for row in rows], [Node("bracket", part.parts) for part in bracket.parts]
+        )
     if bracket.label != "()" or not (len(rows) == 1 or all(len(row.parts) == 1 for row in rows)):
         return False
     return _same_sequence([cell for row in rows for cell in row.parts], bracket.parts)
+
+
+def _same_components(parts: Sequence[Node], value: Node) -> bool | None:
+    """Compare a vector with a sum of unit vectors, or a tuple with the point of a name: `P(3, 4)`."""
+    if value.head == "call" and len(value.label) == 1 and value.label.isupper():
+        return _same_sequence(parts, value.parts)
+    given = components(value, len(parts))
+    return False if given is None else _same_sequence(parts, given)
+
+
+def _same_solutions(named: Node, tuples: Node) -> bool | None:
+    """Compare solutions that name their values with tuples of values."""
+    if any(part.head != "bracket" for part in tuples.parts):
+        return False
+    solutions = as_tuples(named) if named.head == "list" else None
+    return False if solutions is None else _same_members(solutions, _distinct(tuples))
 
 
 def _same_ratio(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:

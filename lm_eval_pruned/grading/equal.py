@@ -24,7 +24,12 @@ UNDECIDED = "different normal forms"
 
 _NAME = re.compile(
     r"(?:[^\W\d_]{1,40}|\\[A-Za-z]{1,20})(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
-    r"|\([A-Za-z](?:, [A-Za-z])+\)|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
+    r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
+    # Values of functions, probabilities, lengths and areas, and quotients of two letters.
+    r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
+    r"|[nN]\([A-Z](?:\\c[au]p ?[A-Z])*\)|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
+    r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
+    r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
 _ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)")
 _LETTERS = tuple("abcde")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lm_eval_pruned.grading.intervals import REALS, reals_without
+from lm_eval_pruned.grading.chains import shortened
 from lm_eval_pruned.grading.regions import computed, region_of
+from lm_eval_pruned.grading.systems import written_out
 from lm_eval_pruned.grading.tree import VALUES, Head, Node, number, product
+from lm_eval_pruned.grading.vectors import transposed
 
 
 def expand(node: Node) -> Node:
@@ -20,10 +22,12 @@ def expand(node: Node) -> Node:
         return Node("list", tuple(members))
     if _has_signs(node):
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
-    if node.head == "difference" and node.parts[0] == REALS:
-        return reals_without(node.parts[1:]) or node
-    if node.head == "intersection":
+    if node.head == "relation":
+        return written_out(node) or shortened(node)
+    if node.head in ("difference", "intersection"):
         return computed(node)
+    if (matrix := transposed(node)) is not None:
+        return matrix
     if node.head == "union":
         return computed(
             Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))

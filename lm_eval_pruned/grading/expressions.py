@@ -109,7 +109,20 @@ class Expressions:
         return bool(token) and (
             token[0].isalnum()
             or token
-            in ("(", "[", "\\{", " ", "\\frac", "\\sqrt", "\\binom", "\\text", "\\lfloor", "\\lceil", "\\lvert")
+            in (
+                "(",
+                "[",
+                "\\{",
+                " ",
+                "\\frac",
+                "\\sqrt",
+                "\\binom",
+                "\\text",
+                "\\hat",
+                "\\lfloor",
+                "\\lceil",
+                "\\lvert",
+            )
             or token in FUNCTIONS
             or token in NAMES
             or token in ("\\mathbb", "\\begin")
@@ -157,6 +170,8 @@ class Expressions:
                 )
             case "\\text":
                 return name(self._letters())
+            case "\\hat":
+                return name(f"\\hat{{{self._letters()}}}")
             case "\\mathbb":
                 return name(f"\\mathbb{self._letters()}")
             case "\\begin":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.evaluate import CONSTANTS, exact, names
-from lm_eval_pruned.grading.tree import INFINITY, MINUS_INFINITY, VALUES, Node, name
+from lm_eval_pruned.grading.linear import solved
+from lm_eval_pruned.grading.tree import FLIPPED, INFINITY, MINUS_INFINITY, VALUES, Node, name, negative
 
-FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "==": "=="}
 REALS = name("\\mathbbR")
 
 _CLOSED = ("<=", ">=")
@@ -34,7 +32,8 @@ def bounded(relation: Node) -> Bounded | None:
         return None
     places = [place for place, side in enumerate(sides) if side.head == "name" and side.label not in CONSTANTS]
     if len(places) != 1 or any(names(side) for place, side in enumerate(sides) if place != places[0]):
-        return None
+        simpler = _without_bars(relation) or solved(relation)
+        return bounded(simpler) if simpler else None
     if len(sides) == 2:
         sign = signs[0] if places[0] == 0 else FLIPPED[signs[0]]
         return Bounded(sides[places[0]], _half_line(sign, sides[1 - places[0]]))
@@ -45,6 +44,20 @@ def bounded(relation: Node) -> Bounded | None:
     return None
 
 
+def _without_bars(relation: Node) -> Node | None:
+    r"""Write `|x-1|<3` as `-3<x-1<3`, or return None; where the distance is at least something, there are two ways."""
+    left, right = relation.parts[:2]
+    sign = relation.label
+    if right.head == "call" and right.label == "abs":
+        left, right, sign = right, left, FLIPPED.get(sign, "")
+    bound = exact(right)
+    if len(relation.parts) > 2 or left.head != "call" or left.label != "abs" or bound is None or bound <= 0:
+        return None
+    if sign not in ("<", "<="):
+        return None
+    return Node("relation", (negative(right), left.parts[0], right), label=f"{sign} {sign}")
+
+
 def _half_line(sign: str, bound: Node) -> Node:
     """Return where a variable is that stands in this relation to a bound."""
     if sign == "!=":
@@ -52,15 +65,6 @@ def _half_line(sign: str, bound: Node) -> Node:
     if sign[0] == "<":
         return between(MINUS_INFINITY, bound, high="]" if sign in _CLOSED else ")")
     return between(bound, INFINITY, low="[" if sign in _CLOSED else "(")
-
-
-def reals_without(sets: Sequence[Node]) -> Node | None:
-    """Return the intervals that are left of the real line without some rational numbers."""
-    points = [(exact(point), point) for part in sets for point in part.parts if part.head == "set"]
-    if not points or any(value is None for value, _ in points) or any(part.head != "set" for part in sets):
-        return None
-    ends = [MINUS_INFINITY, *(point for _, point in sorted(points, key=lambda pair: pair[0] or 0)), INFINITY]
-    return Node("union", tuple(between(start, end) for start, end in pairwise(ends)))
 
 
 def between(start: Node, end: Node, *, low: str = "(", high: str = ")") -> Node:

@@ -11,6 +11,8 @@ _SCALES = {
     "hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12,
 }  # fmt: skip
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
+# Unit vectors: one of them alone may be any letter in bold.
+_VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
 _RAISED = {"sup": "^", "sub": "_"}
 
 
@@ -77,6 +79,8 @@ def plain_typing(text: str) -> str:
         >>> plain_typing(r"4.5\text{ million}"), plain_typing("5 to 8")
         ('4.5\\cdot 10^{6} }', '5:8')
     """
+    if "\\" in text and len(set(_VECTOR.findall(text))) > 1:
+        text = _VECTOR.sub(r"\\hat{\1}", text)
     for trigger, pattern, replacement in _RULES:
         if trigger in text:
             text = pattern.sub(replacement, text)

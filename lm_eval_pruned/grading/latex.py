@@ -38,6 +38,8 @@ _SAME = {
     "\\nicefrac": "\\frac",
     "\\sfrac": "\\frac",
     "\\tfrac": "\\frac",
+    "\\top": "T",
+    "\\intercal": "T",
     "\\cfrac": "\\frac",
     "\\dbinom": "\\binom",
     "\\tbinom": "\\binom",

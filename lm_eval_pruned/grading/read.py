@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from lm_eval_pruned.grading.expressions import Expressions
@@ -30,6 +31,8 @@ _MEANT = {
     **dict.fromkeys(_ALL.split(), "\\mathbb{R}"),
     **dict.fromkeys(("dne", "doesnotexist", "thelimitdoesnotexist", "limitdoesnotexist"), "\\text{doesnotexist}"),
 }
+# Open ends as France writes them; only where a form begins or ends so can they be meant.
+_TURNED = re.compile(r"(?P<open>[\]\[])(?P<inside>[^\[\]()=]{1,80}, [^\[\]()=]{1,80})(?P<close>[\[\]])")
 _CLOSERS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
 
 
@@ -47,6 +50,8 @@ def read(form: str) -> Node | None:
     form = _MEANT.get(form, form)
     if len(form) > MAX_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED):
         return None
+    if form[:1] == "]" or form[-1:] == "[":
+        form = _TURNED.sub(_turned, form)
     try:
         tokens = Tokens(form)
         node = _Answers(tokens).answer()
@@ -54,6 +59,11 @@ def read(form: str) -> Node | None:
     except (UnreadableError, ZeroDivisionError):
         return None
     return node
+
+
+def _turned(interval: re.Match[str]) -> str:
+    low, high = ("(" if interval["open"] == "]" else "["), (")" if interval["close"] == "[" else "]")
+    return f"{low}{interval['inside']}{high}"
 
 
 class _Answers:

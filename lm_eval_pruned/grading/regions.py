@@ -94,6 +94,10 @@ def _joined(node: Node) -> _Region | None:
     parts = [part for part in map(_joined, node.parts) if part is not None]
     if len(parts) < len(node.parts):
         return None
+    # That a variable is real says nothing new of it.
+    parts = [part for part in parts if part != [_LINE]] or [[_LINE]]
+    if len(parts) == 1:
+        return parts[0]
     if node.head == "and":
         return reduce(_common, parts)
     if node.head == "or":
@@ -119,6 +123,9 @@ def _read(node: Node) -> _Region:
             return _merged([stretch for part in node.parts for stretch in _read(part)])
         case "intersection":
             return reduce(_common, map(_read, node.parts))
+        case "difference":
+            first, *others = map(_read, node.parts)
+            return reduce(_without, others, first)
         case "name" if node == REALS:
             return [_LINE]
     raise UndefinedError(f"no region: {node.head}")
@@ -145,6 +152,16 @@ def _common(ones: _Region, others: _Region) -> _Region:
         for one, other in pairs
     )
     return [cut for cut in cuts if _position(cut.low) <= _position(cut.high)]
+
+
+def _without(ones: _Region, others: _Region) -> _Region:
+    """Leave out of one region what is in another: keep what lies in each of the gaps around a stretch."""
+    for stretch in others:
+        below = _Bound(stretch.low.place, stretch.low.side - 1, stretch.low.node)
+        above = _Bound(stretch.high.place, stretch.high.side + 1, stretch.high.node)
+        gaps = [_Stretch(_LINE.low, below), _Stretch(above, _LINE.high)]
+        ones = _common(ones, [gap for gap in gaps if _position(gap.low) <= _position(gap.high)])
+    return ones
 
 
 def _merged(stretches: Sequence[_Stretch]) -> _Region:

@@ -28,6 +28,8 @@ class Node:
     significant: int = 0
 
 
+# Relations with their sides exchanged.
+FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "==": "=="}
 VALUES: frozenset[Head] = frozenset(("number", "name", "+", "*", "^", "call"))
 
 

@@ -7,13 +7,15 @@ from fractions import Fraction
 
 from lm_eval_pruned.grading.evaluate import DIGITS, UndefinedError, exact, is_close, names, numeric
 from lm_eval_pruned.grading.number import MIN_SIGNIFICANT_DIGITS
-from lm_eval_pruned.grading.tree import INFINITY, MINUS_INFINITY, Node
+from lm_eval_pruned.grading.tree import INFINITY, MINUS_INFINITY, Node, name
 
 # Where expressions with names are compared; neighbours are unlike enough not to agree by chance.
 _ABOVE = (7, 29, 3, 61, 11, 43, 5, 97, 13, 151)
 _BELOW = (5, 13, 7, 17, 19, 23, 31, 37, 41, 59)
 POINTS = tuple(map(Fraction, _ABOVE, _BELOW))
 ENOUGH = 3
+
+_CONSTANTS_OF_INTEGRATION = (name("C"), name("c"))
 
 
 def same_value(one: Node, other: Node) -> bool | None:
@@ -23,7 +25,16 @@ def same_value(one: Node, other: Node) -> bool | None:
         return left == right or _rounds(one, right, other) or _rounds(other, left, one)
     if _is_infinite(one) or _is_infinite(other):
         return _is_infinite(one) and one == other
-    return _rounds_numerically(one, other) or agree(one, other, is_close)
+    return _rounds_numerically(one, other) or agree(one, _with_constant_of(one, other), is_close)
+
+
+def _with_constant_of(one: Node, other: Node) -> Node:
+    """Write the constant of integration of one sum, C or c, as the other sum does."""
+    mine, theirs = ([part for part in node.parts if part in _CONSTANTS_OF_INTEGRATION] for node in (one, other))
+    is_constant = one.head == other.head == "+" and len(mine) == len(theirs) == 1 and mine != theirs
+    if not is_constant or mine[0].label in names(other) or theirs[0].label in names(one) or len(names(one)) < 2:
+        return other
+    return Node("+", tuple(mine[0] if part == theirs[0] else part for part in other.parts))
 
 
 def _rounds(decimal: Node, value: Fraction, origin: Node) -> bool:
