@@ -112,6 +112,10 @@ def is_list(answer: str) -> bool:
 
 def _typed(text: str) -> str:
     """Drop what only announces an answer, write lists with commas, and the halves of a day as one word."""
+    first, _, second = text.partition(" or ")
+    if second and " or " not in second and not _CALCULUS.search(text) and equal(first, second):
+        # "1/2 or 0.5": two spellings of one answer are no list.
+        text = first
     announced = _ANNOUNCED.match(text)
     return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text[announced.end() :] if announced else text))
 

@@ -6,8 +6,18 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.kinds import Kind, check_kind
 from lm_eval_pruned.grading.letters import find_letter
-from lm_eval_pruned.grading.lines import anchored, bold_answers, declared, is_short, tidy, unwrap
-from lm_eval_pruned.grading.spans import boxes, fields, mathematics, tagged
+from lm_eval_pruned.grading.lines import (
+    amounts,
+    anchored,
+    bold_answers,
+    declared,
+    hashed,
+    is_announced,
+    is_short,
+    tidy,
+    unwrap,
+)
+from lm_eval_pruned.grading.spans import boxes, fields, has_box, mathematics, tagged
 
 # Of a longer response only the end is read: the answer comes last.
 MAX_RESPONSE_CHARACTERS = 200_000
@@ -33,8 +43,9 @@ TEXT_ENDS = (
 def extract(response: str, kind: Kind = "math") -> str | None:
     r"""Return the answer a response gives, or None where it gives none.
 
-    For mathematics, the last non-empty of the first kind found: `\boxed{}`, `<answer>`, `"answer":`, a line such as
-    "the answer is 5", bold, mathematics, a response that is nothing but a short answer. For a choice, its letter.
+    For mathematics, the last non-empty of the first kind found: `\boxed{}`, `<answer>`, `"answer":`, `####` in the last
+    line, a line such as "the answer is 5", bold, mathematics, the only amount of money of the last line, a response
+    that is nothing but a short answer. For a choice, its letter.
     Thinking is skipped, and thinking that never ends holds no answer. Linear time.
 
     Raises:
@@ -80,9 +91,13 @@ def _find_mathematics(text: str) -> Iterator[str]:
     yield from boxes(text)
     yield from map(tidy, tagged(text))
     yield from map(tidy, fields(text))
+    yield from hashed(text)
     yield from filter(is_short, map(tidy, anchored(text)))
     yield from map(unwrap, declared(text))
     yield from bold_answers(text)
     yield from map(unwrap, reversed(mathematics(text)))
+    yield from amounts(text)
+    if has_box(text) or is_announced(text):
+        return
     if len(text) <= MAX_BARE_CHARACTERS and "\n" not in text and is_short(text):
         yield unwrap(text)

@@ -21,6 +21,7 @@ _LEADING = re.compile(rf"{_NAMED}([A-D])(?![A-Za-z0-9_^]|['\u2019-][A-Za-z]|\s?=
 _DECLARED = re.compile(
     r"\b(?:([A-D])|(?i:option|choice) \(?([a-d]))\)? (?:is|must be|seems|looks) "
     r"(?:the )?(?:only |most )?(?:correct|right|best|true|answer|plausible)\b"
+    r"|\b([A-D])\)? it is\b"
 )
 _STANDALONE = re.compile(r"(?<![A-Za-z0-9_^\\\u2019\u00b0/=+-])([A-D])(?![A-Za-z0-9_^/]|['\u2019-][A-Za-z]|\s?[=+<>])")
 
@@ -47,7 +48,8 @@ def read_letter(content: str) -> str | None:
     """
     if len(content) > MAX_CHOICE_CHARACTERS:
         return None
-    match = _WHOLE.fullmatch(_DECORATION.sub("", content))
+    plain = _DECORATION.sub("", content).strip()
+    match = None if _SEVERAL.match(plain) else _WHOLE.fullmatch(plain)
     return (match[1] or match[2]).upper() if match else None
 
 
@@ -79,7 +81,7 @@ def _letters(text: str) -> Iterator[str]:
     bare = _WHOLE.fullmatch(plain)
     if bare and bare[1] and plain.strip(" .") != "a":
         yield bare[1].upper()
-    yield from ((match[1] or match[2]).upper() for match in reversed(list(_DECLARED.finditer(plain))))
+    yield from ((match[1] or match[2] or match[3]).upper() for match in reversed(list(_DECLARED.finditer(plain))))
     for match in reversed(list(_STANDALONE.finditer(plain))):
         if not _ARTICLE.match(plain, match.start(1)):
             yield match[1]

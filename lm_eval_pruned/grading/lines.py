@@ -21,6 +21,7 @@ _ANCHOR = re.compile(
 )
 _REASON = re.compile(
     r"\.(?=\s+[A-Z$\\*]|\s*\Z)|\u3002|\s?\u3067\u3059|\uc785\ub2c8\ub2e4"
+    r"|, (?:and |but |rather than )?not\b"
     r"|,? \(?(?:because|since|where|as required|as desired)\b"
     r"|(?: \(|, or )(?:about|approximately|roughly)\b"
 )
@@ -28,12 +29,17 @@ _REASON = re.compile(
 _TAKEN_BACK = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
 _DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
 _BULLET = re.compile(r"> |[-\u2022] (?=[$\\*])")
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
+# "their sum: $7$", "given by $7$": what is said of the answer in front of it.
+_ABOUT = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
 _NUMERAL = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
 _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
+_MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
+_HASHES = "#### "
 _DISPLAYS = ("$$\n", "\\[")
+_ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
 
 # Enough to see how a line announces its answer; overlapping lines of any length would take quadratic time.
@@ -60,6 +66,36 @@ def anchored(text: str) -> Iterator[str]:
         rest = _TAKEN_BACK.sub("", _first_line(text, anchor.end()), count=1)
         if rest:
             yield rest
+
+
+def is_announced(text: str) -> bool:
+    """Tell whether a text announces an answer, whether or not one follows."""
+    return _ANCHOR.search(text) is not None
+
+
+def hashed(text: str) -> Iterator[str]:
+    r"""Yield what the last line says behind `####`, if that is an answer and no heading.
+
+    Example:
+        >>> list(hashed("So 4+4=8.\n#### 8")), list(hashed("#### Second step of the proof"))
+        (['8'], [])
+    """
+    line = text.rpartition("\n")[2].strip()
+    if line.startswith(_HASHES) and is_short(line.removeprefix(_HASHES)):
+        yield line.removeprefix(_HASHES).strip()
+
+
+def amounts(text: str) -> Iterator[str]:
+    """Yield the only amount of money in the last line.
+
+    Example:
+        >>> list(amounts("The total cost is $45.50.")), list(amounts("She has $5 and gets $6."))
+        (['$45.50'], [])
+    """
+    line = text.rpartition("\n")[2][-MAX_LINE_CHARACTERS:]
+    found = _MONEY.findall(line)
+    if len(found) == line.count("$") == 1:
+        yield found[0]
 
 
 def declared(text: str) -> Iterator[str]:
@@ -97,6 +133,8 @@ def tidy(line: str) -> str:
     """
     reason = _REASON.search(line)
     line = unwrap(line[: reason.start()] if reason else line)
+    if (about := _ABOUT.match(line)) and len(spans := mathematics(line[about.end() :])) == 1:
+        return spans[0]
     if len(_PROSE.findall(line)) < PROSE_WORDS:
         return line
     candidates = mathematics(line) or bold(line) or _only_number(line)
@@ -146,6 +184,9 @@ def _trim(text: str) -> str:
 def _first_line(text: str, start: int) -> str:
     """Return what is left of the line at `start`, or the next line or displayed formula that is no decoration."""
     rest = text[start : start + MAX_LINE_CHARACTERS]
+    environment = _ENVIRONMENT.match(rest.lstrip(_DECORATION))
+    if environment:
+        return rest.lstrip(_DECORATION)[environment.end() :].partition(f"\\end{{{environment[1]}}}")[0].strip()
     display = mathematics(rest) if rest.lstrip(_DECORATION).startswith(_DISPLAYS) else []
     lines = (line.strip() for line in rest.split("\n") if not line.startswith("```"))
     return display[0] if display else next((line for line in lines if line.strip(_DECORATION)), "")

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 MAX_SPAN_CHARACTERS = 1000
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])[ \t]*")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or |about |approximately |roughly ){1,2})[\s$(\[\\]{0,9}"
 )
 # Without braces a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
-_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+# A box that holds a question mark or three dots is one that was to be filled.
+_SAYS_SOMETHING = re.compile(r"[^\W_]|\\")
+_TAG = re.compile(r"<(/?)(?:final_)?answer>|(?-i:\[(/?)ANSWER\])", re.IGNORECASE)
 _FIELD = re.compile(
     r'"(?:final[_ ]?)?answer"\s{0,9}:\s{0,9}(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
     re.IGNORECASE,
@@ -47,10 +49,17 @@ def boxes(text: str) -> Iterator[str]:
             content, stop = unbraced[0], unbraced.end()
         else:
             continue
+        if not _SAYS_SOMETHING.search(content):
+            continue
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())
         contents.insert(len(contents) - bool(approximate), content)
         end = stop
     yield from reversed(contents)
+
+
+def has_box(text: str) -> bool:
+    """Tell whether a text has a box, if only an empty one."""
+    return _BOX.search(text) is not None
 
 
 def tagged(text: str) -> Iterator[str]:
@@ -62,7 +71,7 @@ def tagged(text: str) -> Iterator[str]:
     """
     end: int | None = None
     for tag in reversed(list(_TAG.finditer(text))):
-        if tag[1]:
+        if tag[1] or tag[2]:
             end = tag.start()
             continue
         if end is None:

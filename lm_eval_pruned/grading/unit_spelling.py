@@ -32,7 +32,8 @@ _AREAS = {"square": 2, "sq": 2, "cubic": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
 # What may stand behind a unit that no font sets apart.
-_END = re.compile(r"\s*(?:\Z|[,;.$)\]}0-9]|\\[)\]]|(?:and|or)\b)")
+_END = re.compile(r"\s*(?:\Z|[,;.$*)\]}0-9]|\\[)\],;:!]|(?:and|or)\b)")
+_LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
 # The "h" of "2 h 30 min".
 _MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
 _JOINT = re.compile(r"\s(?:and|or)\s")
@@ -84,8 +85,8 @@ def _is_meant(factors: list[_Factor], stretch: str, after: str) -> bool:
     if all(factor.spelling in PLAIN or factor.spelling.casefold() in WORDS for factor in bare):
         return True
     if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
-        is_last = bare[0].spelling in LETTERS and not after.strip(" .$")
-        return stretch[0].isspace() and (is_last or _MINUTES.match(after) is not None)
+        is_last = bare[0].spelling in LETTERS and _LAST.fullmatch(after)
+        return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
     return stretch[0] in " ~\\" or (len(factors) > 1 and "/" in stretch)
 
 
