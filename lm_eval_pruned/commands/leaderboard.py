@@ -8,20 +8,21 @@ from pathlib import Path
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.errors import ArgumentError
 
-ENDINGS = (".md", ".csv", ".json")
+ENDINGS = (".html", ".md", ".csv", ".json")
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "leaderboard",
-        help="put runs in one table, with intervals and paired differences to dense",
+        help="put runs in one page or table, with intervals and paired differences to dense",
         description="Reads results of lm_eval, of any model type. Runs that differ in their seeds alone are merged.",
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
+    endings = " ".join(ENDINGS)
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help=f"the table; its ending decides: {' '.join(ENDINGS)}"
+        "--output", required=True, type=Path, metavar="FILE", help=f"page or table; its ending decides: {endings}"
     )
     parser.add_argument(
         "--reference", type=Path, metavar="FILE.csv", help="published rows: model, method, budget, task, acc, ..."
@@ -38,16 +39,22 @@ def main(args: argparse.Namespace) -> int:
     if args.output.suffix not in ENDINGS:
         raise ArgumentError(f"--output {args.output} is of no known format: let it end in {', '.join(ENDINGS)}")
 
-    from lm_eval_pruned.results.leaderboard import leaderboard
+    from lm_eval_pruned.results.leaderboard import entries
     from lm_eval_pruned.results.output import warn_skipped, write_text
+    from lm_eval_pruned.results.page.content import page_content
+    from lm_eval_pruned.results.page.document import page
     from lm_eval_pruned.results.reading import read_records
     from lm_eval_pruned.results.reference import read_reference
     from lm_eval_pruned.results.tables import FORMATS
 
     references = read_reference(args.reference) if args.reference else []
     records, problems = read_records(args.places)
-    lines = leaderboard(records, references)
-    write_text(args.output, FORMATS[args.output.suffix](lines))
+    board = entries(records, references)
+    if args.output.suffix == ".html":
+        text = page(page_content(board, records))
+    else:
+        text = FORMATS[args.output.suffix]([entry.line for entry in board])
+    write_text(args.output, text)
     warn_skipped(problems)
-    print(f"{args.output}: {len(lines)} lines from {len(records)} runs")
+    print(f"{args.output}: {len(board)} lines from {len(records)} runs")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.compare import Comparison, Pair, compare, is_comparable
@@ -63,42 +63,63 @@ class Line:
     source: str = ""
 
 
+class Against(NamedTuple):
+    """The dense measurement that one is held against, and the outcomes of both."""
+
+    dense: Key
+    pair: Pair
+
+
+class Entry(NamedTuple):
+    """A line, the measurement it shows (None of a published one), and what that is held against, if anything."""
+
+    line: Line
+    key: Key | None
+    against: Against | None
+
+
 def leaderboard(records: Sequence[Record], references: Iterable[Published] = ()) -> list[Line]:
     """Return the lines of all runs and areas, and the published ones of the same benchmarks and budgets.
 
     Sorted by benchmark, budget and model, the best first.
     """
+    return [entry.line for entry in entries(records, references)]
+
+
+def entries(records: Sequence[Record], references: Iterable[Published] = ()) -> list[Entry]:
+    """Return the lines of the leaderboard, each with what it was made from."""
     measured = with_areas(measure(records))
     settings = distinctions(measured)
-    pairs = _pairs(measured)
-    found = compare(list(pairs.values()), alpha=ALPHA, alternative="two-sided")
-    comparisons = dict(zip(pairs, found, strict=True))
-    lines = [_line(one, settings[key], comparisons.get(key)) for key, one in measured.items()]
-    asked = {(_stem(line.benchmark), line.budget): line for line in lines}
+    held = _held_against(measured)
+    found = compare([against.pair for against in held.values()], alpha=ALPHA, alternative="two-sided")
+    comparisons = dict(zip(held, found, strict=True))
+    own = [Entry(_line(one, settings[key], comparisons.get(key)), key, held.get(key)) for key, one in measured.items()]
+    asked = {(_stem(entry.line.benchmark), entry.line.budget): entry.line for entry in own}
     published = [
-        _published(one, asked[_stem(one.task), one.budget])
+        Entry(_published(one, asked[_stem(one.task), one.budget]), None, None)
         for one in references
         if (_stem(one.task), one.budget) in asked
     ]
-    return sorted([*lines, *published], key=_order)
+    return sorted([*own, *published], key=lambda entry: _order(entry.line))
 
 
-def _pairs(measured: Mapping[Key, Measurement]) -> dict[Key, Pair]:
+def _held_against(measured: Mapping[Key, Measurement]) -> dict[Key, Against]:
     """Find for each pruned measurement the dense one that was asked alike, if need be by another backend."""
     dense: dict[object, list[Key]] = {}
     for key in measured:
         if not key.configuration.pruning:
             dense.setdefault(_asked(key), []).append(key)
-    pairs = {}
+    held = {}
     for key, one in measured.items():
         if not key.configuration.pruning or one.outcomes is None:
             continue
         nearest = sorted(dense.get(_asked(key), ()), key=lambda other: _unlike(key, other))
-        for outcomes in (measured[other].outcomes for other in nearest):
+        for other in nearest:
+            outcomes = measured[other].outcomes
             if outcomes is not None and is_comparable(pair := Pair(one.outcomes, outcomes)):
-                pairs[key] = pair
+                held[key] = Against(other, pair)
                 break
-    return pairs
+    return held
 
 
 def _asked(key: Key) -> object:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.configuration import (
@@ -48,11 +49,20 @@ class TaskResult:
     outcomes: Outcomes | None
 
 
+class Block(NamedTuple):
+    """How much of a decoder block was to go, of its attention and its MLP, and how much of the whole is zero."""
+
+    attn: float
+    mlp: float
+    achieved: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One run; `sparsity` was counted from the weights and is None where nobody did.
 
-    `problems` are samples files that could not be read, each a sentence.
+    `blocks` are those of the pruning report, none where there is no such report. `problems` are samples files that
+    could not be read, each a sentence.
     """
 
     path: Path
@@ -60,6 +70,7 @@ class Record:
     configuration: Configuration
     seeds: Settings
     sparsity: float | None
+    blocks: tuple[Block, ...]
     results: tuple[TaskResult, ...]
     problems: tuple[str, ...]
 
@@ -90,6 +101,7 @@ def read_record(path: Path) -> Record:
             configuration=run_configuration(content),
             seeds=run_seeds(content),
             sparsity=_number(report.get("achieved_sparsity")),
+            blocks=_blocks(report.get("blocks")),
             results=tuple(results),
             problems=tuple(problems),
         )
@@ -124,9 +136,13 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
         )
 
 
+def samples_file(path: Path, task: str) -> Path:
+    """Return where the samples of a task stand, beside a results file: both end in the run's date."""
+    return path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
+
+
 def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
-    # Both files of a run end in its date, with only the samples' beginning known.
-    file = path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
+    file = samples_file(path, task)
     if not metrics or not file.exists():
         return {}
     outcomes = read_samples(file, metrics)
@@ -151,6 +167,15 @@ def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]],
         else:
             metrics.setdefault(where, {})[name] = value
     return metrics, errors
+
+
+def _blocks(given: object) -> tuple[Block, ...]:
+    """Return the blocks of a report, or none if one of them is not as we write it."""
+    if not isinstance(given, list) or not all(isinstance(block, Mapping) for block in given):
+        return ()
+    values = [[_number(block.get(name)) for name in Block._fields] for block in given]
+    blocks = [Block(*(value for value in row if value is not None)) for row in values if None not in row]
+    return tuple(blocks) if len(blocks) == len(given) else ()
 
 
 def _budget(content: Mapping[str, object], task: str) -> int | None:

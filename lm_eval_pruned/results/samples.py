@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ MAX_LINE_BYTES = 256 * 2**20
 
 # Behind the texts of a row, as the harness writes it. In a text the quotes would be escaped.
 _TAIL = b', "filter": "'
+_HASH = b'"doc_hash": "'
 # Hexadecimal digits that make 64 bits: two of ten million questions agree in them with a chance of 3 in a million.
 _DIGITS = 16
 
@@ -75,6 +76,35 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
     return {name: _outcomes(columns, path) for name, columns in filters.items() if columns.keys}
+
+
+def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the whole rows of some questions, by the keys they have in Outcomes, and stop at the last of them.
+
+    Of a question that is repeated, only the first row has its key; the others are not found.
+
+    Raises:
+        DataError: the file cannot be read, or one of these rows is no row of the harness.
+    """
+    left = set(questions)
+    try:
+        with path.open("rb") as file:
+            for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
+                if not left:
+                    return
+                start = line.rfind(_HASH) + len(_HASH)
+                # Nearly all rows are passed over by their hash alone.
+                if start >= len(_HASH) and int(line[start : start + _DIGITS], 16) not in left:
+                    continue
+                row: dict[str, object] = json.loads(line)
+                key = _key(row)
+                if key in left and row.get("filter", filter_name) == filter_name:
+                    left.remove(key)
+                    yield key, row
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+        raise DataError(f"{path} holds what is no row of the harness ({problem!r:.200})") from None
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}") from None
 
 
 def _row(line: bytes) -> dict[str, object]:

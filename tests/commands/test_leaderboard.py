@@ -10,19 +10,21 @@ def leaderboard(folder, *arguments):
     return cli.main(["leaderboard", str(folder), *map(str, arguments)])
 
 
-@pytest.mark.parametrize("ending", [".md", ".csv", ".json"])
+@pytest.mark.parametrize("ending", [".html", ".md", ".csv", ".json"])
 def test_writes_what_the_ending_says(tmp_path, capsys, ending):
     write_run(tmp_path / "runs", {"t_tts_16": [0, 1]})
     target = tmp_path / f"table{ending}"
     assert leaderboard(tmp_path / "runs", "--output", target) == 0
-    assert {".md": "# Leaderboard", ".csv": "model,run,", ".json": "{"}[ending] in target.read_text()[:20]
+    assert {".html": "<!DOCTYPE html>", ".md": "# Leaderboard", ".csv": "model,run,", ".json": "{"}[
+        ending
+    ] in target.read_text()[:20]
     assert capsys.readouterr() == (f"{target}: 1 lines from 1 runs\n", "")
 
 
-@pytest.mark.parametrize("name", ["page.html", "table.txt", "table"])
+@pytest.mark.parametrize("name", ["page.htm", "table.txt", "table"])
 def test_other_endings_are_refused_before_anything_is_read(tmp_path, capsys, name):
     assert leaderboard(tmp_path / "nowhere", "--output", tmp_path / name) == 2
-    assert f"{name} is of no known format: let it end in .md, .csv, .json" in capsys.readouterr().err
+    assert f"{name} is of no known format: let it end in .html, .md, .csv, .json" in capsys.readouterr().err
 
 
 def test_skips_and_counts_what_it_cannot_read(tmp_path, capsys):

@@ -1,0 +1,163 @@
+// Accuracy against thinking, given and used: two plots a benchmark, one line a run, one legend for all of them.
+
+// So many runs are drawn unless others are chosen, and so many benchmarks; colours come again with other dashes.
+const RUNS_DRAWN = 10;
+const BENCHMARKS_DRAWN = 8;
+const COLOURS = 8;
+const BANDS_DRAWN = 6;
+const [SIDE_STEP, SIDE_ROOM] = [4, 24];
+const AXES = {
+  budget: { label: "thinking budget (tokens)", value: (line) => line.budget },
+  thinking_tokens: { label: "thinking tokens used (mean)", value: (line) => line.thinking_tokens },
+};
+
+// The dense run of each model first, then ours, then published ones.
+const ORDER = DATA.runs.map((_, id) => id).sort((a, b) => {
+  const rank = (id) => Number(DATA.runs[id].published) * 2 + Number(DATA.runs[id].method !== "dense");
+  return rank(a) - rank(b) || runName(DATA.runs[a]).localeCompare(runName(DATA.runs[b]), "en", { numeric: true });
+});
+const PLACES = new Map(ORDER.filter((id) => DATA.runs[id].method !== "dense").map((id, place) => [id, place]));
+
+function seriesClass(id) {
+  const place = PLACES.get(id);
+  const colour = place === undefined ? "dense" : `c${place % COLOURS}`;
+  const dash = place === undefined ? 0 : Math.floor(place / COLOURS) % 3;
+  return `series ${colour} d${dash}${DATA.runs[id].published ? " published" : ""}`;
+}
+
+function curveLines() {
+  return filtered("budget").filter((line) => !line.area && line.budget > 0);
+}
+
+function drawnRuns(lines) {
+  const present = new Set(lines.map((line) => line.id));
+  if (state.runs) {
+    const chosen = new Set(state.runs.split("."));
+    return new Set([...present].filter((id) => chosen.has(String(id))));
+  }
+  return new Set(ORDER.filter((id) => present.has(id)).slice(0, RUNS_DRAWN));
+}
+
+function marker(x, y, run) {
+  if (run.published) return svg("path", { class: "point", d: `M${x},${y - 5.5}l5.5,5.5l-5.5,5.5l-5.5,-5.5z` });
+  return svg("circle", { class: "point", cx: x, cy: y, r: 4 });
+}
+
+function showLegend(lines, drawn) {
+  const present = new Set(lines.map((line) => line.id));
+  const items = ORDER.filter((id) => present.has(id)).map((id) => {
+    const run = DATA.runs[id];
+    const swatch = svg(
+      "svg", { width: 30, height: 14, class: seriesClass(id), "aria-hidden": "true" },
+      svg("line", { class: "line", x1: 1, x2: 29, y1: 7, y2: 7 }), marker(15, 7, run),
+    );
+    const attributes = { type: "button", "data-run": id, "aria-pressed": String(drawn.has(id)) };
+    return html("li", {}, html("button", attributes, swatch, runName(run)));
+  });
+  find("legend").replaceChildren(...items);
+}
+
+function pointText(line) {
+  const interval = line.low === null ? "" : ` (${fixed(line.low, 3)} to ${fixed(line.high, 3)})`;
+  const texts = [runName(line.run), `${benchmarkName(line)}, budget ${line.budget}`];
+  texts.push(`accuracy ${fixed(line.acc, 3)}${interval}`);
+  if (line.thinking_tokens !== null) texts.push(`${fixed(line.thinking_tokens, 1)} thinking tokens`);
+  if (line.difference !== null) {
+    texts.push(`${points(line.difference)} points to dense${isSignificant(line) ? ", significant" : ""}`);
+  }
+  return texts;
+}
+
+// Only one point of a plot can be reached by Tab; arrows go on from there.
+function walk(event, curves) {
+  const steps = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const step = steps[event.key];
+  const row = curves.findIndex((curve) => curve.includes(event.target));
+  if (!step || row < 0) return;
+  event.preventDefault();
+  const next = curves[Math.min(curves.length - 1, Math.max(0, row + step[0]))];
+  const column = curves[row].indexOf(event.target) + step[1];
+  const target = next[Math.min(next.length - 1, Math.max(0, column))];
+  event.target.setAttribute("tabindex", "-1");
+  target.setAttribute("tabindex", "0");
+  target.focus();
+}
+
+// Runs that agree would hide each other: at the same budget they stand side by side.
+function aside(line, curves) {
+  const place = curves.findIndex((curve) => curve.includes(line));
+  return (place - (curves.length - 1) / 2) * Math.min(SIDE_STEP, SIDE_ROOM / curves.length);
+}
+
+function drawPlot(curves, axis, name, width) {
+  const all = curves.flat();
+  const { label, value } = AXES[axis];
+  const { root, x, y } = plot({
+    width, label, xs: all.map(value), ys: all.flatMap((line) => [line.acc, line.low ?? line.acc, line.high ?? line.acc]),
+    title: `${name}: accuracy against ${label}`,
+  });
+  const nodes = [];
+  const across = (line) => x(value(line)) + (axis === "budget" ? aside(line, curves) : 0);
+  const place = (line, height) => `${across(line).toFixed(1)},${y(height).toFixed(1)}`;
+  const groups = curves.map((curve) => {
+    const ordered = [...curve].sort((a, b) => value(a) - value(b));
+    const sure = ordered.filter((line) => line.low !== null);
+    const edge = [...sure.map((line) => place(line, line.high)), ...sure.map((line) => place(line, line.low)).reverse()];
+    const dots = ordered.map((line) => {
+      const dot = marker(across(line), y(line.acc), line.run);
+      const texts = pointText(line);
+      build(dot, { tabindex: "-1", role: "img", "aria-label": texts.join(", ") }, []);
+      explain(dot, texts);
+      return dot;
+    });
+    nodes.push(dots);
+    return svg(
+      "g", { class: seriesClass(curve[0].id), "data-run": curve[0].id },
+      sure.length > 1 && curves.length <= BANDS_DRAWN + 1 ? svg("polygon", { class: "band", points: edge.join(" ") }) : null,
+      svg("polyline", { class: "line", points: ordered.map((line) => place(line, line.acc)).join(" ") }), ...dots,
+    );
+  });
+  // The dense run is drawn last, above those that are held against it.
+  root.append(...groups.reverse());
+  nodes[0][0].setAttribute("tabindex", "0");
+  root.addEventListener("keydown", (event) => walk(event, nodes));
+  return root;
+}
+
+function drawBenchmark(name, lines) {
+  const curves = ORDER.map((id) => lines.filter((line) => line.id === id)).filter((curve) => curve.length);
+  const room = find("charts").clientWidth;
+  const width = room >= 720 ? Math.min(680, Math.floor((room - 24) / 2)) : room;
+  const plots = Object.keys(AXES).flatMap((axis) => {
+    const known = curves.map((curve) => curve.filter((line) => AXES[axis].value(line) > 0));
+    const drawable = known.filter((curve) => curve.length);
+    return drawable.length ? [drawPlot(drawable, axis, name, width)] : [];
+  });
+  return html("figure", {}, html("figcaption", {}, name), html("div", { class: "pair" }, ...plots));
+}
+
+function showCharts() {
+  const lines = curveLines();
+  const drawn = drawnRuns(lines);
+  showLegend(lines, drawn);
+  const groups = new Map();
+  for (const line of lines.filter((one) => drawn.has(one.id))) {
+    const name = benchmarkName(line);
+    groups.set(name, [...(groups.get(name) ?? []), line]);
+  }
+  const figures = [...groups].slice(0, BENCHMARKS_DRAWN).map(([name, group]) => drawBenchmark(name, group));
+  const left = groups.size - BENCHMARKS_DRAWN;
+  if (left > 0) figures.push(html("p", { class: "note" }, `${left} more benchmarks: choose one above.`));
+  if (!groups.size) figures.push(html("p", { class: "note" }, "No run with a thinking budget is chosen."));
+  find("charts").replaceChildren(...figures);
+}
+
+function toggleRun(id) {
+  const drawn = drawnRuns(curveLines());
+  if (drawn.has(id)) drawn.delete(id);
+  else drawn.add(id);
+  // None is something to choose too.
+  writeState({ runs: [...drawn].sort((a, b) => a - b).join(".") || "none" });
+  showCharts();
+  document.querySelector(`#legend [data-run="${id}"]`).focus();
+}

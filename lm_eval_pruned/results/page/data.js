@@ -1,0 +1,66 @@
+"use strict";
+
+// What the page shows, and the few ways to build elements from it. Text of models goes into text nodes only.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const LINES = DATA.lines.map((row, index) => ({
+  ...Object.fromEntries(DATA.columns.map((name, column) => [name, row[column]])),
+  index,
+}));
+for (const line of LINES) {
+  line.id = line.run;
+  line.run = DATA.runs[line.id];
+}
+const HAS_MODELS = new Set(DATA.runs.map((run) => run.model)).size > 1;
+
+function find(id) {
+  return document.getElementById(id);
+}
+
+function build(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+function html(name, attributes = {}, ...children) {
+  return build(document.createElement(name), attributes, children);
+}
+
+function svg(name, attributes = {}, ...children) {
+  return build(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function fixed(value, digits) {
+  return value === null ? "–" : value.toFixed(digits).replace("-", "−");
+}
+
+function points(value) {
+  return (value > 0 ? "+" : "") + fixed(100 * value, 1);
+}
+
+function percent(value) {
+  return value === null ? "–" : `${fixed(100 * value, value > 0 && value < 0.1 ? 1 : 0)} %`;
+}
+
+function isSignificant(line) {
+  return line.p_holm !== null && line.p_holm < DATA.alpha;
+}
+
+function runName(run) {
+  const words = [run.method, run.alloc, run.amount, run.others, run.settings];
+  const name = words.filter((word) => word).join(" ");
+  return [HAS_MODELS ? run.model : "", name, run.published ? `published: ${run.source}` : ""]
+    .filter((word) => word)
+    .join(" · ");
+}
+
+function benchmarkName(line) {
+  const metric = line.metric.replace("area of ", "");
+  return [line.benchmark, metric === "acc" ? "" : metric, line.filter === "none" ? "" : line.filter]
+    .filter((word) => word)
+    .join(" · ");
+}

@@ -1,0 +1,70 @@
+// A plot: two axes in an SVG, and the one tooltip of the page.
+
+const MARGIN = { top: 12, right: 16, bottom: 44, left: 46 };
+const PLOT_HEIGHT = 320;
+
+function scale(low, high, from, to) {
+  const width = high - low || 1;
+  return (value) => from + ((value - low) / width) * (to - from);
+}
+
+// Ticks at powers of two, thinned until their labels fit.
+function powers(low, high, room) {
+  const first = Math.ceil(Math.log2(low) - 1e-9);
+  const last = Math.floor(Math.log2(high) + 1e-9);
+  const step = Math.max(1, Math.ceil((last - first + 1) / Math.max(1, Math.floor(room / 48))));
+  return Array.from({ length: Math.max(0, Math.floor((last - first) / step) + 1) }, (_, k) => 2 ** (first + k * step));
+}
+
+function accuracyTicks(low, high) {
+  const step = high - low > 0.5 ? 0.2 : high - low > 0.2 ? 0.1 : 0.05;
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9; k += 1) ticks.push(k * step);
+  return ticks;
+}
+
+// Axes for values x > 0, on a scale of log2, and y; returns where a value lies beside the SVG to draw in.
+function plot({ width, xs, ys, label, title }) {
+  const [low, high] = [Math.min(...xs) / 1.08, Math.max(...xs) * 1.08];
+  const [bottom, top] = [Math.max(0, Math.min(...ys) - 0.03), Math.min(1, Math.max(...ys) + 0.03)];
+  const [right, base] = [width - MARGIN.right, PLOT_HEIGHT - MARGIN.bottom];
+  const across = scale(Math.log2(low), Math.log2(high), MARGIN.left, right);
+  const x = (value) => across(Math.log2(value));
+  const y = scale(bottom, top, base, MARGIN.top);
+  const grid = accuracyTicks(bottom, top).flatMap((tick) => [
+    svg("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(tick), y2: y(tick) }),
+    svg("text", { class: "tick", x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" }, tick.toFixed(2)),
+  ]);
+  const ticks = powers(low, high, right - MARGIN.left).flatMap((tick) => [
+    svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: base, y2: base + 5 }),
+    svg("text", { class: "tick", x: x(tick), y: base + 19, "text-anchor": "middle" }, String(tick)),
+  ]);
+  const axis = svg("line", { class: "axis", x1: MARGIN.left, x2: right, y1: base, y2: base });
+  const middle = (MARGIN.left + right) / 2;
+  const name = svg("text", { class: "label", x: middle, y: PLOT_HEIGHT - 6, "text-anchor": "middle" }, label);
+  const frame = { viewBox: `0 0 ${width} ${PLOT_HEIGHT}`, width, height: PLOT_HEIGHT, role: "group", "aria-label": title };
+  return { root: svg("svg", frame, svg("g", { "aria-hidden": "true" }, ...grid, ...ticks, axis, name)), x, y };
+}
+
+function showTooltip(lines, x, y) {
+  const tooltip = find("tooltip");
+  tooltip.replaceChildren(...lines.map((text, place) => html(place ? "div" : "strong", {}, text)));
+  tooltip.hidden = false;
+  // Beside the point, and inside the window.
+  const { width, height } = tooltip.getBoundingClientRect();
+  const left = x + 14 + width > innerWidth - 8 ? x - 14 - width : x + 14;
+  tooltip.style.left = `${Math.max(8, left)}px`;
+  tooltip.style.top = `${Math.max(8, Math.min(y - height / 2, innerHeight - height - 8))}px`;
+}
+
+function hideTooltip() {
+  find("tooltip").hidden = true;
+}
+
+function explain(node, lines) {
+  const middle = () => node.getBoundingClientRect();
+  node.addEventListener("pointerenter", () => showTooltip(lines, middle().right, middle().top + middle().height / 2));
+  node.addEventListener("focus", () => showTooltip(lines, middle().right, middle().top + middle().height / 2));
+  node.addEventListener("pointerleave", hideTooltip);
+  node.addEventListener("blur", hideTooltip);
+}
