@@ -13,7 +13,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow test-vllm resolve lint type bench tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,10 +47,14 @@ demo: $(READY) ## the test-time scaling curve of tiny-reasoner, dense and pruned
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser"
 
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: about a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow -rA tests
+
+test-browser: $(READY) ## the leaderboard page in headless Chromium: half a minute
+	@{ command -v chromium && command -v chromedriver; } > /dev/null || { echo "install Chromium and its driver: apt-get install chromium chromium-driver"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 test-vllm: $(VLLM_READY) ## real engines of vLLM, in an environment of their own: about a quarter of an hour
 	$(VLLM_BIN)/python -m pytest -rA -W default tests/vllm

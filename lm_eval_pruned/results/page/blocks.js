@@ -7,7 +7,7 @@ function stripRuns() {
   // Seeds, tasks and settings share their model: one strip for each way of pruning it.
   const strips = new Map();
   for (const { run } of filtered("budget")) {
-    const name = [HAS_MODELS ? run.model : "", [run.method, run.alloc, run.amount, run.others].filter(Boolean).join(" ")];
+    const name = [modelName(run), [run.method, run.alloc, run.amount, run.others].filter(Boolean).join(" ")];
     const key = name.filter(Boolean).join(" · ");
     if (run.blocks.some((block) => block[2] > 0)) strips.set(key, run.blocks);
   }
@@ -22,11 +22,12 @@ function drawStrip(name, blocks, room, top, isWide) {
   const cells = blocks.map(([attn, mlp, achieved], index) => {
     const x = left + index * width;
     const box = svg("rect", { x, y: down, width: Math.max(1, width - 2), height: CELL_HEIGHT - 4, rx: 2 });
-    box.style.fillOpacity = String(0.08 + 0.92 * achieved);
+    // Never so dark that its number cannot be read, unless all is gone.
+    box.style.fillOpacity = String(achieved === 1 ? 1 : 0.06 + 0.44 * achieved);
     const what = achieved === 1 ? "the whole block is gone" : `${percent(achieved)} zero`;
     const texts = [`${name}, block ${index}`, what, `target: attention ${percent(attn)}, MLP ${percent(mlp)}`];
     const text = achieved === 1 ? "gone" : fixed(100 * achieved, 0);
-    const dark = achieved > 0.55 ? " inverse" : "";
+    const dark = achieved === 1 ? " inverse" : "";
     const inside = { class: `value${dark}`, x: x + width / 2 - 1, y: down + 15, "text-anchor": "middle" };
     const cell = svg("g", { class: "cell", role: "img", tabindex: index ? "-1" : "0", "aria-label": texts.join(", ") }, box);
     if (width >= 36) cell.append(svg("text", inside, text));

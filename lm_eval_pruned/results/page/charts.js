@@ -4,7 +4,7 @@
 const RUNS_DRAWN = 10;
 const BENCHMARKS_DRAWN = 8;
 const COLOURS = 8;
-const BANDS_DRAWN = 6;
+const BANDS_DRAWN = 8;
 const [SIDE_STEP, SIDE_ROOM] = [4, 24];
 const AXES = {
   budget: { label: "thinking budget (tokens)", value: (line) => line.budget },
@@ -97,6 +97,7 @@ function drawPlot(curves, axis, name, width) {
     title: `${name}: accuracy against ${label}`,
   });
   const nodes = [];
+  const hasBands = curves.filter((curve) => curve.some((line) => line.low !== null)).length <= BANDS_DRAWN;
   const across = (line) => x(value(line)) + (axis === "budget" ? aside(line, curves) : 0);
   const place = (line, height) => `${across(line).toFixed(1)},${y(height).toFixed(1)}`;
   const groups = curves.map((curve) => {
@@ -113,7 +114,7 @@ function drawPlot(curves, axis, name, width) {
     nodes.push(dots);
     return svg(
       "g", { class: seriesClass(curve[0].id), "data-run": curve[0].id },
-      sure.length > 1 && curves.length <= BANDS_DRAWN + 1 ? svg("polygon", { class: "band", points: edge.join(" ") }) : null,
+      sure.length > 1 && hasBands ? svg("polygon", { class: "band", points: edge.join(" ") }) : null,
       svg("polyline", { class: "line", points: ordered.map((line) => place(line, line.acc)).join(" ") }), ...dots,
     );
   });

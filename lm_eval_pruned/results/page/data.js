@@ -11,7 +11,7 @@ for (const line of LINES) {
   line.id = line.run;
   line.run = DATA.runs[line.id];
 }
-const HAS_MODELS = new Set(DATA.runs.map((run) => run.model)).size > 1;
+const HAS_MODELS = new Set(DATA.runs.filter((run) => !run.published).map((run) => run.model)).size > 1;
 
 function find(id) {
   return document.getElementById(id);
@@ -50,10 +50,15 @@ function isSignificant(line) {
   return line.p_holm !== null && line.p_holm < DATA.alpha;
 }
 
+// The model of a run, where it does not go without saying.
+function modelName(run) {
+  return HAS_MODELS || run.published ? run.model : "";
+}
+
 function runName(run) {
   const words = [run.method, run.alloc, run.amount, run.others, run.settings];
   const name = words.filter((word) => word).join(" ");
-  return [HAS_MODELS ? run.model : "", name, run.published ? `published: ${run.source}` : ""]
+  return [modelName(run), name, run.published ? `published: ${run.source}` : ""]
     .filter((word) => word)
     .join(" · ");
 }

@@ -41,7 +41,8 @@ function showChange(change) {
 
 function showQuestions() {
   const lines = comparisons();
-  const chosen = lines.find((line) => String(line.index) === state.comparison) ?? lines[0];
+  const worst = lines.reduce((most, line) => (most && most.lost >= line.lost ? most : line), undefined);
+  const chosen = lines.find((line) => String(line.index) === state.comparison) ?? worst;
   const options = lines.map((line) => html("option", { value: line.index, selected: line === chosen }, comparisonName(line)));
   find("comparison").replaceChildren(...options);
   find("side").value = state.side;

@@ -4,7 +4,7 @@ const CHUNK = 200;
 let rowsShown = CHUNK;
 
 const COLUMNS = [
-  { id: "method", title: "Method", value: (line) => runName(line.run), cell: methodCell },
+  { id: "method", title: "Method", value: (line) => `${line.run.method} ${runName(line.run)}`, cell: methodCell },
   { id: "alloc", title: "Allocation", value: (line) => line.run.alloc, cell: (line) => [line.run.alloc || "–"] },
   {
     id: "amount", title: "Sparsity", number: true, value: (line) => line.sparsity ?? Number.parseFloat(line.run.amount),
@@ -41,8 +41,11 @@ const COLUMNS = [
 
 function methodCell(line) {
   const { run } = line;
-  const more = [HAS_MODELS ? run.model : "", run.others, run.settings, run.published ? `published: ${run.source}` : ""];
-  return [html("strong", {}, run.method), more.filter((word) => word).join(" · ")];
+  const more = [modelName(run), run.others, run.settings, run.published ? `published: ${run.source}` : ""];
+  const name = html("strong", {}, run.method);
+  // Where the table scrolls sideways, this column stays and has to say which run it is.
+  const narrow = html("small", { class: "narrow" }, [run.alloc, run.amount].filter((word) => word).join(" "));
+  return [html("div", {}, name, narrow), more.filter((word) => word).join(" · ")];
 }
 
 function accuracyCell(line) {
@@ -69,6 +72,7 @@ function share(line, name) {
 
 function changedCell(line) {
   if (line.lost === null) return ["–"];
+  if (!line.lost && !line.won) return ["0"];
   const text = `−${line.lost}, +${line.won}`;
   if (!DATA.changes[line.index]) return [text];
   const label = `Show questions changed: ${line.lost} lost, ${line.won} won, ${runName(line.run)}, ${line.task}`;
