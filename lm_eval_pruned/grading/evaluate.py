@@ -76,7 +76,7 @@ def _exact(node: Node) -> Fraction | None:
         return None
     parts = [_exact(part) for part in node.parts]
     values = [part for part in parts if part is not None]
-    if len(values) < len(parts):
+    if len(values) < len(parts) or not parts:
         return None
     match node.head:
         case "+":

@@ -10,6 +10,9 @@ _WORD_FONT = r"(?:\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{\s?)?"
 _SCALES = {
     "hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12,
 }  # fmt: skip
+_SIDE = r"(?:(?!\\(?:over|choose)(?![A-Za-z]))[^{}])"
+# TeX's own fraction and binomial stand between what they take, once in a group.
+_INFIX = re.compile(rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>{_SIDE}*)\}}")
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 # Unit vectors: one of them alone may be any letter in bold.
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
@@ -30,12 +33,8 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
     ("</", re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>"), lambda tag: f"{_RAISED[tag[1]]}{{{tag[2]}}}"),
     ("</", re.compile(r"</?(?:b|i|u|p|em|strong|span|code|math)>"), ""),
     ("<br", re.compile(r"<br ?/?>"), " "),
-    # TeX's own fraction and binomial stand between what they take.
-    (
-        "{",
-        re.compile(r"\{(?P<above>[^{}]*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>[^{}]*)\}"),
-        _infix,
-    ),
+    ("\\over", _INFIX, _infix),
+    ("\\choose", _INFIX, _infix),
     (
         "\\over",
         re.compile(r"\A(?P<above>[^{}=,\\]{1,40})\\(?P<infix>over)(?![A-Za-z])(?P<below>[^{}=,\\]{1,40})\Z"),

@@ -71,6 +71,8 @@ _DISPLAYS = [
     for name in ("aligned", "align", "split", "gather", "gathered", "equation", "math", "displaymath")
     for star in ("", "*")
 ]
+# What this leaves as it is; most short answers.
+_PLAIN = re.compile(r"[A-Za-z0-9+\-()|!':/]*(?:[.=<>](?![.=])[A-Za-z0-9+\-()|!':/]*)*")
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\approx", "\\equiv"}
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge "}
 
@@ -85,6 +87,8 @@ def plain_latex(text: str) -> str:
         '\\frac{270}{7}degrees'
     """
     text = plain_typing(text)
+    if _PLAIN.fullmatch(text):
+        return text
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     if "\\begin" in text or "\\end" in text:
@@ -105,14 +109,19 @@ def plain_latex(text: str) -> str:
 
 def _without_edges(tokens: list[str]) -> list[str]:
     """Drop the marks of columns beside a relation or at an end, and the end of a line behind which no other comes."""
-    solid = [place for place, token in enumerate(tokens) if not token.isspace()]
-    signs = ["=", *(tokens[place] for place in solid), "="]
-    marks = {
-        place
-        for place, before, after in zip(solid, signs, signs[2:], strict=False)
-        if tokens[place] == "&" and (before in _RELATIONS or after in _RELATIONS)
-    }
-    kept = [token for place, token in enumerate(tokens) if place not in marks]
+    # Marks wait for what comes behind them; `before` is what stood in front of them.
+    kept: list[str] = []
+    waiting: list[str] = []
+    before = "="
+    for token in [*tokens, "="]:
+        if token == "&" or (waiting and token.isspace()):
+            waiting.append(token)
+            continue
+        beside_relation = before in _RELATIONS or token in _RELATIONS
+        kept += [mark for mark in waiting if mark != "&" or not beside_relation]
+        kept.append(token)
+        waiting, before = [], before if token.isspace() else token
+    kept.pop()
     while kept and (kept[-1] == "\\\\" or kept[-1].isspace()):
         kept.pop()
     return kept

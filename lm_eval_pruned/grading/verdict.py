@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import lru_cache, wraps
 from time import perf_counter
 from typing import ParamSpec
 
@@ -12,6 +12,10 @@ from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
 from lm_eval_pruned.grading.extract import extract, extract_list
 from lm_eval_pruned.grading.kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.letters import read_letter
+
+# Samples of one question repeat their answers. What is long is not kept, so that the cache stays below some megabytes.
+MAX_CACHED_VERDICTS = 4096
+MAX_CACHED_CHARACTERS = 400
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -107,6 +111,31 @@ def _verify_letter(gold: str, answer: str) -> Verdict:
 
 
 def _verify_mathematics(gold: str, answer: str) -> Verdict:
+    if len(gold) + len(answer) > MAX_CACHED_CHARACTERS:
+        return _judge(gold, answer)
+    try:
+        return _judge_once(gold, answer)
+    except _TimedOutError as timeout:
+        return timeout.verdict
+
+
+class _TimedOutError(Exception):
+    """Carries a verdict past the cache: another try may be quicker."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+@lru_cache(maxsize=MAX_CACHED_VERDICTS)
+def _judge_once(gold: str, answer: str) -> Verdict:
+    verdict = _judge(gold, answer)
+    if verdict.status == "timeout":
+        raise _TimedOutError(verdict)
+    return verdict
+
+
+def _judge(gold: str, answer: str) -> Verdict:
     gold_form, answer_form = normal_form(gold), normal_form(answer)
     equality = equal_forms(gold_form, answer_form)
     return Verdict(

@@ -101,6 +101,8 @@ def test_different_golds_are_equal_only_as_values(data_folder: Path) -> None:
     "answer",
     [
         "9" * 5000,
+        "P()\\frac{1}{2}",
+        "f()",
         "0." + "3" * 5000,
         "1e" + "9" * 500,
         f"10^{{{MAX_EXPONENT + 1}}}",

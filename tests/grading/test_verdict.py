@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading import Verdict, grade, verify
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading import verdict as verdict_module
+from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, Equality
 from lm_eval_pruned.grading.modes import grade_in, verify_in
 from tests.grading.test_extract import texts
 
@@ -78,9 +79,10 @@ def test_a_verdict_shows_what_was_compared(verdict: Verdict, forms: tuple[str | 
 
 
 def test_the_time_is_measured_and_no_part_of_the_outcome() -> None:
-    calculus = verify(r"\int_0^1 x\,dx", r"\frac{1}{2}")
-    again = verify(r"\int_0^1 x\,dx", r"\frac{1}{2}")
+    calculus = verify(r"\int_0^1 46x\,dx", "23")
+    again = verify(r"\int_0^1 46x\,dx", "23")
     assert calculus.correct
+    assert again.milliseconds < calculus.milliseconds / 2
     assert calculus.milliseconds > verify("1", "2").milliseconds > 0
     assert calculus.milliseconds != again.milliseconds
     assert (calculus, hash(calculus), repr(calculus)) == (again, hash(again), repr(again))
@@ -103,3 +105,20 @@ def test_boxes_of_one_line_are_members_only_where_a_list_is_asked_for():
     assert not grade("2, 9", response).correct
     assert not grade("(2, -3)", response).correct
     assert grade("x<0 or x>4", r"Hence \boxed{x>4} or \boxed{x<0}.").correct
+
+
+def test_a_verdict_is_remembered_and_a_timeout_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = iter(
+        [Equality(False, "not decided in time", "timeout"), Equality(True, "decided"), Equality(False, "asked again")]
+    )
+    monkeypatch.setattr(verdict_module, "equal_forms", lambda *_: next(outcomes))
+    reasons = [verify("a pair of its own", "51").reason for _ in range(3)]
+    assert reasons == ["not decided in time", "decided", "decided"]
+    assert verify("51", "a pair of its own").reason == "asked again"
+    verdict_module._judge_once.cache_clear()
+
+
+def test_long_answers_are_not_kept() -> None:
+    size = verdict_module._judge_once.cache_info().currsize
+    verify("7", "x" * verdict_module.MAX_CACHED_CHARACTERS)
+    assert verdict_module._judge_once.cache_info().currsize == size
