@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from lm_eval_pruned import __version__
-from lm_eval_pruned.commands import baseline, check, grade, leaderboard, plan, prune, run
+from lm_eval_pruned.commands import baseline, check, grade, leaderboard, plan, prune, run, sweep
 from lm_eval_pruned.commands import list as list_command
 from lm_eval_pruned.console import error_line
 from lm_eval_pruned.errors import PrunedEvalError
 
 PROGRAM = "lm-eval-pruned"
-COMMANDS = (run, prune, plan, grade, leaderboard, baseline, check, list_command)
+COMMANDS = (run, prune, plan, grade, sweep, leaderboard, baseline, check, list_command)
 
 # What a shell reports of a program that SIGPIPE ended, as most programs are when the reader of their output leaves.
 BROKEN_PIPE = 141

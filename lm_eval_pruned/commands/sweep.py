@@ -1,0 +1,121 @@
+"""`lm-eval-pruned sweep`: a grid of runs from one YAML file, which goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from lm_eval_pruned.commands import Subparsers, leaderboard, run
+from lm_eval_pruned.errors import ArgumentError, unknown_name
+
+if TYPE_CHECKING:
+    from lm_eval_pruned.results.sweeps.running import Job
+
+LEADERBOARD = "leaderboard"
+# What a shell reports of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help="a grid of runs that goes on where it was",
+        description="Every cell of the grid is a run of the harness in a process and a folder of its own. Exit code 0: "
+        "all cells are done. 1: a cell failed; the same command tries it again. 2: bad input.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="the grid, or the name of one of ours: demo, smoke, paper"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the sweep, new or begun")
+    parser.add_argument("--engine", default="ray", help="ray: cells side by side; local: one after the other [ray]")
+    parser.add_argument("--address", metavar="ADDR", help="a Ray that runs, or auto [one of its own, on this machine]")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would take")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Read, check, run what is not done, and write the leaderboard.
+
+    Raises:
+        PrunedEvalError: whatever is wrong with the configuration, the folder or Ray; before any cell runs.
+    """
+    from lm_eval_pruned.results.sweeps.engines import ENGINES, run_local, run_ray, shared_environment
+    from lm_eval_pruned.results.sweeps.estimate import lines, memory_request
+    from lm_eval_pruned.results.sweeps.grid import find_config, read_sweep
+    from lm_eval_pruned.results.sweeps.progress import Board
+    from lm_eval_pruned.results.sweeps.running import Job, cell_folder, is_done
+
+    if args.engine not in ENGINES:
+        raise unknown_name("--engine", args.engine, ENGINES)
+    if args.address and args.engine != "ray":
+        raise ArgumentError(f"--address {args.address} is of Ray: leave it out, or give --engine ray")
+    sweep = read_sweep(find_config(args.config))
+    if args.dry_run:
+        print("\n".join(lines(sweep.cells)))
+        return 0
+    output = _folder(args.output)
+    start = uuid4().hex
+    jobs = [
+        Job(
+            cell=cell,
+            folder=cell_folder(output, cell),
+            start=start,
+            memory=memory_request(cell),
+            environment=shared_environment(),
+        )
+        for cell in sweep.cells
+    ]
+    left = [job for job in jobs if not is_done(job.folder, job.cell)]
+    print(f"{sweep.path}: {len(jobs)} cells, {len(jobs) - len(left)} of them done before", flush=True)
+    board = Board(left, len(jobs) - len(left))
+    if left:
+        events = run_ray(left, harness, args.address or "local") if args.engine == "ray" else run_local(left, harness)
+        try:
+            with board:
+                for event in events:
+                    board.show(event)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"interrupted: {board.summary()}; the same command goes on\n")
+            return INTERRUPTED
+        finally:
+            events.close()
+        print(board.summary())
+        for line in board.failure_lines():
+            sys.stderr.write(f"{line}\n")
+    write_leaderboards([job for job in jobs if is_done(job.folder, job.cell)], output)
+    return int(bool(board.failed))
+
+
+def harness(arguments: Sequence[str]) -> None:
+    """Run the harness in this process, as `lm-eval-pruned run` does."""
+    run.main(argparse.Namespace(arguments=arguments))
+
+
+def write_leaderboards(done: Sequence[Job], output: Path) -> None:
+    """Write the leaderboard of the cells that are done, in all formats that people read."""
+    from lm_eval_pruned.results.sweeps.running import RESULTS
+
+    if not done:
+        return
+    # By the command's own parser, so that its other flags are at their defaults.
+    parser = argparse.ArgumentParser()
+    leaderboard.add_parser(parser.add_subparsers())
+    places = [str(job.folder / RESULTS) for job in done]
+    for ending in (".md", ".html"):
+        if ending in leaderboard.ENDINGS:
+            args = parser.parse_args(["leaderboard", *places, "--output", str(output / (LEADERBOARD + ending))])
+            args.main(args)
+
+
+def _folder(output: Path) -> Path:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"--output {output} cannot be made: {error.strerror}") from None
+    return output.resolve()

@@ -1,0 +1,107 @@
+"""Engines: what runs the cells of a sweep, here one after the other or on Ray side by side."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_pruned.errors import ArgumentError, EngineError, MissingPackageError
+from lm_eval_pruned.results.sweeps.running import Harness, Job, Outcome, supervise
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ENGINES = ("ray", "local")
+
+# A worker of Ray that died, or its machine, costs its cell so many further tries.
+RAY_RETRIES = 3
+SECONDS_A_LOOK = 0.5
+
+
+def run_local(jobs: Sequence[Job], harness: Harness) -> Generator[Outcome | None]:
+    """Run the cells one after the other; yield their outcomes, and None now and then."""
+    for job in jobs:
+        with closing(supervise(job, harness)) as steps:
+            yield from steps
+
+
+def run_ray(jobs: Sequence[Job], harness: Harness, address: str) -> Generator[Outcome | None]:
+    """Run the cells on Ray, each a task with its share of processors, GPUs and memory.
+
+    `address` is `local` for a Ray of this sweep's own, or that of a cluster, all of whose machines see the output.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        EngineError: there is no Ray at that address.
+        ArgumentError: no machine of it is large enough for a cell.
+    """
+    ray = _start(address)
+    try:
+        _check_fits(jobs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        remote = ray.remote(max_retries=RAY_RETRIES)(_run_to_end)
+        waiting: dict[Any, Job] = {}
+        for job in jobs:
+            needs = job.cell.resources
+            task = remote.options(num_cpus=needs.cpus, num_gpus=needs.gpus, memory=job.memory, name=job.cell.label)
+            waiting[task.remote(job, harness)] = job
+        while waiting:
+            finished, _ = ray.wait(list(waiting), timeout=SECONDS_A_LOOK)
+            for reference in finished:
+                job = waiting.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()
+                    yield Outcome(job.cell.id, 0.0, f"Ray: {reason[-1] if reason else type(error).__name__}")
+            yield None
+    finally:
+        ray.shutdown()
+
+
+def _run_to_end(job: Job, harness: Harness) -> Outcome:
+    return next(outcome for outcome in supervise(job, harness) if outcome is not None)
+
+
+def _start(address: str) -> ModuleType:
+    # Ray tells its makers of every start unless asked not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MissingPackageError(
+            "Ray is not installed: pip install 'ray>=2.40', or give --engine local to run one cell at a time"
+        ) from None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({reason:.300})") from None
+    return ray
+
+
+def _check_fits(jobs: Sequence[Job], machines: Sequence[dict[str, float]]) -> None:
+    """Refuse a cell that would wait for ever."""
+    for job in jobs:
+        needs = {"CPU": job.cell.resources.cpus, "GPU": job.cell.resources.gpus, "memory": job.memory}
+        if not any(all(machine.get(kind, 0.0) >= amount for kind, amount in needs.items()) for machine in machines):
+            best = {kind: max((machine.get(kind, 0.0) for machine in machines), default=0.0) for kind in needs}
+            raise ArgumentError(
+                f"{job.cell.label} needs {_words(needs)} on one machine, and Ray has at most {_words(best)}: change "
+                "cpus, gpus or memory_gb, or give the --address of a larger cluster"
+            )
+
+
+def _words(amounts: dict[str, float]) -> str:
+    return f"{amounts['CPU']:g} CPU, {amounts['GPU']:g} GPU and {amounts['memory'] / 1e9:.1f} GB"
+
+
+def shared_environment() -> dict[str, str]:
+    """Return the variables that every machine of a cluster must have as this one has them."""
+    wanted = ("LM_EVAL_PRUNED_DATA", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME")
+    return {name: os.environ[name] for name in wanted if name in os.environ}
