@@ -18,7 +18,7 @@ function drawStrip(name, blocks, room, top, isWide) {
   const left = isWide ? 230 : 0;
   const down = isWide ? top : top + 20;
   const width = Math.min(72, (room - left) / blocks.length);
-  const label = svg("text", { class: "label", x: 0, y: isWide ? top + 17 : top + 14 }, name);
+  const label = svg("text", { class: "label", x: 0, y: isWide ? top + 15 : top + 14 }, name);
   const cells = blocks.map(([attn, mlp, achieved], index) => {
     const x = left + index * width;
     const box = svg("rect", { x, y: down, width: Math.max(1, width - 2), height: CELL_HEIGHT - 4, rx: 2 });
