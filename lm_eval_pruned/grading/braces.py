@@ -95,6 +95,16 @@ class Writer:
         ends_option = token == "]" and bool(self._frames) and self._frames[-1].closer == "]"
         self.waiting = self._frames.pop().waiting if ends_option else _arguments(token)
 
+    def put_run(self, run: str) -> None:
+        """Write characters that stand for themselves; as many as are waited for become arguments, one each."""
+        self.end_arguments()
+        place = 0
+        while self.waiting and place < len(run):
+            self.put(run[place])
+            place += 1
+        if place < len(run):
+            self.emit(run[place:])
+
     def end_arguments(self) -> None:
         """Settle that an unknown command gets no more arguments."""
         if self.waiting == _ANY:

@@ -31,7 +31,7 @@ _NAME = re.compile(
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
     r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
-_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z]))(?P<value>[^=]+)")
+_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>[^=]+)")
 _LETTERS = tuple("abcde")
 _LABELLED = re.compile(r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)", re.DOTALL)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")

@@ -61,10 +61,13 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         re.compile(r"(?<=[0-9])\s?(?:\\text\{\s?to\s?\}|\sto\s)\s?(?=[0-9])"),
         ":",
     ),
-    (
-        "",
-        re.compile(rf"(?<=[0-9])\s?(?:\\[,; ])?{_WORD_FONT}\s?({'|'.join(_SCALES)})(?![A-Za-z])", re.IGNORECASE),
-        lambda scale: f"\\cdot 10^{{{_SCALES[scale[1].casefold()]}}} ",
+    *(
+        (
+            word[1:],
+            re.compile(rf"(?<=[0-9])\s?(?:\\[,; ])?{_WORD_FONT}\s?{word}(?![A-Za-z])", re.IGNORECASE),
+            rf"\\cdot 10^{{{power}}} ",
+        )
+        for word, power in _SCALES.items()
     ),
 )
 

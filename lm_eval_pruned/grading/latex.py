@@ -7,7 +7,8 @@ import re
 from lm_eval_pruned.grading.braces import Writer, commands
 from lm_eval_pruned.grading.keyboard import plain_typing
 
-_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
+# A run of characters that stand for themselves is one token, parted where only its first one is an argument.
+_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9A-Za-z][0-9A-Za-z.+\-/']*|.", re.DOTALL)
 
 _FONTS = commands(
     "text textbf textit textrm textnormal texttt textsf textsc emph mbox hbox bf rm it sf tt "
@@ -103,6 +104,11 @@ def plain_latex(text: str) -> str:
     partners = _partners(tokens)
     writer, index = Writer(), 0
     while index < len(tokens):
+        token = tokens[index]
+        if token[0].isascii() and token[0].isalnum():
+            writer.put_run(token)
+            index += 1
+            continue
         index = _step(writer, tokens, index, partners)
     return writer.finish()
 
@@ -122,7 +128,7 @@ def _without_edges(tokens: list[str]) -> list[str]:
         kept.append(token)
         waiting, before = [], before if token.isspace() else token
     kept.pop()
-    while kept and (kept[-1] == "\\\\" or kept[-1].isspace()):
+    while kept and (kept[-1] in ("\\\\", ",", ";", ".") or kept[-1].isspace()):
         kept.pop()
     return kept
 

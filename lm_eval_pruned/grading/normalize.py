@@ -78,11 +78,16 @@ def _plain_word(word: re.Match[str]) -> str:
 
 def _without_decoration(text: str) -> str:
     text = text.strip(_WRAPPING)
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        # The blank of a control space went with the others.
+        text = text[:-1].strip(_WRAPPING)
     return text[:-1].strip(_WRAPPING) if text[-2:] in ("*.", "`.", '".') else text
 
 
 def _join_thousands(text: str) -> str:
     """Join `1,234,567` and `1 234 567`; inside brackets a comma without a blank joins only beside one with."""
+    if "," not in text and " " not in text:
+        return text
     pieces, depth, done = [], 0, 0
     for match in _BRACKET_OR_RUN.finditer(text):
         if match["run"] is None:
