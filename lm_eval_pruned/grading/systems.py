@@ -33,7 +33,8 @@ def as_tuples(named: Node) -> list[Node] | None:
     parts = named.parts
     if any(part.label != "=" or len(part.parts) != 2 or part.parts[0].head != "name" for part in parts):
         return None
-    size = len({part.parts[0].label for part in parts})
+    # Numbered names of one kind are solutions of one variable, in any order.
+    size = len({part.parts[0].label.partition("_")[0] for part in parts})
     if size < 2 or len(parts) % size:
         return None
     solutions = [sorted(parts[start : start + size], key=_name) for start in range(0, len(parts), size)]
