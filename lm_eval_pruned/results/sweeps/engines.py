@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -20,6 +21,7 @@ ENGINES = ("ray", "local")
 # A worker of Ray that died, or its machine, costs its cell so many further tries.
 RAY_RETRIES = 3
 SECONDS_A_LOOK = 0.5
+SECONDS_TO_CONNECT = 10.0
 
 
 def run_local(jobs: Sequence[Job], harness: Harness) -> Generator[Outcome | None]:
@@ -76,6 +78,7 @@ def _start(address: str) -> ModuleType:
         raise MissingPackageError(
             "Ray is not installed: pip install 'ray>=2.40', or give --engine local to run one cell at a time"
         ) from None
+    _check_address(address)
     try:
         with warnings.catch_warnings(action="ignore"):
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -83,6 +86,17 @@ def _start(address: str) -> ModuleType:
         reason = " ".join(str(error).split())
         raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({reason:.300})") from None
     return ray
+
+
+def _check_address(address: str) -> None:
+    """Find out in seconds that nobody listens, which Ray takes minutes for."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({error})") from None
 
 
 def _check_fits(jobs: Sequence[Job], machines: Sequence[dict[str, float]]) -> None:
