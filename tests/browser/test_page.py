@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,34 @@ class TestCharts:
                 for place, (left, right, top, bottom) in enumerate(plot):
                     for other in plot[place + 1 :]:
                         assert right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top
+
+    def test_many_budgets_have_labels_apart_and_few_have_one(self, browser, tmp_path):
+        write_run(tmp_path / "runs", {f"t_tts_{2**power}": [0, 1] for power in range(15)})
+        browser.open(make_page(tmp_path / "runs", tmp_path / "page.html"), width=390)
+        places = browser.run(
+            "return [...document.querySelectorAll('#charts svg[role=group]')].map((plot) =>"
+            "[...plot.querySelectorAll('.tick[text-anchor=middle]')].map((tick) => {"
+            "const { left, right } = tick.getBoundingClientRect(); return [left, right]; }))"
+        )
+        many, one = places
+        assert len(many) > 3
+        assert all(left[1] < right[0] for left, right in pairwise(many))
+        # Every run of this page used 12.5 tokens on average.
+        assert len(one) == 1
+
+    def test_numbers_in_names_are_in_order(self, browser, tmp_path):
+        for seed, sparsity in enumerate((0.0, 0.1, 0.02, 0.25)):
+            write_run(
+                tmp_path / "runs",
+                {"t_tts_16": [0, 1]},
+                seed=seed,
+                method="wanda" if seed else "none",
+                sparsity=sparsity,
+            )
+        browser.open(make_page(tmp_path / "runs", tmp_path / "page.html"))
+        assert browser.texts("#legend button") == [
+            "dense", "wanda uniform 0.02", "wanda uniform 0.1", "wanda uniform 0.25",
+        ]  # fmt: skip
 
     def test_blocks(self, browser, page):
         browser.open(page)

@@ -11,7 +11,7 @@ function stripRuns() {
     const key = name.filter(Boolean).join(" · ");
     if (run.blocks.some((block) => block[2] > 0)) strips.set(key, run.blocks);
   }
-  return [...strips].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  return [...strips].sort(([a], [b]) => compareTexts(a, b));
 }
 
 function drawStrip(name, blocks, room, top, isWide) {

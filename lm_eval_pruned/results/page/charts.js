@@ -14,14 +14,15 @@ const AXES = {
 // The dense run of each model first, then ours, then published ones.
 const ORDER = DATA.runs.map((_, id) => id).sort((a, b) => {
   const rank = (id) => Number(DATA.runs[id].published) * 2 + Number(DATA.runs[id].method !== "dense");
-  return rank(a) - rank(b) || runName(DATA.runs[a]).localeCompare(runName(DATA.runs[b]), "en", { numeric: true });
+  return rank(a) - rank(b) || compareTexts(runName(DATA.runs[a]), runName(DATA.runs[b]));
 });
-const PLACES = new Map(ORDER.filter((id) => DATA.runs[id].method !== "dense").map((id, place) => [id, place]));
+const isDense = (id) => DATA.runs[id].method === "dense";
+const [DENSE_RUNS, OTHER_RUNS] = [ORDER.filter(isDense), ORDER.filter((id) => !isDense(id))];
 
 function seriesClass(id) {
-  const place = PLACES.get(id);
-  const colour = place === undefined ? "dense" : `c${place % COLOURS}`;
-  const dash = place === undefined ? 0 : Math.floor(place / COLOURS) % 3;
+  const place = OTHER_RUNS.indexOf(id);
+  const colour = isDense(id) ? "dense" : `c${place % COLOURS}`;
+  const dash = (isDense(id) ? DENSE_RUNS.indexOf(id) : Math.floor(place / COLOURS)) % 3;
   return `series ${colour} d${dash}${DATA.runs[id].published ? " published" : ""}`;
 }
 

@@ -46,6 +46,16 @@ function percent(value) {
   return value === null ? "–" : `${fixed(100 * value, value > 0 && value < 0.1 ? 1 : 0)} %`;
 }
 
+// Text in order, with the numbers in it as numbers: 0.02 before 0.1, and that before 2.
+function compareTexts(one, other) {
+  const [left, right] = [one, other].map((text) => text.split(/(\d+(?:\.\d+)?)/));
+  for (let place = 0; place < Math.min(left.length, right.length); place += 1) {
+    const order = place % 2 ? left[place] - right[place] : left[place].localeCompare(right[place], "en");
+    if (order) return order;
+  }
+  return left.length - right.length;
+}
+
 function isSignificant(line) {
   return line.p_holm !== null && line.p_holm < DATA.alpha;
 }

@@ -35,7 +35,9 @@ function plot({ width, xs, ys, label, title }) {
     svg("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(tick), y2: y(tick) }),
     svg("text", { class: "tick", x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" }, tick.toFixed(2)),
   ]);
-  const ticks = powers(low, high, right - MARGIN.left).flatMap((tick) => [
+  const doubled = powers(low, high, right - MARGIN.left);
+  // Between two powers of two, one value tells where the plot is.
+  const ticks = (doubled.length ? doubled : [Math.round(Math.max(...xs))]).flatMap((tick) => [
     svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: base, y2: base + 5 }),
     svg("text", { class: "tick", x: x(tick), y: base + 19, "text-anchor": "middle" }, String(tick)),
   ]);

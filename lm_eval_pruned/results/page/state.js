@@ -49,7 +49,7 @@ function filtered(without = "") {
 
 function showFilters() {
   const fields = Object.entries(FILTERS).map(([name, filter]) => {
-    const values = [...new Set(LINES.map(filter.value))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    const values = [...new Set(LINES.map(filter.value))].sort(compareTexts);
     const options = values.map((value) => html("option", { value, selected: value === state[name] }, value));
     const select = html("select", { name }, html("option", { value: "" }, "all"), ...options);
     return values.length > 1 || state[name] ? html("label", {}, filter.title, select) : null;

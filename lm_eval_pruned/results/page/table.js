@@ -84,7 +84,7 @@ function compareValues(one, other) {
   const isMissing = (value) => value === null || value === undefined || Number.isNaN(value);
   if (isMissing(one) || isMissing(other)) return isMissing(one) - isMissing(other);
   const way = state.down ? -1 : 1;
-  return way * (typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other || 0);
+  return way * (typeof one === "string" ? compareTexts(one, other) : one - other || 0);
 }
 
 function sorted(lines) {
