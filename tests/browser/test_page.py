@@ -169,6 +169,21 @@ class TestCharts:
         press(browser, "\ue00c")
         assert not tooltip.is_displayed()
 
+    def test_the_explanation_goes_along_when_the_page_scrolls(self, browser, page):
+        browser.open(page, width=390, height=700)
+        browser.run("document.querySelector('#charts g.dense .point:last-of-type').focus()")
+        browser.driver.execute_async_script("setTimeout(arguments[0], 200)")
+        assert browser.run("return scrollY") > 0
+        box, point = (
+            browser.run("return arguments[0].getBoundingClientRect().toJSON()", browser.one(selector))
+            for selector in ("#tooltip", "#charts .point:focus")
+        )
+        assert browser.one("#tooltip").is_displayed()
+        assert box["top"] < point["bottom"]
+        assert point["top"] < box["bottom"]
+        assert box["left"] >= 0
+        assert box["right"] <= 390
+
     def test_arrows_walk(self, browser, page):
         browser.open(page)
         browser.run("document.querySelector('#charts [tabindex=\"0\"]').focus()")

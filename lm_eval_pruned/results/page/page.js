@@ -86,7 +86,7 @@ function listen() {
     showAll();
   });
   addEventListener("keydown", (event) => event.key === "Escape" && hideTooltip());
-  addEventListener("scroll", hideTooltip, { passive: true });
+  addEventListener("scroll", placeTooltip, { passive: true });
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth !== width) {

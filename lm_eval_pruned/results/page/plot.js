@@ -48,25 +48,32 @@ function plot({ width, xs, ys, label, title }) {
   return { root: svg("svg", frame, svg("g", { "aria-hidden": "true" }, ...grid, ...ticks, axis, name)), x, y };
 }
 
-function showTooltip(lines, x, y) {
-  const tooltip = find("tooltip");
-  tooltip.replaceChildren(...lines.map((text, place) => html(place ? "div" : "strong", {}, text)));
-  tooltip.hidden = false;
-  // Beside the point, and inside the window.
-  const { width, height } = tooltip.getBoundingClientRect();
-  const left = x + 14 + width > innerWidth - 8 ? x - 14 - width : x + 14;
-  tooltip.style.left = `${Math.max(8, left)}px`;
-  tooltip.style.top = `${Math.max(8, Math.min(y - height / 2, innerHeight - height - 8))}px`;
+let explained = null;
+
+// Beside the node it explains, and inside the window; it goes along when the page scrolls.
+function placeTooltip() {
+  if (!explained) return;
+  const node = explained.getBoundingClientRect();
+  const { width, height } = find("tooltip").getBoundingClientRect();
+  const left = node.right + 10 + width > innerWidth - 8 ? node.left - 10 - width : node.right + 10;
+  const top = (node.top + node.bottom - height) / 2;
+  find("tooltip").style.left = `${Math.max(8, Math.min(left, innerWidth - width - 8))}px`;
+  find("tooltip").style.top = `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`;
+}
+
+function showTooltip(node, lines) {
+  find("tooltip").replaceChildren(...lines.map((text, place) => html(place ? "div" : "strong", {}, text)));
+  find("tooltip").hidden = false;
+  explained = node;
+  placeTooltip();
 }
 
 function hideTooltip() {
   find("tooltip").hidden = true;
+  explained = null;
 }
 
 function explain(node, lines) {
-  const middle = () => node.getBoundingClientRect();
-  node.addEventListener("pointerenter", () => showTooltip(lines, middle().right, middle().top + middle().height / 2));
-  node.addEventListener("focus", () => showTooltip(lines, middle().right, middle().top + middle().height / 2));
-  node.addEventListener("pointerleave", hideTooltip);
-  node.addEventListener("blur", hideTooltip);
+  for (const event of ["pointerenter", "focus"]) node.addEventListener(event, () => showTooltip(node, lines));
+  for (const event of ["pointerleave", "blur"]) node.addEventListener(event, hideTooltip);
 }
