@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from lm_eval_pruned import cli
-from lm_eval_pruned.paths import configs_folder
+from lm_eval_pruned.paths import assets_folder, configs_folder
 
 CI = configs_folder() / "ci" / "gate.yaml"
 
@@ -91,7 +91,8 @@ def test_without_ray_it_says_what_to_install(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_a_failed_cell_is_named_and_the_rest_is_done(tmp_path):
     broken = tmp_path / "model"
-    broken.mkdir()
+    shutil.copytree(assets_folder() / "tiny_reasoner", broken)
+    (broken / "model.safetensors").write_bytes(b"torn")
     (tmp_path / "sweep.yaml").write_text(
         f"defaults: {{models: [tiny-reasoner, {broken}], tasks: tiny_tts_16, limit: 4, batch_size: 4}}\n"
         "grids: [{methods: none}]\n"
