@@ -33,6 +33,7 @@ def finish(process):
     return process.returncode, output
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path, capfd):
     process = start("smoke", tmp_path / "killed")
     for line in process.stdout:
