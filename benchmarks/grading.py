@@ -6,13 +6,14 @@ The pairs are tests/cases/{equal,pairs}.jsonl and the golds of MATH-500 (math500
 or ../shared/data), each against its own spellings and against the gold of another problem. math-verify lives in a
 virtual environment of its own, which the first run makes. It gets both answers as `$...$` and runs with its default
 settings in a process that answers one pair at a time and is replaced if it exceeds the timeout. Both graders are warm
-before the clock starts.
+before the clock starts, and a pair's time is the best of three; our verdicts are forgotten before each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import select
@@ -26,6 +27,7 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from lm_eval_pruned.grading import verify
+from lm_eval_pruned.grading.verdict import forget_verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -33,7 +35,13 @@ PEER = "math-verify[antlr4_13_2]"
 
 WARM_UP = (("4", "5"), ("2x", "x+x"), (r"\sin 2a", r"2\sin a\cos a"), ("(1,2)", "[1,2]"), (r"\{3\}", "x=3"))
 
-PEER_PROGRAM = r"""
+# The machine is shared: the best of several times is the one least disturbed by others; what is slow is timed once.
+REPEATS = 3
+WORTH_REPEATING_MS = 100
+
+PEER_PROGRAM = (
+    f"REPEATS, WORTH_REPEATING_MS = {REPEATS}, {WORTH_REPEATING_MS}"
+    + r"""
 import json, logging, sys, time
 from importlib.metadata import version
 from math_verify import parse, verify
@@ -43,13 +51,19 @@ replies, sys.stdout = sys.stdout, sys.stderr
 print(json.dumps(version("math-verify")), file=replies, flush=True)
 for line in sys.stdin:
     gold, answer = json.loads(line)
-    begin = time.perf_counter()
-    try:
-        correct = bool(verify(parse(dollars(gold)), parse(dollars(answer))))
-    except Exception:
-        correct = False
-    print(json.dumps([correct, (time.perf_counter() - begin) * 1000]), file=replies, flush=True)
+    best = float("inf")
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        try:
+            correct = bool(verify(parse(dollars(gold)), parse(dollars(answer))))
+        except Exception:
+            correct = False
+        best = min(best, (time.perf_counter() - begin) * 1000)
+        if best > WORTH_REPEATING_MS:
+            break
+    print(json.dumps([correct, best]), file=replies, flush=True)
 """
+)
 
 
 class Pair(NamedTuple):
@@ -93,9 +107,15 @@ def gold_pairs(file: Path) -> Iterator[Pair]:
 
 
 def ours(gold: str, answer: str) -> Outcome:
-    begin = time.perf_counter()
-    correct = verify(gold, answer).correct
-    return Outcome(correct, (time.perf_counter() - begin) * 1000)
+    best = math.inf
+    for _ in range(REPEATS):
+        forget_verdicts()
+        begin = time.perf_counter()
+        correct = verify(gold, answer).correct
+        best = min(best, (time.perf_counter() - begin) * 1000)
+        if best > WORTH_REPEATING_MS:
+            break
+    return Outcome(correct, best)
 
 
 class Peer:
@@ -181,7 +201,6 @@ def main() -> None:
         pairs += gold_pairs(data)
     else:
         print(f"no {data}: the golds of MATH-500 are left out", file=sys.stderr)
-    # Each pair once: a verdict that is remembered takes no time.
     pairs = list({pair[1:3]: pair for pair in pairs}.values())
     peer = Peer(args.peer, args.timeout)
     judges: dict[str, Judge] = {"ours": ours, f"math-verify {peer.version}": peer}

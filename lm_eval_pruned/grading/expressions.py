@@ -250,7 +250,9 @@ class Expressions:
             arguments = self._brackets.items(")")
             self._tokens.expect(")")
             return arguments
+        self._tokens.descend()
         factors = [self._factor()]
+        self._tokens.ascend()
         while self._begins_factor() and self._tokens.next not in FUNCTIONS and self._tokens.next not in ("(", "["):
             factors.append(self._factor())
         return [product(*factors)]

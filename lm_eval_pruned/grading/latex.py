@@ -128,7 +128,7 @@ def _without_edges(tokens: list[str]) -> list[str]:
         kept.append(token)
         waiting, before = [], before if token.isspace() else token
     kept.pop()
-    while kept and (kept[-1] in ("\\\\", ",", ";", ".") or kept[-1].isspace()):
+    while kept and (kept[-1] in ("\\\\", "&", ",", ";", ".") or kept[-1].isspace()):
         kept.pop()
     return kept
 

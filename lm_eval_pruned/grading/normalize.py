@@ -19,6 +19,8 @@ _ENDING = _WRAPPING + ".,;"
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
+# Without letters, blanks and commas nothing is left that another round could bring together.
+_SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\(?:frac|sqrt)(?=\{))*")
 _SHORT_WORDS = (
     WORDS.keys()
     | set(map(str.casefold, PLAIN))
@@ -47,8 +49,8 @@ def normalize(answer: str) -> str:
         return answer
     for _ in range(MAX_ROUNDS):
         form = _round(answer)
-        if form == answer:
-            break
+        if form == answer or _SETTLED.fullmatch(form):
+            return form
         answer = form
     return answer
 
@@ -78,7 +80,7 @@ def _plain_word(word: re.Match[str]) -> str:
 
 def _without_decoration(text: str) -> str:
     text = text.strip(_WRAPPING)
-    if (len(text) - len(text.rstrip("\\"))) % 2:
+    while (len(text) - len(text.rstrip("\\"))) % 2:
         # The blank of a control space went with the others.
         text = text[:-1].strip(_WRAPPING)
     return text[:-1].strip(_WRAPPING) if text[-2:] in ("*.", "`.", '".') else text

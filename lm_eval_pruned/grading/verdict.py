@@ -135,6 +135,11 @@ def _judge_once(gold: str, answer: str) -> Verdict:
     return verdict
 
 
+def forget_verdicts() -> None:
+    """Forget what was judged, so that the next verdict is reached anew."""
+    _judge_once.cache_clear()
+
+
 def _judge(gold: str, answer: str) -> Verdict:
     gold_form, answer_form = normal_form(gold), normal_form(answer)
     equality = equal_forms(gold_form, answer_form)

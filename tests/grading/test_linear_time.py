@@ -16,7 +16,27 @@ from lm_eval_pruned.grading import grade, verify
 # What patterns repeat: each is repeated to the longest answer, behind a start and before an end that may not match.
 UNITS = (
     *" \t0a,(-\\{$.*^_/=:;!|&<\n'\"[",
-    *("1,", " ,", ", ", "1 ", "0.", "ab", "x ", "(1", "a=", "-1", "1/", "1.", "{1", "^{", "{2}", "\\ ", "\\\\", "<a"),
+    *(
+        "1,",
+        " ,",
+        ", ",
+        "1 ",
+        "0.",
+        "ab",
+        "x ",
+        "(1",
+        "a=",
+        "-1",
+        "1/",
+        "1.",
+        "{1",
+        "^{",
+        "{2}",
+        "\\ ",
+        "\\*",
+        "\\\\",
+        "<a",
+    ),
     *("\\text{", "\\text{m}", "\\frac{1}{2}", "\\sqrt", "\\over", "\\pi", "\\boxed{", "\\begin{", "[1,", "]1,", "&lt;"),
     *("and ", " or ", "A or ", "answer ", "answer is ", "not 1 ", "1e", "1m", "x^-", "x_1", "1!", "\u00a0", "\u00b2"),
 )

@@ -70,6 +70,12 @@ def test_redundant_wrapping_changes_nothing(row: dict[str, str]) -> None:
     assert normalize(f"\u200b{answer}\u2069") == form
 
 
+@pytest.mark.parametrize("unit", ["\\*", "&\\\\[4pt]", ", \\\\", "&\\text{", "\\emptyset\\choose *", ".\\ "])
+def test_what_takes_a_round_each_is_taken_at_once(unit: str) -> None:
+    form = normalize("{x=" + 500 * unit)
+    assert normalize(form) == form
+
+
 def test_deep_nesting_needs_no_recursion() -> None:
     depth = 20_000
     assert normalize("{" * depth + "x" + "}" * depth) == "x"

@@ -115,7 +115,7 @@ def test_a_verdict_is_remembered_and_a_timeout_is_not(monkeypatch: pytest.Monkey
     reasons = [verify("a pair of its own", "51").reason for _ in range(3)]
     assert reasons == ["not decided in time", "decided", "decided"]
     assert verify("51", "a pair of its own").reason == "asked again"
-    verdict_module._judge_once.cache_clear()
+    verdict_module.forget_verdicts()
 
 
 def test_long_answers_are_not_kept() -> None:
