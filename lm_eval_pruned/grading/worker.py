@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # may take to start.
 DEADLINE = 1.5
 START_DEADLINE = 60.0
+# A pair that takes longer than this, in seconds, may cost its worker: a spare one starts beside it, since the next pair
+# is to be decided in its own time alone.
+SLOW = 0.3
 
 MAX_WORKERS = 4
 # sympy's caches grow; a new worker costs half a second, mostly beside what the caller does.
@@ -188,9 +191,13 @@ class _Pool:
                 worker = self._take()
             except (_WorkerEndedError, OSError) as error:
                 return Answer(None, "timeout", f"no worker could be started: {type(error).__name__}")
+            spare = threading.Timer(SLOW, self._provide)
+            spare.daemon = True
+            spare.start()
             try:
                 return _answer(worker, left, right, deadline)
             finally:
+                spare.cancel()
                 self._give_back(worker)
 
     def _take(self) -> _Worker:
@@ -213,13 +220,17 @@ class _Pool:
         return None
 
     def _give_back(self, worker: _Worker) -> None:
-        if not worker.usable:
+        if worker.usable:
+            self.idle.append(worker)
+        else:
             self._end(worker)
-            # Its successor starts while the caller does something else; if it cannot, the next question says so.
+            self._provide()
+
+    def _provide(self) -> None:
+        """Start a worker for the next pair beside what the caller does; if it cannot start, that pair says so."""
+        if not self.idle:
             with suppress(OSError):
                 self.idle.append(self._start())
-        else:
-            self.idle.append(worker)
 
     def _start(self) -> _Worker:
         worker = _Worker()

@@ -204,6 +204,21 @@ def test_a_deadline_kills_one_worker_and_the_next_question_is_answered() -> None
 
 
 @pytest.mark.usefixtures("fresh")
+def test_a_spare_worker_starts_beside_a_slow_question() -> None:
+    """It is there before the deadline, so that the next question does not wait for its start."""
+    (busy,) = worker_pids()
+    seen: list[set[int]] = []
+    look = threading.Timer(2 * worker.SLOW, lambda: seen.append(worker_pids()))
+    look.start()
+    assert ask(ENDLESS, "1", deadline=4 * worker.SLOW).status == "timeout"
+    look.join()
+    (spare,) = seen[0] - {busy}
+    assert worker_pids() == {spare}
+    assert ask("x+x", "2x").equal
+    assert worker_pids() == {spare}
+
+
+@pytest.mark.usefixtures("fresh")
 def test_a_worker_killed_while_idle_costs_nothing() -> None:
     (idle,) = worker._pool.workers
     os.kill(idle.process.pid, signal.SIGKILL)
