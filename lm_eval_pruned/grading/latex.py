@@ -99,7 +99,7 @@ def plain_latex(text: str) -> str:
     tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
     if ("&" in text or "\\\\" in text) and "\\begin" not in text:
         tokens = _without_edges(tokens)
-    if "^(" in text:
+    if "^" in text and "(" in text:
         tokens = _with_braced_exponents(tokens)
     partners = _partners(tokens)
     writer, index = Writer(), 0
@@ -137,15 +137,18 @@ def _with_braced_exponents(tokens: list[str]) -> list[str]:
     """Put braces around an exponent in parentheses, all of which is raised."""
     braced: list[str] = []
     closers: list[str] = []
-    for place, token in enumerate(tokens):
+    before = ""
+    for token in tokens:
         if token == "(":
-            is_exponent = place > 0 and tokens[place - 1] == "^"
+            is_exponent = before == "^"
             closers.append(")}" if is_exponent else ")")
             braced += ["{", "("] if is_exponent else ["("]
         elif token == ")" and closers:
             braced += closers.pop()
         else:
             braced.append(token)
+        # The size of a bracket stands between.
+        before = before if token in _SIZES or token.isspace() else token
     return braced
 
 
