@@ -20,7 +20,7 @@ _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
 # Without letters, blanks and commas nothing is left that another round could bring together.
-_SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\(?:frac|sqrt)(?=\{))*")
+_SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\sqrt(?=\{)|\\frac(?=\{[^{}]{0,99}\}\{))*")
 _SHORT_WORDS = (
     WORDS.keys()
     | set(map(str.casefold, PLAIN))

@@ -56,6 +56,7 @@ def test_normal_forms(answer: str, form: str) -> None:
 @given(answers)
 @example("e$\u0301")
 @example("\u1100{}\u1161")
+@example("{{\\frac2}\u200b1}")
 def test_normal_forms_stay_as_they_are(answer: str) -> None:
     form = normalize(answer)
     assert normalize(form) == form
