@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
 from benchmarks.smollm2 import INSTALL, find_gguf, write_smollm2
 
 jaxtyping.install_import_hook(["lm_eval_pruned.pruning", "lm_eval_pruned.reasoning"], "beartype.beartype")
+# What passes here passes everywhere; --hypothesis-profile=default looks for examples that nobody has tried.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 # No test may depend on a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
