@@ -159,13 +159,18 @@ def test_a_killed_command_goes_on_where_it_was(both, tmp_path):
 )
 def test_a_mistake_is_one_line(tmp_path, model_args, message):
     done = run("pruned-vllm", f"pretrained=tiny-reasoner,{model_args}", "tiny_tts_16", tmp_path, "--limit", "1")
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("lm_eval: error: ")]
-    assert message in line
+    assert message in the_error(done)
 
 
 def test_a_device_without_memory_is_one_line(tmp_path):
     done = run("pruned-vllm", "pretrained=tiny-reasoner", "tiny_tts_16", tmp_path, VLLM_CPU_KVCACHE_SPACE="100000")
+    message = the_error(done)
+    assert message.startswith("lm_eval: error: vLLM does not start (")
+    assert "Where memory is short, lower max_model_len" in message
+
+
+def the_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of ours among those that the processes of an engine write when they end."""
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("lm_eval: error: vLLM does not start (")
-    assert "Where memory is short, lower max_model_len" in done.stderr.splitlines()[-1]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("lm_eval: error: ")]
+    return line
