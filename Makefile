@@ -13,7 +13,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench bench-vllm tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -78,6 +78,9 @@ bench: .venv/.test-model ## every figure of benchmarks/, remade
 	$(BIN)/python benchmarks/perplexity.py
 	$(BIN)/python benchmarks/allocations.py
 	$(BIN)/python benchmarks/pruning.py
+
+bench-vllm: $(VLLM_READY) ## the figures of benchmarks/ that need vLLM: about ten minutes
+	$(VLLM_BIN)/python benchmarks/vllm_engine.py
 
 tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half an hour on two cores)
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner

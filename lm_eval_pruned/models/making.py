@@ -18,11 +18,11 @@ from filelock import FileLock
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import DataError, PrunedEvalError
 from lm_eval_pruned.models.checkpoints import prune_pretrained
-from lm_eval_pruned.pruning.artifact import READ_ERRORS, TENSORS, Store
+from lm_eval_pruned.pruning.artifact import TENSORS, Store
 from lm_eval_pruned.pruning.checkpoint import Checkpoint, checkpoint_folder, stored_names
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.recipe import resolve
-from lm_eval_pruned.pruning.sealed import check_seal, seal
+from lm_eval_pruned.pruning.sealed import is_sealed, seal
 from lm_eval_pruned.pruning.streaming import PrunedStream, can_stream
 
 # What a checkpoint cannot do without, whatever its shards are called.
@@ -75,13 +75,7 @@ class Premade:
 
     def is_intact(self) -> bool:
         """Tell whether every byte that was made is still there."""
-        if self.kept is None:
-            return True
-        try:
-            check_seal(Path(self.kept), TENSORS if self.artifact else CONFIG)
-        except READ_ERRORS:
-            return False
-        return True
+        return self.kept is None or is_sealed(Path(self.kept), TENSORS if self.artifact else CONFIG)
 
 
 def make(job: Job) -> Premade:
@@ -114,9 +108,7 @@ def make(job: Job) -> Premade:
         return Premade(pretrained=job.source, kept=str(place), report=content)
     written = place.with_name(f"{report.fingerprint}.checkpoint")
     with FileLock(f"{written}.lock"):
-        try:
-            check_seal(written, CONFIG)
-        except READ_ERRORS:
+        if not is_sealed(written, CONFIG):
             seal(written, partial(_save, checkpoint))
     return Premade(pretrained=str(written), kept=str(written), report=content)
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.pruning.sealed import check_seal, seal
+from lm_eval_pruned.pruning.sealed import check_seal, is_sealed, seal
 
 REPORT = "report.json"
 TENSORS = "tensors.safetensors"
@@ -112,11 +112,7 @@ class Store:
 
     def is_intact(self, fingerprint: str) -> bool:
         """Tell whether an artifact is there, every byte of it; it is not loaded."""
-        try:
-            check_seal(self._place(fingerprint), REPORT, TENSORS)
-        except READ_ERRORS:
-            return False
-        return True
+        return is_sealed(self._place(fingerprint), REPORT, TENSORS)
 
     def _place(self, fingerprint: str) -> Path:
         if not re.fullmatch("[0-9a-f]{64}", fingerprint):

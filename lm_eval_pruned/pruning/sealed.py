@@ -47,6 +47,15 @@ def check_seal(place: Path, *names: str) -> None:
         raise DataError(f"{SUMS} does not match {' and '.join(wrong) or 'the files'}")
 
 
+def is_sealed(place: Path, *names: str) -> bool:
+    """Tell whether a sealed folder is there, every byte of it."""
+    try:
+        check_seal(place, *names)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _files(place: Path) -> list[str]:
     return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
 

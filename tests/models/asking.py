@@ -1,8 +1,11 @@
-"""Questions as the harness asks them, under several budgets."""
+"""Questions as the harness asks them, under several budgets, and how many answers a store holds."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 
 from lm_eval.api.instance import Instance
 
@@ -22,3 +25,15 @@ def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kw
         for problem in problems
     ]
     return model.generate_until(requests)
+
+
+def stored(path: Path) -> int:
+    """Count what a response store holds while others write to it."""
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            return connection.execute("SELECT count(*) FROM responses").fetchone()[0]
+        except sqlite3.OperationalError:
+            # The file is there before its table is.
+            return 0

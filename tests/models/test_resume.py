@@ -24,6 +24,7 @@ from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.responses import FILE
 from lm_eval_pruned.reasoning.rows import Row
+from tests.models.asking import stored
 
 # One that fits the smallest budget and one that does not.
 PROBLEMS = [chain.problem for chain in benchmark_chains()][::120]
@@ -163,17 +164,6 @@ def evaluate(folder: Path, *more: str, model_args: str = "") -> subprocess.Popen
         "--batch_size", "1", "--log_samples", "--output_path", str(folder), *more,
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def stored(path: Path) -> int:
-    if not path.exists():
-        return 0
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        try:
-            return connection.execute("SELECT count(*) FROM responses").fetchone()[0]
-        except sqlite3.OperationalError:
-            # The file is there before its table is.
-            return 0
 
 
 def outcome(samples: list[dict]) -> list[str]:

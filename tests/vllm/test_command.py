@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from lm_eval_pruned import cli
 from lm_eval_pruned.reasoning.responses import FILE
+from tests.models.asking import stored
 
 BUDGETS = (16, 32, 64, 128, 256)
 DEADLINE = 300
@@ -106,16 +105,6 @@ def test_a_real_model_on_a_real_benchmark(smollm2, data_folder, tmp_path):
     assert {f"{name},none" for name in ("acc", "thinking_tokens", "budget_hit", "no_answer", "looping")} <= {*metrics}
     assert 0 < metrics["thinking_tokens,none"] <= 512
     assert "weights of the decoder blocks are zero inside the engine" in done.stderr + done.stdout
-
-
-def stored(path: Path) -> int:
-    if not path.exists():
-        return 0
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        try:
-            return connection.execute("SELECT count(*) FROM responses").fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
 
 
 def test_a_killed_command_goes_on_where_it_was(both, tmp_path):
