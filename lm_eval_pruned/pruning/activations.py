@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lm_eval_pruned.pruning.blocks import Block, Linear
+from lm_eval_pruned.pruning.blocks import Block, Decoder, Linear
 from lm_eval_pruned.pruning.experts import one_by_one
 from lm_eval_pruned.pruning.inputs import SharedInputs
 from lm_eval_pruned.pruning.stats import Statistic
@@ -57,7 +57,7 @@ class Activations:
     def capture(
         cls,
         model: nn.Module,
-        blocks: Sequence[Block],
+        decoder: Decoder,
         windows: Windows,
         on_window: Callable[[], object] = lambda: None,
     ) -> Activations:
@@ -65,7 +65,7 @@ class Activations:
 
         `on_window` is called after every window that a block has been measured with.
         """
-        device = next(model.parameters()).device
+        blocks, device = decoder.blocks, decoder.presence.device(model)
         calls: dict[int, list[Call]] = defaultdict(list)
         hidden: list[Tensor] = []
 
@@ -84,12 +84,13 @@ class Activations:
                 model(input_ids=window[None].to(device), use_cache=False)
 
         lengths = {len(window): window for window in windows}
-        with _hooked(block.module.register_forward_pre_hook(record, with_kwargs=True) for block in blocks):
-            for window in lengths.values():
-                run(window)
-        with _hooked([blocks[0].module.register_forward_pre_hook(embed, with_kwargs=True)]):
-            for window in windows:
-                run(window)
+        with decoder.presence.running():
+            with _hooked(block.module.register_forward_pre_hook(record, with_kwargs=True) for block in blocks):
+                for window in lengths.values():
+                    run(window)
+            with _hooked([blocks[0].module.register_forward_pre_hook(embed, with_kwargs=True)]):
+                for window in windows:
+                    run(window)
         return cls(hidden=hidden, calls=calls, on_window=on_window)
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ def allocate(recipe: Recipe, model: nn.Module, decoder: Decoder, windows: Window
     if not sizes.sum():
         raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
     if recipe.scores is None:
-        signal = SIGNALS[allocation.signal](Dense(model, decoder.blocks, scoped, windows), config)
+        signal = SIGNALS[allocation.signal](Dense(model, decoder, scoped, windows), config)
     else:
         signal = _given(recipe, len(decoder.blocks))
     settings = {name: getattr(config, name) for name in allocation.settings}

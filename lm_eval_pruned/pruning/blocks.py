@@ -10,26 +10,40 @@ from torch import Tensor, nn
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.experts import fused_weights, split_experts
+from lm_eval_pruned.pruning.presence import IN_MEMORY, Presence
 
 Part = Literal["attn", "mlp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """One prunable weight matrix of a block.
+    """One prunable weight matrix of a block, known by its place in a module, since weights may come and go.
 
-    `name` is its full name in the model, of a fused expert the one it has in a checkpoint. `weight` [out in] is the
-    parameter itself or a view of it. `factor` is what the forward pass multiplies by and `rows` the part of that
-    product which this matrix makes: its weight and all of it, unless it is fused with others. `routed` says that only
-    some tokens come by: it belongs to one of several experts.
+    `name` is its full name in the model, of a fused expert the one it has in a checkpoint. It is the `parameter` of
+    `module`, or of a fused one the `rows` of its `expert`. `routed` says that only some tokens come by: it belongs to
+    one of several experts.
     """
 
     name: str
     part: Part
-    weight: Tensor
-    factor: Tensor
+    module: nn.Module
+    parameter: str = "weight"
+    expert: int | None = None
     rows: slice = field(default_factory=lambda: slice(None))
     routed: bool = False
+
+    @property
+    def factor(self) -> Tensor:
+        """What the forward pass multiplies by: the whole parameter, or all that is fused of one expert."""
+        value: Tensor = getattr(self.module, self.parameter)
+        return value if self.expert is None else value.detach()[self.expert]
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix [out in]: the parameter itself, or a view of it."""
+        if self.expert is None:
+            return self.factor
+        return (self.factor.T if self.module.is_transposed else self.factor)[self.rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +66,11 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """The blocks of a causal language model and the Linears that are out of reach."""
+    """The blocks of a causal language model, the Linears that are out of reach, and where the weights are."""
 
     blocks: tuple[Block, ...]
     excluded: tuple[Excluded, ...]
+    presence: Presence = IN_MEMORY
 
 
 def find_decoder(model: nn.Module) -> Decoder:
@@ -107,13 +122,12 @@ def _linears(block: nn.Module, block_name: str) -> Iterator[Linear]:
         full_name = f"{block_name}.{name}"
         if fused_weights(module):
             for expert in split_experts(module, full_name):
-                yield Linear(part=_part(block, name), routed=True, **expert._asdict())
+                yield Linear(part=_part(block, name), routed=True, module=module, **expert._asdict())
         elif isinstance(module, nn.Linear) and not _is_router(block, name, module):
             yield Linear(
                 name=full_name,
                 part=_part(block, name),
-                weight=module.weight,
-                factor=module.weight,
+                module=module,
                 routed=any(isinstance(parent, nn.ModuleList) for parent in _parents(block, name)),
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,17 +12,18 @@ from transformers import PretrainedConfig
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.activations import Activations, Windows
-from lm_eval_pruned.pruning.blocks import Block, Decoder
+from lm_eval_pruned.pruning.blocks import Decoder
 from lm_eval_pruned.pruning.methods.kinds import DropMethod
 
 
 @torch.no_grad()
-def block_influences(model: nn.Module, blocks: Sequence[Block], windows: Windows, method: DropMethod) -> list[float]:
+def block_influences(model: nn.Module, decoder: Decoder, windows: Windows, method: DropMethod) -> list[float]:
     """Return the influence of every block but the last, which is never dropped: a mean over windows."""
-    flow = Activations.capture(model, blocks, windows)
+    flow = Activations.capture(model, decoder, windows)
     influences = []
-    for block in blocks[:-1]:
-        means = [method.influence(before, after).mean() for before, after in flow.steps(block)]
+    for block in decoder.blocks[:-1]:
+        with decoder.presence.of(block.module):
+            means = [method.influence(before, after).mean() for before, after in flow.steps(block)]
         influences.append(float(torch.stack(means).mean()))
     return influences
 
@@ -45,8 +47,8 @@ def count_to_drop(config: PruneConfig, blocks: int) -> int:
     return count
 
 
-def drop_blocks(model: nn.Module, decoder: Decoder, removed: Collection[int]) -> None:
-    """Take blocks out of `model`, in place, and renumber what is left.
+def drop_blocks(model: nn.Module, decoder: Decoder, removed: Collection[int]) -> Decoder:
+    """Take blocks out of `model`, in place, renumber what is left and return it; blocks keep the names they had.
 
     Caches find their slot by `layer_idx`, and a config counts the blocks and may list one entry a block.
     """
@@ -62,6 +64,7 @@ def drop_blocks(model: nn.Module, decoder: Decoder, removed: Collection[int]) ->
     config = getattr(model, "config", None)
     if config is not None:
         _shorten(config.get_text_config(), [block.index for block in kept], len(decoder.blocks))
+    return replace(decoder, blocks=tuple(kept))
 
 
 def _shorten(config: PretrainedConfig, kept: Sequence[int], blocks: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lm_eval_pruned.config import PruneConfig
@@ -17,14 +19,15 @@ from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifact import SCORES, Artifact, Store
-from lm_eval_pruned.pruning.blocks import Decoder, find_decoder
+from lm_eval_pruned.pruning.blocks import Block, Decoder, find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
 from lm_eval_pruned.pruning.fingerprint import fingerprint, windows_digest
 from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
-from lm_eval_pruned.pruning.packing import count_zeros, zero_out, zeroed
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
-from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
+from lm_eval_pruned.pruning.replay import replay
+from lm_eval_pruned.pruning.report import Outcome, PruneReport, Stopwatch, build_report
 from lm_eval_pruned.pruning.stats import InputGram, InputNorm
+from lm_eval_pruned.pruning.tour import Tour
 from lm_eval_pruned.pruning.walk import by_score, by_solving, walk
 
 logger = logging.getLogger(__name__)
@@ -38,14 +41,6 @@ class Calibration(NamedTuple):
 
     identity: str
     windows: Callable[[], Windows]
-
-
-class Outcome(NamedTuple):
-    """What pruning did to a model: target of every Linear in scope, dropped blocks, and what an artifact keeps."""
-
-    targets: Mapping[str, float]
-    removed: Collection[int]
-    tensors: Mapping[str, Tensor]
 
 
 def prune_model(
@@ -71,70 +66,85 @@ def prune_model(
         ArgumentError: the method needs calibration windows and none were given.
         PruningError: nothing matches, a number is not finite, or the outcome is not what was asked for.
     """
+    return prune_decoder(model, find_decoder(model), config, windows, artifacts=artifacts, stopwatch=stopwatch)
+
+
+def prune_decoder(
+    model: nn.Module,
+    decoder: Decoder,
+    config: PruneConfig,
+    windows: Windows | Calibration | None = None,
+    *,
+    artifacts: Path | None = None,
+    stopwatch: Stopwatch | None = None,
+    kept: MutableMapping[str, Tensor] | None = None,
+    leave: Callable[[Block], object] = lambda block: None,
+) -> PruneReport:
+    """Prune as `prune_model` does, block by block wherever the weights of `decoder` are.
+
+    `kept` takes what an artifact keeps until it is complete. `leave` gets every block that stays, pruned, while its
+    weights are in memory.
+    """
     recipe = resolve(config)
     stopwatch = stopwatch or Stopwatch()
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
     calibration = _calibration(recipe, windows)
-    decoder = find_decoder(model)
     identity = calibration.identity if calibration else None
-    digest = fingerprint(recipe.determining(), model, windows=identity)
+    digest = fingerprint(recipe.determining(), model, windows=identity, presence=decoder.presence)
+    tensors = {} if kept is None else kept
 
     def make() -> Artifact:
         with stopwatch.phase("calibrate"):
             made = calibration.windows() if calibration else None
-        _say_if_pruned_before(decoder)
         with evaluating(model):
-            outcome = prune(recipe, model, decoder, made, stopwatch)
-        return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch).as_dict(), outcome.tensors)
+            outcome = prune(recipe, model, decoder, made, stopwatch, tensors, leave)
+        return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch, tensors).as_dict(), tensors)
 
     if artifacts is None or recipe.method is None:
-        artifact = make()
+        artifact, is_new = make(), True
     else:
         artifact, is_new = Store(folder=artifacts).read_or_make(digest, make)
-        if not is_new:
-            logger.info("what was pruned before is read from %s: nothing is calibrated", artifacts / digest)
-            with stopwatch.phase("prune"):
-                replay(artifact, model, decoder)
-    report = _report(_outcome(artifact), recipe, model, decoder, digest, stopwatch)
+    if is_new:
+        report = replace(PruneReport.from_dict(artifact.report), scores=_scores(artifact.tensors))
+    else:
+        logger.info("what was pruned before is read from %s: nothing is calibrated", Path(str(artifacts)) / digest)
+        with stopwatch.phase("prune"):
+            outcome = replay(artifact, model, decoder, leave)
+        report = _report(outcome, recipe, model, decoder, digest, stopwatch, artifact.tensors)
     logger.info("%s: %d of %d weights are zero", config.method, report.zero_weights, report.prunable_weights)
     return report
 
 
-def prune(recipe: Recipe, model: nn.Module, decoder: Decoder, windows: Windows | None, stopwatch: Stopwatch) -> Outcome:
-    """Prune `model` in place and return what was done to it."""
+def prune(
+    recipe: Recipe,
+    model: nn.Module,
+    decoder: Decoder,
+    windows: Windows | None,
+    stopwatch: Stopwatch,
+    kept: MutableMapping[str, Tensor],
+    leave: Callable[[Block], object],
+) -> Outcome:
+    """Prune `model` in place, put what an artifact keeps of it into `kept`, and return what was done."""
     if isinstance(recipe.method, DropMethod):
-        return Outcome(*_drop(recipe.config, recipe.method, model, decoder, windows, stopwatch), {})
+        targets, removed, tour = _drop(recipe.config, recipe.method, model, decoder, windows, stopwatch, leave)
+        return Outcome(targets, removed, tour.zeros)
     with stopwatch.phase("allocate"):
         targets, signal = allocate(recipe, model, decoder, windows)
+    if recipe.allocation.signal == "influence":
+        kept[SCORES] = signal.T.contiguous()
+    tour = Tour(decoder=decoder, leave=leave)
     measured = windows if recipe.method is not None and recipe.method.needs_calibration else None
-    each = partial(walk, model, decoder, targets, recipe, measured, stopwatch)
+    each = partial(walk, model, tour, targets, recipe, measured, stopwatch, kept=kept)
     match recipe.method:
         case None:
-            tensors: dict[str, Tensor] = {}
+            tour.finish()
         case ScoreMethod() as method:
-            tensors = each(collect=InputNorm, prune=by_score(method))
+            each(collect=InputNorm, prune=by_score(method))
         case SolveMethod() as method:
-            tensors = each(collect=InputGram, prune=by_solving(method))
-    if recipe.allocation.signal == "influence":
-        tensors[SCORES] = signal.T.contiguous()
-    return Outcome(targets, frozenset(), tensors)
-
-
-@torch.no_grad()
-def replay(artifact: Artifact, model: nn.Module, decoder: Decoder) -> None:
-    """Do to `model` in place what an artifact says was done to the same weights before."""
-    drop_blocks(model, decoder, _outcome(artifact).removed)
-    for linear in (linear for block in decoder.blocks for linear in block.linears):
-        kept = artifact.tensors.get(linear.name)
-        if kept is None:
-            continue
-        if kept.dtype != torch.uint8:
-            linear.weight.copy_(kept)
-        elif linear.weight is linear.factor and linear.weight.device.type == "cpu":
-            linear.weight.data = zeroed(linear.weight, kept)
-        else:
-            zero_out(linear.weight, kept)
+            each(collect=InputGram, prune=by_solving(method))
+    _say_if_pruned_before(tour)
+    return Outcome(targets, frozenset(), tour.zeros)
 
 
 @contextmanager
@@ -166,26 +176,33 @@ def _drop(
     decoder: Decoder,
     windows: Windows | None,
     stopwatch: Stopwatch,
-) -> tuple[dict[str, float], frozenset[int]]:
+    leave: Callable[[Block], object],
+) -> tuple[dict[str, float], frozenset[int], Tour]:
     """Drop the blocks of least influence; their Linears have a target of 1, all others of 0."""
     assert windows is not None, "a drop method always needs calibration"
     count = count_to_drop(config, len(decoder.blocks))
     with stopwatch.phase("calibrate"):
-        influences = block_influences(model, decoder.blocks, windows, method)
+        influences = block_influences(model, decoder, windows, method)
     removed = frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+    targets = {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}
     with stopwatch.phase("prune"):
-        drop_blocks(model, decoder, removed)
-    return {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}, removed
+        tour = Tour(decoder=drop_blocks(model, decoder, removed), leave=leave)
+        tour.finish()
+    return targets, removed, tour
 
 
-def _outcome(artifact: Artifact) -> Outcome:
-    report = cast("dict[str, list[dict[str, object]]]", artifact.report)
-    targets = {str(item["name"]): float(str(item["target"])) for item in report["linears"]}
-    return Outcome(targets, frozenset(cast("list[int]", artifact.report["removed_blocks"])), artifact.tensors)
+def _scores(tensors: Mapping[str, Tensor]) -> NDArray[np.float64] | None:
+    return tensors[SCORES].numpy() if SCORES in tensors else None
 
 
 def _report(
-    outcome: Outcome, recipe: Recipe, model: nn.Module, decoder: Decoder, digest: str, stopwatch: Stopwatch
+    outcome: Outcome,
+    recipe: Recipe,
+    model: nn.Module,
+    decoder: Decoder,
+    digest: str,
+    stopwatch: Stopwatch,
+    tensors: Mapping[str, Tensor],
 ) -> PruneReport:
     """Count the outcome.
 
@@ -197,13 +214,12 @@ def _report(
     report = build_report(
         model,
         decoder,
-        outcome.targets,
-        removed=outcome.removed,
+        outcome,
         config=recipe.effective(),
         target_sparsity=config.target if asked else mean_target(outcome.targets, decoder),
         fingerprint=digest,
         seconds=stopwatch.seconds,
-        scores=outcome.tensors.get(SCORES),
+        scores=_scores(tensors),
     )
     rows = {linear.name: len(linear.weight) for block in decoder.blocks for linear in block.linears}
     for item in report.linears:
@@ -214,11 +230,11 @@ def _report(
     return report
 
 
-def _say_if_pruned_before(decoder: Decoder) -> None:
-    weights = [linear.weight for block in decoder.blocks for linear in block.linears]
-    total = sum(weight.numel() for weight in weights)
-    zeros = sum(map(count_zeros, weights))
-    if zeros > total * ZEROS_OF_A_DENSE_MODEL:
+def _say_if_pruned_before(tour: Tour) -> None:
+    total = sum(linear.weight.numel() for block in tour.decoder.blocks for linear in block.linears)
+    if tour.before > total * ZEROS_OF_A_DENSE_MODEL:
         logger.warning(
-            "%d of the %d prunable weights are zero already: they count towards the achieved sparsity", zeros, total
+            "%d of the %d prunable weights were zero before: they count towards the achieved sparsity",
+            tour.before,
+            total,
         )

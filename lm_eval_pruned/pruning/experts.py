@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PretrainedConfig
 
 from lm_eval_pruned.errors import PruningError
 
 
 class Expert(NamedTuple):
-    """One matrix of one expert, under its name in a checkpoint; the fields are those of `blocks.Linear`."""
+    """Where one matrix of one expert is, under its name in a checkpoint; the fields are those of `blocks.Linear`."""
 
     name: str
-    weight: Tensor
-    factor: Tensor
+    parameter: str
+    expert: int
     rows: slice
 
 
@@ -27,7 +27,7 @@ def fused_weights(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def split_experts(module: nn.Module, name: str) -> Iterator[Expert]:
-    """Yield views [out in] of the matrices inside fused tensors; a fused gate and up projection are two matrices.
+    """Yield the places of the matrices inside fused tensors; a fused gate and up projection are two matrices.
 
     Raises:
         PruningError: the module does not say how its tensors are laid out.
@@ -37,8 +37,8 @@ def split_experts(module: nn.Module, name: str) -> Iterator[Expert]:
         >>> experts = nn.Module()
         >>> experts.is_transposed, experts.is_concatenated = False, True
         >>> experts.gate_up_proj = nn.Parameter(torch.zeros(2, 6, 4))
-        >>> [(expert.name, tuple(expert.weight.shape)) for expert in split_experts(experts, "mlp.experts")][:2]
-        [('mlp.experts.0.gate_proj', (3, 4)), ('mlp.experts.0.up_proj', (3, 4))]
+        >>> [(expert.name, expert.rows) for expert in split_experts(experts, "mlp.experts")][:2]
+        [('mlp.experts.0.gate_proj', slice(0, 3, None)), ('mlp.experts.0.up_proj', slice(3, 6, None))]
     """
     fused = fused_weights(module)
     if not hasattr(module, "is_transposed"):
@@ -46,15 +46,12 @@ def split_experts(module: nn.Module, name: str) -> Iterator[Expert]:
             f"{name}.{next(iter(fused))} holds the weights of all experts in one tensor and does not say in which "
             "layout: choose another model, or a release of transformers that keeps one Linear an expert"
         )
-    count = len(next(iter(fused.values())))
-    for index in range(count):
+    concatenated = bool(getattr(module, "is_concatenated", True))
+    for index in range(len(next(iter(fused.values())))):
         for parameter, value in fused.items():
-            factor = value.detach()[index]
-            matrix = factor.T if module.is_transposed else factor
-            for part, rows in _parts(
-                parameter, len(matrix), concatenated=bool(getattr(module, "is_concatenated", True))
-            ):
-                yield Expert(f"{name}.{index}.{part}", matrix[rows], factor, rows)
+            rows = value.shape[2 if module.is_transposed else 1]
+            for part, own in _parts(parameter, rows, concatenated=concatenated):
+                yield Expert(f"{name}.{index}.{part}", parameter, index, own)
 
 
 def _parts(parameter: str, rows: int, *, concatenated: bool) -> list[tuple[str, slice]]:

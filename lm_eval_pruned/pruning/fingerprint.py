@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm_eval_pruned import __version__
+from lm_eval_pruned.pruning.presence import IN_MEMORY, Presence
 
 _ORIGIN = ("_name_or_path", "transformers_version")
 
@@ -24,13 +25,19 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(model: nn.Module) -> str:
+def weights_digest(model: nn.Module, presence: Presence = IN_MEMORY) -> str:
     """SHA-256 over the names and values of all parameters, in the order of their names."""
-    names, values = zip(*sorted(model.named_parameters()), strict=True)
+    wanted = {name for name, _ in model.named_parameters()}
+    prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
+    lines: list[str] = []
     # hashlib lets other threads run while it works on large tensors.
     with ThreadPoolExecutor() as pool:
-        parts = [f"{name} {digest}" for name, digest in zip(names, pool.map(tensor_digest, values), strict=True)]
-    return _digest_lines(parts)
+        for part in presence.parts(model):
+            named = {prefixes[part] + name: value for name, value in part.named_parameters()}
+            names = [name for name in named if name in wanted]
+            digests = pool.map(tensor_digest, [named[name] for name in names])
+            lines += [f"{name} {digest}" for name, digest in zip(names, digests, strict=True)]
+    return _digest_lines(sorted(lines))
 
 
 def windows_digest(windows: Iterable[Tensor]) -> str:
@@ -44,12 +51,14 @@ def config_digest(config: PretrainedConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def fingerprint(settings: Mapping[str, object], model: nn.Module, *, windows: str | None) -> str:
+def fingerprint(
+    settings: Mapping[str, object], model: nn.Module, *, windows: str | None, presence: Presence = IN_MEMORY
+) -> str:
     """Return the SHA-256, in hex, of settings, dense model, calibration windows (their digest) and our version."""
     config = getattr(model, "config", None)
     content = {
         "settings": settings,
-        "weights": weights_digest(model),
+        "weights": weights_digest(model, presence),
         "model": config_digest(config) if isinstance(config, PretrainedConfig) else None,
         "windows": windows,
         "version": __version__,

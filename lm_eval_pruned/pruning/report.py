@@ -10,17 +10,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from lm_eval_pruned import __version__
-from lm_eval_pruned.pruning.blocks import Decoder, Linear
-from lm_eval_pruned.pruning.packing import count_zeros
+from lm_eval_pruned.pruning.blocks import Decoder
 
 SCHEMA_VERSION = 1
 
@@ -104,38 +103,44 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - started
 
 
-def count_linear(linear: Linear, target: float, *, gone: bool) -> LinearReport:
-    """Count the zeros of one weight matrix; one that is `gone` with its block has nothing else."""
-    weight = linear.weight
-    zeros = weight.numel() if gone else count_zeros(weight)
-    return LinearReport(name=linear.name, weights=weight.numel(), zeros=zeros, target=target)
+class Outcome(NamedTuple):
+    """What pruning did to a model: target of every Linear in scope, dropped blocks, and the zeros of every Linear."""
+
+    targets: Mapping[str, float]
+    removed: Collection[int]
+    zeros: Mapping[str, int]
 
 
 def build_report(
     model: nn.Module,
     decoder: Decoder,
-    targets: Mapping[str, float],
+    outcome: Outcome,
     *,
-    removed: Collection[int] = (),
     config: Mapping[str, object],
     target_sparsity: float,
     fingerprint: str,
     seconds: Mapping[str, float],
-    scores: Tensor | None = None,
+    scores: NDArray[np.float64] | None = None,
 ) -> PruneReport:
-    """Count a pruned model.
+    """Add up what was counted in a pruned model.
 
-    `targets` names the sparsity of every Linear in scope, those not in it are excluded. The weights of `removed` blocks
-    count as zero; blocks and Linears carry the indices and names they have in the dense model.
+    Linears without a target are excluded. The weights of removed blocks count as zero; blocks and Linears carry the
+    indices and names they have in the dense model.
     """
+    targets, removed, zeros = outcome
     linears = {
-        linear.name: count_linear(linear, targets[linear.name], gone=block.index in removed)
+        linear.name: LinearReport(
+            name=linear.name,
+            weights=linear.weight.numel(),
+            zeros=linear.weight.numel() if block.index in removed else zeros[linear.name],
+            target=targets[linear.name],
+        )
         for block in decoder.blocks
         for linear in block.linears
         if linear.name in targets
     }
     prunable = sum(item.weights for item in linears.values())
-    zeros = sum(item.zeros for item in linears.values())
+    zero_weights = sum(item.zeros for item in linears.values())
     blocks = []
     for block in decoder.blocks:
         own = [linears[linear.name] for linear in block.linears if linear.name in linears]
@@ -156,23 +161,23 @@ def build_report(
         fingerprint=fingerprint,
         config=config,
         target_sparsity=target_sparsity,
-        achieved_sparsity=zeros / prunable,
+        achieved_sparsity=zero_weights / prunable,
         prunable_weights=prunable,
-        zero_weights=zeros,
+        zero_weights=zero_weights,
         model_weights=sum(parameter.numel() for parameter in model.parameters()),
         blocks=blocks,
         removed_blocks=sorted(removed),
         linears=list(linears.values()),
         excluded=[*({"name": item.name, "reason": item.reason} for item in decoder.excluded), *out_of_scope],
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        peak_memory_bytes=peak_memory(next(model.parameters()).device),
+        peak_memory_bytes=peak_memory(decoder.presence.device(model)),
         software={
             "lm_eval_pruned": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        scores=None if scores is None else scores.numpy(),
+        scores=scores,
     )
 
 

@@ -14,7 +14,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.activations import Activations, Windows
 from lm_eval_pruned.pruning.allocations.kinds import Signal
-from lm_eval_pruned.pruning.blocks import Block, Linear
+from lm_eval_pruned.pruning.blocks import Decoder, Linear
 from lm_eval_pruned.pruning.influence import influences
 from lm_eval_pruned.pruning.methods.wanda import wanda
 from lm_eval_pruned.pruning.spectrum import tail_exponent
@@ -22,10 +22,10 @@ from lm_eval_pruned.pruning.stats import InputNorm, InputStatistics
 
 
 class Dense(NamedTuple):
-    """A model before pruning: its blocks, and the Linears in scope by group and block."""
+    """A model before pruning, and the Linears in scope by group and block."""
 
     model: nn.Module
-    blocks: Sequence[Block]
+    decoder: Decoder
     scoped: Sequence[Sequence[Sequence[Linear]]]
     windows: Windows | None
 
@@ -85,17 +85,21 @@ def tail_exponents(dense: Dense, config: PruneConfig) -> Float[Tensor, "groups b
                 progress.update()
             return sum(exponents) / len(exponents) if exponents else 0.0
 
-        return _table([[mean(linears) for linears in blocks] for blocks in dense.scoped])
+        rows = []
+        for block in dense.decoder.blocks:
+            with dense.decoder.presence.of(block.module):
+                rows.append([mean(blocks[block.index]) for blocks in dense.scoped])
+    return _table(rows).T
 
 
 def gradient_influences(dense: Dense, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
     """Return LayerIF's scores: how far training gradients point the way of held-out ones."""
     del config
-    return influences(dense.model, dense.blocks, dense.scoped, dense.given_windows())
+    return influences(dense.model, dense.decoder.blocks, dense.scoped, dense.given_windows())
 
 
 SIGNALS: Mapping[Signal, Callable[[Dense, PruneConfig], Tensor]] = {
-    "none": lambda dense, config: _table([[0.0] * len(dense.blocks)] * len(dense.scoped)),
+    "none": lambda dense, config: _table([[0.0] * len(dense.decoder.blocks)] * len(dense.scoped)),
     "outlier_ratio": outlier_ratios,
     "median_score": median_scores,
     "tail_exponent": tail_exponents,
@@ -107,16 +111,17 @@ def _over_scores(
     dense: Dense, reduce: Callable[[Callable[[], Iterator[Tensor]]], float], name: str
 ) -> Float[Tensor, "groups blocks"]:
     """Reduce the Wanda scores of every group and block to a number while dense activations flow past."""
-    windows = dense.given_windows()
-    with tqdm(total=len(windows) * len(dense.blocks), desc=name, unit="window", disable=None) as progress:
-        flow = Activations.capture(dense.model, dense.blocks, windows, progress.update)
+    windows, decoder = dense.given_windows(), dense.decoder
+    with tqdm(total=len(windows) * len(decoder.blocks), desc=name, unit="window", disable=None) as progress:
+        flow = Activations.capture(dense.model, decoder, windows, progress.update)
         rows = []
-        for block in dense.blocks:
+        for block in decoder.blocks:
             groups = [blocks[block.index] for blocks in dense.scoped]
             linears = [linear for group in groups for linear in group]
-            is_last = block is dense.blocks[-1]
-            statistics = flow.measure(block, linears, InputNorm, advance=not is_last)
-            rows.append([reduce(_scores(group, statistics)) if group else 0.0 for group in groups])
+            is_last = block is decoder.blocks[-1]
+            with decoder.presence.of(block.module):
+                statistics = flow.measure(block, linears, InputNorm, advance=not is_last)
+                rows.append([reduce(_scores(group, statistics)) if group else 0.0 for group in groups])
     return _table(rows).T
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TypeVar
 
 import torch
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.activations import Activations, Windows
-from lm_eval_pruned.pruning.blocks import Decoder, Linear
+from lm_eval_pruned.pruning.blocks import Linear
 from lm_eval_pruned.pruning.heap import give_back
 from lm_eval_pruned.pruning.mask import MaskRule
 from lm_eval_pruned.pruning.methods import ScoreMethod, SolveMethod
@@ -19,6 +19,7 @@ from lm_eval_pruned.pruning.packing import pack
 from lm_eval_pruned.pruning.recipe import Recipe
 from lm_eval_pruned.pruning.report import Stopwatch
 from lm_eval_pruned.pruning.stats import InputStatistics, Statistic
+from lm_eval_pruned.pruning.tour import Tour
 
 Result = TypeVar("Result")
 
@@ -28,7 +29,7 @@ Prune = Callable[[Linear, Result | None, MaskRule], Tensor]
 
 def walk(
     model: nn.Module,
-    decoder: Decoder,
+    tour: Tour,
     targets: Mapping[str, float],
     recipe: Recipe,
     windows: Windows | None,
@@ -36,18 +37,19 @@ def walk(
     *,
     collect: Callable[[], Statistic[Result]],
     prune: Prune[Result],
-) -> dict[str, Tensor]:
+    kept: MutableMapping[str, Tensor],
+) -> None:
     """Prune block after block; with `propagate=pruned` later blocks are measured behind the pruned earlier ones.
 
-    Without windows nothing is measured. Returns what `prune` returned for every Linear, by name.
+    Without windows nothing is measured. `kept` gets what `prune` returned for every Linear, by name.
     """
-    kept: dict[str, Tensor] = {}
+    decoder = tour.decoder
     steps = len(decoder.blocks) * (len(windows) if windows is not None else 1)
     unit = "window" if windows is not None else "block"
     with tqdm(total=steps, desc=recipe.config.method, unit=unit, disable=None) as progress:
         with stopwatch.phase("calibrate"):
-            flow = None if windows is None else Activations.capture(model, decoder.blocks, windows, progress.update)
-        for block in decoder.blocks:
+            flow = None if windows is None else Activations.capture(model, decoder, windows, progress.update)
+        for block in tour:
             progress.set_postfix_str(f"block {block.index + 1}/{len(decoder.blocks)}")
             linears = [linear for linear in block.linears if linear.name in targets]
             is_last = block is decoder.blocks[-1]
@@ -63,7 +65,6 @@ def walk(
                     flow.advance(block)
             if flow is None:
                 progress.update()
-    return kept
 
 
 def _named(prune: Prune[Result], linear: Linear, seen: Result | None, rule: MaskRule) -> Tensor:

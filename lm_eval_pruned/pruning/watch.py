@@ -22,7 +22,7 @@ class Watch(TorchFunctionMode):
 
     Example:
         >>> layer = torch.nn.Linear(2, 3)
-        >>> linear = Linear(name="layer", part="mlp", weight=layer.weight, factor=layer.weight)
+        >>> linear = Linear(name="layer", part="mlp", module=layer)
         >>> with Watch([linear], before=lambda linears, inputs: print(linears[0].name, tuple(inputs.shape))):
         ...     _ = layer(torch.zeros(4, 2))
         layer (4, 2)

@@ -31,7 +31,7 @@ def slow_influences(model, windows):
 
 @torch.no_grad()
 def test_influences_equal_the_formula(model, windows):
-    found = block_influences(model, find_decoder(model).blocks, windows, METHODS["shortgpt"])
+    found = block_influences(model, find_decoder(model), windows, METHODS["shortgpt"])
     assert found == pytest.approx(slow_influences(model, windows), abs=1e-5)
 
 

@@ -96,7 +96,7 @@ def test_texts_of_different_lengths_count_alike(model, windows):
             states = model(text[None], output_hidden_states=True).hidden_states
             means.append(float(1 - torch.cosine_similarity(states[index], states[index + 1], dim=-1).mean()))
         expected.append(sum(means) / len(means))
-    found = block_influences(model, find_decoder(model).blocks, texts, METHODS["shortgpt"])
+    found = block_influences(model, find_decoder(model), texts, METHODS["shortgpt"])
     assert found == pytest.approx(expected, abs=1e-5)
 
 
