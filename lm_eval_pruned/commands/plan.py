@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
     plan = make_plan(recipe, model)
     stored = stored_dtype(model.config)
     dtype = stored if args.dtype == "auto" else getattr(torch, args.dtype)
-    if recipe.allocation.signal == "influence" and recipe.scores is None:
+    if recipe.needs_gradients:
         check_gradients(windows.samples, {dtype})
     architecture = read_architecture(recipe, model, dtype)
     estimate = estimate_here(recipe, architecture, windows, dtype=dtype, stored=stored, device=args.device)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,20 +45,37 @@ def main(args: argparse.Namespace) -> int:
     config, run, _ = parse_flags(args)
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
-    report = prune_checkpoint(
-        args.pretrained,
-        config,
-        run,
-        args.output,
-        dtype=args.dtype,
-        device=args.device,
-        loading={"revision": args.revision, "trust_remote_code": args.trust_remote_code},
-    )
+    with _appearing_at_once(args.output) as folder:
+        report = prune_checkpoint(
+            args.pretrained,
+            config,
+            run,
+            folder,
+            dtype=args.dtype,
+            device=args.device,
+            loading={"revision": args.revision, "trust_remote_code": args.trust_remote_code},
+        )
     print(
         f"{args.output}: {report.zero_weights} of {report.prunable_weights} prunable weights are zero "
         f"(sparsity {report.achieved_sparsity:.4f}, target {report.target_sparsity:.4g})"
     )
     return 0
+
+
+@contextmanager
+def _appearing_at_once(output: Path) -> Iterator[Path]:
+    """Yield a folder beside `output` that becomes it at the end, so that what is there is complete."""
+    folder = output.with_name(f"{output.name}.partial")
+    # Of a run that was killed.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        if output.exists():
+            output.rmdir()
+        folder.rename(output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prune_checkpoint(
@@ -75,9 +94,7 @@ def prune_checkpoint(
     from lm_eval_pruned.models.checkpoints import prune_pretrained
     from lm_eval_pruned.pruning.picture import draw_allocation, title_of
 
-    (model, tokenizer), report = prune_pretrained(pretrained, config, run, dtype=dtype, device=device, loading=loading)
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    report = prune_pretrained(pretrained, config, run, dtype=dtype, device=device, loading=loading, output=output)
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.models.traces import checkpoint_calibration, trace_questions
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.artifact import artifacts_folder
 from lm_eval_pruned.pruning.calibration import check_source, is_traces
-from lm_eval_pruned.pruning.checkpoint import Checkpoint, load_checkpoint, resolve_pretrained, windows_for
+from lm_eval_pruned.pruning.checkpoint import load_checkpoint, resolve_pretrained, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
-from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.part_by_part import open_parts, prune_parts
+from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
 
 
-class Pruned(NamedTuple):
-    """A pruned model with its tokenizer, and the report counted from it."""
-
-    checkpoint: Checkpoint
-    report: PruneReport
-
-
 def prune_pretrained(
-    pretrained: str, config: PruneConfig, run: RunConfig, *, dtype: str, device: str, loading: Mapping[str, object]
-) -> Pruned:
-    """Load a checkpoint and prune it; `loading` goes to transformers.
+    pretrained: str,
+    config: PruneConfig,
+    run: RunConfig,
+    *,
+    dtype: str,
+    device: str,
+    loading: Mapping[str, object],
+    output: Path | None = None,
+) -> PruneReport:
+    """Prune a checkpoint, write it to the folder `output` if one is given, and return the report counted from it.
+
+    Weights are read, pruned and written part by part wherever that can be done, so that the model need not fit into
+    memory; `loading` goes to transformers.
 
     Raises:
         PrunedEvalError: whatever is wrong with the settings, the model or the calibration data.
@@ -36,7 +40,16 @@ def prune_pretrained(
     check_source(calib)
     source = resolve_pretrained(pretrained)
     questions = trace_questions(calib, source) if recipe.needs_calibration and calib and is_traces(calib) else []
+    artifacts = artifacts_folder(run.artifacts)
     stopwatch = Stopwatch()
+    if not questions and not _needs_whole(recipe, loading):
+        with stopwatch.phase("load"):
+            opened = open_parts(source, dtype=dtype, device=device, loading=loading)
+        if opened is not None:
+            text = None
+            if recipe.needs_calibration:
+                text = windows_for(recipe.config, source, opened.model.config, opened.tokenizer)
+            return prune_parts(opened, config, text, artifacts=artifacts, output=output, stopwatch=stopwatch)
     with stopwatch.phase("load"):
         checkpoint = load_checkpoint(source, dtype=dtype, device=device, loading=loading)
     windows: Windows | Calibration | None = None
@@ -44,5 +57,13 @@ def prune_pretrained(
         windows = checkpoint_calibration(checkpoint, config, questions, thinking=run.thinking)
     elif recipe.needs_calibration:
         windows = windows_for(recipe.config, source, checkpoint.model.config, checkpoint.tokenizer)
-    artifacts = artifacts_folder(run.artifacts)
-    return Pruned(checkpoint, prune_model(checkpoint.model, config, windows, artifacts=artifacts, stopwatch=stopwatch))
+    report = prune_model(checkpoint.model, config, windows, artifacts=artifacts, stopwatch=stopwatch)
+    if output is not None:
+        checkpoint.model.save_pretrained(output)
+        checkpoint.tokenizer.save_pretrained(output)
+    return report
+
+
+def _needs_whole(recipe: Recipe, loading: Mapping[str, object]) -> bool:
+    """Gradients run through the whole model, and code of its own saves itself along with it."""
+    return recipe.needs_gradients or bool(loading.get("trust_remote_code"))

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -19,10 +18,11 @@ from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import DataError, PrunedEvalError
 from lm_eval_pruned.models.checkpoints import prune_pretrained
 from lm_eval_pruned.pruning.artifact import TENSORS, Store
-from lm_eval_pruned.pruning.checkpoint import Checkpoint, checkpoint_folder, stored_names
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.report import PruneReport
 from lm_eval_pruned.pruning.sealed import is_sealed, seal
+from lm_eval_pruned.pruning.shards import Shards
 from lm_eval_pruned.pruning.streaming import PrunedStream, can_stream
 
 # What a checkpoint cannot do without, whatever its shards are called.
@@ -89,9 +89,13 @@ def make(job: Job) -> Premade:
     """
     run = RunConfig(thinking=job.thinking, artifacts=job.artifacts)  # type: ignore[arg-type]
     loading = {"revision": job.revision, "trust_remote_code": job.trust_remote_code}
-    checkpoint, report = prune_pretrained(
-        job.source, job.prune, run, dtype=job.dtype, device=job.device, loading=loading
-    )
+
+    def prune(output: Path | None = None) -> PruneReport:
+        return prune_pretrained(
+            job.source, job.prune, run, dtype=job.dtype, device=job.device, loading=loading, output=output
+        )
+
+    report = prune()
     content = report.as_dict()
     method = resolve(job.prune).method
     if method is None:
@@ -103,19 +107,14 @@ def make(job: Job) -> Premade:
             f"{place} was not kept, and an engine reads from there what to prune: make room, or give another folder as "
             "artifacts="
         )
-    stored = stored_names(checkpoint_folder(job.source, revision=job.revision))
+    stored = Shards.open(job.source, revision=job.revision).files
     if not isinstance(method, DropMethod) and can_stream(PrunedStream.open(place).names, stored):
         return Premade(pretrained=job.source, kept=str(place), report=content)
     written = place.with_name(f"{report.fingerprint}.checkpoint")
     with FileLock(f"{written}.lock"):
         if not is_sealed(written, CONFIG):
-            seal(written, partial(_save, checkpoint))
+            seal(written, prune)
     return Premade(pretrained=str(written), kept=str(written), report=content)
-
-
-def _save(checkpoint: Checkpoint, folder: Path) -> None:
-    checkpoint.model.save_pretrained(folder)
-    checkpoint.tokenizer.save_pretrained(folder)
 
 
 def main(job_file: str, outcome_file: str) -> None:

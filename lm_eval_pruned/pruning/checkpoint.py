@@ -8,7 +8,6 @@ from typing import NamedTuple, cast
 
 import transformers
 from packaging.version import Version
-from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -29,6 +28,9 @@ from lm_eval_pruned.pruning.calibration import load_chunks, load_windows
 BUNDLED = "tiny-reasoner"
 
 DEFAULT_CONTEXT = 2048
+
+# What transformers calls the dtype of a model.
+DTYPE = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 
 
 class Checkpoint(NamedTuple):
@@ -82,7 +84,6 @@ def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[st
     Raises:
         MissingDataError: the checkpoint cannot be reached.
     """
-    dtype_name = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
     try:
         # Of a folder without a model this says so; what the tokenizer would say is that a package is missing.
         AutoConfig.from_pretrained(source, **loading)
@@ -90,7 +91,7 @@ def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[st
         raise unreachable(source, error) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **loading)
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, **{dtype_name: dtype}, **loading)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, **{DTYPE: dtype}, **loading)
     except OSError as error:
         raise unreachable(source, error) from error
     return Checkpoint(cast("PreTrainedModel", model.to(device).eval()), tokenizer)
@@ -130,15 +131,6 @@ def checkpoint_folder(source: str, *, revision: str) -> Path:
     except OSError as error:
         raise unreachable(source, error) from error
     return Path(str(config)).parent
-
-
-def stored_names(folder: Path) -> list[str]:
-    """Return the names of all tensors in the safetensors files of a checkpoint."""
-    names: list[str] = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            names += file.keys()
-    return names
 
 
 def looks_like_path(text: str) -> bool:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.select import kth_lowest
 
 Group = Literal["row", "matrix"]
 
@@ -24,13 +25,16 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
     """
     if zeros == 0:
         return torch.ones_like(score, dtype=torch.bool)
-    threshold = score.kthvalue(zeros, dim=-1, keepdim=True).values
-    above = score > threshold
-    if above.sum() == above.numel() - zeros * len(above):
-        return above
-    below, tied = score < threshold, score == threshold
-    room = zeros - below.sum(dim=-1, keepdim=True)
-    return ~(below | (tied & (tied.cumsum(dim=-1) <= room)))
+    threshold = kth_lowest(score, zeros)
+    keep = score >= threshold
+    room = zeros - (score.shape[1] - keep.count_nonzero(dim=-1))
+    tied = score == threshold
+    if len(score) == 1:
+        keep[0, tied[0].nonzero()[: int(room), 0]] = False
+        return keep
+    if tied.count_nonzero() == room.sum():
+        return score > threshold
+    return keep & ~(tied & (tied.cumsum(dim=-1) <= room[:, None]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ class MaskRule:
         zeros = int((start + columns) * height * self.sparsity) - int(start * height * self.sparsity)
         groups = score.reshape(1, -1) if self.compare == "matrix" else score
         if self.every_tie:
-            return (groups > groups.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
+            return (groups > kth_lowest(groups, zeros + 1)).reshape(score.shape)
         return keep_highest(groups, zeros).reshape(score.shape)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.blocks import Block, Linear, find_decoder
 from lm_eval_pruned.pruning.calibration import is_traces
-from lm_eval_pruned.pruning.checkpoint import DEFAULT_CONTEXT, bundled_calibration, unreachable
+from lm_eval_pruned.pruning.checkpoint import DEFAULT_CONTEXT, DTYPE, bundled_calibration, unreachable
 from lm_eval_pruned.pruning.estimate import Architecture, BlockShape, Matrix, WindowShape
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.recipe import Recipe
@@ -22,8 +23,8 @@ from lm_eval_pruned.pruning.windows import CHUNK_CHARACTERS
 CHARACTERS_A_TOKEN = 4
 
 
-def load_outline(source: str, loading: Mapping[str, object]) -> PreTrainedModel:
-    """Build the model of a checkpoint on the meta device: every module and shape, and no weight.
+def load_outline(source: str, loading: Mapping[str, object], dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Build the model of a checkpoint with its parameters on the meta device: every module and shape, and no weight.
 
     Raises:
         MissingDataError: its config cannot be reached.
@@ -31,10 +32,13 @@ def load_outline(source: str, loading: Mapping[str, object]) -> PreTrainedModel:
     """
     try:
         config = AutoConfig.from_pretrained(source, **loading)
-        with torch.device("meta"):
+        stated = {} if dtype is None else {DTYPE: dtype}
+        # Buffers are computed: no file has those that a model needs and does not save.
+        with init_empty_weights(include_buffers=False):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=loading.get("trust_remote_code", False)
+                config, trust_remote_code=loading.get("trust_remote_code", False), **stated
             )
+        model.tie_weights()
     except OSError as error:
         raise unreachable(source, error) from error
     except ValueError as error:

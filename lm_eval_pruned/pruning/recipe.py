@@ -42,6 +42,11 @@ class Recipe:
         return self.method.needs_calibration or (self.scores is None and self.allocation.signal not in _DATA_FREE)
 
     @property
+    def needs_gradients(self) -> bool:
+        """Whether the allocation is made from gradients, which run through the whole model."""
+        return self.method is not None and self.scores is None and self.allocation.signal == "influence"
+
+    @property
     def groups(self) -> Sequence[tuple[Part, ...]]:
         """The parts of a block that are allocated together, within the scope."""
         parts: tuple[Part, ...] = ("attn", "mlp")

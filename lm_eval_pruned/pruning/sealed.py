@@ -13,7 +13,7 @@ from lm_eval_pruned.errors import DataError
 SUMS = "SHA256SUMS"
 
 
-def seal(place: Path, fill: Callable[[Path], None]) -> None:
+def seal(place: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write files into a folder that is then `place`, whatever was there before; the caller holds a lock."""
     temporary = place.with_name(f"{place.name}.tmp")
     # Left by a process that was killed while writing, and a damaged folder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def block_of(name: str) -> str:
     return match[1] if match else ""
 
 
-def can_stream(masked: Iterable[str], checkpoint: Sequence[str]) -> bool:
+def can_stream(masked: Iterable[str], checkpoint: Iterable[str]) -> bool:
     """Tell whether every matrix to prune is in a checkpoint under the name it has in the model.
 
     Example:

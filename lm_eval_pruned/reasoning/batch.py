@@ -63,14 +63,16 @@ class Batch:
         self.mask = self.mask[indices]
 
     def _forward(self, ids: Int[Tensor, "lines tokens"], positions: Int[Tensor, "lines tokens"]) -> None:
+        # Releases of transformers before 5.24 call it past_key_values, and so do models that bring their own code.
+        name_of_cache = "cache" if "cache" in self.takes else "past_key_values"
         optional = {"position_ids": positions, "logits_to_keep": 1}
         with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.model(
                 input_ids=ids,
                 attention_mask=self.mask,
-                past_key_values=self.cache,
                 use_cache=True,
+                **{name_of_cache: self.cache},
                 **{name: value for name, value in optional.items() if name in self.takes},
             )
-        self.cache = output.past_key_values
+        self.cache = output[name_of_cache]
         self.logits: Float[Tensor, "lines vocab"] = output.logits[:, -1, :].float()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -49,10 +50,12 @@ def job(folder: Path, source: Path = TINY, **settings: object) -> Job:
 
 
 def in_place(wanted: Job) -> dict[str, torch.Tensor]:
-    """The weights of the model as `prune_model` leaves them."""
+    """The weights that `prune` writes."""
     run = RunConfig(artifacts="off")
-    pruned = prune_pretrained(wanted.source, wanted.prune, run, dtype="auto", device="cpu", loading={})
-    return pruned.checkpoint.model.state_dict()
+    with TemporaryDirectory() as folder:
+        output = Path(folder)
+        prune_pretrained(wanted.source, wanted.prune, run, dtype="auto", device="cpu", loading={}, output=output)
+        return AutoModelForCausalLM.from_pretrained(output).state_dict()
 
 
 def streamed(made: Premade) -> tuple[dict[str, torch.Tensor], PrunedStream]:

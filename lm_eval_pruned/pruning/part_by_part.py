@@ -1,0 +1,119 @@
+"""Part by part: a checkpoint is read, pruned and written one block at a time, so that it may be larger than memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.pruning.activations import Windows
+from lm_eval_pruned.pruning.artifact import WRITE_ERRORS
+from lm_eval_pruned.pruning.blocks import Block, Decoder, find_decoder
+from lm_eval_pruned.pruning.checkpoint import unreachable
+from lm_eval_pruned.pruning.engine import prune_decoder
+from lm_eval_pruned.pruning.heap import give_back
+from lm_eval_pruned.pruning.on_disk import OnDisk, leave_on_disk
+from lm_eval_pruned.pruning.outline import load_outline, stored_dtype
+from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
+from lm_eval_pruned.pruning.shards import Shards
+from lm_eval_pruned.pruning.spill import spill
+from lm_eval_pruned.pruning.writing import CheckpointWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Opened(NamedTuple):
+    """A checkpoint of which no weight is in memory."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    decoder: Decoder
+    presence: OnDisk
+
+
+def open_parts(source: str, *, dtype: str, device: str, loading: Mapping[str, object]) -> Opened | None:
+    """Open a checkpoint to be read part by part; None where it has to be loaded as a whole.
+
+    Raises:
+        MissingDataError: the checkpoint cannot be reached.
+        PruningError: transformers knows no causal language model of its config.
+        DataError: a file of it is torn or missing.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, **loading)
+    except (OSError, ValueError) as error:
+        raise unreachable(source, error) from error
+    if getattr(config, "quantization_config", None) is not None:
+        return None
+    revision = str(loading.get("revision") or "main")
+    shards = Shards.open(source, revision=revision)
+    if not shards.files:
+        return None
+    model = load_outline(source, loading, stored_dtype(config) if dtype == "auto" else getattr(torch, dtype))
+    decoder = leave_on_disk(model, find_decoder(model), shards, torch.device(device))
+    if decoder is None:
+        logger.info("%s has its weights under other names than the model: it is loaded as a whole", source)
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **loading)
+    except OSError as error:
+        raise unreachable(source, error) from error
+    with suppress(OSError):
+        # Not every checkpoint has one.
+        model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
+    assert isinstance(decoder.presence, OnDisk)
+    return Opened(model, tokenizer, decoder, decoder.presence)
+
+
+def prune_parts(
+    opened: Opened,
+    config: PruneConfig,
+    windows: Windows | None,
+    *,
+    artifacts: Path | None,
+    output: Path | None,
+    stopwatch: Stopwatch,
+) -> PruneReport:
+    """Prune as `prune_model` does, with one block in memory at a time; write a checkpoint to `output`, if given."""
+    model, decoder, presence = opened.model, opened.decoder, opened.presence
+    kept: dict[str, Tensor] = {}
+    writer = None if output is None else CheckpointWriter(folder=output)
+
+    def leave(block: Block) -> None:
+        if artifacts is None:
+            kept.clear()
+        else:
+            own = {linear.name: kept[linear.name] for linear in block.linears if linear.name in kept}
+            # Where nothing can be written it stays in memory.
+            with suppress(*WRITE_ERRORS):
+                kept.update(spill(own, artifacts))
+        if writer is not None:
+            writer.add(_renumbered(presence.contents(block.module), block, model))
+        give_back()
+
+    report = prune_decoder(
+        model, decoder, config, windows, artifacts=artifacts, stopwatch=stopwatch, kept=kept, leave=leave
+    )
+    if writer is not None and output is not None:
+        for part in presence.outside():
+            with presence.of(part):
+                writer.add(presence.contents(part))
+        writer.finish()
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(output)
+        model.generation_config.save_pretrained(output)
+        opened.tokenizer.save_pretrained(output)
+    return report
+
+
+def _renumbered(tensors: Mapping[str, Tensor], block: Block, model: nn.Module) -> dict[str, Tensor]:
+    """Name the tensors of a block by the place it has in the model now that others may be gone."""
+    place = next(name for name, module in model.named_modules() if module is block.module)
+    return {f"{place}{name.removeprefix(block.name)}": tensor for name, tensor in tensors.items()}

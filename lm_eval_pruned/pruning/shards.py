@@ -1,0 +1,89 @@
+"""Shards: the safetensors files of a checkpoint as one mapping of names, each tensor read when it is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
+
+from lm_eval_pruned.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shards:
+    """The file of every tensor of a checkpoint, by name."""
+
+    files: Mapping[str, Path]
+
+    @classmethod
+    def open(cls, source: str, *, revision: str) -> Shards:
+        """List the tensors of a folder or hub id, whose files are downloaded first; without safetensors there are none.
+
+        Raises:
+            DataError: a file that there should be is not there, or is torn.
+        """
+        single = _find(source, SAFE_WEIGHTS_NAME, revision)
+        if single is not None:
+            with _opened(single) as file:
+                return cls(files=dict.fromkeys(file.keys(), single))
+        index = _find(source, SAFE_WEIGHTS_INDEX_NAME, revision)
+        if index is None:
+            return cls(files={})
+        try:
+            names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{index} is damaged ({error!r}): download the checkpoint again") from None
+        found = {name: _find(source, name, revision) for name in sorted({*names.values()})}
+        missing = [name for name, path in found.items() if path is None]
+        if missing:
+            raise DataError(
+                f"{source} lacks {', '.join(missing)}, which its index names: download the checkpoint again"
+            )
+        return cls(files={name: path for name, file in names.items() if (path := found[file])})
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the named tensors, mapped from their files, in the order of the files.
+
+        Each is meant to be copied and let go: pages of a file stay in memory as long as a tensor of it does.
+
+        Raises:
+            DataError: a file is torn, or lacks a tensor.
+        """
+        by_file = defaultdict(list)
+        for name in names:
+            by_file[self.files[name]].append(name)
+        for path, wanted in sorted(by_file.items()):
+            for name in wanted:
+                with _opened(path) as file:
+                    yield name, file.get_tensor(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, which is not read."""
+        with _opened(self.files[name]) as file:
+            return tuple(file.get_slice(name).get_shape())
+
+
+def _find(source: str, name: str, revision: str) -> Path | None:
+    try:
+        path = cached_file(source, name, revision=revision)
+    except OSError:
+        return None
+    return Path(path) if path else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is torn or cannot be read ({error}): download the checkpoint again") from None

@@ -1,0 +1,77 @@
+"""Writing: a checkpoint grows shard by shard as its tensors come, and never needs to be in memory as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+# A shard is in memory until it is written. A tensor that is larger than this has one to itself.
+SHARD_BYTES = 500_000_000
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckpointWriter:
+    """Takes tensors, writes a shard whenever there are enough for one, and the index at the end.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     writer = CheckpointWriter(folder=Path(folder), shard_bytes=8)
+        ...     writer.add({"a": torch.zeros(2), "b": torch.ones(1), "c": torch.ones(1)})
+        ...     writer.finish()
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'model.safetensors.index.json']
+    """
+
+    folder: Path
+    shard_bytes: int = SHARD_BYTES
+    _pending: dict[str, Tensor] = field(default_factory=dict)
+    _shards: list[list[str]] = field(default_factory=list)
+    _total: int = 0
+
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take named tensors, which must not be changed from now on; one that has come before is the same, tied."""
+        for name, tensor in tensors.items():
+            if name in self._pending or any(name in names for names in self._shards):
+                continue
+            waiting = sum(one.nbytes for one in self._pending.values())
+            if self._pending and waiting + tensor.nbytes > self.shard_bytes:
+                self._flush()
+            self._pending[name] = tensor.detach()
+            self._total += tensor.nbytes
+
+    def finish(self) -> None:
+        """Write what is left, and give the shards the names by which a checkpoint is read."""
+        if self._pending:
+            self._flush()
+        count = len(self._shards)
+        if count == 1:
+            self._path(1).rename(self.folder / SAFE_WEIGHTS_NAME)
+            return
+        files = [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+        for number, file in enumerate(files, start=1):
+            self._path(number).rename(self.folder / file)
+        weight_map = {name: file for names, file in zip(self._shards, files, strict=True) for name in names}
+        index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(weight_map.items()))}
+        (self.folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def _flush(self) -> None:
+        self._shards.append([*self._pending])
+        whole = {name: _of_its_own(tensor) for name, tensor in self._pending.items()}
+        save_file(whole, self._path(len(self._shards)), metadata={"format": "pt"})
+        self._pending.clear()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"model-{number:05}.safetensors"
+
+
+def _of_its_own(tensor: Tensor) -> Tensor:
+    """Return a tensor that shares its memory with no other: safetensors refuses slices of a fused one."""
+    tensor = tensor.cpu().contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
