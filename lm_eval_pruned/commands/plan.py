@@ -35,6 +35,7 @@ MEMORY: Mapping[str, str] = {
     "process": "Python and its libraries",
     "stored": "weights as stored, while converted",
     "weights": "weights",
+    "part": "weights of the largest part",
     "hidden_states": "hidden states of all windows",
     "block": "one block at work",
     "masks": "masks",
@@ -87,7 +88,8 @@ def main(args: argparse.Namespace) -> int:
     dtype = stored if args.dtype == "auto" else getattr(torch, args.dtype)
     if recipe.needs_gradients:
         check_gradients(windows.samples, {dtype})
-    architecture = read_architecture(recipe, model, dtype)
+    whole = writes_traces or recipe.needs_gradients or args.trust_remote_code
+    architecture = read_architecture(recipe, model, dtype, whole=whole)
     estimate = estimate_here(recipe, architecture, windows, dtype=dtype, stored=stored, device=args.device)
 
     print(
@@ -95,6 +97,9 @@ def main(args: argparse.Namespace) -> int:
         "was read"
     )
     print("\n".join([*plan_lines(plan), *estimate_lines(estimate, windows)]))
+    if not whole:
+        size = plan.model_weights * dtype.itemsize / 1e6
+        print(f"  (prune has one block in memory at a time, pruned-hf all weights: {size:,.1f} MB)")
     if writes_traces:
         print("  the time in which the model writes its traces comes on top")
     if args.output is not None:

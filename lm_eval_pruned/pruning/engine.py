@@ -23,6 +23,7 @@ from lm_eval_pruned.pruning.blocks import Block, Decoder, find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
 from lm_eval_pruned.pruning.fingerprint import fingerprint, windows_digest
 from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.presence import IN_MEMORY
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.replay import replay
 from lm_eval_pruned.pruning.report import Outcome, PruneReport, Stopwatch, build_report
@@ -87,8 +88,7 @@ def prune_decoder(
     """
     recipe = resolve(config)
     stopwatch = stopwatch or Stopwatch()
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
+    check_prunable(recipe, model, decoder)
     calibration = _calibration(recipe, windows)
     identity = calibration.identity if calibration else None
     digest = fingerprint(recipe.determining(), model, windows=identity, presence=decoder.presence)
@@ -114,6 +114,27 @@ def prune_decoder(
         report = _report(outcome, recipe, model, decoder, digest, stopwatch, artifact.tensors)
     logger.info("%s: %d of %d weights are zero", config.method, report.zero_weights, report.prunable_weights)
     return report
+
+
+def check_prunable(recipe: Recipe, model: nn.Module, decoder: Decoder) -> None:
+    """Refuse a model before anything is read of it.
+
+    Raises:
+        PruningError: it has an encoder, is quantised, or a part of it was loaded to the disk.
+    """
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
+    if recipe.method is not None and getattr(config, "quantization_config", None) is not None:
+        raise PruningError(
+            "the model is quantised, and what its weights are worth does not show in their codes: prune the model it "
+            "was made from (`lm-eval-pruned prune`) and quantise what that writes"
+        )
+    if decoder.presence is IN_MEMORY and any(parameter.is_meta for parameter in model.parameters()):
+        raise PruningError(
+            "a part of the model was left outside of memory by device_map, parallelize or max_memory: give it more or "
+            "larger devices, or let `lm-eval-pruned prune`, which needs one block at a time, write a checkpoint first"
+        )
 
 
 def prune(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,8 +48,9 @@ class BlockShape(NamedTuple):
 class Architecture:
     """What decides the work besides the recipe: blocks, widths, and bytes a weight.
 
-    `weights` counts the whole model. `whole_scores` are the heads whose attention scores [seqlen seqlen] are held as a
-    whole: 0 where attention is fused.
+    `weights` counts the whole model. Where it is read part by part, `outside` counts the largest part outside of the
+    blocks, else it is None. `whole_scores` are the heads whose attention scores [seqlen seqlen] are held as a whole: 0
+    where attention is fused.
     """
 
     blocks: tuple[BlockShape, ...]
@@ -58,6 +59,7 @@ class Architecture:
     weights: int
     itemsize: int
     whole_scores: int = 0
+    outside: int | None = None
 
 
 class WindowShape(NamedTuple):
@@ -147,8 +149,12 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
 def memory(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> dict[str, int]:
     """Return the bytes, by what holds them, of the phase that needs most; their sum is the peak."""
     weights = {"weights": architecture.weights * architecture.itemsize}
+    first = {}
+    if architecture.outside is not None:
+        first = {"part": architecture.outside * architecture.itemsize}
+        weights = {"part": architecture.itemsize * max(_weights(block.matrices) for block in architecture.blocks)}
     if recipe.method is None:
-        return weights
+        return max(first, weights, key=_together)
     drops = isinstance(recipe.method, DropMethod)
     walking = {
         "hidden_states": windows.samples * windows.seqlen * architecture.hidden * architecture.itemsize,
@@ -156,8 +162,12 @@ def memory(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
         "masks": _mask_bytes(recipe, architecture),
     }
     if drops or recipe.scores is not None or recipe.allocation.signal != "influence":
-        return weights | walking
-    return weights | max(walking, _gradient_bytes(architecture, windows), key=lambda parts: sum(parts.values()))
+        return max(first, weights | walking, key=_together)
+    return weights | max(walking, _gradient_bytes(architecture, windows), key=_together)
+
+
+def _together(parts: Mapping[str, int]) -> int:
+    return sum(parts.values())
 
 
 def _scoped(block: BlockShape) -> list[Matrix]:
@@ -285,7 +295,8 @@ def _activation_bytes(architecture: Architecture, block: BlockShape, windows: Wi
 
 
 def _mask_bytes(recipe: Recipe, architecture: Architecture) -> int:
-    if not isinstance(recipe.method, ScoreMethod):
+    # Of a model that is read part by part masks go to the disk as they are made.
+    if not isinstance(recipe.method, ScoreMethod) or architecture.outside is not None:
         return 0
     return sum(_weights(_scoped(block)) for block in architecture.blocks) // 8
 

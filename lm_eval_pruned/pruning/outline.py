@@ -57,13 +57,17 @@ def stored_dtype(config: PretrainedConfig) -> torch.dtype:
     return stated if isinstance(stated, torch.dtype) else getattr(torch, str(stated))
 
 
-def read_architecture(recipe: Recipe, model: PreTrainedModel, dtype: torch.dtype) -> Architecture:
-    """Return what of `model` decides the work, its weights held in `dtype`."""
+def read_architecture(recipe: Recipe, model: PreTrainedModel, dtype: torch.dtype, *, whole: bool) -> Architecture:
+    """Return what of `model` decides the work, its weights held in `dtype`, as a `whole` or part by part."""
     config = model.config.get_text_config()
     scope = {part for group in recipe.groups for part in group}
     eager = config._attn_implementation == "eager"
+    blocks = find_decoder(model).blocks
+    inside = {module for block in blocks for module in block.module.modules()}
+    outside = [parameter for module in {*model.modules()} - inside for parameter in module.parameters(recurse=False)]
     return Architecture(
-        blocks=tuple(_block_shape(block, scope, config) for block in find_decoder(model).blocks),
+        blocks=tuple(_block_shape(block, scope, config) for block in blocks),
+        outside=None if whole else max(parameter.numel() for parameter in outside),
         hidden=config.hidden_size,
         vocabulary=config.vocab_size,
         weights=sum(parameter.numel() for parameter in model.parameters()),

@@ -40,7 +40,8 @@ def estimate_here(
     """Estimate memory and time on this machine; `stored` is the dtype of the checkpoint, `dtype` that of the model."""
     held = memory(recipe, architecture, windows)
     if torch.device(device).type == "cpu":
-        converted = {} if stored == dtype else {"stored": architecture.weights * stored.itemsize}
+        is_whole = architecture.outside is None
+        converted = {"stored": architecture.weights * stored.itemsize} if is_whole and stored != dtype else {}
         held = {"process": peak_memory(torch.device("cpu")), **converted, **held}
     else:
         # Those are kept by the CPU, as is all of the above: weights reach a GPU converted.

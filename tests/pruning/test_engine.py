@@ -301,3 +301,17 @@ def test_a_model_with_an_encoder_is_refused():
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(PruningError, match="no list of blocks"):
         prune_model(nn.Sequential(nn.Linear(3, 3)), PruneConfig(method="magnitude", sparsity=0.5))
+
+
+def test_a_model_that_is_partly_on_the_disk_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "dense")
+    device_map = {name: "cpu" for name, _ in model.named_children()} | {"model": "disk"}
+    offloaded = type(model).from_pretrained(tmp_path / "dense", device_map=device_map, offload_folder=tmp_path / "disk")
+    with pytest.raises(PruningError, match="left outside of memory by device_map"):
+        prune_model(offloaded, PruneConfig(method="magnitude", sparsity=0.3))
+
+
+def test_a_quantised_model_is_refused(model):
+    model.config.quantization_config = {"quant_method": "fp8"}
+    with pytest.raises(PruningError, match="prune the model it was made from"):
+        prune_model(model, PruneConfig(method="magnitude", sparsity=0.3))

@@ -56,7 +56,7 @@ def recipe(**settings):
 )
 def test_operations_are_those_that_pytorch_counts(model, windows, settings):
     given = recipe(**settings)
-    shape = read_architecture(given, model, torch.float32)
+    shape = read_architecture(given, model, torch.float32, whole=True)
     # Attention is no product with a weight; PyTorch counts the half that causal attention leaves out as well.
     shape = replace(shape, blocks=tuple(block._replace(attention=0) for block in shape.blocks))
     works = phases(given, shape, WindowShape(*windows.shape))
@@ -70,7 +70,7 @@ def test_operations_are_those_that_pytorch_counts(model, windows, settings):
 
 def test_sparsegpt_adds_a_gram_matrix_an_input(model, windows):
     wanda, sparsegpt = (
-        phases(given, read_architecture(given, model, torch.float32), WindowShape(*windows.shape))
+        phases(given, read_architecture(given, model, torch.float32, whole=True), WindowShape(*windows.shape))
         for given in (recipe(), recipe(method="sparsegpt"))
     )
     assert sparsegpt["calibrate"].products == wanda["calibrate"].products
@@ -121,6 +121,13 @@ def test_memory_by_hand():
     }
     dropping = memory(recipe(method="shortgpt", num_blocks=1, sparsity=None), TWO, WINDOWS)
     assert dropping["hidden_states"] == held["hidden_states"]
+
+
+def test_part_by_part_either_a_block_is_at_work_or_the_largest_part_outside_is_read():
+    small, large = (memory(recipe(), replace(TWO, outside=outside), WINDOWS) for outside in (7, 70_000))
+    block = memory(recipe(), TWO, WINDOWS)["block"]
+    assert small == {"part": 21 * 2, "hidden_states": 4 * 10 * 3 * 2, "block": block, "masks": 0}
+    assert large == {"part": 140_000}
 
 
 def test_whole_attention_scores_are_held_where_attention_is_not_fused():

@@ -114,7 +114,7 @@ def test_dropped_blocks_are_as_many(model, windows, tmp_path, given):
 def test_inputs_are_shared_as_the_forward_pass_shares_them(model, mixture, tmp_path):
     recipe = resolve(PruneConfig(method="wanda", sparsity=0.5))
     for dense in (model, mixture):
-        blocks = read_architecture(recipe, outline(dense, tmp_path), torch.bfloat16).blocks
+        blocks = read_architecture(recipe, outline(dense, tmp_path), torch.bfloat16, whole=True).blocks
         assert len({matrix.source for matrix in blocks[1].matrices}) == 4
         assert blocks[1].attention == find_decoder(dense).blocks[1].module.self_attn.o_proj.in_features
     experts = [matrix for matrix in blocks[0].matrices if matrix.share < 1]

@@ -158,7 +158,7 @@ def _outlined(
     if model is None:
         return None
     chosen = stored_dtype(model.config) if dtype == "auto" else getattr(torch, dtype.removeprefix("torch."))
-    architecture = read_architecture(recipe, model, chosen)
+    architecture = read_architecture(recipe, model, chosen, whole=True)
     windows = read_window_shape(recipe, source, model.config)
     speed = GPU if on_gpu else CPU
     size = architecture.weights * architecture.itemsize
