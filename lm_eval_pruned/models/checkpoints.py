@@ -12,6 +12,7 @@ from lm_eval_pruned.pruning.artifact import artifacts_folder
 from lm_eval_pruned.pruning.calibration import check_source, is_traces
 from lm_eval_pruned.pruning.checkpoint import Checkpoint, load_checkpoint, resolve_pretrained, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
+from lm_eval_pruned.pruning.loading import explained
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
 
@@ -37,7 +38,7 @@ def prune_pretrained(
     source = resolve_pretrained(pretrained)
     questions = trace_questions(calib, source) if recipe.needs_calibration and calib and is_traces(calib) else []
     stopwatch = Stopwatch()
-    with stopwatch.phase("load"):
+    with stopwatch.phase("load"), explained(source, revision=str(loading.get("revision") or "main")):
         checkpoint = load_checkpoint(source, dtype=dtype, device=device, loading=loading)
     windows: Windows | Calibration | None = None
     if questions:

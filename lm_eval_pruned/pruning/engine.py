@@ -24,6 +24,7 @@ from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.packing import count_zeros, zero_out, zeroed
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch, build_report
+from lm_eval_pruned.pruning.shortage import naming_shortage
 from lm_eval_pruned.pruning.stats import InputGram, InputNorm
 from lm_eval_pruned.pruning.walk import by_score, by_solving, walk
 
@@ -84,7 +85,7 @@ def prune_model(
         with stopwatch.phase("calibrate"):
             made = calibration.windows() if calibration else None
         _say_if_pruned_before(decoder)
-        with evaluating(model):
+        with evaluating(model), naming_shortage():
             outcome = prune(recipe, model, decoder, made, stopwatch)
         return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch).as_dict(), outcome.tensors)
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from accelerate.utils.memory import clear_device_cache
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_pruned.reasoning.batch import Batch
-from lm_eval_pruned.reasoning.memory import Bounds, is_shortage, rows_that_fit
+from lm_eval_pruned.reasoning.memory import Bounds, rows_that_fit
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens
@@ -74,7 +74,7 @@ class TransformersBackend:
                 try:
                     run.decode(capacity=bounds.tokens)
                 except RuntimeError as error:
-                    if not is_shortage(error):
+                    if not should_reduce_batch_size(error):
                         raise
                     bounds = bounds.below(*run.held, error)
                     logger.warning("no memory for a batch of %d rows: going on with %d", run.held[0], bounds.rows)
@@ -134,7 +134,8 @@ class _Run:
         The cache holds at most `capacity` tokens, padding included. Where memory runs out, all lines stay alive.
         """
         backend, lines = self.backend, self.alive
-        padding = backend.tokenizer.pad_token_id or 0
+        # Masked, any token of the model does; that of a tokenizer may be none, or beyond the model's embeddings.
+        padding = 0
         self.held = len(lines), max(len(line.ids) for line in lines)
         batch = Batch.read(backend.model, [line.ids for line in lines], padding=padding, autocast=backend.autocast)
         for line in lines:

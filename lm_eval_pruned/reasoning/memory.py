@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -53,11 +52,6 @@ class Bounds:
             return Bounds.of(rows, self.longest)
         # One row has forked into several, which were too many though they are within its length.
         return Bounds(rows=1, tokens=lines * width // 2, longest=self.longest)
-
-
-def is_shortage(error: RuntimeError) -> bool:
-    """Tell whether memory of whatever device ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 def rows_that_fit(model: PreTrainedModel, longest: int) -> int:
