@@ -9,6 +9,7 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.config import parse_model_args
+from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.arguments import OURS, accepted_arguments
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
@@ -46,6 +47,11 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         self._windows: Windows | None = None
         with explained(str(source), revision=str(kwargs.get("revision") or "main")):
             super().__init__(pretrained=source, **kwargs)
+        if self.prefix_token_id is None:
+            raise DataError(
+                f"the tokenizer of pretrained={pretrained} has neither a bos nor an eos token, and the harness needs "
+                "one of them: add it to tokenizer_config.json, or give prefix_token_id=ID"
+            )
         self.thinking = self._thinking_format()
         self.report = prune_model(
             self.model,

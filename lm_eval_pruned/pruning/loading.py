@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
 
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError
 from lm_eval_pruned.pruning.checkpoint import checkpoint_folder, unreachable
@@ -43,13 +44,13 @@ def explained(pretrained: str, *, revision: str = "main") -> Iterator[None]:
         if damage is None:
             raise
         raise DataError(
-            f"pretrained={pretrained} is damaged: {damage}. If a download was interrupted, remove that file and "
+            f"pretrained={pretrained} cannot be loaded: {damage}. If a download was interrupted, remove the file and "
             "download it again"
         ) from error
 
 
 def _damage(pretrained: str, revision: str) -> str | None:
-    """Find the first file of a checkpoint that cannot be read, and say why."""
+    """Find the first file of a checkpoint that cannot be read and say why; or else why its config is none."""
     try:
         folder = checkpoint_folder(pretrained, revision=revision)
     except MissingDataError:
@@ -66,4 +67,8 @@ def _damage(pretrained: str, revision: str) -> str | None:
                 pass
         except SafetensorError as error:
             return f"{path} is cut short or no safetensors file ({error})"
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        return " ".join(str(error).split())
     return None

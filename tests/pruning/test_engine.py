@@ -301,3 +301,13 @@ def test_a_model_with_an_encoder_is_refused():
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(PruningError, match="no list of blocks"):
         prune_model(nn.Sequential(nn.Linear(3, 3)), PruneConfig(method="magnitude", sparsity=0.5))
+
+
+def test_memory_that_runs_out_is_one_sentence(model, windows, monkeypatch):
+    def scarce(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(type(model.model.layers[0].mlp), "forward", scarce)
+    with pytest.raises(PruningError, match=r"memory ran out .*2.00 GiB.* smaller calib_seqlen") as raised:
+        prune_model(model, PruneConfig(method="wanda", sparsity=0.2), windows)
+    assert "\n" not in str(raised.value)
