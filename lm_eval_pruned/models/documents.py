@@ -14,6 +14,7 @@ import datasets
 
 from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.pruning.sources import NO_CODE
 
 # Archives that are torn, encrypted (a RuntimeError) or packed in a way that Python does not know; texts that are no
 # JSON; rows whose fields are now of one type and now of another, which Arrow words as one of these.
@@ -45,7 +46,7 @@ def load_documents(path: str, name: str | None, *, split: str, local: str | None
     if folder and local:
         return read_rows(_find(Path(folder).expanduser(), local))
     try:
-        return datasets.load_dataset(path, name, split=split)
+        return datasets.load_dataset(path, name, split=split, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         # What `datasets` raises without a network or without access changes from release to release.
         raise MissingDataError(

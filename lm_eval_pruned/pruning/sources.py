@@ -15,9 +15,13 @@ import torch
 from jaxtyping import Int
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
+from packaging.version import Version
 from torch import Tensor
 
 from lm_eval_pruned.errors import DataError, MissingDataError
+
+# Before its version 4 `datasets` ran the script of a data set, or asked on the terminal whether to.
+NO_CODE: Mapping[str, bool] = {} if Version(datasets.__version__).major >= 4 else {"trust_remote_code": False}
 
 # What a header that is none makes numpy raise.
 _ARRAY_ERRORS = (
@@ -80,7 +84,7 @@ def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local:
         DataError: there is no such column.
     """
     try:
-        rows = datasets.load_dataset(**arguments)
+        rows = datasets.load_dataset(**arguments, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         # What `datasets` raises without a network changes from release to release; all of it means "not reachable".
         raise MissingDataError(

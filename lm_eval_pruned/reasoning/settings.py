@@ -55,6 +55,10 @@ class BudgetSettings:
     least_thinking: int = 0
 
     def __post_init__(self) -> None:
+        if self.until_thinking == "":
+            raise ArgumentError(
+                "until_thinking is empty, which would end the thinking at once: give a text, or leave it out"
+            )
         if self.budget is not None and self.least_thinking > self.budget:
             raise ArgumentError(
                 f"min_tokens_thinking={self.least_thinking} is more than thinking_token_budget={self.budget}: give a "
