@@ -204,6 +204,10 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
     for name in arguments:
         if name not in ours and name not in parent:
             raise ArgumentError(f"unknown model argument {name!r}: {_nearest(name, [*ours, *parent])}")
+    trusted = arguments.get("trust_remote_code")
+    if not isinstance(trusted, bool | None):
+        # Any other value would count as yes somewhere, the text "False" among them.
+        raise ArgumentError(f"trust_remote_code={trusted!r} is neither True nor False")
     return ModelArgs(
         prune=PruneConfig(**_typed(PruneConfig, arguments)),  # type: ignore[arg-type]
         run=RunConfig(**_typed(RunConfig, arguments)),  # type: ignore[arg-type]

@@ -24,6 +24,14 @@ def assets_folder() -> Path:
     return _shipped(PACKAGE / "assets")
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether a path that a user gave exists; one that no path can be, too long or with a NUL, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _shipped(*places: Path) -> Path:
     for place in places:
         if place.is_dir():

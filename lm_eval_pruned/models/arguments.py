@@ -54,7 +54,8 @@ def accepted_arguments(model_class: type, pretrained: str, given: Iterable[str])
     if not unknown or any(get_close_matches(name, [*known, *OURS], cutoff=0.75) for name in unknown):
         return known
     try:
-        config = AutoConfig.from_pretrained(pretrained)
+        # Left out, transformers would ask on the terminal, and run the code of a checkpoint if somebody says yes.
+        config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
     except OSError as error:
         raise unreachable(pretrained, error) from error
     except ValueError:

@@ -12,6 +12,7 @@ from lm_eval_pruned.pruning.artifact import artifacts_folder
 from lm_eval_pruned.pruning.calibration import check_source, is_traces
 from lm_eval_pruned.pruning.checkpoint import load_checkpoint, resolve_pretrained, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
+from lm_eval_pruned.pruning.loading import explained
 from lm_eval_pruned.pruning.part_by_part import open_parts, prune_parts
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.report import PruneReport, Stopwatch
@@ -42,15 +43,16 @@ def prune_pretrained(
     questions = trace_questions(calib, source) if recipe.needs_calibration and calib and is_traces(calib) else []
     artifacts = artifacts_folder(run.artifacts)
     stopwatch = Stopwatch()
+    revision = str(loading.get("revision") or "main")
     if not questions and not _needs_whole(recipe, loading):
-        with stopwatch.phase("load"):
+        with stopwatch.phase("load"), explained(source, revision=revision):
             opened = open_parts(source, dtype=dtype, device=device, loading=loading)
         if opened is not None:
             text = None
             if recipe.needs_calibration:
                 text = windows_for(recipe.config, source, opened.model.config, opened.tokenizer)
             return prune_parts(opened, config, text, artifacts=artifacts, output=output, stopwatch=stopwatch)
-    with stopwatch.phase("load"):
+    with stopwatch.phase("load"), explained(source, revision=revision):
         checkpoint = load_checkpoint(source, dtype=dtype, device=device, loading=loading)
     windows: Windows | Calibration | None = None
     if questions:

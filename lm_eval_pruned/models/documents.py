@@ -7,12 +7,21 @@ import json
 import os
 import random
 import zipfile
+import zlib
 from pathlib import Path
 
 import datasets
 
 from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.pruning.sources import NO_CODE
+
+# Archives that are torn, encrypted (a RuntimeError) or packed in a way that Python does not know; texts that are no
+# JSON; rows whose fields are now of one type and now of another, which Arrow words as one of these.
+_ROW_ERRORS = (
+    *(OSError, ValueError, TypeError, LookupError, RuntimeError, OverflowError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 DATA_VARIABLE = "LM_EVAL_PRUNED_DATA"
 BUNDLED = "tiny-reasoner"
@@ -37,7 +46,7 @@ def load_documents(path: str, name: str | None, *, split: str, local: str | None
     if folder and local:
         return read_rows(_find(Path(folder).expanduser(), local))
     try:
-        return datasets.load_dataset(path, name, split=split)
+        return datasets.load_dataset(path, name, split=split, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         # What `datasets` raises without a network or without access changes from release to release.
         raise MissingDataError(
@@ -65,15 +74,17 @@ def read_rows(path: Path) -> datasets.Dataset:
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                text = archive.read(archive.infolist()[0]).decode("utf-8")
+                text = archive.read(archive.infolist()[0]).decode("utf-8-sig")
         else:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (zipfile.BadZipFile, UnicodeDecodeError, json.JSONDecodeError, IndexError) as error:
-        raise DataError(f"{path} does not hold one JSON object a line: {error}") from None
-    if not rows:
-        raise DataError(f"{path} is empty")
-    return datasets.Dataset.from_list(rows)
+        if not all(isinstance(row, dict) for row in rows):
+            raise DataError("a line is no object")
+        if rows:
+            return datasets.Dataset.from_list(rows)
+    except _ROW_ERRORS as error:
+        raise DataError(f"{path} does not hold one JSON object a line, all of one form: {error}") from None
+    raise DataError(f"{path} is empty")
 
 
 def shuffle_choices(documents: datasets.Dataset) -> datasets.Dataset:

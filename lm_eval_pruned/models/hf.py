@@ -9,15 +9,16 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.config import parse_model_args
-from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.arguments import OURS, accepted_arguments
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.artifact import artifacts_folder
 from lm_eval_pruned.pruning.calibration import check_source, is_traces
-from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, unreachable, windows_for
+from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
+from lm_eval_pruned.pruning.loading import explained
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.report import Stopwatch
 from lm_eval_pruned.reasoning.decode import TransformersBackend
@@ -44,12 +45,13 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._stopwatch = Stopwatch()
         self._windows: Windows | None = None
-        try:
+        with explained(str(source), revision=str(kwargs.get("revision") or "main")):
             super().__init__(pretrained=source, **kwargs)
-        except PrunedEvalError:
-            raise
-        except OSError as error:
-            raise unreachable(str(pretrained), error) from error
+        if self.prefix_token_id is None:
+            raise DataError(
+                f"the tokenizer of pretrained={pretrained} has neither a bos nor an eos token, and the harness needs "
+                "one of them: add it to tokenizer_config.json, or give prefix_token_id=ID"
+            )
         self.thinking = self._thinking_format()
         self.report = prune_model(
             self.model,

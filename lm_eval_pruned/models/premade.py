@@ -18,6 +18,7 @@ from lm_eval_pruned.models.making import Job, Premade
 from lm_eval_pruned.pruning.calibration import is_traces
 from lm_eval_pruned.pruning.checkpoint import checkpoint_folder
 from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.report import PruneReport
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def premade(job: Job) -> Premade:
     """
     note = _note(job)
     known = _read(note) if note else None
-    if known is not None and known.is_intact():
+    if known is not None:
         logger.info("what was pruned before is read from %s: nothing is calibrated", known.kept or note)
         return known
     made = _make(job)
@@ -47,8 +48,9 @@ def premade(job: Job) -> Premade:
 def _note(job: Job) -> Path | None:
     """Return the file of a note, named by what identifies every input of the job without reading any weight.
 
-    A file is taken for unchanged if its size and time of change are, as git does. What a model writes about questions
-    has too many inputs: it is always asked.
+    A file is taken for unchanged if its size and its times are, as git does; that of its last change of any kind no
+    program can set back, as rsync and tar do with the other. What a model writes about questions has too many inputs:
+    it is always asked.
     """
     recipe = resolve(job.prune)
     calib = recipe.config.calib
@@ -65,17 +67,21 @@ def _note(job: Job) -> Path | None:
     return Path(job.artifacts) / KNOWN / f"{digest}.json"
 
 
-def _state(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield path, size and time of change of a file, or of every file in a folder; nothing for what is not there."""
+def _state(path: Path) -> Iterator[tuple[str, int, int, int]]:
+    """Yield path, size and times of a file, or of every file in a folder; nothing for what is not there."""
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
-            yield str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns
+            found = file.stat()
+            yield str(file.absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read(note: Path) -> Premade | None:
+    """Return what a note says if every byte of what it speaks of is there; a note that is none counts for nothing."""
     try:
-        return Premade(**json.loads(note.read_text()))
-    except (OSError, ValueError, TypeError):
+        known = Premade(**json.loads(note.read_text()))
+        PruneReport.from_dict(known.report)
+        return known if known.is_intact() else None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 
 

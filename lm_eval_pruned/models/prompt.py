@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from jinja2 import TemplateError
+
+from lm_eval_pruned.errors import DataError
+
 Render = Callable[[Sequence[Mapping[str, str]]], str]
+
+# A template is a program of somebody else's: it may break off by itself, or divide by zero.
+_TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+_ADVICE = "mend the template of the checkpoint, or leave prompts bare with auto_chat_template=False"
 
 _SENTINEL = "0b1f8e60-question"
 
@@ -14,6 +23,9 @@ def as_user_turn(prompt: str, render: Render) -> str:
 
     Every rendering ends with what the template writes behind the last user turn; a text that contains it was rendered.
 
+    Raises:
+        DataError: the template fails, or does not pass on what the user says.
+
     Example:
         >>> render = lambda turns: f"<user>{turns[0]['content']}</user><assistant>"
         >>> as_user_turn("1+1?", render)
@@ -21,7 +33,19 @@ def as_user_turn(prompt: str, render: Render) -> str:
         >>> as_user_turn(as_user_turn("1+1?", render), render)
         '<user>1+1?</user><assistant>'
     """
-    behind = render([{"role": "user", "content": _SENTINEL}]).rpartition(_SENTINEL)[2]
+    before, found, behind = _rendered(_SENTINEL, render).rpartition(_SENTINEL)
+    if not found:
+        raise DataError(
+            f"the chat template leaves out what the user says and writes {before + behind!r:.80}: {_ADVICE}"
+        )
     if behind.strip() and behind in prompt:
         return prompt
-    return render([{"role": "user", "content": prompt}])
+    return _rendered(prompt, render)
+
+
+def _rendered(prompt: str, render: Render) -> str:
+    try:
+        return render([{"role": "user", "content": prompt}])
+    except _TEMPLATE_ERRORS as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"the chat template cannot render a user turn ({reason}): {_ADVICE}") from error

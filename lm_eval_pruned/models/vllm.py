@@ -90,7 +90,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
                 dtype=str(kwargs.get("dtype", "auto")),
                 device="cuda" if current_platform.is_cuda_alike() else "cpu",
                 revision=str(kwargs.get("revision") or "main"),
-                trust_remote_code=bool(kwargs.get("trust_remote_code", False)),
+                trust_remote_code=kwargs.get("trust_remote_code") is True,
             )
         )
         self.report = PruneReport.from_dict(made.report)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
+from lm_eval_pruned.paths import is_there
 from lm_eval_pruned.pruning.sources import read_hub, read_jsonl, read_token_ids
 from lm_eval_pruned.pruning.windows import Encode, sample_chunks, sample_windows
 
@@ -114,7 +115,7 @@ def check_source(calib: str | None) -> None:
     if is_traces(calib) and not calib.endswith(".jsonl"):
         raise ArgumentError(f"calib={calib} names no questions: give {TRACES}, or {TRACES}:FILE.jsonl")
     if calib.endswith((".jsonl", ".npy")):
-        if not Path(calib.removeprefix(f"{TRACES}:")).expanduser().is_file():
+        if not is_there(Path(calib.removeprefix(f"{TRACES}:")).expanduser()):
             raise MissingDataError(f"calib={calib} does not exist: check the path. {LOCAL_CHOICES}")
     elif calib.startswith((".", "/", "~")) or "/" not in calib:
         known = ", ".join([*_HUB, TRACES])

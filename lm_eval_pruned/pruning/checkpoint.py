@@ -21,7 +21,7 @@ from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
-from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.paths import assets_folder, is_there
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.calibration import load_chunks, load_windows
 
@@ -56,7 +56,7 @@ def resolve_pretrained(pretrained: str) -> str:
         return str(assets_folder() / "tiny_reasoner")
     if not pretrained:
         raise ArgumentError(f"pretrained is missing: give a hub id, a folder, or {BUNDLED}")
-    if looks_like_path(pretrained) and not Path(pretrained).expanduser().is_dir():
+    if looks_like_path(pretrained) and not (is_there(folder := Path(pretrained).expanduser()) and folder.is_dir()):
         raise MissingDataError(
             f"pretrained={pretrained} is not a folder: give a folder with a config.json, a hub id, or {BUNDLED}"
         )
@@ -140,4 +140,4 @@ def looks_like_path(text: str) -> bool:
         >>> [looks_like_path(text) for text in ("Qwen/Qwen3-8B", "/models/mine", "./mine", "a/b/c")]
         [False, True, True, True]
     """
-    return text.startswith((".", "/", "~")) or text.count("/") > 1 or Path(text).exists()
+    return text.startswith((".", "/", "~")) or text.count("/") > 1 or is_there(Path(text))

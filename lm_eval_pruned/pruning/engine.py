@@ -27,6 +27,7 @@ from lm_eval_pruned.pruning.presence import IN_MEMORY
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.replay import replay
 from lm_eval_pruned.pruning.report import Outcome, PruneReport, Stopwatch, build_report
+from lm_eval_pruned.pruning.shortage import naming_shortage
 from lm_eval_pruned.pruning.stats import InputGram, InputNorm
 from lm_eval_pruned.pruning.tour import Tour
 from lm_eval_pruned.pruning.walk import by_score, by_solving, walk
@@ -97,7 +98,7 @@ def prune_decoder(
     def make() -> Artifact:
         with stopwatch.phase("calibrate"):
             made = calibration.windows() if calibration else None
-        with evaluating(model):
+        with evaluating(model), naming_shortage():
             outcome = prune(recipe, model, decoder, made, stopwatch, tensors, leave)
         return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch, tensors).as_dict(), tensors)
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.blocks import Part
 from lm_eval_pruned.pruning.mask import Group, MaskRule
 from lm_eval_pruned.pruning.methods import METHODS, DropMethod, Method, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.preset import apply_preset
+from lm_eval_pruned.pruning.sources import read_array
 
 # Signals that are read from the weights alone, or not at all.
 _DATA_FREE = ("none", "tail_exponent")
@@ -118,13 +119,8 @@ def read_scores(path: Path) -> NDArray[np.float64]:
         MissingDataError: there is no such file.
         DataError: it does not hold finite numbers in one of these shapes.
     """
-    try:
-        array = np.load(path.expanduser(), allow_pickle=False)
-    except FileNotFoundError:
-        raise MissingDataError(f"layerif_scores={path} does not exist: give a .npy of shape [blocks, 2]") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"layerif_scores={path} is not a .npy array of numbers: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or array.ndim not in (1, 2):
+    array = read_array(path, f"layerif_scores={path}")
+    if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or array.size == 0:
         raise DataError(f"layerif_scores={path} must hold numbers of shape [blocks, 2] (attention, MLP) or [blocks]")
     scores = array.astype(np.float64).reshape(len(array), -1)
     if not np.isfinite(scores).all():

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
+from typing import cast
 
 import datasets
 import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.lib.format import MAGIC_PREFIX
+from numpy.typing import NDArray
+from packaging.version import Version
 from torch import Tensor
 
 from lm_eval_pruned.errors import DataError, MissingDataError
+
+# Before its version 4 `datasets` ran the script of a data set, or asked on the terminal whether to.
+NO_CODE: Mapping[str, bool] = {} if Version(datasets.__version__).major >= 4 else {"trust_remote_code": False}
+
+# What a header that is none makes numpy raise.
+_ARRAY_ERRORS = (
+    *(ValueError, TypeError, SyntaxError, ArithmeticError, LookupError, EOFError, RecursionError),
+    TokenError,
+)
 
 
 def read_token_ids(path: Path, *, vocabulary: int, context: int) -> Int[Tensor, "samples seqlen"]:
@@ -21,13 +36,11 @@ def read_token_ids(path: Path, *, vocabulary: int, context: int) -> Int[Tensor, 
     Raises:
         DataError: not a matrix of whole numbers, empty, wider than the context, or ids outside the vocabulary.
     """
-    try:
-        array = np.load(path.expanduser(), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"calib={path} is not a .npy array of numbers: {error}") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iu":
-        shape = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        raise DataError(f"calib={path} holds {shape}: give whole numbers of shape [samples, seqlen]")
+    array = read_array(path, f"calib={path}")
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "iu":
+        raise DataError(
+            f"calib={path} holds {array.dtype} {list(array.shape)}: give whole numbers of shape [samples, seqlen]"
+        )
     if array.shape[1] > context:
         raise DataError(f"calib={path} has windows of {array.shape[1]} tokens, but the model's context is {context}")
     if int(array.min()) < 0 or int(array.max()) >= vocabulary:
@@ -38,6 +51,31 @@ def read_token_ids(path: Path, *, vocabulary: int, context: int) -> Int[Tensor, 
     return torch.from_numpy(array.astype(np.int64))
 
 
+def read_array(path: Path, given: str) -> NDArray[np.generic]:
+    """Map a `.npy` of numbers into memory; `given` says in errors what was to be read.
+
+    Mapped, a header that promises more than the file holds takes no memory.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it cannot be read, or is no such array.
+    """
+    try:
+        with path.expanduser().open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise DataError(f"{given} is not a .npy array of numbers")
+        with warnings.catch_warnings(action="ignore"):
+            # What is odd about a header is none of the user's business as long as it can be read.
+            array = np.load(path.expanduser(), mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise MissingDataError(f"{given} does not exist: check the path") from None
+    except OSError as error:
+        raise DataError(f"{given} cannot be read: {error.strerror}") from None
+    except _ARRAY_ERRORS as error:
+        raise DataError(f"{given} is not a .npy array of numbers: {error}") from None
+    return cast("NDArray[np.generic]", array)
+
+
 def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local: str) -> Sequence[str]:
     """Return a column of a data set on the hub; `arguments` go to `datasets`, `local` names what needs no network.
 
@@ -46,7 +84,7 @@ def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local:
         DataError: there is no such column.
     """
     try:
-        rows = datasets.load_dataset(**arguments)
+        rows = datasets.load_dataset(**arguments, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         # What `datasets` raises without a network changes from release to release; all of it means "not reachable".
         raise MissingDataError(
@@ -85,11 +123,16 @@ def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"calib={path} line {number} is not JSON: {error}") from None
         found = [row[name] for name in names if isinstance(row.get(name), str)] if isinstance(row, dict) else []
         if not found:
             raise DataError(f"calib={path} line {number} has no {wanted}: {example}")
+        try:
+            found[0].encode()
+        except UnicodeEncodeError:
+            # JSON can write it, and no tokenizer reads it.
+            raise DataError(f"calib={path} line {number} holds half of a surrogate pair, which is no text") from None
         texts.append(found[0])
     if not texts:
         raise DataError(f"calib={path} is empty: {example}")
@@ -98,6 +141,8 @@ def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
 
 def _read_utf8(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"calib={path} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise DataError(f"calib={path} cannot be read: {error.strerror}") from None

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_pruned.reasoning.batch import Batch
-from lm_eval_pruned.reasoning.memory import rows_that_fit
+from lm_eval_pruned.reasoning.memory import Bounds, rows_that_fit
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens
@@ -63,21 +63,25 @@ class TransformersBackend:
         if not rows:
             return
         longest = max(row.longest for row in rows)
-        size = self.batch_size or min(self.max_batch_size, rows_that_fit(self.model, longest))
+        bounds = Bounds.of(self.batch_size or min(self.max_batch_size, rows_that_fit(self.model, longest)), longest)
         with Progress.start([row.longest - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
             run = _Run(backend=self, progress=progress)
             waiting = [Line(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
             while waiting:
                 waiting.sort(key=lambda line: line.row.longest, reverse=True)
-                run.alive, waiting = waiting[:size], waiting[size:]
+                run.alive, waiting = waiting[: bounds.rows], waiting[bounds.rows :]
+                tried = bounds
                 try:
-                    run.decode(capacity=size * longest)
+                    run.decode(capacity=bounds.tokens)
                 except RuntimeError as error:
-                    if size == 1 or not should_reduce_batch_size(error):
+                    if not should_reduce_batch_size(error):
                         raise
-                    logger.warning("no memory for a batch of %d rows: going on with %d", size, size // 2)
-                    size //= 2
+                    bounds = bounds.below(*run.held, error)
+                    logger.warning("no memory for a batch of %d rows: going on with %d", run.held[0], bounds.rows)
                 waiting += run.alive
+                if bounds is not tried:
+                    # Only here, behind the error that held it, is the batch given back.
+                    clear_device_cache(garbage_collection=True)
 
     def end_tokens(self) -> frozenset[int]:
         """Every token that ends a sequence."""
@@ -112,11 +116,15 @@ class Line:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Run:
-    """What all batches of one run share, and the lines of the present one that have not come to their end."""
+    """What all batches of one run share, and the lines of the present one that have not come to their end.
+
+    `held` is how many lines the present batch has, and how many tokens each of them.
+    """
 
     backend: TransformersBackend
     progress: Progress
     alive: list[Line] = field(default_factory=list)
+    held: tuple[int, int] = (0, 0)
     watches: dict[Stop, StopWatch] = field(default_factory=dict)
 
     @torch.inference_mode()
@@ -126,7 +134,9 @@ class _Run:
         The cache holds at most `capacity` tokens, padding included. Where memory runs out, all lines stay alive.
         """
         backend, lines = self.backend, self.alive
-        padding = backend.tokenizer.pad_token_id or 0
+        # Masked, any token of the model does; that of a tokenizer may be none, or beyond the model's embeddings.
+        padding = 0
+        self.held = len(lines), max(len(line.ids) for line in lines)
         batch = Batch.read(backend.model, [line.ids for line in lines], padding=padding, autocast=backend.autocast)
         for line in lines:
             line.fed = len(line.ids)
@@ -152,6 +162,7 @@ class _Run:
                 batch.select([place for place, _ in kept])
                 running = [line for _, line in kept]
             tokens = [line.ids[line.fed] if line else padding for line in running]
+            self.held = len(running), batch.width + 1
             batch.step(torch.tensor(tokens, device=batch.device))
             for _, line in kept:
                 line.fed += 1
@@ -164,12 +175,16 @@ class _Run:
                 groups[line.row.sampling].append((place, line))
                 if line.written < line.row.least:
                     logits[place, list(self._watch(line.row.stop).ids)] = -torch.inf
+        drawn: list[tuple[Line, int]] = []
         for sampling, places in groups.items():
             wanted = logits if len(places) == len(logits) else logits[[place for place, _ in places]]
             keys, positions = zip(*((line.row.key, len(line.ids)) for _, line in places), strict=True)
-            for (_, line), token in zip(places, next_tokens(wanted, sampling, keys, positions).tolist(), strict=True):
-                line.ids.append(token)
-                self.progress.wrote(line.root)
+            tokens = next_tokens(wanted, sampling, keys, positions).tolist()
+            drawn += zip((line for _, line in places), tokens, strict=True)
+        # Where memory runs out while tokens are drawn, no line has got one that nobody has looked at.
+        for line, token in drawn:
+            line.ids.append(token)
+            self.progress.wrote(line.root)
 
     def _after(self, line: Line) -> Iterator[Line]:
         """Yield the line itself, if it goes on, and then whatever follows at this point."""

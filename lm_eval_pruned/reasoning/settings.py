@@ -55,6 +55,10 @@ class BudgetSettings:
     least_thinking: int = 0
 
     def __post_init__(self) -> None:
+        if self.until_thinking == "":
+            raise ArgumentError(
+                "until_thinking is empty, which would end the thinking at once: give a text, or leave it out"
+            )
         if self.budget is not None and self.least_thinking > self.budget:
             raise ArgumentError(
                 f"min_tokens_thinking={self.least_thinking} is more than thinking_token_budget={self.budget}: give a "
@@ -95,11 +99,10 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
     if "thinking_token_budget" not in given:
         raise ArgumentError("thinking kwargs were given without a thinking_token_budget: add one, in tokens")
     is_auto = given["thinking_token_budget"] == "auto"
-    until = given.get("until") or ()
     return BudgetSettings(
         budget=None if is_auto else _whole(given, "thinking_token_budget", 0),
         answer_room=_whole(given, "max_gen_toks", 1, DEFAULT_ANSWER_ROOM),
-        until=(until,) if isinstance(until, str) else tuple(map(str, until)),  # type: ignore[call-overload]
+        until=_stop_texts(given.get("until")),
         sampling=_sampling(given),
         thinking_sampling=_thinking_sampling(given),
         thinking_start=_text(given, "thinking_start"),
@@ -109,6 +112,14 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
         ignore_text=str(given.get("thinking_n_ignore_str", IGNORE_TEXT)),
         least_thinking=_whole(given, "min_tokens_thinking", 0),
     )
+
+
+def _stop_texts(given: object) -> tuple[str, ...]:
+    texts = given if isinstance(given, list | tuple) else [given] if given else []
+    # The empty text would stand at the beginning of every answer.
+    if not all(isinstance(text, str | int | float) and text != "" for text in texts):
+        raise ArgumentError(f"generation kwarg until={given!r}: give a text, or a list of texts that are not empty")
+    return tuple(map(str, texts))
 
 
 def _sampling(given: Mapping[str, object]) -> Sampling:

@@ -13,6 +13,9 @@ from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.leaderboard import ALPHA, Line
 
 _NONE = "-"
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", **{character: f"\\{character}" for character in "\\|[]`"}})
+# As what a spreadsheet begins to calculate; numbers are written as numbers, whatever their sign.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LEGEND = (
     "acc: mean, with its 95 % interval over questions and ± the deviation over seeds. vs dense: points of difference "
     f"to the unpruned run on the same questions, * where p < {ALPHA} after Holm's correction over this table. "
@@ -30,7 +33,7 @@ def markdown(lines: Sequence[Line]) -> str:
         # What no line has is no column.
         names = [name for name in rows[0] if any(row[name] != _NONE for row in rows)]
         table = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-        parts.append(f"## {benchmark}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table))
+        parts.append(f"## {_plain(benchmark)}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table))
     return "\n".join(parts)
 
 
@@ -39,7 +42,7 @@ def as_csv(lines: Sequence[Line]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, [field.name for field in fields(Line)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(line) for line in lines)
+    writer.writerows({name: _inert(value) for name, value in asdict(line).items()} for line in lines)
     return out.getvalue()
 
 
@@ -75,7 +78,22 @@ def _cells(line: Line) -> dict[str, str]:
         "questions": _number(line.questions, "d"),
         "source": line.source or _NONE,
     }
-    return {name: value.replace("|", "\\|").replace("\n", " ") for name, value in cells.items()}
+    return {name: _plain(value) for name, value in cells.items()}
+
+
+def _plain(text: str) -> str:
+    r"""Return a name as Markdown that shows it on one line: no cell ends in it, and no markup or link begins.
+
+    Example:
+        >>> print(_plain("a|b <script>"))
+        a\|b &lt;script>
+    """
+    return " ".join(text.splitlines()).translate(_MARKUP)
+
+
+def _inert(value: object) -> object:
+    """Return a text that no spreadsheet takes for a formula: one that begins like one gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _number(value: float | None, layout: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -184,6 +185,30 @@ class TestKnown:
         os.utime(source / "model.safetensors", ns=(0, 0))
         premade(wanted)
         assert len(started) == 2
+        # As rsync and tar leave a file: changed, with its old size and its old time of change.
+        content = (source / "config.json").read_bytes()
+        before = (source / "config.json").stat()
+        (source / "config.json").write_bytes(content.replace(b"1e-06", b"1e-05"))
+        os.utime(source / "config.json", ns=(before.st_atime_ns, before.st_mtime_ns))
+        premade(wanted)
+        assert len(started) == 3
+
+    @pytest.mark.parametrize("seconds", [-1e9, 1e9])
+    def test_a_clock_that_jumps_changes_nothing(self, tmp_path, monkeypatch, seconds):
+        source = tmp_path / "model"
+        shutil.copytree(TINY, source)
+        then = time.time() + seconds
+        for path in source.iterdir():
+            os.utime(path, (then, then))
+        wanted = job(tmp_path, source, method="magnitude", sparsity=0.2)
+        made = make(wanted)
+        started = []
+        monkeypatch.setattr(premade_module, "_make", lambda job: started.append(job) or made)
+        premade(wanted)
+        for path in (tmp_path / "artifacts").rglob("*"):
+            os.utime(path, (then, then))
+        assert premade(wanted) == made
+        assert len(started) == 1
 
     def test_what_the_model_writes_itself_is_always_asked(self, tmp_path, monkeypatch):
         made = make(job(tmp_path))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +11,7 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, PreTrainedModel
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.reasoning import decode, memory
 from lm_eval_pruned.reasoning.batch import Batch
@@ -17,7 +20,7 @@ from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
-from lm_eval_pruned.reasoning.sampling import Sampling, noise_key
+from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens, noise_key
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 FOLDER = assets_folder() / "tiny_reasoner"
@@ -256,6 +259,60 @@ def test_a_batch_that_runs_out_of_memory_goes_on_with_half_of_it(backend, steps,
 
 def broken() -> None:
     raise RuntimeError("something else")
+
+
+class Scarce:
+    """A model on a device that has no memory for more than `rows` rows, whatever their length."""
+
+    def __init__(self, backend: TransformersBackend, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shortages, self.largest = 0, 0
+        forward = type(backend.model).forward
+
+        def scarce(model: PreTrainedModel, input_ids: torch.Tensor, **inputs: object) -> object:
+            if len(input_ids) > rows:
+                self.shortages += 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+            self.largest = max(self.largest, len(input_ids))
+            return forward(model, input_ids, **inputs)
+
+        scarce.__signature__ = inspect.signature(forward)
+        monkeypatch.setattr(type(backend.model), "forward", scarce)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, seed=7)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_memory_for_a_few_rows_only_costs_no_row_and_changes_no_text(backend, monkeypatch, rows, sampling):
+    wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], sampling=sampling)
+    scarce = Scarce(backend, rows, monkeypatch)
+    assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], sampling=sampling) == wanted
+    assert scarce.shortages
+    assert scarce.largest == rows
+
+
+def test_memory_that_runs_out_between_the_draws_of_a_step_costs_nothing(backend, monkeypatch):
+    """Thoughts and answers are drawn apart: when the second draw fails, the first must not count."""
+    apart = {"sampling": Sampling(temperature=0.7, seed=7), "thinking_sampling": Sampling(temperature=1.0, seed=7)}
+    wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart)
+    draws, failed = Counter[int](), []
+
+    def scarce(logits: torch.Tensor, *others: object) -> torch.Tensor:
+        sampling = others[0]
+        draws[sampling.temperature] += 1
+        if sampling.temperature == 0.7 and draws[0.7] % 10 == 1 and len(failed) < 3:
+            failed.append(draws[1.0])
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return next_tokens(logits, *others)
+
+    monkeypatch.setattr(decode, "next_tokens", scarce)
+    assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart) == wanted
+    assert len(failed) == 3
+
+
+def test_no_memory_for_a_single_row_is_one_sentence(backend, monkeypatch):
+    Scarce(backend, 0, monkeypatch)
+    with pytest.raises(EngineError, match=r"single row of \d+ tokens .* smaller thinking_token_budget") as raised:
+        answers(backend, 16)
+    assert "\n" not in str(raised.value)
 
 
 def test_no_row_is_no_work(backend, steps):

@@ -56,6 +56,9 @@ def test_a_temperature_samples(given, temperature):
         ({"thinking_token_budget": 5, "top_p": 0}, "top_p=0.0"),
         ({"thinking_token_budget": 5, "min_p": 1}, "min_p=1.0"),
         ({"thinking_start": "<a>"}, "add one, in tokens"),
+        ({"thinking_token_budget": 5, "until": ["a", ""]}, "not empty"),
+        ({"thinking_token_budget": 5, "until": {"a": 1}}, "give a text, or a list"),
+        ({"thinking_token_budget": 5, "until_thinking": ""}, "until_thinking is empty"),
     ],
 )
 def test_wrong_kwargs_are_named(given, message):

@@ -147,6 +147,20 @@ class TestFormats:
         write_run(tmp_path, {"t_tts_16": [0, 1]}, model="a|b\nc")
         assert "| a\\|b c |" in markdown(lines(tmp_path))
 
+    def test_markdown_has_no_markup_of_others(self, tmp_path):
+        write_run(tmp_path, {"t_tts_16": [0, 1]}, model="<script>[x](javascript:y)\\")
+        write_run(tmp_path / "other", {"t\n\n<img>_tts_16": [0, 1]}, has_samples=False)
+        text = markdown(lines(tmp_path))
+        assert "| &lt;script>\\[x\\](javascript:y)\\\\ |" in text
+        assert "\n## t  &lt;img>_tts\n" in text
+        assert "<" not in text.replace("p < 0.05", "")
+
+    @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1"])
+    def test_no_cell_of_a_table_is_a_formula(self, tmp_path, name):
+        write_run(tmp_path, {"t_tts_16": [0, 1]}, model=name)
+        rows = list(csv.DictReader(io.StringIO(as_csv(lines(tmp_path)))))
+        assert {row["model"] for row in rows} == {f"'{name}"}
+
     @pytest.mark.parametrize("ending", FORMATS)
     def test_runs_with_nothing_measured(self, tmp_path, ending):
         write_run(tmp_path, {})

@@ -241,7 +241,10 @@ class TestDocument:
         content = make(runs)
         before = parsed(page(content))
         content["responses"] = [(text, text, 1) for text in HOSTILE]
-        content["runs"][0]["model"] = HOSTILE[0]
+        names = ("model", "run", "settings", "source", "method", "others")
+        content["runs"][0] |= dict(zip(names, HOSTILE, strict=True))
+        content["lines"] = [[HOSTILE[0] if isinstance(cell, str) else cell for cell in row] for row in content["lines"]]
+        content["questions"] = [(text, text) for text in HOSTILE]
         after = parsed(page(content))
         assert [name for name, _ in after.tags] == [name for name, _ in before.tags]
         assert len(after.scripts) == len(before.scripts) == 2

@@ -27,7 +27,9 @@ def listed(path: str) -> Allocation:
         values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingDataError(f"alloc={path} does not exist: give a .json list of one sparsity a block") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"alloc={path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"alloc={path} is not JSON: {error}") from None
     if not isinstance(values, list) or not all(_is_sparsity(value) for value in values):
         raise DataError(f"alloc={path} must be a list of one sparsity a block, each 0 <= s < 1, such as [0.1, 0.3]")

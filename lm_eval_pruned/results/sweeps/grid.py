@@ -13,7 +13,7 @@ import yaml
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_model_args
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError, unknown_name
-from lm_eval_pruned.paths import configs_folder, tasks_folder
+from lm_eval_pruned.paths import configs_folder, is_there, tasks_folder
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.results.sweeps.cell import Cell, Resources
@@ -114,8 +114,8 @@ def find_config(given: Path) -> Path:
         'demo.yaml'
     """
     shipped = {path.stem: path for path in sorted((configs_folder() / "sweeps").glob("*.yaml"))}
-    if given.exists() or str(given) not in shipped:
-        if not given.is_file():
+    if is_there(given) or str(given) not in shipped:
+        if not (is_there(given) and given.is_file()):
             raise MissingDataError(f"there is no file {given}: give a .yaml, or one of {', '.join(shipped)}")
         return given
     return shipped[str(given)]
@@ -124,7 +124,9 @@ def find_config(given: Path) -> Path:
 def _load(path: Path) -> Mapping[str, object]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise DataError(f"{path} cannot be read as YAML: it is nested too deeply") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     return _mapping(str(path), content)
 

@@ -64,7 +64,7 @@ def is_done(folder: Path, cell: Cell) -> bool:
         done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
         sizes = {str(name): int(size) for name, size in done["files"].items()}
         return bool(sizes) and done["cell"] == cell.id and sizes == _sizes(folder / RESULTS)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return False
 
 
