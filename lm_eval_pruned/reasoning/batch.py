@@ -64,13 +64,15 @@ class Batch:
 
     def _forward(self, ids: Int[Tensor, "lines tokens"], positions: Int[Tensor, "lines tokens"]) -> None:
         optional = {"position_ids": positions, "logits_to_keep": 1}
+        # Its name since transformers 5.24, in the call and in the output.
+        cache = "cache" if "cache" in self.takes else "past_key_values"
         with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.model(
                 input_ids=ids,
                 attention_mask=self.mask,
-                past_key_values=self.cache,
                 use_cache=True,
+                **{cache: self.cache},
                 **{name: value for name, value in optional.items() if name in self.takes},
             )
-        self.cache = output.past_key_values
+        self.cache = getattr(output, cache)
         self.logits: Float[Tensor, "lines vocab"] = output.logits[:, -1, :].float()
