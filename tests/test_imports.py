@@ -51,3 +51,14 @@ def test_grading_and_reasoning_do_not_know_each_other():
         assert imported(path) <= {"grading", "errors", "registry"}, path
     for path in (PACKAGE / "reasoning").rglob("*.py"):
         assert imported(path) <= {"reasoning", *SMALL}, path
+
+
+def test_importing_a_module_asks_for_no_module_of_posix_alone():
+    for path in PACKAGE.rglob("*.py"):
+        names = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                names.add(node.module)
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        assert not names & {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios"}, path

@@ -63,16 +63,16 @@ class Batch:
         self.mask = self.mask[indices]
 
     def _forward(self, ids: Int[Tensor, "lines tokens"], positions: Int[Tensor, "lines tokens"]) -> None:
-        # Releases of transformers before 5.24 call it past_key_values, and so do models that bring their own code.
-        name_of_cache = "cache" if "cache" in self.takes else "past_key_values"
         optional = {"position_ids": positions, "logits_to_keep": 1}
+        # Its name since transformers 5.24, in the call and in the output; models with code of their own may lag.
+        cache = "cache" if "cache" in self.takes else "past_key_values"
         with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.model(
                 input_ids=ids,
                 attention_mask=self.mask,
                 use_cache=True,
-                **{name_of_cache: self.cache},
+                **{cache: self.cache},
                 **{name: value for name, value in optional.items() if name in self.takes},
             )
-        self.cache = output[name_of_cache]
+        self.cache = getattr(output, cache)
         self.logits: Float[Tensor, "lines vocab"] = output.logits[:, -1, :].float()
