@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.pruning.blocks import Decoder, Linear
 from lm_eval_pruned.pruning.shards import Shards
 
@@ -104,12 +103,7 @@ class OnDisk:
             memory = torch.empty_like(slot.absent, device=self.on, requires_grad=False)
             is_parameter = isinstance(slot.absent, nn.Parameter)
             setattr(slot.module, slot.name, nn.Parameter(memory, requires_grad=False) if is_parameter else memory)
-        places = self.contents(part)
-        for name, tensor in self.shards.read(places):
-            if tensor.shape != places[name].shape:
-                shapes = f"{list(tensor.shape)}, and not {list(places[name].shape)}"
-                raise DataError(f"{name} in the checkpoint has the shape {shapes} as its config says")
-            places[name].copy_(tensor)
+        self.shards.copy_into(self.contents(part))
 
 
 def leave_on_disk(model: PreTrainedModel, decoder: Decoder, shards: Shards, device: torch.device) -> Decoder | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.errors import DataError
+
+# Of a tensor no more than this is mapped at a time.
+PIECE_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,26 +52,24 @@ class Shards:
             )
         return cls(files={name: path for name, file in names.items() if (path := found[file])})
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield the named tensors, mapped from their files, in the order of the files.
-
-        Each is meant to be copied and let go: pages of a file stay in memory as long as a tensor of it does.
+    def copy_into(self, places: Mapping[str, Tensor]) -> None:
+        """Copy the named tensors to where they belong, in the dtype and on the device they have there.
 
         Raises:
-            DataError: a file is torn, or lacks a tensor.
+            DataError: a file is torn or lacks a tensor, or a tensor has another shape than its place.
         """
-        by_file = defaultdict(list)
-        for name in names:
-            by_file[self.files[name]].append(name)
-        for path, wanted in sorted(by_file.items()):
-            for name in wanted:
+        for name, place in sorted(places.items(), key=lambda item: self.files[item[0]]):
+            path = self.files[name]
+            with _opened(path) as file:
+                shape = file.get_slice(name).get_shape()
+            if shape != [*place.shape]:
+                raise DataError(f"{name} in {path} has the shape {shape}, and not {[*place.shape]} as the config says")
+            step = max(1, PIECE_BYTES // max(1, place[:1].nbytes)) if shape else 1
+            for start in range(0, shape[0] if shape else 1, step):
+                rows = slice(start, start + step) if shape else ...
+                # What was mapped of a file stays in memory until the file is closed.
                 with _opened(path) as file:
-                    yield name, file.get_tensor(name)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, which is not read."""
-        with _opened(self.files[name]) as file:
-            return tuple(file.get_slice(name).get_shape())
+                    place[rows].copy_(file.get_slice(name)[rows])
 
 
 def _find(source: str, name: str, revision: str) -> Path | None:

@@ -40,11 +40,12 @@ class CheckpointWriter:
         for name, tensor in tensors.items():
             if name in self._pending or any(name in names for names in self._shards):
                 continue
-            waiting = sum(one.nbytes for one in self._pending.values())
-            if self._pending and waiting + tensor.nbytes > self.shard_bytes:
+            if self._pending and self._waiting() + tensor.nbytes > self.shard_bytes:
                 self._flush()
             self._pending[name] = tensor.detach()
             self._total += tensor.nbytes
+            if self._waiting() >= self.shard_bytes:
+                self._flush()
 
     def finish(self) -> None:
         """Write what is left, and give the shards the names by which a checkpoint is read."""
@@ -60,6 +61,9 @@ class CheckpointWriter:
         weight_map = {name: file for names, file in zip(self._shards, files, strict=True) for name in names}
         index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(weight_map.items()))}
         (self.folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def _waiting(self) -> int:
+        return sum(tensor.nbytes for tensor in self._pending.values())
 
     def _flush(self) -> None:
         self._shards.append([*self._pending])

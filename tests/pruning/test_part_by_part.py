@@ -167,7 +167,7 @@ def test_a_tensor_of_another_shape_is_named(model, windows, tmp_path):
     tensors = load_file(source / "model.safetensors")
     name = "model.layers.1.mlp.up_proj.weight"
     save_file({**tensors, name: tensors[name][1:].clone()}, source / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match=rf"{name} in the checkpoint has the shape \[47, 32\], and not \[48, 32\]"):
+    with pytest.raises(DataError, match=rf"{name} in .* has the shape \[47, 32\], and not \[48, 32\]"):
         prune_on_disk(source, {"method": "magnitude", "sparsity": 0.3}, windows, tmp_path / "pruned")
 
 
