@@ -114,6 +114,7 @@ class TestOutOfReach:
         assert prune("no/such") == 2
         assert capsys.readouterr().err.count("\n") == 1
 
+    @pytest.mark.slow
     def test_a_download_that_was_interrupted(self, tmp_path):
         cache = tmp_path / "hub" / "models--some--model"
         snapshot = cache / "snapshots" / self.COMMIT

@@ -1,25 +1,28 @@
-"""The stock command, killed at every stage: the same command then ends with the same masks and the same answers."""
+"""The harness's command, killed at every stage: the same command then ends with the same masks and the same answers."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from lm_eval_pruned.commands.sweep import harness
 from lm_eval_pruned.reasoning.responses import FILE
 from tests.models.asking import stored
 
 pytestmark = pytest.mark.slow
 
 DEADLINE = 300
+PROCESSES = get_context("forkserver")
+PROCESSES.set_forkserver_preload(["lm_eval_pruned.results.sweeps.imports", __name__])
 # Solved weights are kept whole: an artifact that takes a moment to write.
 SETTINGS = "method=sparsegpt,sparsity=0.3,calib_samples=24,calib_seqlen=128"
 TASKS = ("tiny_tts_16", "tiny_tts_32")
@@ -37,22 +40,30 @@ class Folders(NamedTuple):
         return next(iter(self.artifacts.glob("*.lock"))).with_suffix("")
 
 
-def start(kept: Folders, output: Path) -> subprocess.Popen[str]:
-    arguments = f"pretrained=tiny-reasoner,{SETTINGS},artifacts={kept.artifacts},responses={kept.responses}"
-    command = [
-        *(str(Path(sys.executable).parent / "lm_eval"), "--model", "pruned-hf", "--model_args", arguments),
-        *("--tasks", ",".join(TASKS), "--limit", "6", "--batch_size", "2", "--log_samples"),
-        *("--output_path", str(output)),
+def command(arguments: list[str], log: Path) -> None:
+    """The harness's own command line, in a process that has its imports behind it."""
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    harness(arguments)
+
+
+def start(kept: Folders, output: Path) -> BaseProcess:
+    model_args = f"pretrained=tiny-reasoner,{SETTINGS},artifacts={kept.artifacts},responses={kept.responses}"
+    arguments = [
+        *("--model", "pruned-hf", "--model_args", model_args, "--tasks", ",".join(TASKS), "--limit", "6"),
+        *("--batch_size", "2", "--log_samples", "--output_path", str(output)),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    process = PROCESSES.Process(target=command, args=(arguments, output.with_suffix(".log")))
+    process.start()
+    return process
 
 
 def finish(kept: Folders, output: Path) -> tuple[bytes, list[list[str]]]:
     """Return the sums of the artifact without its report, which holds seconds, and the texts of all samples."""
-    with start(kept, output) as command:
-        _, errors = command.communicate(timeout=DEADLINE)
-    assert command.returncode == 0, errors
+    process = start(kept, output)
+    process.join(DEADLINE)
+    assert process.exitcode == 0, output.with_suffix(".log").read_text()
     sums = (kept.fingerprint / "SHA256SUMS").read_bytes().splitlines()
     files = [next(output.rglob(f"samples_{task}_*.jsonl")) for task in TASKS]
     texts = [[json.dumps(json.loads(line)["resps"]) for line in file.read_text().splitlines()] for file in files]
@@ -82,12 +93,13 @@ def test_the_same_command_goes_on(stage, tmp_path, undisturbed):
     name, wanted = undisturbed
     kept = Folders(tmp_path / "artifacts", tmp_path / "responses")
     end = time.monotonic() + DEADLINE
-    with start(kept, tmp_path / "killed") as command:
-        while not STAGES[stage](kept, name):
-            assert command.poll() is None, command.stderr.read()
-            assert time.monotonic() < end
-        command.kill()
-    assert command.returncode == -signal.SIGKILL
+    process = start(kept, tmp_path / "killed")
+    while not STAGES[stage](kept, name):
+        assert process.is_alive(), (tmp_path / "killed.log").read_text()
+        assert time.monotonic() < end
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not list((tmp_path / "killed").rglob("results_*.json"))
     if stage in ("before anything", "calibration"):
         assert not (kept.artifacts / name).exists()
