@@ -13,7 +13,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench bench-vllm tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm resolve lint type bench bench-vllm picture tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -78,9 +78,15 @@ bench: .venv/.test-model ## every figure of benchmarks/, remade
 	$(BIN)/python benchmarks/perplexity.py
 	$(BIN)/python benchmarks/allocations.py
 	$(BIN)/python benchmarks/pruning.py
+	$(BIN)/python benchmarks/leaderboard.py
 
 bench-vllm: $(VLLM_READY) ## the figures of benchmarks/ that need vLLM: about ten minutes
 	$(VLLM_BIN)/python benchmarks/vllm_engine.py
+
+picture: $(READY) ## docs/leaderboard.png: the page of the sweep demo, made in a few minutes
+	$(BIN)/lm-eval-pruned sweep demo --output demo/sweep
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1720 \
+		--screenshot=docs/leaderboard.png "file://$(CURDIR)/demo/sweep/leaderboard.html#budget=256&theme=light"
 
 tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half an hour on two cores)
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner

@@ -23,6 +23,9 @@ RAY_RETRIES = 3
 SECONDS_A_LOOK = 0.5
 SECONDS_TO_CONNECT = 10.0
 
+# Ray speaks HTTP/2, in which each side begins with its settings: a frame whose fourth byte is 4. Ours are empty.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
 
 def run_local(jobs: Sequence[Job], harness: Harness) -> Generator[Outcome | None]:
     """Run the cells one after the other; yield their outcomes, and None now and then."""
@@ -89,12 +92,17 @@ def _start(address: str) -> ModuleType:
 
 
 def _check_address(address: str) -> None:
-    """Find out in seconds that nobody listens, which Ray takes minutes for."""
+    """Find out in seconds that nobody listens or that it is no Ray, which Ray itself takes minutes for."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT).close()
+        with socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(_GREETING)
+            if connection.recv(4)[3:] != b"\4":
+                raise ConnectionError("what listens there is something else")
     except (OSError, OverflowError) as error:
         raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({error})") from None
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -111,6 +112,8 @@ def supervise(job: Job, harness: Harness) -> Generator[Outcome | None]:
 
 def run_cell(job: Job, harness: Harness) -> None:
     """Run a cell in this process, unless another process has done so by the time its lock is free."""
+    # Ctrl-C reaches every process of a terminal; the sweep answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(job.environment)
     with FileLock(job.folder / LOCK_FILE):

@@ -1,0 +1,111 @@
+"""A sweep on a cluster that somebody else runs: two machines' worth of real Ray on the loopback address."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from uuid import uuid4
+
+import pytest
+
+from lm_eval_pruned import cli
+from lm_eval_pruned.results.sweeps import engines
+from tests.commands.sweeping import MARK, finish, left_behind, processes, start
+
+RAY = Path(sysconfig.get_path("scripts")) / "ray"
+HOST = "127.0.0.1"
+DEADLINE = 120
+# No node takes a port that another Ray on this machine may have.
+PORTS = ("ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as listener:
+        listener.bind((HOST, 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def node(mark: str, *arguments: str) -> Iterator[None]:
+    """Run `ray start` in the foreground, and end it with all it has started."""
+    ports = [f"--{name}={free_port()}" for name in PORTS]
+    process = subprocess.Popen(
+        [RAY, "start", "--block", "--num-cpus=1", f"--node-ip-address={HOST}", *ports, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=DEADLINE)
+
+
+def nodes(address: str) -> int:
+    """Ask the cluster how many nodes it has; 0 while there is none."""
+    code = (
+        "import ray, logging; ray.init(address={!r}, log_to_driver=False, logging_level=logging.ERROR);"
+        "print(sum(node['Alive'] for node in ray.nodes()))"
+    )
+    asked = subprocess.run([sys.executable, "-c", code.format(address)], capture_output=True, text=True, check=False)
+    return int(asked.stdout.split()[-1]) if asked.returncode == 0 else 0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, str]]:
+    """The address of two nodes, and the mark of their processes."""
+    mark, port = uuid4().hex, free_port()
+    # Names of Unix sockets must be short.
+    folder = tempfile.mkdtemp(prefix="ray")
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        stack.enter_context(node(mark, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"))
+        deadline = time.monotonic() + DEADLINE
+        for expected in (1, 2):
+            if expected == 2:
+                stack.enter_context(node(mark, f"--address={HOST}:{port}"))
+            while nodes(f"{HOST}:{port}") < expected:
+                assert time.monotonic() < deadline
+                time.sleep(1)
+        yield f"{HOST}:{port}", mark
+    assert left_behind(mark) == []
+
+
+def test_the_cluster_does_the_work_and_is_left_running(cluster, tmp_path):
+    address, of_cluster = cluster
+    mark = uuid4().hex
+    code, said = finish(start("smoke", tmp_path, "--address", address, **{MARK: mark}))
+    assert (code, "3 done, 0 failed" in said) == (0, True), said
+    assert (tmp_path / "leaderboard.html").exists()
+    assert left_behind(mark) == []
+    assert processes(of_cluster)
+    assert nodes(address) == 2
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_what_listens_and_is_no_ray_is_one_sentence_and_2(tmp_path, capfd, monkeypatch, speaks):
+    monkeypatch.setattr(engines, "SECONDS_TO_CONNECT", 1.0)
+    with ThreadingHTTPServer((HOST, 0), BaseHTTPRequestHandler) as server:
+        if speaks:
+            Thread(target=server.serve_forever).start()
+        address = f"{HOST}:{server.server_port}"
+        assert cli.main(["sweep", "smoke", "--output", str(tmp_path), "--address", address]) == 2
+        if speaks:
+            server.shutdown()
+    err = capfd.readouterr().err
+    assert f"no Ray at --address {address}" in err
+    assert ("something else" in err, "timed out" in err) == (speaks, not speaks)
