@@ -21,8 +21,10 @@ SECONDS_TO_NOTICE = 30
 
 def start(config, output, *arguments, **variables) -> subprocess.Popen[str]:
     """Start a sweep in a session of its own, whose errors go where its output goes."""
+    # Where the tests run in the background Ctrl-C may be ignored, and whoever is started there ignores it, too.
+    python = ("env", "--default-signal=INT", sys.executable)
     return subprocess.Popen(
-        [sys.executable, "-m", "lm_eval_pruned", "sweep", str(config), "--output", str(output), *arguments],
+        [*python, "-m", "lm_eval_pruned", "sweep", str(config), "--output", str(output), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -75,6 +75,9 @@ def _start(address: str) -> ModuleType:
     # Ray tells its makers of every start unless asked not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == "local":
+        # Nobody reads the events of its tasks; Ray waits at its end to hand them in, and may crash meanwhile.
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     try:
         import ray
     except ImportError:
