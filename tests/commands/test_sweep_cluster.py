@@ -28,6 +28,8 @@ HOST = "127.0.0.1"
 DEADLINE = 300
 # No node takes a port that another Ray on this machine may have.
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
+# Whoever has none of a cluster's token is nobody there.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +53,7 @@ def node(mark: str, *arguments: str) -> Iterator[None]:
         [RAY, "start", "--block", "--num-cpus=1", *ports, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **TOKEN, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
     )
     try:
         yield
@@ -67,7 +69,8 @@ def nodes(address: str) -> int:
         "import ray, logging; ray.init(address={!r}, log_to_driver=False, logging_level=logging.ERROR);"
         "print(sum(node['Alive'] for node in ray.nodes()))"
     )
-    asked = subprocess.run([sys.executable, "-c", code.format(address)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code.format(address)]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **TOKEN})
     return int(asked.stdout.split()[-1]) if asked.returncode == 0 else 0
 
 
@@ -94,7 +97,7 @@ def cluster() -> Iterator[tuple[str, str]]:
 def test_the_cluster_does_the_work_and_is_left_running(cluster, tmp_path):
     address, of_cluster = cluster
     mark = uuid4().hex
-    code, said = finish(start("smoke", tmp_path, "--address", address, **{MARK: mark}))
+    code, said = finish(start("smoke", tmp_path, "--address", address, **TOKEN, **{MARK: mark}))
     assert (code, "3 done, 0 failed" in said) == (0, True), said
     assert (tmp_path / "leaderboard.html").exists()
     assert left_behind(mark) == []

@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_pruned.errors import ArgumentError, EngineError, MissingPackageError
@@ -22,6 +23,8 @@ ENGINES = ("ray", "local")
 RAY_RETRIES = 3
 SECONDS_A_LOOK = 0.5
 SECONDS_TO_CONNECT = 10.0
+LOOPBACK = ("127.0.0.1", "localhost")
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 # Ray speaks HTTP/2, in which each side begins with its settings: a frame whose fourth byte is 4. Ours are empty.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -78,6 +81,9 @@ def _start(address: str) -> ModuleType:
     if address == "local":
         # Nobody reads the events of its tasks; Ray waits at its end to hand them in, and may crash meanwhile.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+    elif address.partition(":")[0] in LOOPBACK and TOKEN_FILE.exists():
+        # Any Ray that was started here for itself has left a token, and the next cluster then wants to see it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -90,7 +96,10 @@ def _start(address: str) -> ModuleType:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({reason:.300})") from None
+        raise EngineError(
+            f"no Ray at --address {address}: start one with ray start --head, or set RAY_AUTH_MODE=token "
+            f"if it wants a token ({reason:.300})"
+        ) from None
     return ray
 
 
