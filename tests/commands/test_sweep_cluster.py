@@ -10,11 +10,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -28,8 +29,8 @@ HOST = "127.0.0.1"
 DEADLINE = 300
 # No node takes a port that another Ray on this machine may have.
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-# Whoever has none of a cluster's token is nobody there.
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}
+# Whoever does not show a cluster's token is nobody there.
+ASKED = {"RAY_AUTH_MODE": "token"}
 
 pytestmark = pytest.mark.slow
 
@@ -46,14 +47,14 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def node(mark: str, *arguments: str) -> Iterator[None]:
+def node(arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[None]:
     """Run `ray start` in the foreground, and end it with all it has started."""
     ports = [f"--{name}={free_port()}" for name in PORTS]
     process = subprocess.Popen(
         [RAY, "start", "--block", "--num-cpus=1", *ports, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **TOKEN, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **variables, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
     )
     try:
         yield
@@ -63,46 +64,60 @@ def node(mark: str, *arguments: str) -> Iterator[None]:
         process.wait(timeout=DEADLINE)
 
 
-def nodes(address: str) -> int:
+def nodes(address: str, home: str) -> int:
     """Ask the cluster how many nodes it has; 0 while there is none."""
     code = (
         "import ray, logging; ray.init(address={!r}, log_to_driver=False, logging_level=logging.ERROR);"
         "print(sum(node['Alive'] for node in ray.nodes()))"
     )
     command = [sys.executable, "-c", code.format(address)]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **TOKEN})
+    asked = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **ASKED, "HOME": home}
+    )
     return int(asked.stdout.split()[-1]) if asked.returncode == 0 else 0
 
 
+class Cluster(NamedTuple):
+    """Where it is, the home of its users with their token, and the mark of its processes."""
+
+    address: str
+    home: str
+    mark: str
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, str]]:
-    """The address of two nodes, and the mark of their processes."""
-    mark, port = uuid4().hex, free_port()
+def cluster() -> Iterator[Cluster]:
+    port = free_port()
     # Names of Unix sockets must be short.
-    folder = tempfile.mkdtemp(prefix="ray")
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    (folder / ".ray").mkdir()
+    # As whatever Ray was first started for itself leaves it.
+    (folder / ".ray/auth_token").write_text(uuid4().hex)
+    made = Cluster(f"{HOST}:{port}", str(folder), uuid4().hex)
+    variables = {"HOME": made.home, MARK: made.mark}
+    head = ["--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"]
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
-        stack.enter_context(node(mark, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"))
+        stack.enter_context(node(head, variables))
         deadline = time.monotonic() + DEADLINE
         while not listens(port):
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        stack.enter_context(node(mark, f"--address={HOST}:{port}"))
-        while nodes(f"{HOST}:{port}") < 2:
+        stack.enter_context(node([f"--address={made.address}"], variables | ASKED))
+        while nodes(made.address, made.home) < 2:
             assert time.monotonic() < deadline
-        yield f"{HOST}:{port}", mark
-    assert left_behind(mark) == []
+        yield made
+    assert left_behind(made.mark) == []
 
 
 def test_the_cluster_does_the_work_and_is_left_running(cluster, tmp_path):
-    address, of_cluster = cluster
-    mark = uuid4().hex
-    code, said = finish(start("smoke", tmp_path, "--address", address, **TOKEN, **{MARK: mark}))
+    variables = {"HOME": cluster.home, MARK: uuid4().hex}
+    code, said = finish(start("smoke", tmp_path, "--address", cluster.address, **variables))
     assert (code, "3 done, 0 failed" in said) == (0, True), said
     assert (tmp_path / "leaderboard.html").exists()
-    assert left_behind(mark) == []
-    assert processes(of_cluster)
-    assert nodes(address) == 2
+    assert left_behind(variables[MARK]) == []
+    assert processes(cluster.mark)
+    assert nodes(cluster.address, cluster.home) == 2
 
 
 @pytest.mark.parametrize("speaks", [True, False])
