@@ -23,7 +23,7 @@ PYTHON_NEWEST ?= python3.13
 # pip compiles what it installs and uv must be told to: how somebody else's code compiles is not what we test.
 UV_INSTALL := uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench bench-vllm tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench bench-vllm picture tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -126,9 +126,15 @@ bench: .venv/.test-model ## every figure of benchmarks/, remade
 	$(BIN)/python benchmarks/perplexity.py
 	$(BIN)/python benchmarks/allocations.py
 	$(BIN)/python benchmarks/pruning.py
+	$(BIN)/python benchmarks/leaderboard.py
 
 bench-vllm: $(VLLM_READY) ## the figures of benchmarks/ that need vLLM: about ten minutes
 	$(VLLM_BIN)/python benchmarks/vllm_engine.py
+
+picture: $(READY) ## docs/leaderboard.png: the page of the sweep demo, made in a few minutes
+	$(BIN)/lm-eval-pruned sweep demo --output demo/sweep
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1720 \
+		--screenshot=docs/leaderboard.png "file://$(CURDIR)/demo/sweep/leaderboard.html#budget=256&theme=light"
 
 tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half an hour on two cores)
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner

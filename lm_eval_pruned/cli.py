@@ -18,6 +18,8 @@ COMMANDS = (run, prune, plan, grade, sweep, leaderboard, baseline, check, list_c
 
 # What a shell reports of a program that SIGPIPE ended, as most programs are when the reader of their output leaves.
 BROKEN_PIPE = 141
+# And of one that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 2 for a mistake in what the user gave.
+    """Run the command line and return its exit code: 2 for a mistake in what the user gave, 130 after Ctrl-C.
 
     Where the reader of stdout leaves early, as `head` does, it ends without a word.
     """
@@ -64,6 +66,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except PrunedEvalError as error:
         sys.stderr.write(error_line(PROGRAM, str(error)))
         return 2
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"{PROGRAM}: {': '.join(['interrupted', *map(str, interrupt.args)])}\n")
+        return INTERRUPTED
     return code
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lm_eval_pruned.results.sweeps.running import Job
 
 LEADERBOARD = "leaderboard"
-# What a shell reports of a program that Ctrl-C ended.
-INTERRUPTED = 130
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -44,6 +42,7 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         PrunedEvalError: whatever is wrong with the configuration, the folder or Ray; before any cell runs.
+        KeyboardInterrupt: with how far it is.
     """
     from lm_eval_pruned.results.sweeps.engines import ENGINES, run_local, run_ray, shared_environment
     from lm_eval_pruned.results.sweeps.estimate import lines, memory_request
@@ -81,8 +80,7 @@ def main(args: argparse.Namespace) -> int:
                 for event in events:
                     board.show(event)
         except KeyboardInterrupt:
-            sys.stderr.write(f"interrupted: {board.summary()}; the same command goes on\n")
-            return INTERRUPTED
+            raise KeyboardInterrupt(f"{board.done} of {len(jobs)} cells are done; the same command goes on") from None
         finally:
             events.close()
         print(board.summary())

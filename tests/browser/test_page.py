@@ -236,6 +236,19 @@ class TestCharts:
             "dense", "wanda uniform 0.02", "wanda uniform 0.1", "wanda uniform 0.25",
         ]  # fmt: skip
 
+    def test_sixteen_runs_are_on_and_look_different(self, browser, tmp_path):
+        for number in range(18):
+            method = "wanda" if number else "none"
+            write_run(tmp_path / "runs", {"t_tts_16": [0, 1]}, seed=number, method=method, sparsity=number / 100)
+        browser.open(make_page(tmp_path / "runs", tmp_path / "page.html"))
+        assert len(browser.all("#legend button")) == 18
+        assert len(browser.all("#legend button[aria-pressed=true]")) == 16
+        looks = browser.run(
+            "return [...document.querySelectorAll('#legend button[aria-pressed=true] .line')].map((line) => {"
+            "const { stroke, strokeDasharray } = getComputedStyle(line); return stroke + strokeDasharray; })"
+        )
+        assert len(set(looks)) == 16
+
     def test_blocks(self, browser, page):
         browser.open(page)
         assert len(browser.all("#blocks g[role=group]")) == 4

@@ -1,62 +1,17 @@
-"""The command as users start it: a real Ray, a real harness, a real kill."""
+"""The command as users start it: a real Ray, a real harness."""
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
 
 import pytest
 
 from lm_eval_pruned import cli
 from lm_eval_pruned.paths import assets_folder, configs_folder
+from tests.commands.sweeping import finish, start
 
 CI = configs_folder() / "ci" / "gate.yaml"
-
-
-def start(config, output, *arguments, **variables):
-    """Start a sweep whose errors go where its output goes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lm_eval_pruned", "sweep", str(config), "--output", str(output), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_it_ends_as_if_it_had_not_been(tmp_path, capfd):
-    process = start("smoke", tmp_path / "killed")
-    for line in process.stdout:
-        if line.startswith("[1/3] done"):
-            break
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
-    done = list(tmp_path.glob("killed/cells/*/done.json"))
-    assert 1 <= len(done) < 3
-    kept = {path: path.stat().st_mtime_ns for path in done}
-
-    assert cli.main(["sweep", "smoke", "--output", str(tmp_path / "killed")]) == 0
-    out = capfd.readouterr().out
-    # Cells outlive the sweep by as long as it takes them to notice, and may be done by then.
-    before = int(re.search(r"3 cells, (\d) of them done before", out)[1])
-    assert len(done) <= before
-    assert before == 3 or f"3 done ({before} before), 0 failed" in out
-    assert {path: path.stat().st_mtime_ns for path in done} == kept
-
-    assert cli.main(["sweep", "smoke", "--output", str(tmp_path / "whole"), "--engine", "local"]) == 0
-    assert (tmp_path / "killed/leaderboard.md").read_bytes() == (tmp_path / "whole/leaderboard.md").read_bytes()
-    assert "magnitude uniform 0.5" in (tmp_path / "whole/leaderboard.md").read_text()
 
 
 def test_a_dry_run_runs_nothing(tmp_path, capsys):
@@ -120,16 +75,6 @@ def test_gpus_are_shared_and_what_fits_nowhere_is_refused(tmp_path):
     assert code == 2
     assert "2 GPU" in output
     assert "at most" in output
-
-
-@pytest.mark.slow
-def test_two_sweeps_over_one_folder(tmp_path):
-    both = [start("smoke", tmp_path / "out", "--engine", "local") for _ in range(2)]
-    for process in both:
-        code, output = finish(process)
-        assert (code, "0 failed" in output) == (0, True), output
-    assert len(list(tmp_path.glob("out/cells/*/results/results_*.json"))) == 3
-    assert len(list(tmp_path.glob("out/cells/*/results/samples_*.jsonl"))) == 3
 
 
 @pytest.mark.slow

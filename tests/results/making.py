@@ -37,6 +37,7 @@ def write_run(
     *,
     seed: int = 7,
     method: str = "none",
+    alloc: str = "uniform",
     sparsity: float = 0.0,
     achieved: float | None = None,
     day: int = 1,
@@ -49,7 +50,7 @@ def write_run(
     """Write a run in which question i of a task was right to the degree of value i; return its results file."""
     folder.mkdir(parents=True, exist_ok=True)
     date = f"2026-01-{day:02}T10-00-00.{seed:06}"
-    pruned = {"method": method, "alloc": "uniform", "sparsity": sparsity if method != "none" else None, "calib_seed": 0}
+    pruned = {"method": method, "alloc": alloc, "sparsity": sparsity if method != "none" else None, "calib_seed": 0}
     report = {"config": pruned, "achieved_sparsity": sparsity if achieved is None else achieved}
     arguments = {"pretrained": model, **{key: value for key, value in pruned.items() if value is not None}}
     config: dict[str, object] = {"model": backend, "model_args": arguments, "pruning": report, "thinking": "tiny"}

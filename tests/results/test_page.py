@@ -27,6 +27,7 @@ PRUNED = {"t_tts_16": [0] * 12 + [1] * 8, "t_tts_32": [0] * 3 + [1] * 17}
 HOSTILE = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
+    "</script><img src=x onerror=alert(1)>",
     "<!--<script>",
     "]]>",
     "\"'`${alert(1)}\u2028\u2029",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from lm_eval_pruned.errors import DataError, PrunedEvalError
 from lm_eval_pruned.paths import configs_folder
 from lm_eval_pruned.results.sweeps.estimate import estimate, read_task
-from lm_eval_pruned.results.sweeps.grid import read_sweep
+from lm_eval_pruned.results.sweeps.grid import find_config, read_sweep
 
 DEFAULTS = {"models": "tiny-reasoner", "tasks": "tiny_tts"}
 
@@ -84,6 +85,14 @@ def test_a_mistake_is_named_before_anything_runs(tmp_path, content, message):
         sweep(tmp_path, **content)
     assert message in str(error.value)
     assert "sweep.yaml" in str(error.value)
+
+
+def test_a_folder_of_the_same_name_hides_no_sweep_of_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_config(Path("demo")).parent == configs_folder() / "sweeps"
+    (tmp_path / "smoke").write_text("")
+    assert find_config(Path("smoke")) == Path("smoke")
 
 
 @pytest.mark.parametrize("text", ["{", "- 1", "", "a: !!python/object:os.system {}"])

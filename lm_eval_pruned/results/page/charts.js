@@ -1,9 +1,9 @@
 // Accuracy against thinking, given and used: two plots a benchmark, one line a run, one legend for all of them.
 
-// So many runs are drawn unless others are chosen, and so many benchmarks; colours come again with other dashes.
-const RUNS_DRAWN = 10;
-const BENCHMARKS_DRAWN = 8;
+// Colours come again with other dashes. Unless others are chosen, each comes twice; so many benchmarks are drawn.
 const COLOURS = 8;
+const RUNS_DRAWN = 2 * COLOURS;
+const BENCHMARKS_DRAWN = 8;
 const BANDS_DRAWN = 8;
 const [SIDE_STEP, SIDE_ROOM] = [4, 24];
 const AXES = {

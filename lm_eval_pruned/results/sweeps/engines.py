@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_pruned.errors import ArgumentError, EngineError, MissingPackageError
@@ -22,6 +23,11 @@ ENGINES = ("ray", "local")
 RAY_RETRIES = 3
 SECONDS_A_LOOK = 0.5
 SECONDS_TO_CONNECT = 10.0
+LOOPBACK = ("127.0.0.1", "localhost")
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+
+# Ray speaks HTTP/2, in which each side begins with its settings: a frame whose fourth byte is 4. Ours are empty.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 def run_local(jobs: Sequence[Job], harness: Harness) -> Generator[Outcome | None]:
@@ -72,6 +78,12 @@ def _start(address: str) -> ModuleType:
     # Ray tells its makers of every start unless asked not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == "local":
+        # Nobody reads the events of its tasks; Ray waits at its end to hand them in, and may crash meanwhile.
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+    elif address.partition(":")[0] in LOOPBACK and TOKEN_FILE.exists():
+        # Any Ray that was started here for itself has left a token, and the next cluster then wants to see it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -84,17 +96,25 @@ def _start(address: str) -> ModuleType:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({reason:.300})") from None
+        raise EngineError(
+            f"no Ray at --address {address}: start one with ray start --head, or set RAY_AUTH_MODE=token "
+            f"if it wants a token ({reason:.300})"
+        ) from None
     return ray
 
 
 def _check_address(address: str) -> None:
-    """Find out in seconds that nobody listens, which Ray takes minutes for."""
+    """Find out in seconds that nobody listens or that it is no Ray, which Ray itself takes minutes for."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT).close()
+        with socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(_GREETING)
+            if connection.recv(4)[3:] != b"\4":
+                raise ConnectionError("what listens there is something else")
     except (OSError, OverflowError) as error:
         raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({error})") from None
 

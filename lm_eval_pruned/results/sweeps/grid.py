@@ -114,10 +114,10 @@ def find_config(given: Path) -> Path:
         'demo.yaml'
     """
     shipped = {path.stem: path for path in sorted((configs_folder() / "sweeps").glob("*.yaml"))}
-    if is_there(given) or str(given) not in shipped:
-        if not (is_there(given) and given.is_file()):
-            raise MissingDataError(f"there is no file {given}: give a .yaml, or one of {', '.join(shipped)}")
+    if is_there(given) and given.is_file():
         return given
+    if str(given) not in shipped:
+        raise MissingDataError(f"there is no file {given}: give a .yaml, or one of {', '.join(shipped)}")
     return shipped[str(given)]
 
 

@@ -1,7 +1,11 @@
 """What every cell imports, imported once by the process that cells are forked from."""
 
 import os
+import signal
 from importlib import import_module
+
+# Ctrl-C reaches every process of a terminal; the sweep answers it.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # Asked the other way, CUDA would be initialised, and no fork could use it.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")

@@ -60,6 +60,11 @@ class Board:
             sys.stdout.flush()
 
     @property
+    def done(self) -> int:
+        """Number of cells that have their results."""
+        return self._done_before + len(self._outcomes) - len(self.failed)
+
+    @property
     def failed(self) -> list[Outcome]:
         """Outcomes of the cells that failed."""
         return [outcome for outcome in self._outcomes if outcome.error]
@@ -76,8 +81,7 @@ class Board:
         """Say how the cells stand, how fast they go and what is left."""
         ended, taken = len(self._outcomes), time.monotonic() - self._began
         words = [
-            f"{self._done_before + ended - len(self.failed)} done"
-            + (f" ({self._done_before} before)" * bool(self._done_before)),
+            f"{self.done} done" + (f" ({self._done_before} before)" * bool(self._done_before)),
             f"{len(self.failed)} failed",
             f"{len(self._running)} running",
             f"{len(self._waiting) - len(self._running)} waiting",

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from filelock import FileLock
+from tqdm import tqdm
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.output import write_text
@@ -111,6 +113,10 @@ def supervise(job: Job, harness: Harness) -> Generator[Outcome | None]:
 
 def run_cell(job: Job, harness: Harness) -> None:
     """Run a cell in this process, unless another process has done so by the time its lock is free."""
+    # Ctrl-C reaches every process of a terminal; the sweep answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm's own lock is a semaphore of the machine, and one that a killed process leaves behind is complained of.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(job.environment)
     with FileLock(job.folder / LOCK_FILE):
