@@ -243,7 +243,7 @@ class TestDocument:
         before = parsed(page(content))
         content["responses"] = [(text, text, 1) for text in HOSTILE]
         names = ("model", "run", "settings", "source", "method", "others")
-        content["runs"][0] |= dict(zip(names, HOSTILE, strict=True))
+        content["runs"][0] |= dict(zip(names, HOSTILE, strict=False))
         content["lines"] = [[HOSTILE[0] if isinstance(cell, str) else cell for cell in row] for row in content["lines"]]
         content["questions"] = [(text, text) for text in HOSTILE]
         after = parsed(page(content))
