@@ -7,14 +7,16 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
 
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
 from lm_eval_pruned.config import PruneConfig, RunConfig
-from lm_eval_pruned.errors import ArgumentError, MissingPackageError
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingPackageError, PrunedEvalError
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
 PICTURE_FILE = "allocation.png"
+
+# What a checkpoint cannot do without, and where its files are until they are complete.
+CONFIG = "config.json"
+PARTIAL = ".partial"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -43,9 +49,11 @@ def main(args: argparse.Namespace) -> int:
         PrunedEvalError: whatever is wrong with the arguments, the model or the calibration data.
     """
     config, run, _ = parse_flags(args)
-    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+    if args.output.exists() and (
+        not args.output.is_dir() or any(path.name != PARTIAL for path in args.output.iterdir())
+    ):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
-    with _appearing_at_once(args.output) as folder:
+    with _completed(args.output) as folder:
         report = prune_checkpoint(
             args.pretrained,
             config,
@@ -63,19 +71,30 @@ def main(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _appearing_at_once(output: Path) -> Iterator[Path]:
-    """Yield a folder beside `output` that becomes it at the end, so that what is there is complete."""
-    folder = output.with_name(f"{output.name}.partial")
-    # Of a run that was killed.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _completed(output: Path) -> Iterator[Path]:
+    """Yield a folder inside `output` whose files move up at the end, config.json last: without it nothing loads.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    folder, is_new = output / PARTIAL, not output.exists()
     try:
+        # Of a run that was killed.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         yield folder
-        if output.exists():
-            output.rmdir()
-        folder.rename(output)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+            path.rename(output / path.name)
+    except PrunedEvalError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"--output {output} cannot be written ({error}): make room, or give another folder") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):
+                # It holds something unless this failed.
+                output.rmdir()
 
 
 def prune_checkpoint(

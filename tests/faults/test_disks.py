@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lm_eval_pruned.cli import main
+from lm_eval_pruned.commands.prune import PARTIAL
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.reasoning.responses import FILE
@@ -79,3 +81,24 @@ def test_the_stock_command(disk, tmp_path, kept, code):
     assert "Traceback" not in done.stderr
     assert sum(str(disk) in line and "Initializing" not in line for line in done.stderr.splitlines()) == 1
     assert bool(list(tmp_path.rglob("results_*.json"))) == (code == 0)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(disk, tmp_path, capsys):
+    output = disk / "pruned"
+    flags = ["--pretrained", "tiny-reasoner", "--method", "magnitude", "--sparsity", "0.2"]
+    arguments = ["prune", *flags, "--artifacts", str(tmp_path / "artifacts"), "--output", str(output)]
+    assert main(arguments) == 2
+    assert f"--output {output} cannot be written" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_checkpoint_is_complete_or_not_there(tmp_path):
+    """What a killed run has left is no obstacle; a folder that holds something else is not touched."""
+    output = tmp_path / "pruned"
+    (output / PARTIAL).mkdir(parents=True)
+    (output / PARTIAL / "model-00001.safetensors").write_text("torn")
+    arguments = ["prune", "--pretrained", "tiny-reasoner", *("--method", "magnitude", "--sparsity", "0.2")]
+    assert main([*arguments, "--artifacts", "off", "--output", str(output)]) == 0
+    assert {"config.json", "model.safetensors", "pruning_report.json"} <= {path.name for path in output.iterdir()}
+    assert not (output / PARTIAL).exists()
+    assert main([*arguments, "--artifacts", "off", "--output", str(output)]) == 2
