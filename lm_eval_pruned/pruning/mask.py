@@ -10,9 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.select import kth_lowest
+from lm_eval_pruned.pruning.select import keep_highest_of_many
 
 Group = Literal["row", "matrix"]
+
+# Of fewer scores ranking is as fast as counting.
+MANY = 1 << 15
 
 
 def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Tensor, "groups members"]:
@@ -25,16 +28,15 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
     """
     if zeros == 0:
         return torch.ones_like(score, dtype=torch.bool)
-    threshold = kth_lowest(score, zeros)
-    keep = score >= threshold
-    room = zeros - (score.shape[1] - keep.count_nonzero(dim=-1))
-    tied = score == threshold
-    if len(score) == 1:
-        keep[0, tied[0].nonzero()[: int(room), 0]] = False
-        return keep
-    if tied.count_nonzero() == room.sum():
-        return score > threshold
-    return keep & ~(tied & (tied.cumsum(dim=-1) <= room[:, None]))
+    if score.numel() >= MANY and len(score) == 1 and score.device.type == "cpu" and score.dtype == torch.float32:
+        return keep_highest_of_many(score[0], zeros)[None]
+    threshold = score.kthvalue(zeros, dim=-1, keepdim=True).values
+    above = score > threshold
+    if above.sum() == above.numel() - zeros * len(above):
+        return above
+    below, tied = score < threshold, score == threshold
+    room = zeros - below.sum(dim=-1, keepdim=True)
+    return ~(below | (tied & (tied.cumsum(dim=-1) <= room)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class MaskRule:
         zeros = int((start + columns) * height * self.sparsity) - int(start * height * self.sparsity)
         groups = score.reshape(1, -1) if self.compare == "matrix" else score
         if self.every_tie:
-            return (groups > kth_lowest(groups, zeros + 1)).reshape(score.shape)
+            return (groups > groups.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
         return keep_highest(groups, zeros).reshape(score.shape)
 
 
@@ -95,5 +97,6 @@ def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[T
 
 
 def _check(score: Tensor) -> None:
-    if score.isnan().any():
+    # The highest of numbers one of which is NaN is NaN.
+    if score.amax().isnan():
         raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")

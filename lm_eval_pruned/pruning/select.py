@@ -1,52 +1,50 @@
-"""Selecting: the k-th lowest of many scores by counting them, which on a CPU is several times as fast as ranking."""
+"""Selecting: the highest of very many scores are found by counting them, several times as fast as by ranking."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-# The upper half of a float32: sign, exponent and the seven bits of mantissa that a bfloat16 has.
-BUCKETS = 1 << 16
+# The upper half of a float32: its sign, exponent and the seven bits of mantissa that a bfloat16 has.
+CODES = 1 << 16
 # A piece stays in the cache of a core from one step to the next.
 PIECE = 1 << 18
-# Below this many there is nothing to win.
-FEW = 1 << 15
 
 
-def kth_lowest(score: Float[Tensor, "groups members"], k: int) -> Float[Tensor, "groups 1"]:
-    """Return the `k`-th lowest score of every group, counted from 1; no score is NaN.
+def keep_highest_of_many(score: Float[Tensor, " members"], zeros: int) -> Bool[Tensor, " members"]:
+    """Mark all but the `zeros` lowest float32 scores on a CPU; none is NaN, and among equal scores the first ones go.
 
-    A single large float32 group on a CPU is counted by the upper halves of its numbers, whose order is that of the
-    numbers; then only those that share the half of the `k`-th one need be ranked. Among scores that are bfloat16
-    numbers, as magnitudes are, these are all equal.
+    Scores are counted by the upper halves of their bits, which are ordered as they are. Only those that share the half
+    of the last one to go need to be ranked; of scores that are bfloat16 numbers, as magnitudes are, these are equal.
 
     Example:
-        >>> kth_lowest(torch.tensor([[3.0, -1.0, 2.0], [5.0, 4.0, 6.0]]), 2).tolist()
-        [[2.0], [5.0]]
+        >>> keep_highest_of_many(torch.tensor([3.0, 1.0, -1.0, 1.0, 2.0]), 2).tolist()
+        [True, False, False, True, True]
     """
-    groups, members = score.shape
-    if groups > 1 or members < FEW or score.device.type != "cpu" or score.dtype != torch.float32:
-        return score.kthvalue(k, dim=-1, keepdim=True).values
-    scores = score.detach().contiguous().reshape(-1).numpy()
-    pieces = [scores[start : start + PIECE] for start in range(0, members, PIECE)]
-    counts = np.zeros(BUCKETS, dtype=np.int64)
+    scores = score.numpy()
+    pieces = [slice(start, start + PIECE) for start in range(0, len(scores), PIECE)]
+    codes, counts = np.empty(len(scores), dtype=np.uint16), np.zeros(CODES, dtype=np.int64)
     for piece in pieces:
-        counts += np.bincount(_bucket(piece), minlength=BUCKETS)
+        codes[piece] = _code(scores[piece])
+        counts += np.bincount(codes[piece], minlength=CODES)
     below = counts.cumsum()
-    bucket = int(below.searchsorted(k))
-    ties = torch.from_numpy(np.concatenate([piece[_bucket(piece) == bucket] for piece in pieces]))
-    lowest, highest = ties.aminmax()
-    if lowest == highest:
-        return lowest.reshape(1, 1)
-    return ties.kthvalue(k - (int(below[bucket - 1]) if bucket else 0)).values.reshape(1, 1)
+    last = int(below.searchsorted(zeros))
+    keep = codes > last
+    candidates = np.flatnonzero(codes == last)
+    room = zeros - int(below[last] - counts[last])
+    ties = scores[candidates]
+    by_rank = candidates if ties.min() == ties.max() else candidates[ties.argsort(kind="stable")]
+    keep[by_rank[room:]] = True
+    return torch.from_numpy(keep)
 
 
-def _bucket(piece: NDArray[np.float32]) -> NDArray[np.uint16]:
+def _code(scores: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Order floats by the upper halves of their bits: flip the sign bit of positive ones, all bits of negative ones."""
-    upper = (piece.view(np.uint32) >> 16).astype(np.uint16)
-    if not (piece < 0).any():
+    # -0 + 0 is +0, to which it is equal.
+    upper = ((scores + np.float32(0)).view(np.uint32) >> 16).astype(np.uint16)
+    if scores.min() >= 0:
         return upper | np.uint16(0x8000)
     return upper ^ np.where(upper >> 15, np.uint16(0xFFFF), np.uint16(0x8000))

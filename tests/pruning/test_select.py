@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lm_eval_pruned.pruning import select
 from lm_eval_pruned.pruning.mask import keep_highest
-from lm_eval_pruned.pruning.select import kth_lowest
+from lm_eval_pruned.pruning.select import keep_highest_of_many
 
 # Many share the upper half of a float32, many are equal, and zeros come with both signs.
 numbers = st.one_of(
@@ -17,18 +17,17 @@ numbers = st.one_of(
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """Count however few there are, in pieces of three."""
-    monkeypatch.setattr(select, "FEW", 1)
+def small_pieces(monkeypatch):
     monkeypatch.setattr(select, "PIECE", 3)
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.mark.usefixtures("small_pieces")
 @given(values=st.lists(numbers, min_size=1, max_size=20), data=st.data())
-def test_the_kth_is_that_of_a_sorted_list(values, data):
-    k = data.draw(st.integers(1, len(values)))
-    score = torch.tensor([values], dtype=torch.float32)
-    assert kth_lowest(score, k).item() == sorted(score[0].tolist())[k - 1]
+def test_the_lowest_go_and_of_equal_ones_the_first(values, data):
+    zeros = data.draw(st.integers(1, len(values)))
+    score = torch.tensor(values, dtype=torch.float32)
+    gone = sorted(sorted(range(len(values)), key=lambda index: (score[index].item(), index))[:zeros])
+    assert (~keep_highest_of_many(score, zeros)).nonzero()[:, 0].tolist() == gone
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -24,4 +24,4 @@ def magnitude(weight: Float[Tensor, "out in"], statistics: InputStatistics | Non
     Differs: ties at the threshold go by position until the count is exact; the reference removes every tie.
     """
     del statistics
-    return weight.float().abs()
+    return weight.abs().float()
