@@ -83,22 +83,31 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def copy_time(source: Path, target: Path | None) -> float:
-    """Return the seconds of reading the shards, or, with a target, of writing as many bytes until they are there."""
+def reading_time(source: Path) -> float:
+    """Return the seconds in which the shards are read from the disk."""
     forget(source)
     piece = bytearray(PIECE)
     started = time.perf_counter()
     for path in sorted(source.glob("*.safetensors")):
-        if target is None:
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(piece):
-                    pass
-        else:
-            with target.open("wb", buffering=0) as file:
-                for _ in range(-(-path.stat().st_size // PIECE)):
-                    file.write(piece)
-                os.fsync(file.fileno())
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(piece):
+                pass
     return time.perf_counter() - started
+
+
+def writing_time(source: Path, target: Path) -> float:
+    """Return the seconds in which as many bytes are written and are on the disk."""
+    piece = os.urandom(PIECE)
+    target.mkdir()
+    started = time.perf_counter()
+    for path in sorted(source.glob("*.safetensors")):
+        with (target / path.name).open("wb", buffering=0) as file:
+            for _ in range(-(-path.stat().st_size // PIECE)):
+                file.write(piece)
+            os.fsync(file.fileno())
+    seconds = time.perf_counter() - started
+    shutil.rmtree(target)
+    return seconds
 
 
 def prune(source: Path, output: Path, artifacts: Path, *arguments: str) -> tuple[float, dict[str, object]]:
@@ -133,9 +142,7 @@ def main() -> None:
         if not source.exists():
             make_checkpoint(source, args.blocks)
         size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
-        reading = copy_time(source, None)
-        writing = copy_time(source, work / "copy")
-        (work / "copy").unlink()
+        reading, writing = reading_time(source), writing_time(source, work / "copy")
         print(f"{size / 1e9:.1f} GB: read in {reading:.0f} s, written in {writing:.0f} s")
         windows = ["--calib_samples", "8", "--calib_seqlen", "128", "--calib", str(calibration(work))]
         for method in args.methods:
