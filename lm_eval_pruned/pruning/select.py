@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -26,10 +29,18 @@ def keep_highest_of_many(score: Float[Tensor, " members"], zeros: int) -> Bool[T
     """
     scores = score.numpy()
     pieces = [slice(start, start + PIECE) for start in range(0, len(scores), PIECE)]
-    codes, counts = np.empty(len(scores), dtype=np.uint16), np.zeros(CODES, dtype=np.int64)
-    for piece in pieces:
-        codes[piece] = _code(scores[piece])
-        counts += np.bincount(codes[piece], minlength=CODES)
+    codes = np.empty(len(scores), dtype=np.uint16)
+
+    def count(pieces: Sequence[slice]) -> NDArray[np.int64]:
+        counts = np.zeros(CODES, dtype=np.int64)
+        for piece in pieces:
+            codes[piece] = _code(scores[piece])
+            counts += np.bincount(codes[piece], minlength=CODES)
+        return counts
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        counts = sum(pool.map(count, (pieces[first::threads] for first in range(threads))), np.zeros(CODES, np.int64))
     below = counts.cumsum()
     last = int(below.searchsorted(zeros))
     keep = codes > last

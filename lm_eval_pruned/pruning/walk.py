@@ -15,7 +15,7 @@ from lm_eval_pruned.pruning.blocks import Linear
 from lm_eval_pruned.pruning.heap import give_back
 from lm_eval_pruned.pruning.mask import MaskRule
 from lm_eval_pruned.pruning.methods import ScoreMethod, SolveMethod
-from lm_eval_pruned.pruning.packing import pack
+from lm_eval_pruned.pruning.packing import clear, pack
 from lm_eval_pruned.pruning.recipe import Recipe
 from lm_eval_pruned.pruning.report import Stopwatch
 from lm_eval_pruned.pruning.stats import InputStatistics, Statistic
@@ -85,7 +85,7 @@ def by_score(method: ScoreMethod) -> Prune[InputStatistics]:
         weight = linear.weight
         statistics = seen or InputStatistics(norm=weight.new_ones(weight.shape[1], dtype=torch.float32))
         keep = rule.keep(method.score(weight, statistics))
-        weight.masked_fill_(~keep, 0)
+        clear(weight, keep)
         return pack(keep)
 
     return prune

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,7 +17,6 @@ def magnitude(weight: Float[Tensor, "out in"], statistics: InputStatistics | Non
     S_ij = |W_ij|, compared within the whole matrix.
 
     Example:
-        >>> import torch
         >>> magnitude(torch.tensor([[1.0, -2.0]]), None).tolist()
         [[1.0, 2.0]]
 
@@ -24,4 +24,4 @@ def magnitude(weight: Float[Tensor, "out in"], statistics: InputStatistics | Non
     Differs: ties at the threshold go by position until the count is exact; the reference removes every tie.
     """
     del statistics
-    return weight.abs().float()
+    return weight.abs() if weight.dtype == torch.float32 else weight.float().abs_()
