@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ SHARD_BYTES = 500_000_000
 @dataclass(slots=True, kw_only=True)
 class CheckpointWriter:
     """Takes tensors, writes a shard whenever there are enough for one, and the index at the end.
+
+    A shard is written while the next one is made; no more than one waits.
 
     Example:
         >>> import tempfile, torch
@@ -34,6 +37,8 @@ class CheckpointWriter:
     _pending: dict[str, Tensor] = field(default_factory=dict)
     _shards: list[list[str]] = field(default_factory=list)
     _total: int = 0
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
+    _writing: Future[None] | None = None
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
         """Take named tensors, which must not be changed from now on; one that has come before is the same, tied."""
@@ -51,6 +56,8 @@ class CheckpointWriter:
         """Write what is left, and give the shards the names by which a checkpoint is read."""
         if self._pending:
             self._flush()
+        self._wait()
+        self._thread.shutdown()
         count = len(self._shards)
         if count == 1:
             self._path(1).rename(self.folder / SAFE_WEIGHTS_NAME)
@@ -66,10 +73,15 @@ class CheckpointWriter:
         return sum(tensor.nbytes for tensor in self._pending.values())
 
     def _flush(self) -> None:
+        self._wait()
         self._shards.append([*self._pending])
         whole = {name: _of_its_own(tensor) for name, tensor in self._pending.items()}
-        save_file(whole, self._path(len(self._shards)), metadata={"format": "pt"})
         self._pending.clear()
+        self._writing = self._thread.submit(save_file, whole, self._path(len(self._shards)), {"format": "pt"})
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"model-{number:05}.safetensors"
