@@ -17,6 +17,7 @@ from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingPackageError, PrunedEvalError
+from lm_eval_pruned.pruning.heap import use_large_pages
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def main(args: argparse.Namespace) -> int:
         not args.output.is_dir() or any(path.name != PARTIAL for path in args.output.iterdir())
     ):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
+    use_large_pages()
     with _completed(args.output) as folder:
         report = prune_checkpoint(
             args.pretrained,

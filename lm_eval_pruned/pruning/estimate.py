@@ -151,8 +151,10 @@ def memory(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
     weights = {"weights": architecture.weights * architecture.itemsize}
     first = {}
     if architecture.outside is not None:
-        first = {"part": architecture.outside * architecture.itemsize}
-        weights = {"part": architecture.itemsize * max(_weights(block.matrices) for block in architecture.blocks)}
+        # The next part is read while one is at work.
+        *_, last, largest = sorted([0, *(_weights(block.matrices) for block in architecture.blocks)])
+        first = {"part": architecture.itemsize * (architecture.outside + largest)}
+        weights = {"part": architecture.itemsize * (last + largest)}
     if recipe.method is None:
         return max(first, weights, key=_together)
     drops = isinstance(recipe.method, DropMethod)
@@ -281,7 +283,9 @@ def _block_bytes(recipe: Recipe, architecture: Architecture, block: BlockShape, 
         return int(activations)
     # The median is one of all scores of a block.
     median = _weights(scoped) if recipe.allocation.signal == "median_score" else 0
-    ranked = BYTES_TO_RANK * max(median, *(one.rows * one.columns for one in scoped))
+    by_rows = isinstance(recipe.method, ScoreMethod) and recipe.method.by_rows and recipe.compare == "row"
+    ranked = (1 if by_rows else BYTES_TO_RANK) * max(one.rows * one.columns for one in scoped)
+    ranked = max(ranked, BYTES_TO_RANK * median)
     if not isinstance(recipe.method, SolveMethod):
         return int(max(activations, ranked))
     grams = sum(4 * one.columns**2 for one in _inputs(scoped))

@@ -32,7 +32,7 @@ def weights_digest(model: nn.Module, presence: Presence = IN_MEMORY) -> str:
     lines: list[str] = []
     # hashlib lets other threads run while it works on large tensors.
     with ThreadPoolExecutor() as pool:
-        for part in presence.parts(model):
+        for part in presence.each(presence.parts(model)):
             named = {prefixes[part] + name: value for name, value in part.named_parameters()}
             names = [name for name in named if name in wanted]
             digests = pool.map(tensor_digest, [named[name] for name in names])

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.select import keep_highest_of_many
+from lm_eval_pruned.pruning.select import ScoreRows, keep_highest_of_many, pieces
 
 Group = Literal["row", "matrix"]
 
@@ -29,7 +29,7 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
     if zeros == 0:
         return torch.ones_like(score, dtype=torch.bool)
     if score.numel() >= MANY and len(score) == 1 and score.device.type == "cpu" and score.dtype == torch.float32:
-        return keep_highest_of_many(score[0], zeros)[None]
+        return keep_highest_of_many(lambda some: score.T[some], score.numel(), 1, zeros).T
     threshold = score.kthvalue(zeros, dim=-1, keepdim=True).values
     above = score > threshold
     if above.sum() == above.numel() - zeros * len(above):
@@ -66,7 +66,7 @@ class MaskRule:
         Raises:
             PruningError: a score is not a number, so that no ranking exists, or rows do not divide into groups of M.
         """
-        _check(score)
+        _checked(score)
         rows, columns = score.shape
         if self.pattern is not None:
             return keep_pattern(score, *self.pattern)
@@ -76,6 +76,29 @@ class MaskRule:
         if self.every_tie:
             return (groups > groups.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
         return keep_highest(groups, zeros).reshape(score.shape)
+
+    def keep_by_rows(self, score: ScoreRows, weight: Float[Tensor, "out columns"]) -> Bool[Tensor, "out columns"]:
+        """Return the mask of a whole matrix without having all its scores in memory.
+
+        On a GPU they are in memory nevertheless where they are compared within the matrix.
+
+        Args:
+            score: gives the float32 scores of some rows of `weight`, which depend on no other row.
+            weight: says where the matrix is and how large.
+
+        Raises:
+            PruningError: as `keep`.
+        """
+        rows, columns = weight.shape
+        if self.pattern is None and self.compare == "matrix":
+            zeros = int(rows * columns * self.sparsity)
+            if weight.device.type == "cpu" and weight.numel() >= MANY and zeros > 0 and not self.every_tie:
+                return keep_highest_of_many(lambda some: _checked(score(some)), rows, columns, zeros)
+            return self.keep(score(slice(None)))
+        keep = torch.empty(weight.shape, dtype=torch.bool, device=weight.device)
+        for some in pieces(rows, columns):
+            keep[some] = self.keep(score(some))
+        return keep
 
 
 def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[Tensor, "out in"]:
@@ -96,7 +119,8 @@ def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[T
     return keep_highest(score.reshape(-1, size), size - kept).reshape(score.shape)
 
 
-def _check(score: Tensor) -> None:
+def _checked(score: Tensor) -> Tensor:
     # The highest of numbers one of which is NaN is NaN.
     if score.amax().isnan():
         raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")
+    return score

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +58,26 @@ class OnDisk:
             self._load(part)
             yield
         finally:
-            for slot in self.slots[part]:
-                setattr(slot.module, slot.name, slot.absent)
+            self._release(part)
+
+    def each(self, parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
+        """Yield parts one after another, each with its weights while it is at hand; the next one is read meanwhile.
+
+        Raises:
+            DataError: as `of`.
+        """
+        try:
+            with ThreadPoolExecutor(max_workers=1) as reader:
+                coming = [reader.submit(self._load, part) for part in parts[:1]]
+                for part, following in zip_longest(parts, parts[1:]):
+                    coming.pop().result()
+                    if following is not None:
+                        coming.append(reader.submit(self._load, following))
+                    yield part
+                    self._release(part)
+        finally:
+            for part in parts:
+                self._release(part)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -82,12 +102,10 @@ class OnDisk:
         del model
         return self.on
 
-    def parts(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Yield blocks and modules outside of them, one after another."""
+    def parts(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Return the blocks and the modules outside of them that have weights."""
         del model
-        for part in self.slots:
-            with self.of(part):
-                yield part
+        return [*self.slots]
 
     def outside(self) -> list[nn.Module]:
         """Return the modules outside the blocks that have weights."""
@@ -104,6 +122,10 @@ class OnDisk:
             is_parameter = isinstance(slot.absent, nn.Parameter)
             setattr(slot.module, slot.name, nn.Parameter(memory, requires_grad=False) if is_parameter else memory)
         self.shards.copy_into(self.contents(part))
+
+    def _release(self, part: nn.Module) -> None:
+        for slot in self.slots[part]:
+            setattr(slot.module, slot.name, slot.absent)
 
 
 def leave_on_disk(model: PreTrainedModel, decoder: Decoder, shards: Shards, device: torch.device) -> Decoder | None:
@@ -126,7 +148,7 @@ def leave_on_disk(model: PreTrainedModel, decoder: Decoder, shards: Shards, devi
         fused.setdefault((linear.module, linear.parameter), {})[f"{linear.name}.weight"] = linear
     blocks = [block.module for block in decoder.blocks]
     inside = {module for block in blocks for module in block.modules()}
-    outside = [module for module in model.modules() if module not in inside]
+    parts = [module for module in model.modules() if module in blocks or module not in inside]
 
     def slot(module: nn.Module, name: str, value: Tensor) -> Slot:
         stored = _stored(names[value], fused.get((module, name), {}), shards)
@@ -139,7 +161,7 @@ def leave_on_disk(model: PreTrainedModel, decoder: Decoder, shards: Shards, devi
             for name, value in _own(module)
             if value in names
         ]
-        for part in (*outside, *blocks)
+        for part in parts
     }
     if not all(slot.stored for of_part in slots.values() for slot in of_part):
         return None

@@ -102,9 +102,8 @@ def prune_parts(
         model, decoder, config, windows, artifacts=artifacts, stopwatch=stopwatch, kept=kept, leave=leave
     )
     if writer is not None and output is not None:
-        for part in presence.outside():
-            with presence.of(part):
-                writer.add(presence.contents(part))
+        for part in presence.each(presence.outside()):
+            writer.add(presence.contents(part))
         writer.finish()
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
@@ -20,14 +20,17 @@ class Presence(Protocol):
         What is changed in them is gone behind it, unless they were in memory before.
         """
 
+    def each(self, parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
+        """Yield parts one after another, each with its weights while it is at hand."""
+
     def running(self) -> AbstractContextManager[object]:
         """Let the whole model run within a `with` block: what a forward pass comes to is there when it does."""
 
     def device(self, model: nn.Module) -> torch.device:
         """Return where the weights of `model` are once they are in memory."""
 
-    def parts(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Yield modules that together hold all parameters of `model`, each with its weights while it is at hand."""
+    def parts(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Return modules that together hold all parameters of `model`, in its order."""
 
 
 class InMemory:
@@ -38,6 +41,10 @@ class InMemory:
         del part
         return nullcontext()
 
+    def each(self, parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
+        """Yield what is given."""
+        yield from parts
+
     def running(self) -> AbstractContextManager[object]:
         """Do nothing."""
         return nullcontext()
@@ -46,9 +53,9 @@ class InMemory:
         """Return where the first of them is."""
         return next(model.parameters()).device
 
-    def parts(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Yield the model as a whole."""
-        yield model
+    def parts(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Return the model as a whole."""
+        return [model]
 
 
 IN_MEMORY = InMemory()

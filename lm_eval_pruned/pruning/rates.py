@@ -88,7 +88,7 @@ def measure_rates(
         "products": (flops, lambda: torch.nn.functional.linear(inputs_in_dtype, weight_in_dtype)),
         "precise": (flops, lambda: torch.nn.functional.linear(inputs, weight)),
         "elements": (inputs.numel(), lambda: _between(inputs_in_dtype)),
-        "ranked": (weight.numel(), lambda: rule.keep(weight)),
+        "ranked": (weight.numel(), lambda: rule.keep_by_rows(lambda some: weight[some], weight)),
         "eliminated": (narrow.numel(), lambda: sparsegpt(narrow, gram, rule)),
         "decomposed": (len(square) ** 3, lambda: torch.linalg.svdvals(square)),
     }

@@ -22,12 +22,13 @@ class Tour:
     zeros: dict[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Block]:
-        for block in self.decoder.blocks:
-            with self.decoder.presence.of(block.module):
-                self.before += sum(count_zeros(linear.weight) for linear in block.linears)
-                yield block
-                self.zeros.update({linear.name: count_zeros(linear.weight) for linear in block.linears})
-                self.leave(block)
+        modules = [block.module for block in self.decoder.blocks]
+        # The modules come first: what they hold ends with the last of them.
+        for _, block in zip(self.decoder.presence.each(modules), self.decoder.blocks, strict=True):
+            self.before += sum(count_zeros(linear.weight) for linear in block.linears)
+            yield block
+            self.zeros.update({linear.name: count_zeros(linear.weight) for linear in block.linears})
+            self.leave(block)
 
     def finish(self) -> None:
         """Visit every block and do nothing there but count."""

@@ -80,11 +80,13 @@ def by_score(method: ScoreMethod) -> Prune[InputStatistics]:
     Weights of an expert that no calibration token reached are scored as if all its inputs were of one size.
     """
 
-    @torch.no_grad()
     def prune(linear: Linear, seen: InputStatistics | None, rule: MaskRule) -> Tensor:
-        weight = linear.weight
+        weight = linear.weight.detach()
         statistics = seen or InputStatistics(norm=weight.new_ones(weight.shape[1], dtype=torch.float32))
-        keep = rule.keep(method.score(weight, statistics))
+        if method.by_rows:
+            keep = rule.keep_by_rows(lambda some: method.score(weight[some], statistics), weight)
+        else:
+            keep = rule.keep(method.score(weight, statistics))
         clear(weight, keep)
         return pack(keep)
 

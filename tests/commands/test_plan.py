@@ -52,8 +52,8 @@ def test_a_config_is_all_it_needs(tmp_path, outline):
     assert ["1", "outside", "the", "decoder", "blocks", "(lm_head)"] in lines
     content = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert [block["attn"] for block in content["blocks"]] == [0.1, 0.1, 0.2, 0.3, 0.3]
-    # A block of tiny-reasoner, in float32.
-    assert content["memory_bytes"]["part"] == 4 * 983_040 // 5
+    # Two blocks of tiny-reasoner, in float32: one at work, one being read.
+    assert content["memory_bytes"]["part"] == 2 * 4 * 983_040 // 5
     assert content["memory_bytes"].keys() <= MEMORY.keys()
     assert content["seconds"].keys() == {"calibrate", "allocate", "prune"}
     assert (tmp_path / "out" / "allocation.png").read_bytes().startswith(b"\x89PNG")

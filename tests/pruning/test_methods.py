@@ -40,6 +40,11 @@ class TestEveryScoreMethod:
             assert score.shape == weight.shape
             assert score.dtype == torch.float32
 
+    def test_rows_are_scored_as_in_the_whole_matrix_where_the_method_says_so(self, name, weight, statistics):
+        whole = METHODS[name].score(weight, statistics)
+        alone = torch.cat([METHODS[name].score(weight[row : row + 1], statistics) for row in range(len(weight))])
+        assert torch.equal(alone, whole) or not METHODS[name].by_rows
+
     def test_scores_are_deterministic_and_not_negative(self, name, weight, statistics):
         score = METHODS[name].score(weight, statistics)
         assert torch.equal(score, METHODS[name].score(weight, statistics))

@@ -136,7 +136,7 @@ def test_memory_and_disk_read_the_artifacts_of_each_other(model, windows, tmp_pa
 
 
 @pytest.mark.parametrize("settings", [SETTINGS[4], SETTINGS[8]], ids=["wanda-owl", "shortgpt"])
-def test_one_block_is_in_memory_at_a_time(model, windows, tmp_path, settings):
+def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_path, settings):
     opened = open_parts(str(checkpoint(model, tmp_path / "dense")), dtype="auto", device="cpu", loading={})
     blocks = [block.module for block in opened.decoder.blocks]
     present = []
@@ -147,7 +147,7 @@ def test_one_block_is_in_memory_at_a_time(model, windows, tmp_path, settings):
     for block in blocks:
         block.mlp.register_forward_pre_hook(count)
     prune_parts(opened, PruneConfig(**settings), windows, artifacts=None, output=None, stopwatch=Stopwatch())
-    assert set(present) == {1}
+    assert max(present) <= 2 < len(blocks)
 
 
 def test_torn_and_missing_files_are_named(model, windows, tmp_path):

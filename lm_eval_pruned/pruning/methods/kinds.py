@@ -24,12 +24,16 @@ class Score(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreMethod:
-    """A method that scores every weight and removes the lowest within a group."""
+    """A method that scores every weight and removes the lowest within a group.
+
+    With `by_rows` the scores of a row depend on no other row: a matrix is then scored some rows at a time.
+    """
 
     summary: str
     score: Score
     compare: Group
     needs_calibration: bool
+    by_rows: bool
 
 
 @runtime_checkable
@@ -76,14 +80,20 @@ Method = ScoreMethod | SolveMethod | DropMethod
 METHODS: Registry[Method] = Registry("method")
 
 
-def score_method(name: str, *, compare: Group, needs_calibration: bool) -> Callable[[Score], Score]:
+def score_method(
+    name: str, *, compare: Group, needs_calibration: bool, by_rows: bool = False
+) -> Callable[[Score], Score]:
     """Register a score function; the first line of its docstring becomes its summary."""
 
     def enter(score: Score) -> Score:
-        METHODS.add(
-            name,
-            ScoreMethod(summary=_summary(score), score=score, compare=compare, needs_calibration=needs_calibration),
+        method = ScoreMethod(
+            summary=_summary(score),
+            score=score,
+            compare=compare,
+            needs_calibration=needs_calibration,
+            by_rows=by_rows,
         )
+        METHODS.add(name, method)
         return score
 
     return enter

@@ -10,7 +10,7 @@ from lm_eval_pruned.pruning.methods.kinds import score_method
 from lm_eval_pruned.pruning.stats import InputStatistics
 
 
-@score_method("magnitude", compare="matrix", needs_calibration=False)
+@score_method("magnitude", compare="matrix", needs_calibration=False, by_rows=True)
 def magnitude(weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -> Float[Tensor, "out in"]:
     """Score a weight by its size alone; needs no data.
 

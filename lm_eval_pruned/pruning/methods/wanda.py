@@ -9,7 +9,7 @@ from lm_eval_pruned.pruning.methods.kinds import score_method
 from lm_eval_pruned.pruning.stats import InputStatistics
 
 
-@score_method("wanda", compare="row", needs_calibration=True)
+@score_method("wanda", compare="row", needs_calibration=True, by_rows=True)
 def wanda(weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -> Float[Tensor, "out in"]:
     """Score a weight by its size times the norm of its input over the calibration tokens.
 
