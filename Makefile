@@ -21,9 +21,6 @@ VLLM_READY := .venv-vllm/.installed
 PEER_READY := .venv-llmcompressor/.installed
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 
-# The environments of test-matrix: the oldest of all that pyproject.toml promises, and the newest there is.
-PYTHON_OLDEST ?= python3.11
-PYTHON_NEWEST ?= python3.13
 # pip compiles what it installs and uv must be told to: how somebody else's code compiles is not what we test.
 UV_INSTALL := uv pip install --quiet --compile-bytecode
 
@@ -158,4 +155,4 @@ tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half a
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
 
 clean: ## remove what the targets above have made
-	rm -rf .venv .venv-oldest .venv-newest .venv-vllm demo
+	rm -rf .venv .venv-oldest .venv-newest .venv-vllm .venv-llmcompressor demo
