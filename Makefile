@@ -136,6 +136,7 @@ bench: .venv/.test-model ## every figure of benchmarks/, remade
 	$(BIN)/python benchmarks/allocations.py
 	$(BIN)/python benchmarks/pruning.py
 	$(BIN)/python benchmarks/leaderboard.py
+	$(BIN)/python benchmarks/growth.py
 
 bench-vllm: $(VLLM_READY) ## the figures of benchmarks/ that need vLLM: about ten minutes
 	$(VLLM_BIN)/python benchmarks/vllm_engine.py
