@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,12 +82,11 @@ def prune_parts(
     output: Path | None,
     stopwatch: Stopwatch,
 ) -> PruneReport:
-    """Prune as `prune_model` does, with one block in memory at a time; write a checkpoint to `output`, if given."""
+    """Prune as `prune_model` does, with two blocks in memory at a time; write a checkpoint to `output`, if given."""
     model, decoder, presence = opened.model, opened.decoder, opened.presence
     kept: dict[str, Tensor] = {}
-    writer = None if output is None else CheckpointWriter(folder=output)
 
-    def leave(block: Block) -> None:
+    def leave(block: Block, writer: CheckpointWriter | None) -> None:
         if artifacts is None:
             kept.clear()
         else:
@@ -98,13 +98,22 @@ def prune_parts(
             writer.add(_renumbered(presence.contents(block.module), block, model))
         give_back()
 
-    report = prune_decoder(
-        model, decoder, config, windows, artifacts=artifacts, stopwatch=stopwatch, kept=kept, leave=leave
-    )
-    if writer is not None and output is not None:
-        for part in presence.each(presence.outside()):
-            writer.add(presence.contents(part))
-        writer.finish()
+    with nullcontext() if output is None else CheckpointWriter(folder=output) as writer:
+        report = prune_decoder(
+            model,
+            decoder,
+            config,
+            windows,
+            artifacts=artifacts,
+            stopwatch=stopwatch,
+            kept=kept,
+            leave=partial(leave, writer=writer),
+        )
+        if writer is not None:
+            for part in presence.each(presence.outside()):
+                writer.add(presence.contents(part))
+            writer.finish()
+    if output is not None:
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(output)
         model.generation_config.save_pretrained(output)

@@ -24,10 +24,9 @@ class CheckpointWriter:
 
     Example:
         >>> import tempfile, torch
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     writer = CheckpointWriter(folder=Path(folder), shard_bytes=8)
-        ...     writer.add({"a": torch.zeros(2), "b": torch.ones(1), "c": torch.ones(1)})
-        ...     writer.finish()
+        >>> with tempfile.TemporaryDirectory() as folder, CheckpointWriter(folder=Path(folder), shard_bytes=8) as new:
+        ...     new.add({"a": torch.zeros(2), "b": torch.ones(1), "c": torch.ones(1)})
+        ...     new.finish()
         ...     sorted(path.name for path in Path(folder).iterdir())
         ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'model.safetensors.index.json']
     """
@@ -39,6 +38,13 @@ class CheckpointWriter:
     _total: int = 0
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
     _writing: Future[None] | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the shard that is being written, so that whoever cleans up after an error finds nobody at work."""
+        self._thread.shutdown()
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
         """Take named tensors, which must not be changed from now on; one that has come before is the same, tied."""
@@ -57,7 +63,6 @@ class CheckpointWriter:
         if self._pending:
             self._flush()
         self._wait()
-        self._thread.shutdown()
         count = len(self._shards)
         if count == 1:
             self._path(1).rename(self.folder / SAFE_WEIGHTS_NAME)

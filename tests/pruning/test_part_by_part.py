@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from time import sleep
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning import part_by_part
+from lm_eval_pruned.pruning import part_by_part, writing
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.fingerprint import weights_digest
 from lm_eval_pruned.pruning.part_by_part import open_parts, prune_parts
@@ -148,6 +149,17 @@ def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_pa
         block.mlp.register_forward_pre_hook(count)
     prune_parts(opened, PruneConfig(**settings), windows, artifacts=None, output=None, stopwatch=Stopwatch())
     assert max(present) <= 2 < len(blocks)
+
+
+def test_a_writer_that_is_left_before_its_end_has_written_what_it_had_begun(monkeypatch, tmp_path):
+    def slowly(tensors, path, metadata):
+        sleep(0.2)
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(writing, "save_file", slowly)
+    with CheckpointWriter(folder=tmp_path, shard_bytes=4) as writer:
+        writer.add({"a": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["model-00001.safetensors"]
 
 
 def test_torn_and_missing_files_are_named(model, windows, tmp_path):
