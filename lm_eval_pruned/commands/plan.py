@@ -35,7 +35,7 @@ MEMORY: Mapping[str, str] = {
     "process": "Python and its libraries",
     "stored": "weights as stored, while converted",
     "weights": "weights",
-    "part": "weights of the largest part",
+    "part": "weights of two parts",
     "hidden_states": "hidden states of all windows",
     "block": "one block at work",
     "masks": "masks",
@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
     print("\n".join([*plan_lines(plan), *estimate_lines(estimate, windows)]))
     if not whole:
         size = plan.model_weights * dtype.itemsize / 1e6
-        print(f"  (prune has one block in memory at a time, pruned-hf all weights: {size:,.1f} MB)")
+        print(f"  (prune has two blocks in memory at a time, pruned-hf all weights: {size:,.1f} MB)")
     if writes_traces:
         print("  the time in which the model writes its traces comes on top")
     if args.output is not None:
