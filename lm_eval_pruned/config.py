@@ -21,6 +21,9 @@ Groups = Literal["module", "block"]
 Preset = Literal["none", "paper"]
 Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "tiny", "none"]
 
+# As the harness's model classes name what weights are held in; of `auto` the checkpoint says it.
+DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
+
 # One line an argument, for the command line's help and the table in the README.
 DESCRIPTIONS: Mapping[str, str] = {
     "method": "how weights are scored",
@@ -109,11 +112,19 @@ class PruneConfig:
             raise ArgumentError(
                 f"layerif_min={self.layerif_min}, layerif_max={self.layerif_max}: give 0 <= min < max <= 1"
             )
+        if self.layerif_scores and self.alloc != "layerif":
+            raise ArgumentError(
+                f"layerif_scores={self.layerif_scores} belongs to alloc=layerif: add that, or leave the scores out"
+            )
+        if not (0 < self.owl_m < math.inf and 0 <= self.owl_lambda <= 1):
+            raise ArgumentError(f"owl_m={self.owl_m}, owl_lambda={self.owl_lambda}: give m > 0 and 0 <= lambda <= 1")
 
     def _check_method_arguments(self) -> None:
         if self.method == "none":
-            if self.sparsity or self.num_blocks:
-                given = f"sparsity={self.sparsity}" if self.sparsity else f"num_blocks={self.num_blocks}"
+            amounts = {"sparsity": self.sparsity, "num_blocks": self.num_blocks}
+            given = next((f"{name}={value}" for name, value in amounts.items() if value), "")
+            given = f"pattern={self.pattern}" if self.group else f"alloc={self.alloc}" if self.is_listed else given
+            if given:
                 raise ArgumentError(f"{given} was given without a method: add method=wanda (or another), or drop it")
         elif self.method == "shortgpt":
             if (self.sparsity is None) == (self.num_blocks is None):
@@ -141,6 +152,11 @@ class PruneConfig:
         if self.alloc != "uniform" or self.compare != "auto":
             given = f"alloc={self.alloc}" if self.alloc != "uniform" else f"compare={self.compare}"
             raise ArgumentError(f"pattern={self.pattern} fixes the sparsity of every group: leave {given} out")
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether the settings say by themselves which fraction of the weights goes."""
+        return self.sparsity is not None or self.group is not None
 
     @property
     def is_listed(self) -> bool:
@@ -204,6 +220,9 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
     for name in arguments:
         if name not in ours and name not in parent:
             raise ArgumentError(f"unknown model argument {name!r}: {_nearest(name, [*ours, *parent])}")
+    dtype = arguments.get("dtype")
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
     trusted = arguments.get("trust_remote_code")
     if not isinstance(trusted, bool | None):
         # Any other value would count as yes somewhere, the text "False" among them.

@@ -8,6 +8,9 @@ from lm_eval_pruned.errors import MissingDataError
 
 PACKAGE = Path(__file__).parent
 
+# The name that the bundled model and its benchmark go by.
+BUNDLED = "tiny-reasoner"
+
 
 def tasks_folder() -> Path:
     """Return the folder of our task YAML files; raises MissingDataError if the installation lacks it."""
@@ -22,6 +25,11 @@ def configs_folder() -> Path:
 def assets_folder() -> Path:
     """Return the folder of the bundled model; raises MissingDataError if the installation lacks it."""
     return _shipped(PACKAGE / "assets")
+
+
+def bundled_folder() -> Path:
+    """Return the folder of the model and benchmark BUNDLED; raises MissingDataError if the installation lacks it."""
+    return assets_folder() / "tiny_reasoner"
 
 
 def is_there(path: Path) -> bool:

@@ -1,8 +1,8 @@
-"""A read-only mapping from names to things, filled by decorators, whose miss names the nearest entry."""
+"""A read-only mapping from names to things, whose miss names the nearest entry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 from lm_eval_pruned.errors import unknown_name
@@ -34,10 +34,6 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f"{self._what} {name!r} is registered twice")
         self._entries[name] = entry
         return entry
-
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorate a definition to enter it under `name`."""
-        return lambda entry: self.add(name, entry)
 
     def __getitem__(self, name: str) -> T:
         try:

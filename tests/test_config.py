@@ -1,11 +1,24 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 
-from lm_eval_pruned.config import DESCRIPTIONS, PruneConfig, RunConfig, field_names, parse_model_args
+from lm_eval_pruned.config import (
+    DESCRIPTIONS,
+    Allocation,
+    Method,
+    PruneConfig,
+    RunConfig,
+    Thinking,
+    field_names,
+    parse_model_args,
+)
 from lm_eval_pruned.errors import ArgumentError, PrunedEvalError, UnknownNameError
+from lm_eval_pruned.pruning.allocations import ALLOCATIONS
+from lm_eval_pruned.pruning.methods import METHODS
+from lm_eval_pruned.reasoning.formats import FORMATS
 
 # The public surface: names and defaults are a contract.
 DEFAULTS = {
@@ -53,6 +66,12 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "wanda"}, "method=wanda needs a sparsity"),
         ({"sparsity": 0.2}, "sparsity=0.2 was given without a method"),
         ({"num_blocks": 2}, "num_blocks=2 was given without a method"),
+        ({"pattern": "2:4"}, "pattern=2:4 was given without a method"),
+        ({"alloc": "mine.json"}, "alloc=mine.json was given without a method"),
+        ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "layerif_scores": "s.npy"}, "belongs to alloc=layerif"),
+        ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_lambda": "inf"}, "owl_lambda=inf: give m > 0"),
+        ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_lambda": -0.1}, "owl_lambda=-0.1"),
+        ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_m": 0}, "owl_m=0.0"),
         ({"method": "wanda", "sparsity": 0.2, "num_blocks": 2}, "num_blocks=2 belongs to method=shortgpt"),
         ({"method": "shortgpt"}, "needs either num_blocks or sparsity"),
         ({"method": "shortgpt", "num_blocks": 1, "sparsity": 0.1}, "and not both"),
@@ -97,3 +116,14 @@ def test_every_error_is_also_the_built_in_it_is():
     for error in PrunedEvalError.__subclasses__():
         assert any(issubclass(error, builtin) for builtin in (ValueError, KeyError, NotImplementedError, OSError,
                                                               RuntimeError, ImportError))  # fmt: skip
+
+
+def test_names_are_those_of_the_registries():
+    assert set(get_args(Method)) == {"none", *METHODS}
+    assert set(get_args(Allocation)) == {*ALLOCATIONS}
+    assert set(get_args(Thinking)) == {"auto", *FORMATS}
+
+
+def test_a_misspelt_dtype_is_named():
+    with pytest.raises(UnknownNameError, match="unknown dtype 'bf16': did you mean 'bfloat16'"):
+        parse(dtype="bf16")

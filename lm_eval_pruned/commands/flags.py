@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from lm_eval_pruned.config import DESCRIPTIONS, ModelArgs, PruneConfig, RunConfig, choices, parse_model_args
+from lm_eval_pruned.config import DESCRIPTIONS, DTYPES, ModelArgs, PruneConfig, RunConfig, choices, parse_model_args
 from lm_eval_pruned.errors import ArgumentError, unknown_name
-
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 # What pruning itself reads of how the pruned model is run.
 _RUN = ("thinking", "artifacts")

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
-from lm_eval_pruned.commands.prune import PICTURE_FILE
+from lm_eval_pruned.commands.prune import PICTURE_FILE, draw_beside
 from lm_eval_pruned.errors import ArgumentError
 
 if TYPE_CHECKING:
     from lm_eval_pruned.pruning.allocations.kinds import Signal
     from lm_eval_pruned.pruning.blocks import Excluded
-    from lm_eval_pruned.pruning.estimate import WindowShape
     from lm_eval_pruned.pruning.plan import Plan
     from lm_eval_pruned.pruning.rates import Estimate
     from lm_eval_pruned.pruning.report import BlockReport
+    from lm_eval_pruned.pruning.shapes import WindowShape
 
 PLAN_FILE = "plan.json"
 
@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     """
     import torch
 
+    from lm_eval_pruned.models.checkpoints import needs_whole
     from lm_eval_pruned.models.traces import trace_questions
     from lm_eval_pruned.pruning.calibration import TRACES, check_source, is_traces
     from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
@@ -81,14 +82,15 @@ def main(args: argparse.Namespace) -> int:
     writes_traces = recipe.needs_calibration and is_traces(calib)
     if writes_traces and calib and calib != TRACES:
         trace_questions(calib, source)
-    model = load_outline(source, {"revision": args.revision, "trust_remote_code": args.trust_remote_code})
+    loading = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    model = load_outline(source, loading)
     windows = read_window_shape(recipe, source, model.config)
     plan = make_plan(recipe, model)
     stored = stored_dtype(model.config)
     dtype = stored if args.dtype == "auto" else getattr(torch, args.dtype)
     if recipe.needs_gradients:
         check_gradients(windows.samples, {dtype})
-    whole = writes_traces or recipe.needs_gradients or args.trust_remote_code
+    whole = writes_traces or needs_whole(recipe, loading)
     architecture = read_architecture(recipe, model, dtype, whole=whole)
     estimate = estimate_here(recipe, architecture, windows, dtype=dtype, stored=stored, device=args.device)
 
@@ -151,13 +153,10 @@ def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) ->
     """Write the plan and, where the sparsities are known, their picture.
 
     Raises:
-        MissingPackageError: matplotlib is not installed.
+        ArgumentError: the folder cannot be written.
     """
-    from lm_eval_pruned.pruning.picture import draw_allocation, title_of
+    from lm_eval_pruned.pruning.picture import title_of
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if plan.blocks:
-        draw_allocation(plan.blocks, folder / PICTURE_FILE, title=title_of(plan.config, plan.target_sparsity))
     content = {
         **asdict(plan),
         "calibration": windows._asdict(),
@@ -165,7 +164,13 @@ def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) ->
         "seconds": estimate.seconds,
         "rates": estimate.rates._asdict(),
     }
-    (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        if plan.blocks:
+            draw_beside(plan.blocks, folder, title=title_of(plan.config, plan.target_sparsity))
+    except OSError as error:
+        raise ArgumentError(f"--output {folder} cannot be written: {error.strerror}") from None
 
 
 def _excluded_lines(excluded: Sequence[Excluded]) -> Iterator[str]:

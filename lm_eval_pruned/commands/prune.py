@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from lm_eval_pruned.pruning.heap import use_large_pages
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from lm_eval_pruned.pruning.report import PruneReport
+    from lm_eval_pruned.pruning.report import BlockReport, PruneReport
 
 REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
@@ -113,15 +113,21 @@ def prune_checkpoint(
     import numpy as np
 
     from lm_eval_pruned.models.checkpoints import prune_pretrained
-    from lm_eval_pruned.pruning.picture import draw_allocation, title_of
+    from lm_eval_pruned.pruning.picture import title_of
 
     report = prune_pretrained(pretrained, config, run, dtype=dtype, device=device, loading=loading, output=output)
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)
-    try:
-        draw_allocation(report.blocks, output / PICTURE_FILE, title=title_of(report.config, report.target_sparsity))
-    except MissingPackageError as error:
-        # The checkpoint is complete without its picture.
-        logger.warning("%s was not written: %s", PICTURE_FILE, error)
+    draw_beside(report.blocks, output, title=title_of(report.config, report.target_sparsity))
     return report
+
+
+def draw_beside(blocks: Sequence[BlockReport], folder: Path, *, title: str) -> None:
+    """Draw the sparsities into a folder; without matplotlib warn, since what stands there is complete all the same."""
+    from lm_eval_pruned.pruning.picture import draw_allocation
+
+    try:
+        draw_allocation(blocks, folder / PICTURE_FILE, title=title)
+    except MissingPackageError as error:
+        logger.warning("%s was not written: %s", PICTURE_FILE, error)

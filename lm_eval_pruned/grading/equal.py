@@ -185,7 +185,8 @@ def _compare_meanings(left: str, right: str) -> Equality:
         return Equality(answer.equal is True, answer.reason, answer.status)
     if not (one and other) and fold_words(left) == fold_words(right):
         return Equality(True, "same text")
-    return Equality(False, UNDECIDED)
+    # Two texts that are no mathematics differ; two expressions that could not be compared may not.
+    return Equality(False, UNDECIDED, "unparsed" if one and other else "ok")
 
 
 def _compare_numbers(one: Number, other: Number) -> Equality:

@@ -24,9 +24,10 @@ _Arguments = ParamSpec("_Arguments")
 class Verdict:
     """The outcome of grading one answer.
 
-    Only `status="ok"` is a decision; "no_answer" (nothing was given), "unparsed" (what was given cannot be read) and
-    "timeout" are kept apart from wrong answers. The forms are what was compared, of a choice its letters; None where
-    nothing was, and under the rules of others. The time is no part of the outcome: two verdicts are equal without it.
+    Only `status="ok"` is a decision; "no_answer" (nothing was given), "unparsed" (what was given cannot be read or
+    compared) and "timeout" are kept apart from wrong answers. The forms are what was compared, of a choice its letters;
+    None where nothing was, and under the rules of others. The time is no part of the outcome: two verdicts are equal
+    without it.
     """
 
     correct: bool

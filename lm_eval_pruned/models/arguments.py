@@ -11,8 +11,6 @@ from transformers import AutoConfig
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.pruning.checkpoint import unreachable
 
-OURS = field_names(PruneConfig) | field_names(RunConfig)
-
 # What `from_pretrained` takes besides the fields of a model's config.
 _LOADING = [
     "attn_implementation",
@@ -40,18 +38,20 @@ _LOADING = [
 ]
 
 
-def accepted_arguments(model_class: type, pretrained: str, given: Iterable[str]) -> set[str]:
+def accepted_arguments(model_class: type, pretrained: str | None, given: Iterable[str]) -> set[str]:
     """Name every argument that the harness's `model_class` and transformers take.
 
-    The config of the checkpoint is read only where `given` holds a name that neither of them documents and that is no
-    near miss: it may be a field of the config.
+    The config of the checkpoint is read only where `given` holds a name that nobody documents and that is no near miss:
+    it may be a field of the config. A model that is loaded already, whose `pretrained` is None, takes no such field.
 
     Raises:
         MissingDataError: the config cannot be read.
     """
     known = {*inspect.signature(model_class).parameters, *_LOADING} - {"args", "kwargs"}
-    unknown = set(given) - known
-    if not unknown or any(get_close_matches(name, [*known, *OURS], cutoff=0.75) for name in unknown):
+    ours = field_names(PruneConfig) | field_names(RunConfig)
+    unknown = set(given) - known - ours
+    is_near = any(get_close_matches(name, [*known, *ours], cutoff=0.75) for name in unknown)
+    if pretrained is None or not unknown or is_near:
         return known
     try:
         # Left out, transformers would ask on the terminal, and run the code of a checkpoint if somebody says yes.

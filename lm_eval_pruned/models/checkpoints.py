@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.models.traces import checkpoint_calibration, trace_questions
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.artifact import artifacts_folder
 from lm_eval_pruned.pruning.calibration import check_source, is_traces
-from lm_eval_pruned.pruning.checkpoint import load_checkpoint, resolve_pretrained, windows_for
+from lm_eval_pruned.pruning.checkpoint import copy_generation_config, load_checkpoint, resolve_pretrained, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
 from lm_eval_pruned.pruning.loading import explained
 from lm_eval_pruned.pruning.part_by_part import open_parts, prune_parts
@@ -44,14 +46,17 @@ def prune_pretrained(
     artifacts = artifacts_folder(run.artifacts)
     stopwatch = Stopwatch()
     revision = str(loading.get("revision") or "main")
-    if not questions and not _needs_whole(recipe, loading):
+    if not questions and not needs_whole(recipe, loading):
         with stopwatch.phase("load"), explained(source, revision=revision):
             opened = open_parts(source, dtype=dtype, device=device, loading=loading)
         if opened is not None:
             text = None
             if recipe.needs_calibration:
                 text = windows_for(recipe.config, source, opened.model.config, opened.tokenizer)
-            return prune_parts(opened, config, text, artifacts=artifacts, output=output, stopwatch=stopwatch)
+            report = prune_parts(opened, config, text, artifacts=artifacts, output=output, stopwatch=stopwatch)
+            if output is not None:
+                copy_generation_config(source, output, revision=revision)
+            return report
     with stopwatch.phase("load"), explained(source, revision=revision):
         checkpoint = load_checkpoint(source, dtype=dtype, device=device, loading=loading)
     windows: Windows | Calibration | None = None
@@ -61,11 +66,17 @@ def prune_pretrained(
         windows = windows_for(recipe.config, source, checkpoint.model.config, checkpoint.tokenizer)
     report = prune_model(checkpoint.model, config, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:
+        # Whatever it is, this one can be written.
+        checkpoint.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         checkpoint.model.save_pretrained(output)
         checkpoint.tokenizer.save_pretrained(output)
+        copy_generation_config(source, output, revision=revision)
     return report
 
 
-def _needs_whole(recipe: Recipe, loading: Mapping[str, object]) -> bool:
-    """Gradients run through the whole model, and code of its own saves itself along with it."""
+def needs_whole(recipe: Recipe, loading: Mapping[str, object]) -> bool:
+    """Tell what cannot go part by part, whatever the checkpoint is like.
+
+    Gradients run through the whole model, and code of its own saves itself along with it.
+    """
     return recipe.needs_gradients or bool(loading.get("trust_remote_code"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import datasets
 
 from lm_eval_pruned.errors import DataError, MissingDataError
-from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.paths import BUNDLED, bundled_folder
 from lm_eval_pruned.pruning.sources import NO_CODE
 
 # Archives that are torn, encrypted (a RuntimeError) or packed in a way that Python does not know; texts that are no
@@ -24,7 +24,6 @@ _ROW_ERRORS = (
 )
 
 DATA_VARIABLE = "LM_EVAL_PRUNED_DATA"
-BUNDLED = "tiny-reasoner"
 
 
 def load_documents(path: str, name: str | None, *, split: str, local: str | None) -> datasets.Dataset:
@@ -41,7 +40,7 @@ def load_documents(path: str, name: str | None, *, split: str, local: str | None
         DataError: a local file is not readable as JSON rows.
     """
     if path == BUNDLED:
-        return read_rows(assets_folder() / "tiny_reasoner" / "questions.jsonl")
+        return read_rows(bundled_folder() / "questions.jsonl")
     folder = os.environ.get(DATA_VARIABLE)
     if folder and local:
         return read_rows(_find(Path(folder).expanduser(), local))
@@ -49,9 +48,11 @@ def load_documents(path: str, name: str | None, *, split: str, local: str | None
         return datasets.load_dataset(path, name, split=split, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         # What `datasets` raises without a network or without access changes from release to release.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        file = f"the file DIR/{local}.jsonl" if local else "a file that the task names in metadata: local_data"
         raise MissingDataError(
-            f"the data set {path} cannot be loaded from the hub ({type(error).__name__}): go online, accept its terms "
-            f"if it is gated, or set {DATA_VARIABLE}=DIR with the file DIR/{local}.jsonl"
+            f"the data set {path} cannot be loaded from the hub: go online, accept its terms if it is gated, or set "
+            f"{DATA_VARIABLE}=DIR with {file} ({reason:.300})"
         ) from error
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.config import parse_model_args
-from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.models.arguments import OURS, accepted_arguments
+from lm_eval_pruned.errors import ArgumentError, DataError
+from lm_eval_pruned.models.arguments import accepted_arguments
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
 from lm_eval_pruned.pruning.activations import Windows
@@ -35,17 +36,23 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
     def __init__(self, pretrained: str | transformers.PreTrainedModel, **arguments: object) -> None:
         is_name = isinstance(pretrained, str)
         source = resolve_pretrained(pretrained) if isinstance(pretrained, str) else pretrained
-        parent = accepted_arguments(HFLM, str(source), set(arguments) - OURS) if is_name else set(arguments)
+        parent = accepted_arguments(HFLM, str(source) if is_name else None, arguments)
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
         self._recipe = resolve(self._settings)
         check_source(self._recipe.config.calib)
+        if self._recipe.method is not None and kwargs.get("peft"):
+            raise ArgumentError(
+                f"peft={kwargs['peft']} would add to the weights that pruning makes zero: merge the adapter into the "
+                "model first (merge_and_unload of peft)"
+            )
         self._check_store()
         self._questions = self._trace_questions(str(source))
         # The parent's own default is "cuda" even where there is none.
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._stopwatch = Stopwatch()
         self._windows: Windows | None = None
-        with explained(str(source), revision=str(kwargs.get("revision") or "main")):
+        revision = str(kwargs.get("revision") or "main")
+        with explained(str(source), revision=revision) if is_name else nullcontext():
             super().__init__(pretrained=source, **kwargs)
         if self.prefix_token_id is None:
             raise DataError(

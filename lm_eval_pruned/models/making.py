@@ -18,6 +18,7 @@ from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import DataError, PrunedEvalError
 from lm_eval_pruned.models.checkpoints import prune_pretrained
 from lm_eval_pruned.pruning.artifact import TENSORS, Store
+from lm_eval_pruned.pruning.heap import use_large_pages
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.report import PruneReport
@@ -119,6 +120,7 @@ def make(job: Job) -> Premade:
 
 def main(job_file: str, outcome_file: str) -> None:
     """Read a job, do it, and write what is to be loaded, or class and message of a mistake."""
+    use_large_pages()
     logging.basicConfig(format="%(asctime)s:%(levelname)s:%(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         outcome = make(Job.from_dict(json.loads(Path(job_file).read_text()))).as_dict()

@@ -38,7 +38,9 @@ def as_user_turn(prompt: str, render: Render) -> str:
         raise DataError(
             f"the chat template leaves out what the user says and writes {before + behind!r:.80}: {_ADVICE}"
         )
-    if behind.strip() and behind in prompt:
+    # Of a template that writes nothing behind the turn, what stands before it must do.
+    is_rendered = behind in prompt if behind.strip() else bool(before.strip()) and prompt.startswith(before)
+    if is_rendered:
         return prompt
     return _rendered(prompt, render)
 

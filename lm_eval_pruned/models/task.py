@@ -33,7 +33,7 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
         settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
         metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
-        settings["repeats"] = _num_samples(metadata.get("num_samples", 1))
+        settings["repeats"] = _num_samples(metadata.get("num_samples", settings.get("repeats", 1)))
         super().__init__(config=settings)
 
     def download(self, dataset_kwargs: object = None, **_: object) -> None:

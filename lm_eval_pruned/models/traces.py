@@ -219,7 +219,7 @@ def _prepare(backend: TransformersBackend, request: TraceRequest, drawn: Sequenc
     return prepare(backend, drawn, settings, markers)
 
 
-def checkpoint_backend(checkpoint: Checkpoint, *, batch_size: int = BATCH_SIZE) -> TransformersBackend:
+def checkpoint_backend(checkpoint: Checkpoint) -> TransformersBackend:
     """Return what runs a checkpoint loaded without the harness, with the tokens that the harness would make."""
     model, tokenizer = checkpoint
 
@@ -232,7 +232,7 @@ def checkpoint_backend(checkpoint: Checkpoint, *, batch_size: int = BATCH_SIZE) 
         tokenizer=tokenizer,
         encode_text=encode,
         context=getattr(model.config.get_text_config(), "max_position_embeddings", DEFAULT_CONTEXT),
-        batch_size=batch_size,
+        batch_size=BATCH_SIZE,
     )
 
 

@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PretrainedConfig
 
 from lm_eval_pruned.config import parse_model_args
 from lm_eval_pruned.errors import ArgumentError, EngineError
-from lm_eval_pruned.models.arguments import OURS, accepted_arguments
+from lm_eval_pruned.models.arguments import accepted_arguments
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.making import Job
 from lm_eval_pruned.models.premade import premade
@@ -75,7 +75,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
     def __init__(self, pretrained: str, **arguments: object) -> None:
         source = resolve_pretrained(pretrained)
         fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
-        known = fields | accepted_arguments(VLLM, source, set(arguments) - OURS - fields)
+        known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
         check_source(resolve(self._settings).config.calib)
         load_format = _readable(str(kwargs.get("load_format", "hf")))

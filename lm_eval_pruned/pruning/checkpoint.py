@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import transformers
-from packaging.version import Version
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -17,20 +16,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
-from lm_eval_pruned.paths import assets_folder, is_there
+from lm_eval_pruned.paths import BUNDLED, bundled_folder, is_there
 from lm_eval_pruned.pruning.activations import Windows
 from lm_eval_pruned.pruning.calibration import load_chunks, load_windows
 
-BUNDLED = "tiny-reasoner"
-
 DEFAULT_CONTEXT = 2048
-
-# What transformers calls the dtype of a model.
-DTYPE = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 
 
 class Checkpoint(NamedTuple):
@@ -53,7 +48,7 @@ def resolve_pretrained(pretrained: str) -> str:
         lm_eval_pruned.errors.MissingDataError: pretrained=/nowhere is not a folder: ...
     """
     if pretrained == BUNDLED:
-        return str(assets_folder() / "tiny_reasoner")
+        return str(bundled_folder())
     if not pretrained:
         raise ArgumentError(f"pretrained is missing: give a hub id, a folder, or {BUNDLED}")
     if looks_like_path(pretrained) and not (is_there(folder := Path(pretrained).expanduser()) and folder.is_dir()):
@@ -74,7 +69,7 @@ def unreachable(pretrained: str, error: Exception) -> MissingDataError:
 
 def bundled_calibration(pretrained: str) -> Path | None:
     """Return the calibration windows that lie beside a bundled model."""
-    folder = assets_folder() / "tiny_reasoner"
+    folder = bundled_folder()
     return folder / "calibration.npy" if Path(pretrained) == folder else None
 
 
@@ -91,7 +86,7 @@ def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[st
         raise unreachable(source, error) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **loading)
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, **{DTYPE: dtype}, **loading)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading)
     except OSError as error:
         raise unreachable(source, error) from error
     return Checkpoint(cast("PreTrainedModel", model.to(device).eval()), tokenizer)
@@ -116,6 +111,26 @@ def windows_for(
     return load_windows(
         config, encode, vocabulary=text_config.vocab_size, context=context, bundled=bundled_calibration(source)
     )
+
+
+def find_file(source: str, name: str, *, revision: str) -> Path | None:
+    """Return a file of a folder or hub id, which is downloaded first; None where there is none."""
+    try:
+        path = cached_file(source, name, revision=revision)
+    except OSError:
+        return None
+    return Path(path) if path else None
+
+
+def copy_generation_config(source: str, folder: Path, *, revision: str) -> None:
+    """Give a checkpoint in `folder` the generation config of `source` as it is, or none: it says nothing of weights.
+
+    Transformers reads some that it then refuses to write.
+    """
+    (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
+    found = find_file(source, GENERATION_CONFIG_NAME, revision=revision)
+    if found is not None:
+        shutil.copyfile(found, folder / GENERATION_CONFIG_NAME)
 
 
 def checkpoint_folder(source: str, *, revision: str) -> Path:

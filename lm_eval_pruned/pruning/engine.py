@@ -89,18 +89,23 @@ def prune_decoder(
     """
     recipe = resolve(config)
     stopwatch = stopwatch or Stopwatch()
-    check_prunable(recipe, model, decoder)
+    check_supported(recipe, model)
+    check_present(model, decoder)
+    model_weights = sum(parameter.numel() for parameter in model.parameters())
     calibration = _calibration(recipe, windows)
     identity = calibration.identity if calibration else None
     digest = fingerprint(recipe.determining(), model, windows=identity, presence=decoder.presence)
     tensors = {} if kept is None else kept
+
+    def report_of(outcome: Outcome, kept: Mapping[str, Tensor]) -> PruneReport:
+        return _report(outcome, recipe, model, decoder, model_weights, digest, stopwatch, kept)
 
     def make() -> Artifact:
         with stopwatch.phase("calibrate"):
             made = calibration.windows() if calibration else None
         with evaluating(model), naming_shortage():
             outcome = prune(recipe, model, decoder, made, stopwatch, tensors, leave)
-        return Artifact(_report(outcome, recipe, model, decoder, digest, stopwatch, tensors).as_dict(), tensors)
+        return Artifact(report_of(outcome, tensors).as_dict(), tensors)
 
     if artifacts is None or recipe.method is None:
         artifact, is_new = make(), True
@@ -112,16 +117,16 @@ def prune_decoder(
         logger.info("what was pruned before is read from %s: nothing is calibrated", Path(str(artifacts)) / digest)
         with stopwatch.phase("prune"):
             outcome = replay(artifact, model, decoder, leave)
-        report = _report(outcome, recipe, model, decoder, digest, stopwatch, artifact.tensors)
+        report = report_of(outcome, artifact.tensors)
     logger.info("%s: %d of %d weights are zero", config.method, report.zero_weights, report.prunable_weights)
     return report
 
 
-def check_prunable(recipe: Recipe, model: nn.Module, decoder: Decoder) -> None:
-    """Refuse a model before anything is read of it.
+def check_supported(recipe: Recipe, model: nn.Module) -> None:
+    """Refuse a kind of model before anything is read of it.
 
     Raises:
-        PruningError: it has an encoder, is quantised, or a part of it was loaded to the disk.
+        PruningError: it has an encoder, or is quantised.
     """
     config = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):
@@ -131,6 +136,14 @@ def check_prunable(recipe: Recipe, model: nn.Module, decoder: Decoder) -> None:
             "the model is quantised, and what its weights are worth does not show in their codes: prune the model it "
             "was made from (`lm-eval-pruned prune`) and quantise what that writes"
         )
+
+
+def check_present(model: nn.Module, decoder: Decoder) -> None:
+    """Refuse a model of which there is less than its `decoder` says.
+
+    Raises:
+        PruningError: a part of it was loaded to the disk.
+    """
     if decoder.presence is IN_MEMORY and any(parameter.is_meta for parameter in model.parameters()):
         raise PruningError(
             "a part of the model was left outside of memory by device_map, parallelize or max_memory: give it more or "
@@ -222,6 +235,7 @@ def _report(
     recipe: Recipe,
     model: nn.Module,
     decoder: Decoder,
+    model_weights: int,
     digest: str,
     stopwatch: Stopwatch,
     tensors: Mapping[str, Tensor],
@@ -229,26 +243,28 @@ def _report(
     """Count the outcome.
 
     Raises:
-        PruningError: a matrix has lost fewer weights than it was to lose, by more than one a row.
+        PruningError: a matrix has more or fewer zeros than it was to have, by more than one a row.
     """
     config = recipe.config
-    asked = config.sparsity is not None or config.group is not None
     report = build_report(
         model,
         decoder,
         outcome,
         config=recipe.effective(),
-        target_sparsity=config.target if asked else mean_target(outcome.targets, decoder),
+        target_sparsity=config.target if config.is_stated else mean_target(outcome.targets, decoder),
+        model_weights=model_weights,
         fingerprint=digest,
         seconds=stopwatch.seconds,
         scores=_scores(tensors),
     )
     rows = {linear.name: len(linear.weight) for block in decoder.blocks for linear in block.linears}
-    for item in report.linears:
-        if item.zeros < item.weights * item.target - rows[item.name]:
-            raise PruningError(
-                f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
-            )
+    for item in report.linears if recipe.method is not None else ():
+        surplus = item.zeros - item.weights * item.target
+        wrong = f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
+        if surplus < -rows[item.name]:
+            raise PruningError(wrong)
+        if surplus > rows[item.name] + item.weights * ZEROS_OF_A_DENSE_MODEL:
+            raise PruningError(f"{wrong}: the model was pruned before; ask for no less, or take the dense one")
     return report
 
 

@@ -58,6 +58,24 @@ class MaskRule:
     pattern: tuple[int, int] | None = None
     every_tie: bool = False
 
+    def zeros(self, rows: int, columns: int) -> int:
+        """Return how many weights of a matrix [rows columns] go; with `every_tie`, at least so many.
+
+        Raises:
+            PruningError: the rows do not divide into groups of M.
+
+        Example:
+            >>> [MaskRule(sparsity=0.5, compare=compare).zeros(3, 5) for compare in ("row", "matrix")]
+            [6, 7]
+        """
+        if self.pattern is not None:
+            kept, size = self.pattern
+            _check_groups(columns, size)
+            return rows * columns // size * (size - kept)
+        if self.compare == "row":
+            return rows * int(columns * self.sparsity)
+        return int(rows * columns * self.sparsity) + self.every_tie
+
     def keep(self, score: Float[Tensor, "out columns"], *, start: int = 0) -> Bool[Tensor, "out columns"]:
         """Return the mask of a matrix, or of the columns of it that begin at `start`.
 
@@ -114,9 +132,13 @@ def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[T
 
     Reference: Mishra et al. 2021, arXiv 2104.08378.
     """
-    if score.shape[1] % size:
-        raise PruningError(f"its {score.shape[1]} columns do not divide into groups of {size}: choose another pattern")
+    _check_groups(score.shape[1], size)
     return keep_highest(score.reshape(-1, size), size - kept).reshape(score.shape)
+
+
+def _check_groups(columns: int, size: int) -> None:
+    if columns % size:
+        raise PruningError(f"its {columns} columns do not divide into groups of {size}: choose another pattern")
 
 
 def _checked(score: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.blocks import Block, Linear, find_decoder
 from lm_eval_pruned.pruning.calibration import is_traces
-from lm_eval_pruned.pruning.checkpoint import DEFAULT_CONTEXT, DTYPE, bundled_calibration, unreachable
-from lm_eval_pruned.pruning.estimate import Architecture, BlockShape, Matrix, WindowShape
+from lm_eval_pruned.pruning.checkpoint import DEFAULT_CONTEXT, bundled_calibration, unreachable
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.recipe import Recipe
+from lm_eval_pruned.pruning.shapes import Architecture, BlockShape, Matrix, WindowShape
 from lm_eval_pruned.pruning.sources import read_jsonl, read_token_ids
 from lm_eval_pruned.pruning.windows import CHUNK_CHARACTERS
 
@@ -32,7 +32,7 @@ def load_outline(source: str, loading: Mapping[str, object], dtype: torch.dtype 
     """
     try:
         config = AutoConfig.from_pretrained(source, **loading)
-        stated = {} if dtype is None else {DTYPE: dtype}
+        stated = {} if dtype is None else {"dtype": dtype}
         # Buffers are computed: no file has those that a model needs and does not save.
         with init_empty_weights(include_buffers=False):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -51,9 +51,8 @@ def load_outline(source: str, loading: Mapping[str, object], dtype: torch.dtype 
 
 def stored_dtype(config: PretrainedConfig) -> torch.dtype:
     """Return the dtype that the config of a checkpoint states, float32 where it states none."""
-    # Releases of transformers before 4.56 have the longer name.
     settings = vars(config) | vars(config.get_text_config())
-    stated = settings.get("dtype") or settings.get("torch_dtype") or torch.float32
+    stated = settings.get("dtype") or torch.float32
     return stated if isinstance(stated, torch.dtype) else getattr(torch, str(stated))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.activations import Windows
@@ -66,9 +66,6 @@ def open_parts(source: str, *, dtype: str, device: str, loading: Mapping[str, ob
         tokenizer = AutoTokenizer.from_pretrained(source, **loading)
     except OSError as error:
         raise unreachable(source, error) from error
-    with suppress(OSError):
-        # Not every checkpoint has one.
-        model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
     assert isinstance(decoder.presence, OnDisk)
     return Opened(model, tokenizer, decoder, decoder.presence)
 
@@ -116,7 +113,6 @@ def prune_parts(
     if output is not None:
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(output)
-        model.generation_config.save_pretrained(output)
         opened.tokenizer.save_pretrained(output)
     return report
 

@@ -29,11 +29,12 @@ def draw_allocation(blocks: Sequence[BlockReport], path: Path, *, title: str) ->
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingPackageError("drawing needs matplotlib: pip install 'lm-eval-pruned[page]'") from None
+        raise MissingPackageError("drawing needs matplotlib: pip install 'lm-eval-pruned[plot]'") from None
     figure = Figure(figsize=(6, 2.5), layout="constrained", dpi=120)
     axes = figure.subplots()
     draw_blocks(axes, blocks)
-    axes.set_title(title, loc="left", fontsize="medium")
+    # The name of a list may hold dollar signs, which are no mathematics.
+    axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
     axes.set_ylabel("sparsity")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0, fontsize="small")

@@ -11,12 +11,12 @@ from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.kinds import Signal
-from lm_eval_pruned.pruning.blocks import Block, Decoder, Excluded, Linear, Part, find_decoder
+from lm_eval_pruned.pruning.blocks import Excluded, Linear, Part, find_decoder
 from lm_eval_pruned.pruning.dropping import count_to_drop
-from lm_eval_pruned.pruning.estimate import planned_zeros
+from lm_eval_pruned.pruning.engine import check_supported
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.recipe import Recipe
-from lm_eval_pruned.pruning.report import BlockReport
+from lm_eval_pruned.pruning.report import BlockReport, all_excluded, report_block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +46,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     Raises:
         PrunedEvalError: the recipe does not fit the model; the error is that of `prune_model`.
     """
-    if model.config.is_encoder_decoder:
-        raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
+    check_supported(recipe, model)
     decoder = find_decoder(model)
     blocks = len(decoder.blocks)
     dropped = count_to_drop(recipe.config, blocks) if isinstance(recipe.method, DropMethod) else 0
@@ -62,20 +61,19 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     for linear in scoped:
         by_part[linear.part] += linear.weight.numel()
     prunable = sum(by_part.values())
-    asked = recipe.config.sparsity is not None or recipe.config.group is not None
     reached = dropped / blocks if dropped else mean_target(targets, decoder)
     return Plan(
         config=recipe.effective(),
-        target_sparsity=recipe.config.target if asked else reached,
+        target_sparsity=recipe.config.target if recipe.config.is_stated else reached,
         model_weights=sum(parameter.numel() for parameter in model.parameters()),
         model_blocks=blocks,
         prunable_weights=prunable,
         prunable_by_part=by_part,
         zero_weights=prunable * dropped // blocks if dropped else sum(zeros.values()),
-        blocks=[] if dropped or signal else [_block_report(block, targets, zeros) for block in decoder.blocks],
+        blocks=[] if dropped or signal else [report_block(block, targets, zeros) for block in decoder.blocks],
         signal=signal,
         dropped=dropped,
-        excluded=[*decoder.excluded, *_out_of_scope(decoder, targets, recipe.config.scope)],
+        excluded=all_excluded(decoder, targets, recipe.config.scope),
     )
 
 
@@ -83,21 +81,6 @@ def _zeros(linear: Linear, recipe: Recipe, target: float) -> int:
     if recipe.method is None:
         return 0
     try:
-        return planned_zeros(recipe.rule(target), *linear.weight.shape)
+        return recipe.rule(target).zeros(*linear.weight.shape)
     except PruningError as error:
         raise PruningError(f"{linear.name}: {error}") from None
-
-
-def _block_report(block: Block, targets: Mapping[str, float], zeros: Mapping[str, int]) -> BlockReport:
-    scoped = [linear for linear in block.linears if linear.name in targets]
-    attn, mlp = (
-        max((targets[linear.name] for linear in scoped if linear.part == part), default=0.0) for part in ("attn", "mlp")
-    )
-    weights = sum(linear.weight.numel() for linear in scoped)
-    achieved = sum(zeros[linear.name] for linear in scoped) / weights if weights else 0.0
-    return BlockReport(index=block.index, attn=attn, mlp=mlp, achieved=achieved)
-
-
-def _out_of_scope(decoder: Decoder, targets: Mapping[str, float], scope: str) -> list[Excluded]:
-    names = [linear.name for block in decoder.blocks for linear in block.linears]
-    return [Excluded(name=name, reason=f"scope={scope}") for name in names if name not in targets]

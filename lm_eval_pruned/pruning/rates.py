@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from lm_eval_pruned.pruning.estimate import Architecture, WindowShape, Work, memory, phases, seconds, total
+from lm_eval_pruned.pruning.footprint import footprint
 from lm_eval_pruned.pruning.mask import MaskRule
 from lm_eval_pruned.pruning.methods.sparsegpt import BLOCK, sparsegpt
 from lm_eval_pruned.pruning.recipe import Recipe
 from lm_eval_pruned.pruning.report import peak_memory
+from lm_eval_pruned.pruning.shapes import Architecture, WindowShape
+from lm_eval_pruned.pruning.work import Work, phases, seconds, total
 
 # Large enough to keep a device busy, small enough for a glance.
 LARGEST_SIDE = 1024
@@ -38,7 +40,7 @@ def estimate_here(
     device: str,
 ) -> Estimate:
     """Estimate memory and time on this machine; `stored` is the dtype of the checkpoint, `dtype` that of the model."""
-    held = memory(recipe, architecture, windows)
+    held = footprint(recipe, architecture, windows)
     if torch.device(device).type == "cpu":
         is_whole = architecture.outside is None
         converted = {"stored": architecture.weights * stored.itemsize} if is_whole and stored != dtype else {}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lm_eval_pruned import __version__
-from lm_eval_pruned.pruning.blocks import Decoder
+from lm_eval_pruned.pruning.blocks import Block, Decoder, Excluded
 
 SCHEMA_VERSION = 1
 
@@ -118,11 +118,12 @@ def build_report(
     *,
     config: Mapping[str, object],
     target_sparsity: float,
+    model_weights: int,
     fingerprint: str,
     seconds: Mapping[str, float],
     scores: NDArray[np.float64] | None = None,
 ) -> PruneReport:
-    """Add up what was counted in a pruned model.
+    """Add up what was counted in a pruned model; `model_weights` are all those of the dense one.
 
     Linears without a target are excluded. The weights of removed blocks count as zero; blocks and Linears carry the
     indices and names they have in the dense model.
@@ -141,22 +142,7 @@ def build_report(
     }
     prunable = sum(item.weights for item in linears.values())
     zero_weights = sum(item.zeros for item in linears.values())
-    blocks = []
-    for block in decoder.blocks:
-        own = [linears[linear.name] for linear in block.linears if linear.name in linears]
-        by_part = {
-            part: max((targets.get(linear.name, 0.0) for linear in block.linears if linear.part == part), default=0.0)
-            for part in ("attn", "mlp")
-        }
-        weights = sum(item.weights for item in own)
-        achieved = sum(item.zeros for item in own) / weights if weights else 0.0
-        blocks.append(BlockReport(index=block.index, attn=by_part["attn"], mlp=by_part["mlp"], achieved=achieved))
-    out_of_scope = [
-        {"name": linear.name, "reason": f"scope={config['scope']}"}
-        for block in decoder.blocks
-        for linear in block.linears
-        if linear.name not in linears
-    ]
+    counts = {name: item.zeros for name, item in linears.items()}
     return PruneReport(
         fingerprint=fingerprint,
         config=config,
@@ -164,11 +150,11 @@ def build_report(
         achieved_sparsity=zero_weights / prunable,
         prunable_weights=prunable,
         zero_weights=zero_weights,
-        model_weights=sum(parameter.numel() for parameter in model.parameters()),
-        blocks=blocks,
+        model_weights=model_weights,
+        blocks=[report_block(block, targets, counts) for block in decoder.blocks],
         removed_blocks=sorted(removed),
         linears=list(linears.values()),
-        excluded=[*({"name": item.name, "reason": item.reason} for item in decoder.excluded), *out_of_scope],
+        excluded=[asdict(item) for item in all_excluded(decoder, targets, str(config["scope"]))],
         seconds={name: round(value, 3) for name, value in seconds.items()},
         peak_memory_bytes=peak_memory(decoder.presence.device(model)),
         software={
@@ -179,6 +165,23 @@ def build_report(
         },
         scores=scores,
     )
+
+
+def report_block(block: Block, targets: Mapping[str, float], zeros: Mapping[str, int]) -> BlockReport:
+    """Sum up a block from the targets of its Linears in scope and the zeros that these have, or are to have."""
+    scoped = [linear for linear in block.linears if linear.name in targets]
+    attn, mlp = (
+        max((targets[linear.name] for linear in scoped if linear.part == part), default=0.0) for part in ("attn", "mlp")
+    )
+    weights = sum(linear.weight.numel() for linear in scoped)
+    achieved = sum(zeros[linear.name] for linear in scoped) / weights if weights else 0.0
+    return BlockReport(index=block.index, attn=attn, mlp=mlp, achieved=achieved)
+
+
+def all_excluded(decoder: Decoder, targets: Mapping[str, float], scope: str) -> list[Excluded]:
+    """Return the matrices that no method prunes, and those that the scope leaves out."""
+    names = [linear.name for block in decoder.blocks for linear in block.linears]
+    return [*decoder.excluded, *(Excluded(name=name, reason=f"scope={scope}") for name in names if name not in targets)]
 
 
 def peak_memory(device: torch.device) -> int:

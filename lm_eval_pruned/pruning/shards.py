@@ -12,9 +12,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.pruning.checkpoint import find_file
 
 # Of a tensor no more than this is mapped at a time.
 PIECE_BYTES = 1 << 27
@@ -33,18 +33,18 @@ class Shards:
         Raises:
             DataError: a file that there should be is not there, or is torn.
         """
-        single = _find(source, SAFE_WEIGHTS_NAME, revision)
+        single = find_file(source, SAFE_WEIGHTS_NAME, revision=revision)
         if single is not None:
             with _opened(single) as file:
                 return cls(files=dict.fromkeys(file.keys(), single))
-        index = _find(source, SAFE_WEIGHTS_INDEX_NAME, revision)
+        index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, revision=revision)
         if index is None:
             return cls(files={})
         try:
             names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{index} is damaged ({error!r}): download the checkpoint again") from None
-        found = {name: _find(source, name, revision) for name in sorted({*names.values()})}
+        found = {name: find_file(source, name, revision=revision) for name in sorted({*names.values()})}
         missing = [name for name, path in found.items() if path is None]
         if missing:
             raise DataError(
@@ -70,14 +70,6 @@ class Shards:
                 # What was mapped of a file stays in memory until the file is closed.
                 with _opened(path) as file:
                     place[rows].copy_(file.get_slice(name)[rows])
-
-
-def _find(source: str, name: str, revision: str) -> Path | None:
-    try:
-        path = cached_file(source, name, revision=revision)
-    except OSError:
-        return None
-    return Path(path) if path else None
 
 
 @contextmanager

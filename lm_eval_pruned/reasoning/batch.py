@@ -11,6 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+# Masked, any token of the model does; that of a tokenizer may be none, or beyond the model's embeddings.
+PADDING = 0
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Batch:
@@ -24,12 +27,10 @@ class Batch:
     cache: object = None
 
     @classmethod
-    def read(
-        cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, padding: int, autocast: torch.dtype | None
-    ) -> Batch:
+    def read(cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, autocast: torch.dtype | None) -> Batch:
         """Read all prompts, padded on the left."""
         width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), padding, device=model.device)
+        ids = torch.full((len(prompts), width), PADDING, device=model.device)
         mask = torch.zeros_like(ids)
         for line, prompt in enumerate(prompts):
             ids[line, width - len(prompt) :] = torch.tensor(prompt, device=model.device)

@@ -41,12 +41,12 @@ class Responses(Protocol):
 
 
 class Prepared(NamedTuple):
-    """Requests under the same settings, tokenized and checked; one opening, prompt, sample and noise key a request.
+    """Requests under the same settings, tokenized and checked; a budget, opening, prompt, sample, noise key each.
 
     An opening is what was written behind the prompt, or None where the prompt has closed its thinking already.
     """
 
-    budget: int
+    budgets: list[int]
     settings: BudgetSettings
     markers: ThinkingFormat
     openings: list[str | None]
@@ -59,7 +59,7 @@ class Prepared(NamedTuple):
         return {
             "prompt": self.prompts[index],
             "sample": self.samples[index],
-            "budget": self.budget,
+            "budget": self.budgets[index],
             "settings": asdict(self.settings),
             "markers": {name: value for name, value in asdict(self.markers).items() if name not in ("name", "summary")},
         }
@@ -83,9 +83,9 @@ def prepare(
         noise_key(settings.sampling.seed, prompt, request.sample)
         for prompt, request in zip(prompts, requests, strict=True)
     ]
-    budget = _fitting_budget(backend, prompts, settings, markers)
+    budgets = _fitting_budgets(backend, prompts, settings, markers)
     samples = [request.sample for request in requests]
-    return Prepared(budget, replace(settings, budget=None), markers, openings, prompts, samples, keys)
+    return Prepared(budgets, replace(settings, budget=None), markers, openings, prompts, samples, keys)
 
 
 def complete(
@@ -111,8 +111,9 @@ def complete(
                 done[place, index] = known
                 continue
             family = (ready.settings, ready.markers, ready.openings[index], ready.keys[index])
-            trace = traces.setdefault((family, None if share else ready.budget), _Trace.of(backend, ready, index))
-            trace.wanted[ready.budget].append(partial(finish, place, index))
+            budget = ready.budgets[index]
+            trace = traces.setdefault((family, None if share else budget), _Trace.of(backend, ready, index))
+            trace.wanted[budget].append(partial(finish, place, index))
     if done:
         logger.info("%d of %d responses are already there", len(done), sum(len(ready.prompts) for ready in prepared))
     backend.run([row for trace in traces.values() for row in trace.rows()])
@@ -241,7 +242,7 @@ def _opening(prompt: str, markers: ThinkingFormat) -> str | None:
     Templates that open end with the marker, with or without its line break; those asked not to think close at once.
     """
     end = prompt.rstrip()
-    if any(end.endswith(marker.strip()) for marker in markers.closings):
+    if any(end.endswith(marker.strip()) for marker in markers.closings if marker.strip()):
         return None
     return "" if end.endswith(markers.opening.strip()) else markers.opening
 
@@ -252,25 +253,28 @@ def _close_tokens(backend: Backend, markers: ThinkingFormat) -> int:
     return max(len(backend.encode(close, special=False)) for close in closes)
 
 
-def _fitting_budget(
+def _fitting_budgets(
     backend: Backend, prompts: Sequence[list[int]], settings: BudgetSettings, markers: ThinkingFormat
-) -> int:
-    """Return the budget, checked to fit behind every prompt; where none is given, the largest that leaves all room."""
+) -> list[int]:
+    """Return the budget of each prompt, checked to fit; where none is given, all that leaves the answer its room."""
     longest = max(map(len, prompts))
-    largest = backend.context - longest - _close_tokens(backend, markers) - 1
-    budget = largest + 1 - settings.answer_room if settings.budget is None else settings.budget
-    if not 0 <= budget <= largest:
-        given = f"thinking_token_budget={'auto' if settings.budget is None else budget}"
+    room = backend.context - _close_tokens(backend, markers) - settings.answer_room
+    budgets = [room - len(prompt) if settings.budget is None else settings.budget for prompt in prompts]
+    # What fits behind the longest prompt, with one token of an answer.
+    largest = room + settings.answer_room - longest - 1
+    behind_longest = room - longest if settings.budget is None else settings.budget
+    if not 0 <= behind_longest <= largest:
+        given = f"thinking_token_budget={'auto' if settings.budget is None else settings.budget}"
         raise BudgetError(
             f"{given} does not fit: the longest prompt has {longest} tokens and the context {backend.context}: use a "
             f"budget of at most {max(largest, 0)}, or a larger max_length"
         )
-    if budget + settings.answer_room > largest + 1:
+    if behind_longest + settings.answer_room > largest + 1:
         logger.warning(
             "max_gen_toks=%d does not fit behind the longest prompt and thinking_token_budget=%d: answers get the rest "
             "of the context, at least %d tokens",
             settings.answer_room,
-            budget,
-            largest + 1 - budget,
+            behind_longest,
+            largest + 1 - behind_longest,
         )
-    return budget
+    return budgets

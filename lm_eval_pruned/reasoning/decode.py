@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_pruned.reasoning.batch import Batch
+from lm_eval_pruned.reasoning.batch import PADDING, Batch
 from lm_eval_pruned.reasoning.memory import Bounds, rows_that_fit
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
@@ -134,10 +134,8 @@ class _Run:
         The cache holds at most `capacity` tokens, padding included. Where memory runs out, all lines stay alive.
         """
         backend, lines = self.backend, self.alive
-        # Masked, any token of the model does; that of a tokenizer may be none, or beyond the model's embeddings.
-        padding = 0
         self.held = len(lines), max(len(line.ids) for line in lines)
-        batch = Batch.read(backend.model, [line.ids for line in lines], padding=padding, autocast=backend.autocast)
+        batch = Batch.read(backend.model, [line.ids for line in lines], autocast=backend.autocast)
         for line in lines:
             line.fed = len(line.ids)
         running: list[Line | None] = list(lines)
@@ -161,7 +159,7 @@ class _Run:
                 waiting += [line for _, line in late]
                 batch.select([place for place, _ in kept])
                 running = [line for _, line in kept]
-            tokens = [line.ids[line.fed] if line else padding for line in running]
+            tokens = [line.ids[line.fed] if line else PADDING for line in running]
             self.held = len(running), batch.width + 1
             batch.step(torch.tensor(tokens, device=batch.device))
             for _, line in kept:

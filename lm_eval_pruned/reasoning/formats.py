@@ -118,7 +118,9 @@ def choose_format(thinking: str, chat_template: object) -> ThinkingFormat:
     """Return the format named `thinking`, or under `auto` what the chat template, or a set of them, reveals."""
     if thinking != "auto":
         return FORMATS[thinking]
-    return detect_format(chat_template if isinstance(chat_template, str) else json.dumps(chat_template))
+    if not isinstance(chat_template, str):
+        chat_template = json.dumps(chat_template, ensure_ascii=False)
+    return detect_format(chat_template)
 
 
 def detect_format(chat_template: str | None) -> ThinkingFormat:
@@ -139,7 +141,11 @@ def detect_format(chat_template: str | None) -> ThinkingFormat:
 
 
 def with_markers(
-    chosen: ThinkingFormat, *, opening: str | None = None, ending: str | None = None, closing: str | None = None
+    chosen: ThinkingFormat,
+    *,
+    opening: str | None = None,
+    ending: str | None = None,
+    closings: tuple[str, ...] = (),
 ) -> ThinkingFormat:
     """Return `chosen` with s1's `thinking_start`, `thinking_end` and `until_thinking` in place of its own markers."""
     changed = chosen if opening is None else replace(chosen, opening=opening)
@@ -152,4 +158,4 @@ def with_markers(
             forced_break=s1.forced_break,
             forced_answer=s1.forced_answer,
         )
-    return changed if closing is None else replace(changed, closings=(closing,))
+    return replace(changed, closings=closings) if closings else changed

@@ -65,7 +65,7 @@ def rows_that_fit(model: PreTrainedModel, longest: int) -> int:
 @torch.inference_mode()
 def cache_bytes(model: PreTrainedModel) -> float:
     """Measure the bytes of key/value cache a token, on a text of a few tokens."""
-    cache = Batch.read(model, [[0] * _PROBE], padding=0, autocast=None).cache
+    cache = Batch.read(model, [[0] * _PROBE], autocast=None).cache
     layers = getattr(cache, "layers", [])
     held = [value for layer in layers for value in vars(layer).values() if isinstance(value, Tensor)]
     return sum(tensor.nbytes for tensor in held) / _PROBE

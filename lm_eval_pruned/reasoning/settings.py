@@ -49,16 +49,12 @@ class BudgetSettings:
     thinking_sampling: Sampling | None = None
     thinking_start: str | None = None
     thinking_end: str | None = None
-    until_thinking: str | None = None
+    until_thinking: tuple[str, ...] = ()
     n_ignore: int = 0
     ignore_text: str = IGNORE_TEXT
     least_thinking: int = 0
 
     def __post_init__(self) -> None:
-        if self.until_thinking == "":
-            raise ArgumentError(
-                "until_thinking is empty, which would end the thinking at once: give a text, or leave it out"
-            )
         if self.budget is not None and self.least_thinking > self.budget:
             raise ArgumentError(
                 f"min_tokens_thinking={self.least_thinking} is more than thinking_token_budget={self.budget}: give a "
@@ -67,7 +63,7 @@ class BudgetSettings:
 
     def markers(self, chosen: ThinkingFormat) -> ThinkingFormat:
         """Return the thinking format with the markers given by hand in place of its own."""
-        return with_markers(chosen, opening=self.thinking_start, ending=self.thinking_end, closing=self.until_thinking)
+        return with_markers(chosen, opening=self.thinking_start, ending=self.thinking_end, closings=self.until_thinking)
 
 
 def is_budgeted(gen_kwargs: Mapping[str, object]) -> bool:
@@ -102,23 +98,24 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
     return BudgetSettings(
         budget=None if is_auto else _whole(given, "thinking_token_budget", 0),
         answer_room=_whole(given, "max_gen_toks", 1, DEFAULT_ANSWER_ROOM),
-        until=_stop_texts(given.get("until")),
+        until=_stop_texts(given, "until"),
         sampling=_sampling(given),
         thinking_sampling=_thinking_sampling(given),
         thinking_start=_text(given, "thinking_start"),
         thinking_end=_text(given, "thinking_end"),
-        until_thinking=_text(given, "until_thinking"),
+        until_thinking=_stop_texts(given, "until_thinking"),
         n_ignore=_whole(given, "thinking_n_ignore", 0),
         ignore_text=str(given.get("thinking_n_ignore_str", IGNORE_TEXT)),
         least_thinking=_whole(given, "min_tokens_thinking", 0),
     )
 
 
-def _stop_texts(given: object) -> tuple[str, ...]:
-    texts = given if isinstance(given, list | tuple) else [given] if given else []
-    # The empty text would stand at the beginning of every answer.
+def _stop_texts(given: Mapping[str, object], name: str) -> tuple[str, ...]:
+    value = given.get(name)
+    texts = value if isinstance(value, list | tuple) else [value] if value is not None else []
+    # The empty text would stand at the beginning of everything.
     if not all(isinstance(text, str | int | float) and text != "" for text in texts):
-        raise ArgumentError(f"generation kwarg until={given!r}: give a text, or a list of texts that are not empty")
+        raise ArgumentError(f"generation kwarg {name}={value!r}: give a text, or a list of texts that are not empty")
     return tuple(map(str, texts))
 
 
@@ -141,6 +138,8 @@ def _thinking_sampling(given: Mapping[str, object]) -> Sampling | None:
 
 
 def _text(given: Mapping[str, object], name: str) -> str | None:
+    if isinstance(given.get(name), list | tuple | dict):
+        raise ArgumentError(f"generation kwarg {name}={given[name]!r}: give one text")
     return str(given[name]) if name in given else None
 
 

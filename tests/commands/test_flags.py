@@ -36,8 +36,8 @@ def test_text_gets_its_type():
 
 
 def test_unknown_values_are_named():
-    with pytest.raises(UnknownNameError, match="unknown dtype 'half': "):
-        parse_flags(parse("prune", "--dtype", "half"))
+    with pytest.raises(UnknownNameError, match="unknown dtype 'bf16': "):
+        parse_flags(parse("prune", "--dtype", "bf16"))
     with pytest.raises(UnknownNameError, match="unknown thinking 'qwen': did you mean 'qwen3'"):
         parse_flags(parse("prune", "--thinking", "qwen"))
     with pytest.raises(ArgumentError, match="device=moon cannot be used here: give cpu"):

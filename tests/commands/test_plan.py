@@ -98,14 +98,14 @@ def test_traces_are_said_to_come_on_top(capsys):
         "--method magnitude --alloc /nowhere.json",
         "--method magnitude --alloc {folder}/two.json",
         "--method magnitude --pattern 2:5",
-        "--method wanda --sparsity 0.5 --layerif_scores /nowhere.npy",
+        "--method wanda --sparsity 0.5 --alloc layerif --layerif_scores /nowhere.npy",
         "--method wanda --sparsity 0.5 --calib /nowhere.npy",
         "--method wanda --sparsity 0.5 --calib {folder}/foreign.npy",
         "--method wanda --sparsity 0.5 --calib {folder}/empty.jsonl",
         "--method wanda --sparsity 0.5 --calib traces:{folder}/empty.jsonl",
         "--method sparsegpt --sparsity 0.5 --preset paper",
         "--method shortgpt --num_blocks 5",
-        "--method magnitude --sparsity 0.5 --dtype float",
+        "--method magnitude --sparsity 0.5 --dtype bf16",
         "--method magnitude --sparsity 0.5 --device moon",
         "--method magnitude --sparsity 0.5 --pretrained /nowhere",
         "--method magnitude --sparsity 0.5 --pretrained no/such-model",
@@ -139,3 +139,23 @@ def test_a_config_of_something_else_is_refused(tmp_path, capsys, config):
     assert cli.main(["plan", "--pretrained", str(tmp_path), "--method", "magnitude", "--sparsity", "0.5"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"lm-eval-pruned: error: pretrained={tmp_path} is no causal language model")
+
+
+def test_a_quantised_model_is_refused_as_by_prune(outline, capsys):
+    config = json.loads((outline / "config.json").read_text())
+    (outline / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
+    assert cli.main(["plan", "--pretrained", str(outline), "--method", "magnitude", "--sparsity", "0.5"]) == 2
+    assert "the model is quantised" in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_plan_is_written_and_the_picture_is_not(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert cli.main(["plan", *TINY, "--method", "magnitude", "--sparsity", "0.5", "--output", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    assert "pip install 'lm-eval-pruned[plot]'" in caplog.text
+
+
+def test_an_output_that_cannot_be_written_is_named(capsys):
+    arguments = ["--method", "magnitude", "--sparsity", "0.5", "--output", "/proc/plan"]
+    assert cli.main(["plan", *TINY, *arguments]) == 2
+    assert "--output /proc/plan cannot be written" in capsys.readouterr().err

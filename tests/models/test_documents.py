@@ -39,6 +39,12 @@ def test_without_network_and_folder_both_ways_are_named(monkeypatch):
         load()
 
 
+def test_a_task_without_a_local_file_is_told_how_to_name_one(monkeypatch):
+    monkeypatch.delenv("LM_EVAL_PRUNED_DATA", raising=False)
+    with pytest.raises(MissingDataError, match=r"a file that the task names in metadata: local_data \(\w+Error: "):
+        load(None)
+
+
 @pytest.mark.parametrize("content", ["", "\n", "not json\n", '{"a": 1}\n{"a":\n'])
 def test_a_broken_file_is_named(tmp_path, content):
     path = tmp_path / "aime24.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import lm_eval
@@ -191,7 +192,9 @@ def test_several_samples_a_question():
     metrics = results["results"]["tiny_tts_32"]
     assert metrics["pass@3,none"] >= metrics["acc,none"]
     assert "maj@3,none" in metrics
-    assert all(len(sample["resps"][0]) == 3 for sample in results["samples"]["tiny_tts_32"])
+    drawn = [sample["resps"][0] for sample in results["samples"]["tiny_tts_32"]]
+    assert {len(responses) for responses in drawn} == {3}
+    assert any(len(set(responses)) > 1 for responses in drawn)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +207,7 @@ def test_several_samples_a_question():
         ({"strange": 1}, ArgumentError, "unknown model argument 'strange'"),
         ({"method": "wanda", "sparsity": 0.2, "calib": "/nowhere.jsonl"}, MissingDataError, "calib=/nowhere.jsonl"),
         ({"thinking": "qwen4"}, UnknownNameError, "unknown thinking 'qwen4'"),
+        ({"method": "magnitude", "sparsity": 0.2, "peft": "an/adapter"}, ArgumentError, "merge the adapter"),
     ],
 )
 def test_mistakes_are_found_before_the_weights(monkeypatch, arguments, error, message):
@@ -248,3 +252,13 @@ def test_arguments_of_the_parent_and_of_the_config_still_work():
     assert model.model.dtype == torch.bfloat16
     assert model.max_length == 512
     assert model.model.config.rms_norm_eps == 1e-5
+
+
+def test_a_model_given_as_an_object(dense):
+    given = {"tokenizer": dense.tokenizer, "method": "magnitude", "artifacts": "off"}
+    model = copy.deepcopy(dense.model)
+    assert PrunedHFLM(model, sparsity=0.2, **given).report.achieved_sparsity == pytest.approx(0.2, abs=1e-3)
+    with pytest.raises(ArgumentError, match="unknown model argument 'sparsty': did you mean 'sparsity'"):
+        PrunedHFLM(model, sparsity=0.2, sparsty=0.9, **given)
+    with pytest.raises(ValueError, match="many"):
+        PrunedHFLM(model, sparsity=0.2, batch_size="many", **given)

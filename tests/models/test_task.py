@@ -8,7 +8,7 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_pruned._harness import add_task_folder
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.models.task import question_metrics
+from lm_eval_pruned.models.task import BudgetedTask, question_metrics
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.reasoning.completion import Completion
 
@@ -128,6 +128,18 @@ def test_wrong_and_never_finished_are_different():
 def test_a_loop_in_thinking_that_was_cut_is_seen():
     looped = response("\\boxed{8}", thinking="wait, let me check. " * 40, budget_hit=True)
     assert question_metrics("7", [looped], kind="math")["looping"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("own", "metadata", "repeats"), [({}, {}, 1), ({"repeats": 4}, {}, 4), ({"repeats": 4}, {"num_samples": 2}, 2)]
+)
+def test_as_many_samples_as_the_task_or_the_command_line_says(own, metadata, repeats):
+    config = {
+        "task": "mine", "dataset_path": "tiny-reasoner", "test_split": "test", "doc_to_text": "{{problem}}",
+        "doc_to_target": "{{answer}}", "output_type": "generate_until", "thinking_token_budget": 16,
+        "metadata": {"version": 1.0, **metadata}, **own,
+    }  # fmt: skip
+    assert BudgetedTask(config).config.repeats == repeats
 
 
 def test_letters():

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.blocks import find_decoder
 from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop
 from lm_eval_pruned.pruning.engine import prune_model
@@ -93,3 +93,46 @@ def test_no_block_and_every_block_are_refused(model, windows, settings):
 def test_an_undefined_cosine_counts_half():
     influence = METHODS["shortgpt"].influence(torch.zeros(1, 2, 3), torch.ones(1, 2, 3))
     assert influence.tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_indices_of_blocks_of_another_kind_follow(windows, tmp_path, first):
+    model = mixture(mlp_only_layers=[1])
+    # One block that hardly does anything, before or behind the one without experts.
+    with torch.no_grad():
+        for weight in model.model.layers[0 if first else 2].parameters():
+            weight.mul_(0.01)
+    report = prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows % 61)
+    assert report.removed_blocks == [0 if first else 2]
+    assert model.config.mlp_only_layers == [0 if first else 1]
+    with torch.no_grad():
+        logits = model(windows % 61).logits
+        model.save_pretrained(tmp_path)
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).eval()(windows % 61).logits, logits)
+
+
+def test_what_no_config_can_say_is_refused(windows):
+    model = mixture(decoder_sparse_step=2)
+    with pytest.raises(PruningError, match=r"cannot say which blocks are left, as model\.layers"):
+        prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows % 61)
+
+
+def mixture(**settings) -> Qwen3MoeForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=61, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=4,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2,
+        max_position_embeddings=64, **settings,
+    )  # fmt: skip
+    return Qwen3MoeForCausalLM(config).eval()
+
+
+def test_what_is_not_finite_has_no_influence(model, windows):
+    model.model.layers[1].mlp.down_proj.weight.data *= float("inf")
+    with pytest.raises(PruningError, match=r"what model\.layers\.1 writes is not finite"):
+        prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows)
+
+
+def test_all_weights_of_the_dense_model_are_counted(model, windows):
+    dense = sum(parameter.numel() for parameter in model.parameters())
+    assert prune_model(model, PruneConfig(method="shortgpt", num_blocks=3), windows).model_weights == dense

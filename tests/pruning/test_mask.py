@@ -48,3 +48,30 @@ def test_nan_has_no_rank():
 def test_infinite_scores_stay():
     keep = MaskRule(sparsity=0.5, compare="row").keep(torch.tensor([[float("inf"), 1.0, 2.0, float("inf")]]))
     assert keep.tolist() == [[True, False, False, True]]
+
+
+@given(
+    rows=st.integers(1, 9),
+    groups=st.integers(1, 5),
+    sparsity=st.floats(0, 0.99),
+    compare=st.sampled_from(["row", "matrix"]),
+    pattern=st.sampled_from([None, (2, 4), (1, 4)]),
+    every_tie=st.booleans(),
+)
+def test_zeros_are_those_that_the_mask_removes(rows, groups, sparsity, compare, pattern, every_tie):
+    columns = 4 * groups
+    # Only magnitude over a whole matrix removes ties, and never together with a pattern.
+    every_tie = every_tie and compare == "matrix" and pattern is None
+    rule = MaskRule(sparsity=sparsity, compare=compare, pattern=pattern, every_tie=every_tie)
+    score = torch.randperm(rows * columns).float().reshape(rows, columns)
+    assert rule.zeros(rows, columns) == int((~rule.keep(score)).sum())
+
+
+def test_columns_that_do_not_divide_are_refused_as_the_mask_does():
+    rule = MaskRule(sparsity=0.5, compare="row", pattern=(2, 4))
+    messages = set()
+    for refuse in (lambda: rule.zeros(2, 6), lambda: rule.keep(torch.ones(2, 6))):
+        with pytest.raises(PruningError) as caught:
+            refuse()
+        messages.add(str(caught.value))
+    assert len(messages) == 1

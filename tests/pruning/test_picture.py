@@ -64,7 +64,12 @@ def test_block_numbers_do_not_touch(count):
         assert left.x1 + 5 < right.x0
 
 
+def test_the_name_of_a_list_is_no_mathematics(tmp_path):
+    draw_allocation([block(0, 0.2, 0.2)], tmp_path / "picture.png", title=r"wanda, $\no$.json, sparsity 0.2")
+    assert pixels(tmp_path / "picture.png", BLUE) > 20
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'lm-eval-pruned\[page\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'lm-eval-pruned\[plot\]'"):
         draw_allocation([block(0, 0.2, 0.2)], tmp_path / "picture.png", title="uniform")

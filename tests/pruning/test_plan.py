@@ -12,12 +12,13 @@ from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.blocks import find_decoder
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.estimate import WindowShape, Work
 from lm_eval_pruned.pruning.outline import load_outline, read_architecture, read_window_shape
 from lm_eval_pruned.pruning.plan import Plan, make_plan
 from lm_eval_pruned.pruning.rates import measure_rates
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.report import PruneReport
+from lm_eval_pruned.pruning.shapes import WindowShape
+from lm_eval_pruned.pruning.work import Work
 
 SAME = (
     "config", "target_sparsity", "model_weights", "prunable_weights", "zero_weights", "blocks",

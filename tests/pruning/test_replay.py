@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.artifact import Store
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
-from lm_eval_pruned.pruning.fingerprint import tensor_digest, weights_digest
+from lm_eval_pruned.pruning.fingerprint import weights_digest
 
 CONFIGS = [
     {"method": "magnitude", "sparsity": 0.3},
@@ -93,13 +93,19 @@ def test_windows_are_asked_for_even_where_an_artifact_lies(model, windows, tmp_p
         prune_model(model, config, artifacts=tmp_path)
 
 
-def test_a_model_pruned_before_is_counted_and_said(model, caplog):
+def test_a_model_pruned_before_is_pruned_on_and_that_is_said(model, caplog):
     prune_model(model, PruneConfig(method="magnitude", sparsity=0.3))
     caplog.clear()
-    report = prune_model(model, PruneConfig(method="magnitude", sparsity=0.1))
+    report = prune_model(model, PruneConfig(method="magnitude", sparsity=0.4))
     assert "weights were zero before" in caplog.text
-    assert report.target_sparsity == 0.1
-    assert report.achieved_sparsity == pytest.approx(0.3, abs=1e-3)
+    assert report.achieved_sparsity == pytest.approx(0.4, abs=1e-3)
+
+
+def test_more_zeros_than_were_asked_for_are_an_error(model):
+    prune_model(model, PruneConfig(method="magnitude", sparsity=0.3))
+    with pytest.raises(PruningError, match=r"but 0\.1000 was asked for: the model was pruned before"):
+        prune_model(model, PruneConfig(method="magnitude", sparsity=0.1))
+    assert prune_model(model, PruneConfig()).achieved_sparsity == pytest.approx(0.3, abs=1e-3)
 
 
 def test_a_failed_pruning_leaves_no_artifact_and_the_model_in_its_mode(model, windows, tmp_path):
@@ -128,5 +134,5 @@ def test_processes_of_their_own_give_the_same_bytes(model, windows, tmp_path, me
         ]
         digests = {job.get(timeout=120) for job in jobs}
     assert len(digests) == 1
-    assert tensor_digest(model.lm_head.weight) not in digests
+    assert weights_digest(model) not in digests
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1

@@ -145,6 +145,13 @@ def test_none_forces_a_final_answer():
     assert completion.answer == "Final Answer: 4"
 
 
+def test_a_line_break_may_end_the_thinking():
+    settings = BudgetSettings(budget=50, answer_room=50, until_thinking=("\n\n",))
+    script = Script("one\n\ntwo", "3\0")
+    ((completion,),) = complete(script, [prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"])])
+    assert (completion.thinking, completion.answer) == ("one", "3")
+
+
 def test_until_applies_to_the_answer_only():
     script = Script("one\n\ntwo</think>", "3\n\nand more\0")
     settings = BudgetSettings(budget=100, until=("\n\n",))
@@ -239,7 +246,9 @@ def test_the_largest_budget_that_leaves_the_answer_its_room():
     context = len("Q?<think>\n") + 20 + len(FORMATS["qwen3"].forced_close) + 50
     script = Script("a" * 99, "3\0", context=context)
     settings = BudgetSettings(budget=None, answer_room=50)
-    assert prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]).budget == 20
+    assert prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]).budgets == [20]
+    # Whatever else is asked.
+    assert prepare(script, [Request("Q?", 0), Request("Q?...", 0)], settings, FORMATS["qwen3"]).budgets == [20, 17]
     with pytest.raises(BudgetError, match="thinking_token_budget=auto does not fit"):
         prepare(script, [Request("Q?" * 99, 0)], settings, FORMATS["qwen3"])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.reasoning.formats import FORMATS, detect_format, with_markers
+from lm_eval_pruned.reasoning.formats import FORMATS, choose_format, detect_format, with_markers
 
 
 def test_forced_texts_to_the_character():
@@ -50,8 +50,14 @@ def test_the_template_reveals_the_format(template, name):
 
 
 def test_markers_by_hand_follow_s1():
-    own = with_markers(FORMATS["qwen3"], opening="<a>", ending="<b>", closing="<c>")
+    own = with_markers(FORMATS["qwen3"], opening="<a>", ending="<b>", closings=("<c>",))
     assert (own.opening, own.closings) == ("<a>", ("<c>",))
     assert own.close("t", forced=True) == "\n<b>\nFinal Answer:"
     assert own.close("t", forced=False) == "<b>"
     assert with_markers(FORMATS["qwen3"]) == FORMATS["qwen3"]
+
+
+def test_a_set_of_templates_reveals_what_its_members_do():
+    template = "{{ '<｜Assistant｜><think>' }}"
+    for given in (template, {"default": template}, [{"name": "default", "template": template}]):
+        assert choose_format("auto", given).name == "deepseek-r1"

@@ -39,7 +39,7 @@ def request(
     prompt: tuple[int, ...] = (1, 2, 3),
     sample: int = 0,
 ) -> dict[str, object]:
-    return Prepared(budget, settings, markers, [""], [list(prompt)], [sample], [0]).identity(0)
+    return Prepared([budget], settings, markers, [""], [list(prompt)], [sample], [0]).identity(0)
 
 
 def completion(text: str = "text", **changed: object) -> Completion:
@@ -95,7 +95,7 @@ class TestRoundTrip:
 
 OTHER_SETTINGS = {
     "budget": 16, "answer_room": 7, "until": ("\n",), "sampling": Sampling(seed=1), "thinking_sampling": Sampling(),
-    "thinking_start": "<a>", "thinking_end": "</a>", "until_thinking": "</b>", "n_ignore": 1, "ignore_text": "Hm",
+    "thinking_start": "<a>", "thinking_end": "</a>", "until_thinking": ("</b>",), "n_ignore": 1, "ignore_text": "Hm",
     "least_thinking": 1,
 }  # fmt: skip
 OTHER_SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "seed": 1}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.reasoning.formats import FORMATS
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 
@@ -58,7 +59,8 @@ def test_a_temperature_samples(given, temperature):
         ({"thinking_start": "<a>"}, "add one, in tokens"),
         ({"thinking_token_budget": 5, "until": ["a", ""]}, "not empty"),
         ({"thinking_token_budget": 5, "until": {"a": 1}}, "give a text, or a list"),
-        ({"thinking_token_budget": 5, "until_thinking": ""}, "until_thinking is empty"),
+        ({"thinking_token_budget": 5, "until_thinking": ""}, "until_thinking='': give a text, or a list"),
+        ({"thinking_token_budget": 5, "thinking_start": ["<a>", "<b>"]}, "thinking_start=.*: give one text"),
     ],
 )
 def test_wrong_kwargs_are_named(given, message):
@@ -83,3 +85,9 @@ def test_thoughts_may_be_drawn_in_their_own_way():
     assert settings.sampling == Sampling(temperature=1.0, top_p=0.9, seed=7)
     assert settings.thinking_sampling == Sampling(temperature=0.6, top_p=0.9, seed=7)
     assert parse_gen_kwargs({"thinking_token_budget": 5, "temperature": 1.0}).thinking_sampling is None
+
+
+def test_several_texts_may_end_the_thinking():
+    settings = parse_gen_kwargs({"thinking_token_budget": 5, "until_thinking": ["</think>", "</thinking>"]})
+    assert settings.markers(FORMATS["qwen3"]).closings == ("</think>", "</thinking>")
+    assert parse_gen_kwargs({"thinking_token_budget": 5}).markers(FORMATS["qwen3"]) == FORMATS["qwen3"]

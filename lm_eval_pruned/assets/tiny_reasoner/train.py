@@ -1,9 +1,8 @@
 """Train tiny-reasoner from its seed: `python -m lm_eval_pruned.assets.tiny_reasoner.train --output DIR`.
 
 Everything the bundled folder holds besides this code is made here: weights, tokenizer, calibration windows, benchmark
-questions. A fifth of the training examples have their reasoning cut at a random place, followed by the sentence that
-Qwen3 documents for an exhausted budget, and answer with the last value reached: the model learns to answer when told
-to, as Qwen3 does.
+questions. A fifth of the training examples have their reasoning cut at a random place and closed there without a word,
+and answer with the last value reached: the model learns to answer when its thinking is ended for it.
 """
 
 from __future__ import annotations

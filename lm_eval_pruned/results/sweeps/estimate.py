@@ -14,9 +14,10 @@ from lm_eval_pruned.config import PruneConfig, field_names, parse_model_args
 from lm_eval_pruned.errors import MissingDataError
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
-from lm_eval_pruned.pruning.estimate import Work, memory, phases, seconds, total
+from lm_eval_pruned.pruning.footprint import footprint
 from lm_eval_pruned.pruning.outline import load_outline, read_architecture, read_window_shape, stored_dtype
 from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.work import Work, phases, seconds, total
 from lm_eval_pruned.results.sweeps.cell import Cell
 
 # Questions of the benchmarks that ship with the package, by the names of their folders.
@@ -157,14 +158,14 @@ def _outlined(
     model = _outline(source, is_weighed)
     if model is None:
         return None
-    chosen = stored_dtype(model.config) if dtype == "auto" else getattr(torch, dtype.removeprefix("torch."))
+    chosen = stored_dtype(model.config) if dtype == "auto" else getattr(torch, dtype)
     architecture = read_architecture(recipe, model, chosen, whole=True)
     windows = read_window_shape(recipe, source, model.config)
     speed = GPU if on_gpu else CPU
     size = architecture.weights * architecture.itemsize
     return _Model(
         weights=architecture.weights,
-        memory=sum(memory(recipe, architecture, windows).values()),
+        memory=sum(footprint(recipe, architecture, windows).values()),
         pruning_seconds=seconds(total(phases(recipe, architecture, windows).values()), speed.work)
         + size / speed.loaded_bytes,
     )
