@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "config", type=Path, metavar="CONFIG", help="the grid, or the name of one of ours: demo, smoke, paper"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the sweep, new or begun")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the sweep, new or begun")
     parser.add_argument("--engine", default="ray", help="ray: cells side by side; local: one after the other [ray]")
     parser.add_argument("--address", metavar="ADDR", help="a Ray that runs, or auto [one of its own, on this machine]")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would take")
@@ -58,6 +58,8 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(lines(sweep.cells)))
         return 0
+    if args.output is None:
+        raise ArgumentError("--output DIR is missing: give the folder of the sweep, new or begun, or --dry-run")
     output = _folder(args.output)
     start = uuid4().hex
     jobs = [
@@ -106,9 +108,8 @@ def write_leaderboards(done: Sequence[Job], output: Path) -> None:
     leaderboard.add_parser(parser.add_subparsers())
     places = [str(job.folder / RESULTS) for job in done]
     for ending in (".md", ".html"):
-        if ending in leaderboard.ENDINGS:
-            args = parser.parse_args(["leaderboard", *places, "--output", str(output / (LEADERBOARD + ending))])
-            args.main(args)
+        args = parser.parse_args(["leaderboard", *places, "--output", str(output / (LEADERBOARD + ending))])
+        args.main(args)
 
 
 def _folder(output: Path) -> Path:

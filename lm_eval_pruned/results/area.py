@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,9 +23,9 @@ def with_areas(measurements: Mapping[Key, Measurement]) -> dict[Key, Measurement
     curves: dict[Key, list[Measurement]] = {}
     for key, point in measurements.items():
         if point.budget:
-            curves.setdefault(Key(key.configuration, point.benchmark, key.filter, key.metric), []).append(point)
+            curves.setdefault(Key(key.configuration, point.benchmark, key.filter, key.metric, None), []).append(point)
     areas = {
-        Key(key.configuration, key.task, key.filter, AREA + key.metric): area
+        replace(key, metric=AREA + key.metric): area
         for key, points in curves.items()
         for area in _area(sorted(points, key=lambda point: point.budget or 0))
     }

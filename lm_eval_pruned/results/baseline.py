@@ -70,7 +70,6 @@ def _entry(key: Key, found: Measurement, outcomes: Outcomes) -> dict[str, object
         "benchmark": found.benchmark,
         "budget": found.budget,
         "sparsity": found.sparsity,
-        "accuracies": found.accuracies,
         "questions": {f"{question:016x}": value for question, value in questions},
     }
 
@@ -78,6 +77,8 @@ def _entry(key: Key, found: Measurement, outcomes: Outcomes) -> dict[str, object
 def _apart(
     measurements: Sequence[tuple[Key, Measurement]], path: Path, ignoring: Collection[str]
 ) -> dict[Key, Measurement]:
+    if not measurements:
+        raise DataError(f"{path} holds no measurement: make it anew")
     found = dict(measurements)
     if len(found) < len(measurements):
         names = ", ".join(sorted(ignoring))
@@ -92,7 +93,8 @@ def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tupl
         pruning=as_settings(section(entry, "pruning")),
         settings=as_settings({name: value for name, value in settings.items() if name not in ignoring}),
     )
-    key = Key(configuration, _text(entry, "task"), _text(entry, "filter"), _text(entry, "metric"))
+    task, chosen, metric = (_text(entry, name) for name in ("task", "filter", "metric"))
+    key = Key(configuration, task, chosen, metric, _budget(entry["budget"]))
     given = section(entry, "questions")
     questions = np.array([int(question, 16) for question in given], dtype=np.uint64)
     correct = np.array(list(given.values()), dtype=np.float64)
@@ -104,7 +106,7 @@ def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tupl
         benchmark=_text(entry, "benchmark"),
         task=key.task,
         filter=key.filter,
-        budget=_budget(entry["budget"]),
+        budget=key.budget,
         metric=key.metric,
         accuracies=(float(correct.mean()),),
         metrics={},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.results.settings import Settings, as_settings, is_seed, model_args, section, written
@@ -18,10 +20,24 @@ _HARDWARE = frozenset(
         *("artifacts", "responses", "share_traces"),
     }
 )
-_BUDGETS = frozenset({"thinking_token_budget", "max_tokens_thinking"})
+# The alias comes from a command line alone, the other name from a task too: where both stand, the alias was in force.
+_BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
+# More tokens than any model has room for: what is more is no budget.
+_MAX_BUDGET = 2**40
+# How our tasks are called: benchmark, and budget.
+TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 _PRUNING_DEFAULTS = asdict(PruneConfig())
 _RUN_DEFAULTS = asdict(RunConfig())
+
+
+class Words(NamedTuple):
+    """Method, allocation, how much, and what else is not the default; "" for what there is not."""
+
+    method: str
+    alloc: str
+    amount: str
+    others: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +52,21 @@ class Configuration:
     settings: Settings
 
     @property
-    def label(self) -> str:
-        """How it was pruned, in a few words: method, allocation, how much, and what else is not the default."""
+    def words(self) -> Words:
+        """How it was pruned, in words."""
         given = dict(self.pruning)
-        if not given:
-            return "dense"
-        method, amount = given.pop("method", "?"), given.pop("sparsity", "")
-        blocks = given.pop("num_blocks", "")
-        alloc = given.pop("alloc", "" if method == "shortgpt" else "uniform")
+        method, amount = given.pop("method", "?" if given else "dense"), given.pop("sparsity", "")
+        if blocks := given.pop("num_blocks", ""):
+            amount = f"{blocks} block{'s' * (blocks != '1')}"
+        alloc = given.pop("alloc", "" if method in ("dense", "shortgpt") else "uniform")
         # What `auto` stood for follows from the method.
         given.pop("compare", None)
-        words = [method, alloc, amount, f"{blocks} blocks" if blocks else ""]
-        return " ".join([word for word in words if word] + [f"{name}={value}" for name, value in given.items()])
+        return Words(method, alloc, amount, " ".join(f"{name}={value}" for name, value in given.items()))
+
+    @property
+    def label(self) -> str:
+        """How it was pruned, in a few words on one line."""
+        return " ".join(word for word in self.words if word)
 
 
 def run_configuration(content: Mapping[str, object]) -> Configuration:
@@ -75,7 +94,7 @@ def run_configuration(content: Mapping[str, object]) -> Configuration:
 
 
 def task_settings(content: Mapping[str, object], task: str) -> Settings:
-    """Return how one task of a results file was asked: shots, samples, and the decoding apart from its budget."""
+    """Return how one task of a results file was asked: shots, samples, the decoding, and a budget that is no number."""
     given = section(section(content, "configs"), task)
     decoding = section(given, "generation_kwargs")
     # Our tasks draw samples by repeating the question.
@@ -83,10 +102,18 @@ def task_settings(content: Mapping[str, object], task: str) -> Settings:
     return as_settings(
         {
             **{key: value for key, value in decoding.items() if key not in _BUDGETS},
+            "thinking_token_budget": budget if _tokens(budget := _budget(content, task)) is None else None,
             "num_fewshot": section(content, "n-shot").get(task) or given.get("num_fewshot"),
             "num_samples": repeats if repeats != 1 else None,
         }
     )
+
+
+def task_budget(content: Mapping[str, object], task: str) -> int | None:
+    """Return the thinking budget of one task in tokens; with `auto` it was another for each prompt, and is None."""
+    budget = _budget(content, task)
+    named = TTS.fullmatch(task)
+    return int(named[2]) if budget is None and named else _tokens(budget)
 
 
 def run_seeds(content: Mapping[str, object]) -> Settings:
@@ -100,3 +127,12 @@ def task_seeds(content: Mapping[str, object], task: str) -> Settings:
     """Return the seeds of the decoding of one task."""
     decoding = section(section(section(content, "configs"), task), "generation_kwargs")
     return written({key: value for key, value in decoding.items() if is_seed(key)})
+
+
+def _budget(content: Mapping[str, object], task: str) -> object:
+    decoding = section(section(section(content, "configs"), task), "generation_kwargs")
+    return next((decoding[name] for name in _BUDGETS if decoding.get(name) is not None), None)
+
+
+def _tokens(budget: object) -> int | None:
+    return budget if isinstance(budget, int) and 0 <= budget <= _MAX_BUDGET else None

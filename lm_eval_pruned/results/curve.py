@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_pruned.console import error_line
 from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError
-from lm_eval_pruned.results.merge import Measurement, measure
+from lm_eval_pruned.results.merge import Key, Measurement, measure
+from lm_eval_pruned.results.naming import distinctions
 from lm_eval_pruned.results.reading import read_records
 from lm_eval_pruned.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MARKERS = "osD^v"
 _SHIFT = 1.06
@@ -34,41 +37,43 @@ class Curve(NamedTuple):
 
 
 def curves(records: Sequence[Record]) -> list[Curve]:
-    """Return the curves of all runs, seeds merged, in the order of the runs."""
-    budgeted = [found for found in measure(records).values() if found.budget is not None]
+    """Return the curves of all runs, seeds merged, in the order of the runs; what looks alike is told apart."""
+    budgeted = {key: found for key, found in measure(records).items() if found.budget is not None}
+    settings = distinctions(budgeted)
+    several = len({key.configuration.model for key in budgeted}) > 1
     # Tasks that are asked alike share a configuration, whatever their budget.
-    places: dict[object, int] = {}
-    for found in budgeted:
-        places.setdefault((found.configuration, found.benchmark, found.filter), len(places))
+    grouped: dict[object, list[Key]] = {}
+    for key, found in budgeted.items():
+        grouped.setdefault((key.configuration, found.benchmark, key.filter), []).append(key)
 
-    def place(found: Measurement) -> int:
-        return places[found.configuration, found.benchmark, found.filter]
+    def label(key: Key) -> str:
+        model = key.configuration.model if several else ""
+        return " · ".join(part for part in (model, key.configuration.label, settings[key]) if part)
 
-    grouped = (list(group) for _, group in groupby(sorted(budgeted, key=place), key=place))
     return [
         Curve(
-            points[0].configuration.label,
-            points[0].sparsity,
-            points[0].benchmark,
-            sorted(points, key=lambda point: point.budget or 0),
+            label(keys[0]),
+            budgeted[keys[0]].sparsity,
+            budgeted[keys[0]].benchmark,
+            sorted((budgeted[key] for key in keys), key=lambda point: point.budget or 0),
         )
-        for points in grouped
+        for keys in grouped.values()
     ]
 
 
 def table(lines: Sequence[Curve]) -> str:
     """Return a plain-text table with one line for each run, benchmark and budget."""
-    return "\n".join(
-        [f"{'run':<24}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'no answer':>11}", *_rows(lines)]
-    )
+    width = max([22, *(len(line.label) for line in lines)]) + 2
+    head = f"{'run':<{width}}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'no answer':>11}"
+    return "\n".join([head, *_rows(lines, width)])
 
 
-def _rows(lines: Sequence[Curve]) -> Iterator[str]:
+def _rows(lines: Sequence[Curve], width: int) -> Iterator[str]:
     for line in lines:
         for point in line.points:
             tokens, cut, missing = (point.metrics.get(name, float("nan")) for name in _COLUMNS)
             yield (
-                f"{line.label:<24}{line.benchmark:<18}{point.budget:>7}{_accuracy(point):>16}"
+                f"{line.label:<{width}}{line.benchmark:<18}{point.budget:>7}{_accuracy(point):>16}"
                 f"{tokens:>10.1f}{cut:>7.2f}{missing:>11.2f}"
             )
 
@@ -83,8 +88,8 @@ def _spread(point: Measurement) -> float | None:
     return point.error if point.std is None else point.std
 
 
-def draw(lines: Sequence[Curve], path: Path) -> None:
-    """Draw accuracy against the thinking budget, one panel a benchmark and one line a run, into a PNG.
+def draw(lines: Sequence[Curve]) -> Figure:
+    """Draw accuracy against the thinking budget, one panel a benchmark and one line a run.
 
     Raises:
         DataError: there is no curve.
@@ -94,33 +99,35 @@ def draw(lines: Sequence[Curve], path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import NullLocator, ScalarFormatter
     except ImportError:
-        raise MissingPackageError("drawing needs matplotlib: pip install 'lm-eval-pruned[page]'") from None
+        raise MissingPackageError("drawing needs matplotlib: pip install 'lm-eval-pruned[plot]'") from None
     benchmarks = list(dict.fromkeys(line.benchmark for line in lines))
     if not benchmarks:
         raise DataError("these runs hold no task under a thinking budget: nothing can be drawn")
     figure = Figure(figsize=(1.4 + 4.6 * len(benchmarks), 4.2), layout="constrained", dpi=150)
     for axes, benchmark in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks, strict=True):
-        shown = [line for line in lines if line.benchmark == benchmark]
+        shown, drawn = [line for line in lines if line.benchmark == benchmark], {}
         for place, line in enumerate(shown):
             budgets = [point.budget or 0 for point in line.points]
             # Side by side, since runs that agree would hide each other.
             shift = _SHIFT ** (place - (len(shown) - 1) / 2)
-            axes.errorbar(
+            drawn[line.label if line.sparsity is None else f"{line.label} ({line.sparsity:.1%} zero)"] = axes.errorbar(
                 [budget * shift for budget in budgets],
                 [point.accuracy for point in line.points],
                 [_spread(point) or 0.0 for point in line.points],
                 marker=_MARKERS[place % len(_MARKERS)],
                 capsize=3,
-                label=line.label if line.sparsity is None else f"{line.label} ({line.sparsity:.1%} zero)",
             )
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({point.budget or 0 for line in shown for point in line.points}))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(title=benchmark, xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
+        # Names come from other people's files, and dollar signs in them are no mathematics.
+        axes.set_title(benchmark, parse_math=False)
+        axes.set(xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left")
-    figure.savefig(path)
+        for text in axes.legend(drawn.values(), drawn.keys(), loc="upper left").get_texts():
+            text.set_parse_math(False)
+    return figure
 
 
 def main() -> int:
@@ -136,7 +143,7 @@ def main() -> int:
         lines = curves(records)
         sys.stdout.write(table(lines) + "\n")
         if args.png:
-            draw(lines, args.png)
+            draw(lines).savefig(args.png)
     except PrunedEvalError as error:
         sys.stderr.write(error_line("lm_eval_pruned.results.curve", str(error)))
         return 2

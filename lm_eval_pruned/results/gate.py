@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.compare import Comparison, Pair, compare
 from lm_eval_pruned.results.configuration import Configuration
@@ -42,7 +43,12 @@ def check(
 
     A drop is a regression if it is significant at `alpha`, corrected by Holm over all comparisons, in a one-sided
     paired test of whether it is beyond `margin` (a fraction: 0.02 is two points).
+
+    Raises:
+        DataError: nothing was measured.
     """
+    if not measured:
+        raise DataError("these runs hold no result of any task")
     old, new = with_areas(baseline), with_areas(measured)
     names = line_names(old)
     pairs = {key: pair for key in old if key in new and (pair := _pair(new[key], old[key])) is not None}

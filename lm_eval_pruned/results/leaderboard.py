@@ -11,7 +11,7 @@ from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.compare import Comparison, Pair, compare, is_comparable
 from lm_eval_pruned.results.merge import Key, Measurement, measure
 from lm_eval_pruned.results.naming import distinctions
-from lm_eval_pruned.results.record import Record
+from lm_eval_pruned.results.record import ACCURACIES, Record
 from lm_eval_pruned.results.reference import Published
 from lm_eval_pruned.results.settings import Settings
 from lm_eval_pruned.results.stats_bootstrap import bootstrap_interval
@@ -123,7 +123,7 @@ def _held_against(measured: Mapping[Key, Measurement]) -> dict[Key, Against]:
 
 
 def _asked(key: Key) -> object:
-    return key.configuration.model, _without(key.configuration.settings), key.task, key.filter, key.metric
+    return key.configuration.model, _without(key.configuration.settings), key.task, key.filter, key.metric, key.budget
 
 
 def _without(settings: Settings) -> Settings:
@@ -184,7 +184,9 @@ def _interval(found: Measurement) -> tuple[float | None, float | None]:
         low, high = bootstrap_interval(found.outcomes.correct).tolist()
         return low, high
     if found.error is not None:
-        return found.accuracy - _Z * found.error, found.accuracy + _Z * found.error
+        low, high = found.accuracy - _Z * found.error, found.accuracy + _Z * found.error
+        # A share has none beyond 0 and 1; other metrics, such as perplexities, are not shares.
+        return (max(low, 0.0), min(high, 1.0)) if found.metric in ACCURACIES else (low, high)
     return None, None
 
 

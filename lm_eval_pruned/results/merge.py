@@ -48,12 +48,13 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What merged runs have in common."""
+    """What merged runs have in common; an area has no budget."""
 
     configuration: Configuration
     task: str
     filter: str
     metric: str
+    budget: int | None
 
 
 def measure(records: Sequence[Record], *, ignoring: Collection[str] = ()) -> dict[Key, Measurement]:
@@ -64,8 +65,12 @@ def measure(records: Sequence[Record], *, ignoring: Collection[str] = ()) -> dic
     groups: dict[Key, dict[Settings, tuple[Record, TaskResult]]] = {}
     for record in records:
         for result in record.results:
-            key = Key(_configuration(record, result, ignoring), result.task, result.filter, result.metric)
-            groups.setdefault(key, {})[record.seeds + result.seeds] = (record, result)
+            configuration = _configuration(record, result, ignoring)
+            runs = groups.setdefault(Key(configuration, result.task, result.filter, result.metric, result.budget), {})
+            seeds = record.seeds + result.seeds
+            # In the order of time: behind the others, wherever the run stood that it takes the place of.
+            runs.pop(seeds, None)
+            runs[seeds] = (record, result)
     return {key: _merge(key, list(seeds.values())) for key, seeds in groups.items()}
 
 
@@ -86,7 +91,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]]) -> Measurement:
         benchmark=last.benchmark,
         task=key.task,
         filter=key.filter,
-        budget=last.budget,
+        budget=key.budget,
         metric=key.metric,
         accuracies=tuple(
             result.metrics[key.metric] if result.outcomes is None else float(result.outcomes.correct.mean())

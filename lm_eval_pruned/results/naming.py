@@ -9,15 +9,20 @@ from lm_eval_pruned.results.merge import Key
 
 
 def distinctions(keys: Collection[Key]) -> dict[Key, str]:
-    """Return, for lines that have model, pruning and task alike, the settings in which they differ; "" for others."""
-    alike: dict[tuple[str, str, str, str], list[set[tuple[str, str]]]] = {}
+    """Return the settings that tell a configuration from those that look like it; "" where nothing does.
+
+    What looks like it has model, pruning, task and budget alike. All lines of a configuration name the same settings.
+    """
+    alike: dict[tuple[object, ...], list[set[tuple[str, str]]]] = {}
     for key in keys:
         alike.setdefault(_looks(key), []).append(set(key.configuration.settings))
-    shared = {looks: set.intersection(*settings) for looks, settings in alike.items()}
+    changing = {looks: given[0].union(*given) - given[0].intersection(*given) for looks, given in alike.items()}
+    apart: dict[tuple[str, str], set[str]] = {}
+    for key in keys:
+        apart.setdefault(_run(key), set()).update(name for name, _ in changing[_looks(key)])
     return {
-        key: " ".join(f"{name}={value}" for name, value in key.configuration.settings if (name, value) not in common)
+        key: " ".join(f"{name}={value}" for name, value in key.configuration.settings if name in apart[_run(key)])
         for key in keys
-        for common in (shared[_looks(key)],)
     }
 
 
@@ -26,12 +31,23 @@ def line_names(keys: Collection[Key]) -> dict[Key, str]:
     return {
         key: " · ".join(part for part in (key.configuration.model, key.configuration.label, task, settings) if part)
         for key, settings in distinctions(keys).items()
-        for task in (key.task + ("" if key.filter == "none" else f" ({key.filter})") + _area_mark(key),)
+        for task in (_task(key),)
     }
 
 
-def _looks(key: Key) -> tuple[str, str, str, str]:
-    return key.configuration.model, key.configuration.label, key.task, key.filter + _area_mark(key)
+def _run(key: Key) -> tuple[str, str]:
+    return key.configuration.model, key.configuration.label
+
+
+def _looks(key: Key) -> tuple[object, ...]:
+    return *_run(key), key.task, key.budget, key.filter + _area_mark(key)
+
+
+def _task(key: Key) -> str:
+    """Return the task with its budget, which most tasks have in their names, and whatever else is not usual."""
+    is_named = key.budget is None or key.task.endswith(f"_{key.budget}")
+    budget = "" if is_named else f" at {key.budget} tokens"
+    return key.task + budget + ("" if key.filter == "none" else f" ({key.filter})") + _area_mark(key)
 
 
 def _area_mark(key: Key) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.configuration import (
+    TTS,
     Configuration,
     run_configuration,
     run_seeds,
+    task_budget,
     task_seeds,
     task_settings,
 )
@@ -23,11 +24,6 @@ from lm_eval_pruned.results.settings import Settings, section
 
 # What is compared of a task, in this order; of one with none of these, its first metric.
 ACCURACIES = ("acc", "exact_match", "pass@1", "prompt_level_strict_acc", "acc_norm", "f1")
-
-# More tokens than any model has room for: what is more is no budget.
-MAX_BUDGET = 2**40
-
-_TTS = re.compile(r".+_tts_(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +116,12 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
     except DataError as problem:
         problems.append(str(problem))
         outcomes = {}
-    budget = _budget(content, task)
+    budget, named = task_budget(content, task), TTS.fullmatch(task)
     for name, metric in compared.items():
         yield TaskResult(
             task=task,
             filter=name,
-            benchmark=task.removesuffix(f"_{budget}"),
+            benchmark=named[1] if named else task.removesuffix(f"_{budget}"),
             budget=budget,
             metric=metric,
             settings=task_settings(content, task),
@@ -176,14 +172,6 @@ def _blocks(given: object) -> tuple[Block, ...]:
     values = [[_number(block.get(name)) for name in Block._fields] for block in given]
     blocks = [Block(*(value for value in row if value is not None)) for row in values if None not in row]
     return tuple(blocks) if len(blocks) == len(given) else ()
-
-
-def _budget(content: Mapping[str, object], task: str) -> int | None:
-    given = section(section(section(content, "configs"), task), "generation_kwargs").get("thinking_token_budget")
-    if isinstance(given, int) and 0 <= given <= MAX_BUDGET:
-        return given
-    match = _TTS.fullmatch(task)
-    return int(match[1]) if match else None
 
 
 def _number(value: object) -> float | None:

@@ -45,17 +45,28 @@ def read_reference(path: Path) -> list[Published]:
         raise DataError(f"{path} is no CSV file: {problem}") from None
 
 
-def _published(row: dict[str, str], place: str, stem: str) -> Published:
+def _published(cells: dict[str, str | None], place: str, stem: str) -> Published:
+    # Of a row that is cut short the last cells are None.
+    row = {name: value for name, value in cells.items() if value}
+    if lacking := [name for name in REQUIRED if name not in row]:
+        raise DataError(f"{place} has no {' and no '.join(lacking)}")
     try:
-        words = (row["method"], row.get("allocation"), f"{float(row['sparsity']):g}" if row.get("sparsity") else "")
+        words = (row["method"], row.get("allocation"), f"{float(row['sparsity']):g}" if "sparsity" in row else "")
         return Published(
             model=row["model"],
             label="dense" if row["method"] == "none" else " ".join(word for word in words if word),
             task=row["task"],
             budget=int(row["budget"]),
-            acc=float(row["acc"]),
-            std=float(row["std"]) if row.get("std") else None,
-            source=row.get("source") or stem,
+            acc=_fraction(row, "acc"),
+            std=_fraction(row, "std") if "std" in row else None,
+            source=row.get("source", stem),
         )
-    except (ValueError, TypeError) as problem:
+    except ValueError as problem:
         raise DataError(f"{place}: {problem}") from None
+
+
+def _fraction(row: dict[str, str], name: str) -> float:
+    value = float(row[name])
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} {row[name]} is no fraction: give 0.5 for 50 %")
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from types import MappingProxyType
@@ -13,7 +14,11 @@ from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.leaderboard import ALPHA, Line
 
 _NONE = "-"
-_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", **{character: f"\\{character}" for character in "\\|[]`"}})
+# Columns with texts of other people's files.
+_NAMES = ("model", "run", "settings", "metric", "source")
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", **{character: f"\\{character}" for character in "\\|[]`*~$"}})
+# Inside of a word it is no markup, and names are full of them.
+_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # As what a spreadsheet begins to calculate; numbers are written as numbers, whatever their sign.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LEGEND = (
@@ -78,17 +83,17 @@ def _cells(line: Line) -> dict[str, str]:
         "questions": _number(line.questions, "d"),
         "source": line.source or _NONE,
     }
-    return {name: _plain(value) for name, value in cells.items()}
+    return {name: _plain(value) if name in _NAMES else value for name, value in cells.items()}
 
 
 def _plain(text: str) -> str:
-    r"""Return a name as Markdown that shows it on one line: no cell ends in it, and no markup or link begins.
+    r"""Return a name as Markdown that shows it on one line: no cell ends in it, and no markup begins.
 
     Example:
-        >>> print(_plain("a|b <script>"))
-        a\|b &lt;script>
+        >>> print(_plain("a|b <script> _c_d"))
+        a\|b &lt;script> \_c_d
     """
-    return " ".join(text.splitlines()).translate(_MARKUP)
+    return _UNDERSCORE.sub(r"\\_", " ".join(text.splitlines()).translate(_MARKUP))
 
 
 def _inert(value: object) -> object:

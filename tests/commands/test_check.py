@@ -116,6 +116,14 @@ class TestBadInput:
         (tmp_path / "empty").mkdir()
         assert "holds no results_*.json" in self.said(capsys, check(tmp_path / "empty", baseline))
 
+    def test_runs_of_nothing(self, tmp_path, baseline, capsys):
+        write_run(tmp_path / "nothing", {})
+        assert "hold no result of any task" in self.said(capsys, check(tmp_path / "nothing", baseline))
+
+    def test_a_baseline_of_nothing(self, tmp_path, baseline, capsys):
+        baseline.write_text(json.dumps({**json.loads(baseline.read_text()), "measurements": []}))
+        assert "holds no measurement" in self.said(capsys, check(tmp_path / "old", baseline))
+
     def test_only_corrupt_results(self, tmp_path, baseline, capsys):
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "results_1.json").write_text("{")

@@ -14,10 +14,11 @@ from tests.commands.sweeping import finish, start
 CI = configs_folder() / "ci" / "gate.yaml"
 
 
-def test_a_dry_run_runs_nothing(tmp_path, capsys):
-    assert cli.main(["sweep", "demo", "--output", str(tmp_path / "out"), "--dry-run"]) == 0
+def test_a_dry_run_runs_nothing_and_needs_no_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "demo", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
+    assert not [*tmp_path.iterdir()]
     assert out.count("tiny_tts\n") == 14
     assert "14 cells" in out
     assert "assumed: " in out
@@ -36,6 +37,11 @@ def test_a_mistake_is_one_line_and_2(tmp_path, capsys, arguments, message):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_folder_is_needed_to_run(capsys):
+    assert cli.main(["sweep", "smoke"]) == 2
+    assert "--output DIR is missing" in capsys.readouterr().err
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, capsys, monkeypatch):

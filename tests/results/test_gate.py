@@ -27,7 +27,7 @@ def measured(chances, generator, *, samples=1, seeds=1, method="wanda"):
     for budget, chance in zip(BUDGETS, chances, strict=False):
         correct = np.mean([answers(chance, generator, samples) for _ in range(seeds)], axis=0)
         configuration = Configuration(model="m", pruning=(("method", method),), settings=())
-        key = Key(configuration, f"t_tts_{budget}", "none", "acc")
+        key = Key(configuration, f"t_tts_{budget}", "none", "acc", budget)
         found[key] = Measurement(
             configuration=configuration, benchmark="t_tts", task=key.task, filter="none", budget=budget, metric="acc",
             accuracies=(correct.mean(),), metrics={}, error=None, sparsity=0.5,

@@ -93,6 +93,13 @@ def test_runs_without_samples_have_the_interval_they_reported(tmp_path):
     assert (line.low, line.high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
 
 
+def test_no_share_is_below_0_or_above_1(tmp_path):
+    write_run(tmp_path, {"t_tts_16": [1] + [0] * 29, "t_tts_32": [0] + [1] * 29}, has_samples=False)
+    assert [(line.low, line.high) for line in lines(tmp_path)] == [
+        (0.0, pytest.approx(0.0987, abs=1e-3)), (pytest.approx(0.9013, abs=1e-3), 1.0),
+    ]  # fmt: skip
+
+
 ODD = [None, 3, -1.5, "x", [], {}, [1], {"a": 1}, True, float("nan"), float("inf"), "\ud800", 10**400, {"seed": []}]
 
 
@@ -149,10 +156,12 @@ class TestFormats:
 
     def test_markdown_has_no_markup_of_others(self, tmp_path):
         write_run(tmp_path, {"t_tts_16": [0, 1]}, model="<script>[x](javascript:y)\\")
+        write_run(tmp_path, {"t_tts_16": [0, 1]}, model="**a** $b$ ~c~ _d_", day=2)
         write_run(tmp_path / "other", {"t\n\n<img>_tts_16": [0, 1]}, has_samples=False)
         text = markdown(lines(tmp_path))
         assert "| &lt;script>\\[x\\](javascript:y)\\\\ |" in text
-        assert "\n## t  &lt;img>_tts\n" in text
+        assert "\n## t  &lt;img>\\_tts\n" in text
+        assert r"| \*\*a\*\* \$b\$ \~c\~ \_d\_ |" in text
         assert "<" not in text.replace("p < 0.05", "")
 
     @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1"])
@@ -188,7 +197,10 @@ class TestReference:
             ("", "lacks the columns model, method"),
             ("model,method,budget,task\n", "lacks the columns acc"),
             (HEAD + "m,none,,,512,t,high,,\n", r"published\.csv, line 2: could not convert"),
-            (HEAD + "m,none,,,512,t\n", r"published\.csv, line 2: "),
+            (HEAD + "m,none,,,512,t\n", r"published\.csv, line 2 has no acc"),
+            (HEAD + ",none,,,512,t,0.5,,\n", r"published\.csv, line 2 has no model"),
+            (HEAD + "m,none,,,512,t,nan,,\n", r"line 2: acc nan is no fraction"),
+            (HEAD + "m,none,,,512,t,50,,\n", r"line 2: acc 50 is no fraction: give 0\.5 for 50 %"),
             ("\xff", "is no CSV file"),
         ],
     )

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.results.area import area_weights, with_areas
+from lm_eval_pruned.results.leaderboard import leaderboard
 from lm_eval_pruned.results.merge import Measurement, measure
 from lm_eval_pruned.results.naming import line_names
 from lm_eval_pruned.results.reading import read_records
+from lm_eval_pruned.results.record import samples_file
 from tests.results.making import write_run
 
 
@@ -100,3 +102,40 @@ def test_two_tasks_of_one_budget_are_no_curve(tmp_path):
     found = measure(read_records([tmp_path]).records)
     assert [(one.benchmark, one.budget, one.outcomes is None) for one in found.values()] == [("t_tts", 16, False)] * 2
     assert with_areas(found) == found
+
+
+def test_one_task_under_two_budgets_is_two_measurements_of_a_curve(tmp_path):
+    for day, budget in enumerate((512, 4096), start=1):
+        _write_budgeted(tmp_path, day=day, values=[0, 1, budget > 512], thinking_token_budget=budget)
+    found = measure(read_records([tmp_path]).records)
+    assert [(one.benchmark, one.budget, one.accuracy) for one in found.values()] == [
+        ("mine", 512, pytest.approx(1 / 3)), ("mine", 4096, pytest.approx(2 / 3)),
+    ]  # fmt: skip
+    *_, area = with_areas(found).values()
+    assert (area.task, area.accuracy) == ("mine", pytest.approx(1 / 2))
+
+
+def test_pruned_is_held_against_dense_under_the_same_budget(tmp_path):
+    _write_budgeted(tmp_path, day=1, values=[0, 0, 1], thinking_token_budget=512)
+    _write_budgeted(tmp_path, day=2, values=[1, 1, 1], thinking_token_budget=4096)
+    _write_budgeted(tmp_path, day=3, values=[0, 1, 1], thinking_token_budget=512, method="wanda", sparsity=0.2)
+    lines = leaderboard(read_records([tmp_path]).records)
+    assert [line.difference for line in lines if line.run != "dense"] == [pytest.approx(1 / 3)]
+
+
+def test_a_rerun_of_an_earlier_seed_is_the_newest(tmp_path):
+    for day, (seed, achieved) in enumerate([(1, 0.4), (2, 0.4), (1, 0.5)], start=1):
+        write_run(tmp_path, {"t_tts_8": [1, 0]}, seed=seed, day=day, method="wanda", sparsity=0.4, achieved=achieved)
+    (found,) = measure(read_records([tmp_path]).records).values()
+    assert (len(found.accuracies), found.sparsity) == (2, 0.5)
+
+
+def _write_budgeted(folder, *, values, thinking_token_budget, **run):
+    """Write a run of a task whose name has no budget."""
+    path = write_run(folder, {"t_tts_8": values}, **run)
+    content = json.loads(path.read_text())
+    content["configs"]["t_tts_8"]["generation_kwargs"]["thinking_token_budget"] = thinking_token_budget
+    for section in ("results", "configs", "n-samples"):
+        content[section]["mine"] = content[section].pop("t_tts_8")
+    path.write_text(json.dumps(content))
+    samples_file(path, "t_tts_8").rename(samples_file(path, "mine"))

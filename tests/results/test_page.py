@@ -121,7 +121,7 @@ class TestContent:
             path.write_text("".join(json.dumps(row) + "\n" for row in found))
         content = make(runs)
         _, _, _, own, dense = content["changes"][3][0]
-        assert content["responses"][own] == ("<think>\n</think>\n\\boxed{3}", "3", 2)
+        assert content["responses"][own] == ("<think>\n</think>\n\\boxed{3}", "3")
         assert content["responses"][dense][1] == "7"
 
     def test_texts_are_shared_and_shortened(self, runs):
@@ -130,11 +130,25 @@ class TestContent:
         assert len(content["responses"]) == 1
         assert "[… 7,000 characters left out …]" in content["responses"][0][0]
 
-    @pytest.mark.parametrize("odd", [None, 3, [], {}, [[None]], [[1.5, True]], {"a": ["x"]}])
+    @pytest.mark.parametrize("odd", [None, 3, [], {}, [[None]], [["-1.5", "True"]], {"a": ["x"]}])
     def test_whatever_stands_in_a_row(self, runs, odd):
         for name in ("resps", "filtered_resps", "target", "doc", "arguments"):
             rewrite(runs, **{name: odd})
             json.loads(embedded(make(runs)), parse_constant=pytest.fail)
+
+    def test_what_was_scored_was_not_written(self, runs):
+        # The harness writes the log-likelihoods of choices as texts.
+        rewrite(
+            runs, resps=[[["-3.1", "False"]], [["-2.0", "True"]]], filtered_resps=[["-3.1", "False"], ["-2.0", "True"]]
+        )
+        assert set(make(runs)["responses"]) == {("", "")}
+
+    def test_a_configuration_is_one_run_where_one_budget_was_asked_in_another_way(self, tmp_path):
+        write_run(tmp_path, DENSE)
+        write_run(tmp_path, {"t_tts_16": DENSE["t_tts_16"]}, kwargs={"temperature": 0.5}, day=2)
+        write_run(tmp_path, {"t_tts_16": DENSE["t_tts_16"]}, backend="pruned-vllm", day=3)
+        settings = [run["settings"] for run in make(tmp_path)["runs"]]
+        assert sorted(settings) == ["backend=pruned-hf", "backend=pruned-hf temperature=0.5", "backend=pruned-vllm"]
 
     def test_runs_without_samples_have_no_changes(self, tmp_path):
         write_run(tmp_path, DENSE, has_samples=False)

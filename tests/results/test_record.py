@@ -93,11 +93,30 @@ class TestOurs:
             ({"repeats": 4}, (("num_samples", "4"),)),
             ({"repeats": 4, "metadata": {"num_samples": 4}}, (("num_samples", "4"),)),
             ({"generation_kwargs": {"temperature": 1, "seed": 3, "thinking_token_budget": 8}}, (("temperature", "1"),)),
+            ({"generation_kwargs": {"thinking_token_budget": "auto"}}, (("thinking_token_budget", "auto"),)),
         ],
     )
     def test_how_a_task_was_asked(self, tmp_path, task, settings):
         found = read(tmp_path, {"results": {"t": {"acc,none": 1.0}}, "configs": {"t": task}, "config": {}})
         assert found.results[0].settings == settings
+
+    @pytest.mark.parametrize(
+        ("task", "given", "budget"),
+        [
+            ("mine", {"thinking_token_budget": 8}, 8),
+            ("mine", {"max_tokens_thinking": 9}, 9),
+            # The alias was typed, the other name stands in the task's file.
+            ("t_tts_512", {"thinking_token_budget": 512, "max_tokens_thinking": 1024}, 1024),
+            ("t_tts_512", {"thinking_token_budget": 1024}, 1024),
+            ("t_tts_512", {"thinking_token_budget": "auto"}, None),
+            ("t_tts_512", {}, 512),
+            ("mine", {}, None),
+        ],
+    )
+    def test_the_budget_is_the_one_that_was_in_force(self, tmp_path, task, given, budget):
+        configs = {task: {"generation_kwargs": given}}
+        (found,) = read(tmp_path, {"results": {task: {"acc,none": 1.0}}, "configs": configs, "config": {}}).results
+        assert (found.budget, found.benchmark) == (budget, "mine" if task == "mine" else "t_tts")
 
     def test_labels(self, tmp_path):
         report = {"config": {"method": "shortgpt", "num_blocks": 2, "compare": "row"}}

@@ -73,6 +73,7 @@ def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
         ({"grids": [{"methods": "none", "backend": "pruned-hff"}]}, "did you mean 'pruned-hf'?"),
         ({"grids": [{"methods": "none", "models": "/nowhere"}]}, "pretrained=/nowhere is not a folder"),
         ({"grids": [{"methods": "none", "model_args": {"dtpye": "auto"}}]}, "did you mean 'dtype'?"),
+        ({"grids": [{"methods": "none", "model_args": {"dtype": "bf16"}}]}, "did you mean 'bfloat16'?"),
         ({"grids": [{"methods": "none", "limit": "all"}]}, "limit: 'all' is no int or float"),
         ({"grids": [{"methods": "none", "seeds": [0.5]}]}, "0.5 is no whole number"),
         ({"grids": [{"methods": "none", "gpus": -1}]}, "gpus=-1"),

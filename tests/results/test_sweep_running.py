@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from lm_eval_pruned.results.sweeps.cell import Cell, Resources
 from lm_eval_pruned.results.sweeps.engines import run_local
-from lm_eval_pruned.results.sweeps.running import RETRIES, Job, is_done
+from lm_eval_pruned.results.sweeps.progress import Board
+from lm_eval_pruned.results.sweeps.running import RETRIES, Job, Outcome, is_done
 
 
 def play(arguments):
@@ -81,3 +83,13 @@ def test_done_is_done_only_if_all_of_it_is_there(ended):
         done.write_text(damage)
         assert not is_done(good.folder, good.cell)
         done.write_text(kept)
+
+
+def test_names_on_the_board_are_no_markup(tmp_path, monkeypatch, capsys):
+    # On a terminal, with a tag that closes what was never opened.
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    one = job(tmp_path, "hot [temp] [/x]")
+    with Board([one], 0) as board:
+        board.show(Outcome(one.cell.id, 1.0, "broken"))
+    assert "hot [temp] [/x]" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 const STRIPS_DRAWN = 40;
 const CELL_HEIGHT = 26;
+const NAME_WIDTH = 230;
+const LETTER_WIDTH = 7;
 
 function stripRuns() {
   // Seeds, tasks and settings share their model: one strip for each way of pruning it.
@@ -15,7 +17,7 @@ function stripRuns() {
 }
 
 function drawStrip(name, blocks, room, top, isWide) {
-  const left = isWide ? 230 : 0;
+  const left = isWide ? NAME_WIDTH : 0;
   const down = isWide ? top : top + 20;
   const width = Math.min(72, (room - left) / blocks.length);
   const label = svg("text", { class: "label", x: 0, y: isWide ? top + 15 : top + 14 }, name);
@@ -43,12 +45,13 @@ function showBlocks() {
   const strips = stripRuns();
   find("blocks-section").hidden = !strips.length;
   const room = find("blocks").clientWidth;
-  const isWide = room >= 640;
-  const height = CELL_HEIGHT + (isWide ? 4 : 26);
   const shown = strips.slice(0, STRIPS_DRAWN);
+  // Beside its cells a name has this much room, above them all there is.
+  const isWide = room >= 640 && shown.every(([name]) => name.length * LETTER_WIDTH <= NAME_WIDTH);
+  const height = CELL_HEIGHT + (isWide ? 4 : 26);
   const drawn = shown.map(([name, blocks], row) => drawStrip(name, blocks, room, row * height, isWide));
   const size = { width: room, height: shown.length * height, viewBox: `0 0 ${room} ${shown.length * height}` };
   const left = strips.length - shown.length;
   const note = left > 0 ? html("p", { class: "note" }, `${left} more runs: filter to see them.`) : "";
-  find("blocks").replaceChildren(svg("svg", { ...size, class: "strips", role: "group" }, ...drawn), note);
+  find("blocks").replaceChildren(svg("svg", { ...size, class: "strips", role: "group", "aria-labelledby": "blocks-title" }, ...drawn), note);
 }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.results.area import AREA
+from lm_eval_pruned.results.configuration import Words
 from lm_eval_pruned.results.leaderboard import ALPHA, Entry, Line
 from lm_eval_pruned.results.merge import Key
 from lm_eval_pruned.results.page.changes import Change, Changes, find_changes
@@ -42,7 +43,7 @@ def page_content(entries: Sequence[Entry], records: Sequence[Record]) -> dict[st
     """Return `runs`; their `lines` by `columns`; by the number of a line the `changes` shown.
 
     A change is [place in `questions`, new, old, place in `responses` of the run, and of the dense run], -1 where the
-    samples file lacks it. A question is [text, gold]; a response [text, answer, number of samples].
+    samples file lacks it. A question is [text, gold]; a response [text, answer].
 
     Raises:
         DataError: a samples file has changed since it was read.
@@ -90,28 +91,17 @@ def _run(entry: Entry, newest: Mapping[Key, Record]) -> dict[str, object]:
     record = None if entry.key is None else newest.get(entry.key)
     return {
         **_identity(entry.line)._asdict(),
-        **(_published(entry.line.run) if entry.key is None else _measured(entry.key)),
+        **(_published(entry.line.run) if entry.key is None else entry.key.configuration.words)._asdict(),
         "published": entry.key is None,
         "blocks": [] if record is None else [[_rounded(value) for value in block] for block in record.blocks],
     }
 
 
-def _measured(key: Key) -> dict[str, str]:
-    given = dict(key.configuration.pruning)
-    method, amount = given.pop("method", "dense"), given.pop("sparsity", "")
-    if blocks := given.pop("num_blocks", ""):
-        amount = f"{blocks} block{'s' * (blocks != '1')}"
-    alloc = given.pop("alloc", "" if method in ("dense", "shortgpt") else "uniform")
-    given.pop("compare", None)
-    others = " ".join(f"{name}={value}" for name, value in given.items())
-    return {"method": method, "alloc": alloc, "amount": amount, "others": others}
-
-
-def _published(label: str) -> dict[str, str]:
+def _published(label: str) -> Words:
     """Take a published label apart, which has a method, and perhaps an allocation and a sparsity, in this order."""
     method, *rest = label.split() or [""]
     amount = rest.pop() if rest and rest[-1].replace(".", "", 1).isdecimal() else ""
-    return {"method": method, "alloc": " ".join(rest), "amount": amount, "others": ""}
+    return Words(method, " ".join(rest), amount, "")
 
 
 def _shown(entry: Entry, found: Mapping[Key, Changes]) -> list[Change]:
@@ -140,7 +130,7 @@ def _change(
         questions.place((asked.question, asked.gold) if asked else ("", "")),
         _rounded(change.new),
         _rounded(change.old),
-        *(responses.place((text.response, text.answer, text.samples)) if text else -1 for text in both),
+        *(responses.place((text.response, text.answer)) if text else -1 for text in both),
     ]
 
 

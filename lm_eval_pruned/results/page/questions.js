@@ -11,14 +11,14 @@ function comparisonName(line) {
 }
 
 function showResponse(title, place, correct) {
-  const [text, answer, samples] = place < 0 ? ["", "", 0] : DATA.responses[place];
-  const rightness = samples > 1 ? `right in ${percent(correct)} of ${samples} samples` : correct === 1 ? "right" : "wrong";
+  const [text, answer] = place < 0 ? ["(its samples file does not have it)", ""] : DATA.responses[place];
+  const rightness = correct === 1 ? "right" : correct === 0 ? "wrong" : `${percent(correct)} right over all seeds and samples`;
   const shownAs = correct === 1 ? "better" : correct === 0 ? "worse" : "";
   return html(
     "div", { class: "response" },
-    html("h4", {}, `${title}: `, html("span", { class: shownAs }, samples ? rightness : `accuracy ${fixed(correct, 2)}`)),
+    html("h4", {}, `${title}: `, html("span", { class: shownAs }, rightness)),
     html("p", {}, "Answer: ", answer ? html("code", {}, answer) : html("em", {}, "none")),
-    html("pre", { tabindex: "0", "aria-label": `${title}, response` }, text || "(its samples file does not have it)"),
+    html("pre", { tabindex: "0", "aria-label": `${title}, response` }, text || "(no text)"),
   );
 }
 
@@ -47,7 +47,7 @@ function showQuestions() {
   find("comparison").replaceChildren(...options);
   find("side").value = state.side;
   find("questions-note").textContent =
-    `The largest changes of each comparison are kept in this page, with the first response each. ` +
+    `The largest changes of each comparison are kept in this page, with the first response of the newest run each. ` +
     `Texts above ${DATA.characters.toLocaleString("en")} characters have lost their middle.`;
   if (!chosen) {
     find("questions-count").textContent = "No question of the chosen runs changed, or no samples were logged.";

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.extract import extract
@@ -19,13 +20,12 @@ _QUESTIONS = ("problem", "Problem", "question", "Question", "query")
 
 
 class Text(NamedTuple):
-    """A question, its gold answer, the first of `samples` responses, and the answer that gives ("" for none)."""
+    """A question, its gold answer, the first response, and the answer that gives; "" for what there is not."""
 
     question: str
     gold: str
     response: str
     answer: str
-    samples: int
 
 
 def newest_runs(records: Sequence[Record]) -> dict[Key, Record]:
@@ -57,16 +57,15 @@ def shortened(text: str) -> str:
 
 
 def _text(row: Mapping[str, object]) -> Text:
-    responses = list(_strings(row.get("resps")))
-    filtered = list(_strings(row.get("filtered_resps")))
-    response = responses[0] if responses else ""
+    response = next(_strings(row.get("resps")), "")
+    filtered = next(_strings(row.get("filtered_resps")), "")
     gold = _written(row.get("target"))
     # A filter of the harness that extracts has done so; ours keeps the response as it is.
-    if filtered and filtered[0] != response:
-        answer = filtered[0]
+    if filtered not in ("", response):
+        answer = filtered
     else:
         answer = extract(response, "choice" if gold in set("ABCDEFGHIJ") else "math") or ""
-    return Text(shortened(_question(row)), shortened(gold), shortened(response), shortened(answer), len(responses))
+    return Text(shortened(_question(row)), shortened(gold), shortened(response), shortened(answer))
 
 
 def _question(row: Mapping[str, object]) -> str:
@@ -75,11 +74,13 @@ def _question(row: Mapping[str, object]) -> str:
         for name in _QUESTIONS:
             if isinstance(document.get(name), str):
                 return str(document[name])
-    return next(iter(_strings(row.get("arguments"))), "")
+    return next(_strings(row.get("arguments")), "")
 
 
-def _strings(value: object) -> Iterable[str]:
-    """Yield the texts in nested lists and objects; log-likelihoods come as a pair of a number and a flag."""
+def _strings(value: object) -> Iterator[str]:
+    """Yield the texts in nested lists and objects, but no log-likelihoods: what was scored was not written."""
+    if _is_scored(value):
+        return
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -88,6 +89,14 @@ def _strings(value: object) -> Iterable[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _strings(part)
+
+
+def _is_scored(value: object) -> bool:
+    """Tell a log-likelihood, which the harness writes as two texts: a number, and whether greedy decoding agrees."""
+    match value:
+        case [str() as number, "True" | "False"]:
+            return re.fullmatch(r"-?(inf|[0-9.e+-]+)", number) is not None
+    return False
 
 
 def _written(value: object) -> str:

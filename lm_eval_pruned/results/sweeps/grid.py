@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TypeAlias
-
-import yaml
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_model_args
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError, unknown_name
@@ -17,40 +14,34 @@ from lm_eval_pruned.paths import configs_folder, is_there, tasks_folder
 from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.results.sweeps.cell import Cell, Resources
+from lm_eval_pruned.results.sweeps.sections import (
+    AXES,
+    MAPPINGS,
+    RESOURCES,
+    SECTIONS,
+    Settings,
+    as_list,
+    as_mapping,
+    check_names,
+    merged,
+    read_axis,
+    read_seed,
+    read_settings,
+    read_yaml,
+)
 
 BACKENDS = ("pruned-hf", "pruned-vllm")
 
+_ARGUMENTS = {
+    "model": "pretrained",
+    "method": "method",
+    "allocation": "alloc",
+    "sparsity": "sparsity",
+    "num_blocks": "num_blocks",
+}
+
 # More are a mistake in the file: each is hours of a machine.
 MAX_CELLS = 100_000
-
-# Lists that span a grid, with the name one of their members goes by.
-AXES: Mapping[str, str] = {
-    "models": "model",
-    "methods": "method",
-    "allocations": "allocation",
-    "sparsities": "sparsity",
-    "num_blocks": "num_blocks",
-    "tasks": "task",
-    "seeds": "seed",
-}
-_ARGUMENTS = {"model": "pretrained", "method": "method", "allocation": "alloc"} | {
-    name: name for name in ("sparsity", "num_blocks")
-}
-_RESOURCES = field_names(Resources)
-# Settings with one value a cell.
-_SETTINGS = (field_names(Cell) - {"task", "seed", "variant", "resources"}) | _RESOURCES
-_MAPPINGS = ("model_args", "gen_kwargs", "metadata")
-_SECTIONS = ("description", "defaults", "grids", "variants", "overrides")
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("backend", "system_instruction"), (str,)),
-    **dict.fromkeys(_MAPPINGS, (dict,)),
-    "batch_size": (str, int),
-    "apply_chat_template": (bool,),
-    "num_fewshot": (int,),
-    **dict.fromkeys(("limit", "weights", *_RESOURCES), (int, float)),
-}
-
-Settings: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +68,20 @@ def read_sweep(path: Path) -> Sweep:
         DataError: it is no YAML of the form that docs/sweeps.md describes.
         PrunedEvalError: a cell is invalid; the message names it, and the nearest valid name.
     """
-    content = _load(path)
+    content = read_yaml(path)
     try:
-        _known("section", content, _SECTIONS)
-        grids = [_mapping(f"grids[{place}]", grid) for place, grid in enumerate(_list(content.get("grids")))]
+        check_names("section", content, SECTIONS)
+        grids = [as_mapping(f"grids[{place}]", grid) for place, grid in enumerate(as_list(content.get("grids")))]
         if not grids:
             raise DataError("it spans no cells: give grids, a list of mappings such as {methods: [wanda]}")
-        defaults = _settings("defaults", content.get("defaults"), axes=True)
-        named = _mapping("variants", content.get("variants") or {})
-        variants = {str(name): _settings(f"variants: {name}", given) for name, given in named.items()}
-        overrides = [_override(place, given) for place, given in enumerate(_list(content.get("overrides")))]
+        defaults = read_settings("defaults", content.get("defaults"), axes=True)
+        named = as_mapping("variants", content.get("variants") or {})
+        variants = {str(name): read_settings(f"variants: {name}", given) for name, given in named.items()}
+        overrides = [_override(place, given) for place, given in enumerate(as_list(content.get("overrides")))]
         spanned = [
             found
             for place, grid in enumerate(grids)
-            for found in _span(defaults, _settings(f"grids[{place}]", grid, axes=True), variants)
+            for found in _span(defaults, read_settings(f"grids[{place}]", grid, axes=True), variants)
         ]
         _check_used(overrides, [axes for axes, _ in spanned])
         cells = [_cell(axes, settings, overrides) for axes, settings in spanned]
@@ -121,24 +112,14 @@ def find_config(given: Path) -> Path:
     return shipped[str(given)]
 
 
-def _load(path: Path) -> Mapping[str, object]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise DataError(f"{path} cannot be read as YAML: it is nested too deeply") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    return _mapping(str(path), content)
-
-
 def _span(
     defaults: Settings, grid: Settings, variants: Mapping[str, Settings]
 ) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
     """Yield the axes and the settings of each cell of a grid."""
-    given = _merged(defaults, grid)
+    given = merged(defaults, grid)
     if "models" not in given or "tasks" not in given:
         raise DataError("a grid needs models and tasks: give them in it or in defaults")
-    lists = {AXES[name]: _axis(name, given.pop(name)) for name in AXES if name in given}
+    lists = {AXES[name]: read_axis(name, given.pop(name)) for name in AXES if name in given}
     count = 1
     for values in lists.values():
         count *= len(values)
@@ -147,28 +128,28 @@ def _span(
     named: list[tuple[str | None, Settings]] = [*variants.items()]
     for variant, own in named or [(None, {})]:
         for members in product(*lists.values()):
-            yield {**dict(zip(lists, members, strict=True)), "variant": variant}, _merged(given, own)
+            yield {**dict(zip(lists, members, strict=True)), "variant": variant}, merged(given, own)
 
 
 def _cell(axes: Mapping[str, object], settings: Settings, overrides: Sequence[Override]) -> Cell:
     """Make a cell, or raise the error of the first thing that is wrong with it."""
     for override in overrides:
         if _matches(override, axes):
-            settings = _merged(settings, override.settings)
+            settings = merged(settings, override.settings)
     pruning = {_ARGUMENTS[name]: value for name, value in axes.items() if name in _ARGUMENTS}
-    values = {name: value for name, value in settings.items() if name not in _RESOURCES}
+    values = {name: value for name, value in settings.items() if name not in RESOURCES}
     cell = Cell(
         **{  # type: ignore[arg-type]
             "backend": BACKENDS[0],
-            **{name: {} for name in _MAPPINGS},
+            **{name: {} for name in MAPPINGS},
             **values,
             "batch_size": str(settings.get("batch_size", 1)),
-            "model_args": {**_mapping("model_args", settings.get("model_args", {})), **pruning},
+            "model_args": {**as_mapping("model_args", settings.get("model_args", {})), **pruning},
         },
         task=str(axes["task"]),
-        seed=_seed(axes.get("seed")),
+        seed=read_seed(axes.get("seed")),
         variant=None if axes["variant"] is None else str(axes["variant"]),
-        resources=Resources(**{name: float(settings[name]) for name in _RESOURCES if name in settings}),  # type: ignore[arg-type]
+        resources=Resources(**{name: float(settings[name]) for name in RESOURCES if name in settings}),  # type: ignore[arg-type]
     )
     try:
         _check(cell)
@@ -222,13 +203,13 @@ def _accepted(backend: str, pretrained: str, given: frozenset[str]) -> frozenset
 
 def _override(place: int, given: object) -> Override:
     where = f"overrides[{place}]"
-    content = _mapping(where, given)
-    _known(f"key of {where}", content, ("match", "set"))
-    match = _mapping(f"{where}: match", content.get("match"))
-    _known(f"axis of {where}", match, (*AXES.values(), "variant"))
+    content = as_mapping(where, given)
+    check_names(f"key of {where}", content, ("match", "set"))
+    match = as_mapping(f"{where}: match", content.get("match"))
+    check_names(f"axis of {where}", match, (*AXES.values(), "variant"))
     return Override(
-        match={name: _list(values) for name, values in match.items()},
-        settings=_settings(f"{where}: set", content.get("set")),
+        match={name: as_list(values) for name, values in match.items()},
+        settings=read_settings(f"{where}: set", content.get("set")),
     )
 
 
@@ -246,56 +227,3 @@ def _check_used(overrides: Sequence[Override], spanned: Sequence[Mapping[str, ob
                     raise unknown_name(f"{name} in overrides[{place}]", value, known)
         if not any(_matches(override, axes) for axes in spanned):
             raise DataError(f"overrides[{place}] matches no cell: {dict(override.match)}")
-
-
-def _settings(where: str, given: object, *, axes: bool = False) -> Settings:
-    content = _mapping(where, given or {})
-    _known(f"setting in {where}", content, [*_SETTINGS, *(AXES if axes else ())])
-    for name, value in content.items():
-        if name in _TYPES and (
-            not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "apply_chat_template")
-        ):
-            raise DataError(f"{where}: {name}: {value!r} is no {' or '.join(kind.__name__ for kind in _TYPES[name])}")
-    return content
-
-
-def _merged(first: Settings, second: Settings) -> dict[str, object]:
-    """Let the second win, and in mappings each of its members."""
-    both = {
-        name: {**_mapping(name, first.get(name, {})), **_mapping(name, second[name])}
-        for name in _MAPPINGS
-        if name in second
-    }
-    return {**first, **second, **both}
-
-
-def _axis(name: str, given: object) -> list[object]:
-    values = _list(given)
-    if not values or any(isinstance(value, dict | list) for value in values):
-        raise DataError(f"{name}: {given!r} is no value and no list of values")
-    return values
-
-
-def _seed(given: object) -> int | None:
-    if given is None or (isinstance(given, int) and not isinstance(given, bool)):
-        return given
-    raise DataError(f"seeds: {given!r} is no whole number")
-
-
-def _list(given: object) -> list[object]:
-    if given is None:
-        return []
-    return given if isinstance(given, list) else [given]
-
-
-def _mapping(where: str, given: object) -> dict[str, object]:
-    if not isinstance(given, dict):
-        raise DataError(f"{where} is no mapping of names to values: {given!r:.80}")
-    return given
-
-
-def _known(what: str, given: Iterable[object], allowed: Iterable[str]) -> None:
-    names = list(allowed)
-    for name in given:
-        if name not in names:
-            raise unknown_name(what, name, names)

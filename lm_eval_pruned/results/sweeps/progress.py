@@ -11,6 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lm_eval_pruned.results.sweeps.running import LOG_FILE, Job, Outcome, is_running
 
@@ -97,10 +98,11 @@ class Board:
         for name, justify in (("state", "left"), ("seconds", "right"), ("cell", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for outcome in self._outcomes[-LAST:]:
-            state = "[red]failed" if outcome.error else "[green]done"
-            table.add_row(state, f"{outcome.seconds:.0f}", self._jobs[outcome.cell].cell.label)
+            state = Text("failed", "red") if outcome.error else Text("done", "green")
+            # As text: square brackets in a name are no markup.
+            table.add_row(state, f"{outcome.seconds:.0f}", Text(self._jobs[outcome.cell].cell.label))
         for job in self._running:
-            table.add_row("running", "", job.cell.label)
+            table.add_row("running", "", Text(job.cell.label))
         return table
 
 
