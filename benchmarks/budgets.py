@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 import torch
 from lm_eval.api.instance import Instance
 from prose import prose
 from smollm2 import temporary_smollm2
+from timing import ratio, warm_in_turns
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
@@ -44,22 +44,6 @@ def requests(problems: Sequence[str], budgets: Sequence[int], **kwargs: object) 
     ]
 
 
-def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Run each work once to warm up, then all of them in every round; return the seconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            begin = time.perf_counter()
-            work()
-            if number:
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
-def ratio(mine: Sequence[float], peer: Sequence[float]) -> float:
-    return median(one / other for one, other in zip(mine, peer, strict=True))
-
-
 def five_budgets(rounds: int, batch_size: int) -> None:
     tokens = [0]
     wrote = Progress.wrote
@@ -79,7 +63,7 @@ def five_budgets(rounds: int, batch_size: int) -> None:
         "five budgets, one trace": (sharing, BUDGETS),
         "five budgets, a trace each": (apart, BUDGETS),
     }
-    seconds = in_turns({name: lambda name=name, a=args: work(name, *a) for name, args in named.items()}, rounds)
+    seconds = warm_in_turns({name: lambda name=name, a=args: work(name, *a) for name, args in named.items()}, rounds)
     largest, together, each = named
     print(f"{len(PROBLEMS)} questions, batch size {batch_size}, {rounds} rounds")
     for name, measured in seconds.items():
@@ -110,7 +94,9 @@ def plain_generation(rounds: int) -> None:
         with torch.inference_mode():
             model.model.generate(**batch, do_sample=False, min_new_tokens=length, max_new_tokens=length, pad_token_id=0)
 
-    seconds = in_turns({"plain": plain, "budgeted": lambda: model.generate_until(asked, disable_tqdm=True)}, rounds)
+    seconds = warm_in_turns(
+        {"plain": plain, "budgeted": lambda: model.generate_until(asked, disable_tqdm=True)}, rounds
+    )
     print(f"{PLAIN_ROWS} rows of {length} tokens (budgeted: {length - PLAIN_TOKENS} of them forced), SmolLM2-135M")
     print(
         f"  plain generate {median(seconds['plain']):.1f} s, budgeted {median(seconds['budgeted']):.1f} s: "

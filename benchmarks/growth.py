@@ -14,7 +14,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from leaderboard import write_all
 from matplotlib.figure import Figure
+from timing import seconds
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lm_eval_pruned import PruneConfig, prune_model
@@ -72,12 +72,6 @@ def page(folder: Path) -> float:
         str(folder / "page.html"),
     ]
     return seconds(lambda: subprocess.run(command, check=True, capture_output=True))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def measure(rounds: int, cells: Path) -> dict[str, Times]:

@@ -15,7 +15,6 @@ import logging
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,19 +25,15 @@ import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from smollm2 import temporary_smollm2
+from timing import in_turns, ratio, seconds
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lm_eval_pruned import PruneConfig, prune_model
 from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.pruning.report import peak_memory
 
 SPARSITY = 0.5
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 @torch.no_grad()
@@ -103,7 +98,7 @@ def time_pruning(folder: Path, rounds: int, windows: Tensor) -> None:
         "layerif on magnitude, a quarter": lambda model: prune(model, few, method="magnitude", alloc="layerif"),
     }
     forward(dense, windows[:2])
-    times = in_turns(rounds, {name: partial(on_a_copy, dense, work) for name, work in works.items()})
+    times = in_turns({name: partial(on_a_copy, dense, work) for name, work in works.items()}, rounds)
     plain, both = times["plain pass"], times["forward + backward, a quarter"]
     print(f"\n{len(windows)} windows of {windows.shape[1]} tokens, {rounds} rounds")
     for name, measured in times.items():
@@ -130,46 +125,30 @@ def time_loading(folder: Path, windows: Path, artifacts: Path, rounds: int) -> N
         "pruned-hf, dense": lambda: PrunedHFLM(str(folder)),
         "pruned-hf, from an artifact": lambda: PrunedHFLM(str(folder), **settings),
     }
-    times = in_turns(3 * rounds, {name: partial(seconds, work) for name, work in works.items()})
+    times = in_turns({name: partial(seconds, work) for name, work in works.items()}, 3 * rounds)
     print(f"\nloading, {3 * rounds} rounds")
     for name, measured in times.items():
         peer = ratio(measured, times["pruned-hf, dense"])
         print(f"  {name:<34}{median(measured):8.2f} s {peer:7.2f} x pruned-hf, dense")
 
 
-def in_turns(rounds: int, works: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Run every work once a round and return the seconds that each says it took."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(work())
-    return times
-
-
-def ratio(times: list[float], peers: list[float]) -> float:
-    return median(mine / peer for mine, peer in zip(times, peers, strict=True))
-
-
-MEASURED = """
-import sys, numpy, torch
-from transformers import AutoModelForCausalLM
-from lm_eval_pruned import PruneConfig, prune_model
-from lm_eval_pruned.pruning.report import peak_memory
-folder, windows, method = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-with torch.no_grad():
-    model(torch.zeros(1, 8, dtype=torch.int64), use_cache=False)
-if method != "none":
-    prune_model(model, PruneConfig(method=method, sparsity=0.5), torch.from_numpy(numpy.load(windows)))
-print(peak_memory(model.device))
-"""
+def weigh_once(work: str, folder: str, windows: str) -> None:
+    """Print the peak resident memory of this process, in bytes, behind one work."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.from_numpy(np.load(windows))
+    forward(model, ids[:1, :8])
+    if work == "published loop":
+        published_loop(model, ids)
+    elif work != "none":
+        prune(model, ids, method=work)
+    print(peak_memory(model.device))
 
 
 def weigh(folder: Path, windows: Path) -> None:
     """Print the peak resident memory that pruning adds to a loaded model, beside what must be held."""
 
-    def peak(method: str) -> float:
-        run = [sys.executable, "-c", MEASURED, str(folder), str(windows), method]
+    def peak(work: str) -> float:
+        run = [sys.executable, __file__, "--weigh", work, str(folder), str(windows)]
         return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout) / 2**20
 
     config = AutoConfig.from_pretrained(folder)
@@ -179,8 +158,8 @@ def weigh(folder: Path, windows: Path) -> None:
     print(
         f"\npeak memory: {loaded:.0f} MiB with the model loaded; hidden states of the calibration set {hidden:.0f} MiB"
     )
-    for method in ("magnitude", "wanda", "sparsegpt"):
-        print(f"  {method:<34}{peak(method) - loaded:+8.0f} MiB")
+    for work in ("published loop", "wanda", "sparsegpt", "magnitude"):
+        print(f"  {work:<34}{peak(work) - loaded:+8.0f} MiB")
 
 
 def main() -> None:
@@ -188,7 +167,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--seqlen", type=int, default=512)
+    parser.add_argument("--weigh", nargs=3, metavar=("WORK", "MODEL", "WINDOWS"), help="one run")
     args = parser.parse_args()
+    if args.weigh:
+        weigh_once(*args.weigh)
+        return
     logging.disable(logging.WARNING)
     with temporary_smollm2() as folder, tempfile.TemporaryDirectory() as temporary:
         windows = torch.randint(0, 49000, (args.windows, args.seqlen), generator=torch.Generator().manual_seed(0))

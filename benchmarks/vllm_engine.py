@@ -19,9 +19,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from budgets import BUDGETS, PROBLEMS, in_turns, ratio, requests
+from budgets import BUDGETS, PROBLEMS, requests
 from lm_eval.api.instance import Instance
 from smollm2 import temporary_smollm2
+from timing import ratio, warm_in_turns
 
 from lm_eval_pruned.models.vllm import PrunedVLLM
 from lm_eval_pruned.models.vllm_builds import harness_class
@@ -52,7 +53,7 @@ def starts(folder: str, artifacts: str, rounds: int) -> None:
         command = [sys.executable, __file__, "--start", kind, folder, artifacts]
         subprocess.run(command, check=True, capture_output=True)
 
-    seconds = in_turns({kind: lambda kind=kind: start(kind) for kind in ("vllm", "pruned-vllm")}, rounds)
+    seconds = warm_in_turns({kind: lambda kind=kind: start(kind) for kind in ("vllm", "pruned-vllm")}, rounds)
     print(f"start of an engine in a new process, SmolLM2-135M, {rounds} rounds")
     print(
         f"  vllm {median(seconds['vllm']):.1f} s, pruned-vllm with masks {median(seconds['pruned-vllm']):.1f} s: "
@@ -66,7 +67,7 @@ def plain_generation(folder: str, artifacts: str, rounds: int) -> None:
     texts = [f"The number {number} is special because" for number in range(ROWS)]
     asked = [Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0) for text in texts]
     works = {kind: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for kind, lm in engines.items()}
-    seconds = in_turns(works, rounds)
+    seconds = warm_in_turns(works, rounds)
     print(f"plain generation, {ROWS} rows of {TOKENS} tokens, {rounds} rounds")
     print(
         f"  vllm {median(seconds['vllm']):.1f} s, pruned-vllm {median(seconds['pruned-vllm']):.1f} s: throughput "
@@ -96,7 +97,9 @@ def five_budgets(rounds: int) -> None:
         counts[name] = tokens[0]
 
     named = {"the largest budget alone": BUDGETS[-1:], "five budgets": BUDGETS}
-    seconds = in_turns({name: lambda name=name, b=budgets: work(name, b) for name, budgets in named.items()}, rounds)
+    seconds = warm_in_turns(
+        {name: lambda name=name, b=budgets: work(name, b) for name, budgets in named.items()}, rounds
+    )
     largest, _ = named
     print(f"{len(PROBLEMS)} questions of tiny_tts, {rounds} rounds")
     for name, measured in seconds.items():
