@@ -92,9 +92,10 @@ def find_decoder(model: nn.Module) -> Decoder:
         (Excluded(name='head', reason='outside the decoder blocks'),)
     """
     names = {module: name for name, module in model.named_modules()}
-    get_decoder = getattr(model, "get_decoder", None)
-    root: nn.Module = get_decoder() if get_decoder else model
-    lists = list(_outermost_lists(root))
+    get_decoder = getattr(model, "get_decoder", lambda: None)
+    root: nn.Module | None = get_decoder()
+    # What transformers 4.56 answers of most language models is None.
+    lists = list(_outermost_lists(model if root is None else root))
     if not lists:
         raise PruningError(f"{type(model).__name__} has no list of blocks with Linear weights: nothing can be pruned")
     chosen = max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))

@@ -38,6 +38,9 @@ def load_outline(source: str, loading: Mapping[str, object], dtype: torch.dtype 
             model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, trust_remote_code=loading.get("trust_remote_code", False), **stated
             )
+        if dtype is not None:
+            # Transformers 4.56 leaves there what is stored.
+            model.config.dtype = dtype
         model.tie_weights()
     except OSError as error:
         raise unreachable(source, error) from error

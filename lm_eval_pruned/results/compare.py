@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.results.samples import Outcomes
+from lm_eval_pruned.results.samples import Outcomes, found_in
 from lm_eval_pruned.results.stats_bootstrap import bootstrap_interval
 from lm_eval_pruned.results.stats_multiple import holm
 from lm_eval_pruned.results.stats_paired import Alternative, Floats, paired_test
@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 def is_comparable(pair: Pair) -> bool:
     """Tell whether there is a question that both have."""
-    return bool(np.isin(pair.new.questions, pair.old.questions).any())
+    return bool(found_in(pair.new.questions, pair.old.questions).any())
 
 
 def differences(pair: Pair) -> Floats:

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.compare import Comparison, Pair, compare
 from lm_eval_pruned.results.configuration import Configuration
 from lm_eval_pruned.results.merge import Key, Measurement
 from lm_eval_pruned.results.naming import line_names
-from lm_eval_pruned.results.samples import Outcomes
+from lm_eval_pruned.results.samples import Outcomes, found_in
 from lm_eval_pruned.results.settings import Settings
 
 Status = Literal["regression", "sparsity", "missing", "undetectable", "fine"]
@@ -94,7 +92,7 @@ def _pair(new: Measurement, old: Measurement) -> Pair | None:
 
 
 def _lost(new: Outcomes, old: Outcomes) -> list[str]:
-    return [f"{question:016x}" for question in np.setdiff1d(old.questions, new.questions).tolist()]
+    return [f"{question:016x}" for question in old.questions[~found_in(old.questions, new.questions)].tolist()]
 
 
 def _changed(baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement]) -> Iterator[Finding]:

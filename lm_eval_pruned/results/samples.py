@@ -37,6 +37,13 @@ class Outcomes:
     correct: NDArray[np.float64]
 
 
+def found_in(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell which questions are among others, [some]."""
+    # By sorting: numpy 2.0 chooses another way for integers and fails over the largest of 64 bits.
+    found: NDArray[np.bool_] = np.isin(some, others, kind="sort")
+    return found
+
+
 class _Columns(NamedTuple):
     keys: array[int]
     values: array[float]

@@ -5,12 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from lm_eval.api.instance import Instance
+from packaging.version import Version
 
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.reasoning.completion import Completion
+
+needs_metadata = pytest.mark.skipif(
+    Version(version("lm-eval")) < Version("0.4.12"), reason="this harness hands no metadata to tasks of Python"
+)
 
 
 def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kwargs: object) -> list[Completion]:

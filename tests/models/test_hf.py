@@ -18,6 +18,7 @@ from lm_eval_pruned.pruning.fingerprint import weights_digest
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
+from tests.models.asking import needs_metadata
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +179,7 @@ def test_simple_evaluate_by_name():
     assert "</think>" in sample["resps"][0][0]
 
 
+@needs_metadata
 def test_several_samples_a_question():
     results = lm_eval.simple_evaluate(
         model="pruned-hf",

@@ -26,6 +26,7 @@ from lm_eval_pruned.models.traces import (
 )
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.checkpoint import Checkpoint, load_checkpoint, resolve_pretrained
+from lm_eval_pruned.pruning.sources import NO_CODE
 from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
@@ -218,7 +219,7 @@ def test_other_models_are_asked_the_questions_of_s1(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert trace_questions("traces", "Qwen/Qwen3-8B") == ["1+1?", "2+2?"]
-    assert asked == [{"path": "simplescaling/s1K-1.1", "split": "train"}]
+    assert asked == [{"path": "simplescaling/s1K-1.1", "split": "train", **NO_CODE}]
 
 
 def test_a_file_of_questions_takes_the_place_of_any(tmp_path):
