@@ -254,6 +254,25 @@ class TestCharts:
         assert len(browser.all("#blocks g[role=group]")) == 4
         assert len(browser.all("#blocks .cell")) == 24
 
+    @pytest.mark.parametrize("width", [1400, 390])
+    def test_long_names_lie_over_no_block(self, browser, tmp_path, width):
+        for day, model in enumerate(("simplescaling/s1.1-7B-with-a-name-that-is-long", "Qwen/Qwen3-8B"), start=1):
+            path = write_run(
+                tmp_path / "runs", {"t_tts_16": [1, 0]}, method="wanda", sparsity=0.2, model=model, day=day
+            )
+            content = json.loads(path.read_text())
+            content["config"]["pruning"]["blocks"] = [{"index": 0, "attn": 0.2, "mlp": 0.2, "achieved": 0.2}] * 28
+            path.write_text(json.dumps(content))
+        browser.open(make_page(tmp_path / "runs", tmp_path / "page.html"), width=width)
+        strips = browser.run(
+            "return [...document.querySelectorAll('#blocks g[aria-label]:has(> .label)')].map((strip) => {"
+            "  const [label, cell] = ['.label', '.cell rect'].map("
+            "    (one) => strip.querySelector(one).getBoundingClientRect());"
+            "  return label.bottom <= cell.top + 1 || label.right <= cell.left; })"
+        )
+        assert strips == [True, True]
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+
 
 class TestQuestions:
     def test_from_the_table_to_the_texts(self, browser, page):
