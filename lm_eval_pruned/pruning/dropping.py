@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -106,7 +107,7 @@ def _shorten(config: PretrainedConfig, kept: Sequence[int], blocks: int) -> None
 
 def _check_config(model: PreTrainedModel, prefix: str) -> None:
     """Build the model once more, without weights, from what its config says now, and compare the blocks."""
-    with torch.device("meta"):
+    with init_empty_weights(include_buffers=False):
         again = type(model)(deepcopy(model.config))
     shapes, built = (
         {(name, value.shape) for name, value in one.state_dict().items() if name.startswith(prefix)}
