@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from transformers import AutoConfig
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
+from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.checkpoint import unreachable
 
 # What `from_pretrained` takes besides the fields of a model's config.
@@ -37,6 +38,9 @@ _LOADING = [
     "weights_only",
 ]
 
+# Low-rank updates, as the harness's `hf` and `vllm` call them.
+_ADAPTERS = ("peft", "lora_local_path")
+
 
 def accepted_arguments(model_class: type, pretrained: str | None, given: Iterable[str]) -> set[str]:
     """Name every argument that the harness's `model_class` and transformers take.
@@ -62,3 +66,13 @@ def accepted_arguments(model_class: type, pretrained: str | None, given: Iterabl
         # A config with code of its own; the harness will ask for trust_remote_code itself.
         return known
     return known | set(config.to_dict())
+
+
+def refuse_adapters(config: PruneConfig, given: Mapping[str, object]) -> None:
+    """Raise ArgumentError where an adapter would be added to pruned weights, so that they were zero no longer."""
+    for name in _ADAPTERS:
+        if config.method != "none" and given.get(name):
+            raise ArgumentError(
+                f"{name}={given[name]} would add to the weights that pruning makes zero: merge the adapter into the "
+                "model first (merge_and_unload of peft)"
+            )

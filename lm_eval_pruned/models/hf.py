@@ -10,8 +10,8 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.config import parse_model_args
-from lm_eval_pruned.errors import ArgumentError, DataError
-from lm_eval_pruned.models.arguments import accepted_arguments
+from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
 from lm_eval_pruned.pruning.activations import Windows
@@ -40,11 +40,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
         self._recipe = resolve(self._settings)
         check_source(self._recipe.config.calib)
-        if self._recipe.method is not None and kwargs.get("peft"):
-            raise ArgumentError(
-                f"peft={kwargs['peft']} would add to the weights that pruning makes zero: merge the adapter into the "
-                "model first (merge_and_unload of peft)"
-            )
+        refuse_adapters(self._settings, kwargs)
         self._check_store()
         self._questions = self._trace_questions(str(source))
         # The parent's own default is "cuda" even where there is none.

@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PretrainedConfig
 
 from lm_eval_pruned.config import parse_model_args
 from lm_eval_pruned.errors import ArgumentError, EngineError
-from lm_eval_pruned.models.arguments import accepted_arguments
+from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.making import Job
 from lm_eval_pruned.models.premade import premade
@@ -78,6 +78,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
         self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
         check_source(resolve(self._settings).config.calib)
+        refuse_adapters(self._settings, kwargs)
         load_format = _readable(str(kwargs.get("load_format", "hf")))
         self._check_store()
         folder = artifacts_folder(self._run.artifacts) or self._passing_folder()

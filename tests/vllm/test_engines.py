@@ -8,6 +8,7 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.hf import PrunedHFLM
 from tests.vllm.test_texts import accounts, ask
 
@@ -25,6 +26,11 @@ def test_dropped_blocks(start, artifacts):
     assert vllm.model_args["model"] == str(artifacts / f"{vllm.report.fingerprint}.checkpoint")
     assert len(vllm.report.removed_blocks) == 1
     assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == accounts(ask(hf(**SHORT), PROBLEMS, BUDGETS))
+
+
+def test_an_adapter_is_refused_before_an_engine_starts(start):
+    with pytest.raises(ArgumentError, match="lora_local_path=an/adapter would add to the weights"):
+        start("tiny-reasoner", method="magnitude", sparsity=0.2, lora_local_path="an/adapter")
 
 
 def test_without_a_cache_nothing_stays(start):
