@@ -121,10 +121,13 @@ class PruneConfig:
 
     def _check_method_arguments(self) -> None:
         if self.method == "none":
-            amounts = {"sparsity": self.sparsity, "num_blocks": self.num_blocks}
-            given = next((f"{name}={value}" for name, value in amounts.items() if value), "")
-            given = f"pattern={self.pattern}" if self.group else f"alloc={self.alloc}" if self.is_listed else given
-            if given:
+            amounts = {
+                "pattern": self.group and self.pattern,
+                "alloc": self.is_listed and self.alloc,
+                "sparsity": self.sparsity,
+                "num_blocks": self.num_blocks,
+            }
+            if given := next((f"{name}={value}" for name, value in amounts.items() if value), ""):
                 raise ArgumentError(f"{given} was given without a method: add method=wanda (or another), or drop it")
         elif self.method == "shortgpt":
             if (self.sparsity is None) == (self.num_blocks is None):

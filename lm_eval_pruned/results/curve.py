@@ -105,18 +105,20 @@ def draw(lines: Sequence[Curve]) -> Figure:
         raise DataError("these runs hold no task under a thinking budget: nothing can be drawn")
     figure = Figure(figsize=(1.4 + 4.6 * len(benchmarks), 4.2), layout="constrained", dpi=150)
     for axes, benchmark in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks, strict=True):
-        shown, drawn = [line for line in lines if line.benchmark == benchmark], {}
+        shown = [line for line in lines if line.benchmark == benchmark]
+        drawn = []
         for place, line in enumerate(shown):
             budgets = [point.budget or 0 for point in line.points]
             # Side by side, since runs that agree would hide each other.
             shift = _SHIFT ** (place - (len(shown) - 1) / 2)
-            drawn[line.label if line.sparsity is None else f"{line.label} ({line.sparsity:.1%} zero)"] = axes.errorbar(
+            bars = axes.errorbar(
                 [budget * shift for budget in budgets],
                 [point.accuracy for point in line.points],
                 [_spread(point) or 0.0 for point in line.points],
                 marker=_MARKERS[place % len(_MARKERS)],
                 capsize=3,
             )
+            drawn.append(bars)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({point.budget or 0 for line in shown for point in line.points}))
         axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -125,9 +127,13 @@ def draw(lines: Sequence[Curve]) -> Figure:
         axes.set_title(benchmark, parse_math=False)
         axes.set(xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
         axes.grid(alpha=0.3)
-        for text in axes.legend(drawn.values(), drawn.keys(), loc="upper left").get_texts():
+        for text in axes.legend(drawn, [_title(line) for line in shown], loc="upper left").get_texts():
             text.set_parse_math(False)
     return figure
+
+
+def _title(line: Curve) -> str:
+    return line.label if line.sparsity is None else f"{line.label} ({line.sparsity:.1%} zero)"
 
 
 def main() -> int:
