@@ -25,7 +25,7 @@ from smollm2 import temporary_smollm2
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm_eval_pruned import PruneConfig, prune_model
-from lm_eval_pruned.pruning.report import peak_memory
+from lm_eval_pruned.pruning.artifacts.report import peak_memory
 
 SPARSITY = 0.5
 METHODS = ("wanda", "sparsegpt")

@@ -20,13 +20,13 @@ from prose import prose
 from smollm2 import temporary_smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lm_eval_pruned.commands.plot_allocation import draw_blocks
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.allocate import allocate
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
-from lm_eval_pruned.pruning.blocks import Block, find_decoder
-from lm_eval_pruned.pruning.picture import draw_blocks
+from lm_eval_pruned.pruning.artifacts.report import BlockReport
+from lm_eval_pruned.pruning.model.decoder import Block, find_decoder
 from lm_eval_pruned.pruning.recipe import resolve
-from lm_eval_pruned.pruning.report import BlockReport
 
 ROOT = Path(__file__).resolve().parents[1]
 SPARSITY = 0.2

@@ -26,7 +26,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from tests.results.making import answers, difficulties, row, write_run  # noqa: E402
+from tests.results.written_runs import answers, difficulties, row, write_run  # noqa: E402
 
 LIMIT_SECONDS = 120
 LIMIT_BYTES = 2 * 2**30

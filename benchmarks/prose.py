@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_pruned.pruning.windows import sample_windows
+from lm_eval_pruned.pruning.calibration.windows import sample_windows
 
 
 def prose(tokenizer: PreTrainedTokenizerBase, *, samples: int, seqlen: int, held_out: bool = False) -> Tensor:

@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lm_eval_pruned import PruneConfig, prune_model
 from lm_eval_pruned.models.hf import PrunedHFLM
-from lm_eval_pruned.pruning.report import peak_memory
+from lm_eval_pruned.pruning.artifacts.report import peak_memory
 
 SPARSITY = 0.5
 

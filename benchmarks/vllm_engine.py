@@ -24,9 +24,9 @@ from lm_eval.api.instance import Instance
 from smollm2 import temporary_smollm2
 from timing import ratio, warm_in_turns
 
-from lm_eval_pruned.models.vllm import PrunedVLLM
-from lm_eval_pruned.models.vllm_builds import harness_class
-from lm_eval_pruned.reasoning.engine import VLLMBackend
+from lm_eval_pruned.models.vllm.compatibility import harness_class
+from lm_eval_pruned.models.vllm.model import PrunedVLLM
+from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 
 # On a CPU `pruned-vllm` reads prompts whole; its peer is to do the same.
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024, "enable_chunked_prefill": False}

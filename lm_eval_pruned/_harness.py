@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from lm_eval_pruned.console import error_line
-from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.errors import PrunedEvalError, error_line
 from lm_eval_pruned.paths import tasks_folder
 
 # The same names and targets as the entry points of pyproject.toml, which released harnesses do not read.

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from lm_eval_pruned import __version__
 from lm_eval_pruned.commands import baseline, check, grade, leaderboard, plan, prune, run, sweep
 from lm_eval_pruned.commands import list as list_command
-from lm_eval_pruned.console import error_line
-from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.errors import PrunedEvalError, error_line
 
 PROGRAM = "lm-eval-pruned"
 COMMANDS = (run, prune, plan, grade, sweep, leaderboard, baseline, check, list_command)

@@ -57,3 +57,13 @@ def unknown_name(what: str, given: object, known: Iterable[str]) -> UnknownNameE
     nearest = get_close_matches(str(given), names, n=1)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return UnknownNameError(f"unknown {what} {given!r}: {hint}Known: {', '.join(names)}")
+
+
+def error_line(program: str, message: str) -> str:
+    r"""Return `message` as one line for stderr, whatever line breaks it has.
+
+    Example:
+        >>> error_line("lm_eval", "unknown alloc 'owll':\n  did you mean 'owl'?")
+        "lm_eval: error: unknown alloc 'owll': did you mean 'owl'?\n"
+    """
+    return f"{program}: error: {' '.join(line.strip() for line in message.splitlines())}\n"

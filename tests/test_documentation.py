@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
+from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.methods.kinds import METHODS
-from lm_eval_pruned.pruning.stats import InputStatistics
 
 ROOT = Path(__file__).parent.parent
 

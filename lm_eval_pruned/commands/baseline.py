@@ -28,11 +28,11 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         PrunedEvalError: there is nothing to freeze, or the file cannot be written.
     """
-    from lm_eval_pruned.results.baseline import IGNORED, freeze
-    from lm_eval_pruned.results.merge import measure
-    from lm_eval_pruned.results.naming import line_names
+    from lm_eval_pruned.results.gate.baseline import IGNORED, freeze
+    from lm_eval_pruned.results.labels import line_names
+    from lm_eval_pruned.results.measurement import measure
     from lm_eval_pruned.results.output import warn_skipped, write_text
-    from lm_eval_pruned.results.reading import read_records
+    from lm_eval_pruned.results.records.reading import read_records
 
     records, problems = read_records(args.places)
     measurements = measure(records, ignoring=IGNORED)

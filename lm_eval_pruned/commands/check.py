@@ -46,13 +46,13 @@ def main(args: argparse.Namespace) -> int:
     if not 0 <= args.margin < 1:
         raise ArgumentError(f"--margin {args.margin} is not a drop: give 0 <= margin < 1; 0.02 is two points")
 
-    from lm_eval_pruned.results.baseline import IGNORED, thaw
-    from lm_eval_pruned.results.gate import FAILING, check
-    from lm_eval_pruned.results.gate_report import FORMATS as REPORTS
-    from lm_eval_pruned.results.gate_report import summary, text
-    from lm_eval_pruned.results.merge import measure
+    from lm_eval_pruned.results.gate.baseline import IGNORED, thaw
+    from lm_eval_pruned.results.gate.check import FAILING, check
+    from lm_eval_pruned.results.gate.reports import FORMATS as REPORTS
+    from lm_eval_pruned.results.gate.reports import summary, text
+    from lm_eval_pruned.results.measurement import measure
     from lm_eval_pruned.results.output import printable, warn_skipped, write_text
-    from lm_eval_pruned.results.reading import read_records
+    from lm_eval_pruned.results.records.reading import read_records
 
     ignoring = {*IGNORED, *filter(None, args.across.split(","))}
     baseline = thaw(args.baseline, ignoring=ignoring)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.rows import grade_line, numbered_lines
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
-from lm_eval_pruned.grading.kinds import check_kind
+from lm_eval_pruned.grading.answer_kinds import check_kind
 from lm_eval_pruned.grading.modes import DEFAULT, MODES, check_mode
 
 STANDARD = "-"

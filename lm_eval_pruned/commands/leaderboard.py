@@ -39,13 +39,13 @@ def main(args: argparse.Namespace) -> int:
     if args.output.suffix not in ENDINGS:
         raise ArgumentError(f"--output {args.output} is of no known format: let it end in {', '.join(ENDINGS)}")
 
-    from lm_eval_pruned.results.leaderboard import entries
+    from lm_eval_pruned.results.leaderboard.leaderboard import entries
+    from lm_eval_pruned.results.leaderboard.page.content import page_content
+    from lm_eval_pruned.results.leaderboard.page.document import page
+    from lm_eval_pruned.results.leaderboard.published import read_reference
+    from lm_eval_pruned.results.leaderboard.tables import FORMATS
     from lm_eval_pruned.results.output import warn_skipped, write_text
-    from lm_eval_pruned.results.page.content import page_content
-    from lm_eval_pruned.results.page.document import page
-    from lm_eval_pruned.results.reading import read_records
-    from lm_eval_pruned.results.reference import read_reference
-    from lm_eval_pruned.results.tables import FORMATS
+    from lm_eval_pruned.results.records.reading import read_records
 
     references = read_reference(args.reference) if args.reference else []
     records, problems = read_records(args.places)

@@ -16,12 +16,12 @@ from lm_eval_pruned.commands.prune import PICTURE_FILE, draw_beside
 from lm_eval_pruned.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from lm_eval_pruned.planning.plan import Plan
+    from lm_eval_pruned.planning.throughput import Estimate
     from lm_eval_pruned.pruning.allocations.kinds import Signal
-    from lm_eval_pruned.pruning.blocks import Excluded
-    from lm_eval_pruned.pruning.plan import Plan
-    from lm_eval_pruned.pruning.rates import Estimate
-    from lm_eval_pruned.pruning.report import BlockReport
-    from lm_eval_pruned.pruning.shapes import WindowShape
+    from lm_eval_pruned.pruning.artifacts.report import BlockReport
+    from lm_eval_pruned.pruning.model.decoder import Excluded
+    from lm_eval_pruned.pruning.model.shapes import WindowShape
 
 PLAN_FILE = "plan.json"
 
@@ -62,14 +62,19 @@ def main(args: argparse.Namespace) -> int:
     """
     import torch
 
-    from lm_eval_pruned.models.checkpoints import needs_whole
+    from lm_eval_pruned.models.prune_checkpoint import needs_whole
     from lm_eval_pruned.models.traces import trace_questions
-    from lm_eval_pruned.pruning.calibration import TRACES, check_source, is_traces
-    from lm_eval_pruned.pruning.checkpoint import resolve_pretrained
-    from lm_eval_pruned.pruning.influence import check_gradients
-    from lm_eval_pruned.pruning.outline import load_outline, read_architecture, read_window_shape, stored_dtype
-    from lm_eval_pruned.pruning.plan import make_plan
-    from lm_eval_pruned.pruning.rates import estimate_here
+    from lm_eval_pruned.planning.plan import make_plan
+    from lm_eval_pruned.planning.throughput import estimate_here
+    from lm_eval_pruned.pruning.allocations.signals.influence import check_gradients
+    from lm_eval_pruned.pruning.calibration.source import TRACES, check_source, is_traces
+    from lm_eval_pruned.pruning.checkpoint.meta_model import (
+        load_outline,
+        read_architecture,
+        read_window_shape,
+        stored_dtype,
+    )
+    from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
     from lm_eval_pruned.pruning.recipe import resolve
 
     config = parse_flags(args).prune
@@ -155,7 +160,7 @@ def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) ->
     Raises:
         ArgumentError: the folder cannot be written.
     """
-    from lm_eval_pruned.pruning.picture import title_of
+    from lm_eval_pruned.commands.plot_allocation import title_of
 
     content = {
         **asdict(plan),

@@ -17,12 +17,12 @@ from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingPackageError, PrunedEvalError
-from lm_eval_pruned.pruning.heap import use_large_pages
+from lm_eval_pruned.process_memory import use_large_pages
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from lm_eval_pruned.pruning.report import BlockReport, PruneReport
+    from lm_eval_pruned.pruning.artifacts.report import BlockReport, PruneReport
 
 REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
@@ -112,8 +112,8 @@ def prune_checkpoint(
     """Load a checkpoint, prune it, write it to `output` and return the report written beside it."""
     import numpy as np
 
-    from lm_eval_pruned.models.checkpoints import prune_pretrained
-    from lm_eval_pruned.pruning.picture import title_of
+    from lm_eval_pruned.commands.plot_allocation import title_of
+    from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
 
     report = prune_pretrained(pretrained, config, run, dtype=dtype, device=device, loading=loading, output=output)
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
@@ -125,7 +125,7 @@ def prune_checkpoint(
 
 def draw_beside(blocks: Sequence[BlockReport], folder: Path, *, title: str) -> None:
     """Draw the sparsities into a folder; without matplotlib warn, since what stands there is complete all the same."""
-    from lm_eval_pruned.pruning.picture import draw_allocation
+    from lm_eval_pruned.commands.plot_allocation import draw_allocation
 
     try:
         draw_allocation(blocks, folder / PICTURE_FILE, title=title)

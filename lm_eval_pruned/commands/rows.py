@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple, NoReturn, cast
 
 from lm_eval_pruned.errors import DataError, UnknownNameError
-from lm_eval_pruned.grading.kinds import Kind, check_kind
+from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
 from lm_eval_pruned.grading.modes import grade_in, verify_in
 from lm_eval_pruned.grading.verdict import Verdict
 

@@ -13,7 +13,7 @@ from lm_eval_pruned.commands import Subparsers, leaderboard, run
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
-    from lm_eval_pruned.results.sweeps.running import Job
+    from lm_eval_pruned.sweeps.running import Job
 
 LEADERBOARD = "leaderboard"
 
@@ -44,11 +44,11 @@ def main(args: argparse.Namespace) -> int:
         PrunedEvalError: whatever is wrong with the configuration, the folder or Ray; before any cell runs.
         KeyboardInterrupt: with how far it is.
     """
-    from lm_eval_pruned.results.sweeps.engines import ENGINES, run_local, run_ray, shared_environment
-    from lm_eval_pruned.results.sweeps.estimate import lines, memory_request
-    from lm_eval_pruned.results.sweeps.grid import find_config, read_sweep
-    from lm_eval_pruned.results.sweeps.progress import Board
-    from lm_eval_pruned.results.sweeps.running import Job, cell_folder, is_done
+    from lm_eval_pruned.sweeps.engines import ENGINES, run_local, run_ray, shared_environment
+    from lm_eval_pruned.sweeps.estimate import lines, memory_request
+    from lm_eval_pruned.sweeps.grid import find_config, read_sweep
+    from lm_eval_pruned.sweeps.progress import Board
+    from lm_eval_pruned.sweeps.running import Job, cell_folder, is_done
 
     if args.engine not in ENGINES:
         raise unknown_name("--engine", args.engine, ENGINES)
@@ -99,7 +99,7 @@ def harness(arguments: Sequence[str]) -> None:
 
 def write_leaderboards(done: Sequence[Job], output: Path) -> None:
     """Write the leaderboard of the cells that are done, in all formats that people read."""
-    from lm_eval_pruned.results.sweeps.running import RESULTS
+    from lm_eval_pruned.sweeps.running import RESULTS
 
     if not done:
         return

@@ -8,10 +8,10 @@ from functools import lru_cache, wraps
 from time import perf_counter
 from typing import ParamSpec
 
+from lm_eval_pruned.grading.answer_kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
-from lm_eval_pruned.grading.extract import extract, extract_list
-from lm_eval_pruned.grading.kinds import Kind, Status, check_kind
-from lm_eval_pruned.grading.letters import read_letter
+from lm_eval_pruned.grading.extract.choices import read_letter
+from lm_eval_pruned.grading.extract.extract import extract, extract_list
 
 # Samples of one question repeat their answers. What is long is not kept, so that the cache stays below some megabytes.
 MAX_CACHED_VERDICTS = 4096

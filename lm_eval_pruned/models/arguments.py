@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.pruning.checkpoint import unreachable
+from lm_eval_pruned.pruning.checkpoint.resolve import unreachable
 
 # What `from_pretrained` takes besides the fields of a model's config.
 _LOADING = [

@@ -16,11 +16,11 @@ from lm_eval.api.instance import Instance
 from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.prompt import as_user_turn
-from lm_eval_pruned.pruning.report import PruneReport
+from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
-from lm_eval_pruned.reasoning.responses import ResponseStore, check_store
-from lm_eval_pruned.reasoning.rows import Backend
+from lm_eval_pruned.reasoning.requests import Backend
+from lm_eval_pruned.reasoning.response_store import ResponseStore, check_store
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import datasets
 
 from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.paths import BUNDLED, bundled_folder
-from lm_eval_pruned.pruning.sources import NO_CODE
+from lm_eval_pruned.pruning.calibration.readers import NO_CODE
 
 # Archives that are torn, encrypted (a RuntimeError) or packed in a way that Python does not know; texts that are no
 # JSON; rows whose fields are now of one type and now of another, which Arrow words as one of these.

@@ -14,15 +14,15 @@ from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import trace_calibration, trace_questions, trace_request
-from lm_eval_pruned.pruning.activations import Windows
-from lm_eval_pruned.pruning.artifact import artifacts_folder
-from lm_eval_pruned.pruning.calibration import check_source, is_traces
-from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, windows_for
+from lm_eval_pruned.pruning.artifacts.report import Stopwatch
+from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
+from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.calibration.source import check_source, is_traces
+from lm_eval_pruned.pruning.checkpoint.diagnose import explained
+from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained, windows_for
 from lm_eval_pruned.pruning.engine import Calibration, prune_model
-from lm_eval_pruned.pruning.loading import explained
 from lm_eval_pruned.pruning.recipe import resolve
-from lm_eval_pruned.pruning.report import Stopwatch
-from lm_eval_pruned.reasoning.decode import TransformersBackend
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 
 
 class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]

@@ -12,8 +12,8 @@ from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, grade, verify
-from lm_eval_pruned.grading.metrics import is_looping, majority, pass_at_k, passes
 from lm_eval_pruned.models.documents import load_documents
+from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, passes
 from lm_eval_pruned.reasoning.completion import Completion
 
 # Better when lower: how often something went wrong, and what the thinking cost.

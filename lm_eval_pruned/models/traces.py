@@ -22,14 +22,14 @@ from lm_eval_pruned.assets.tiny_reasoner.chains import MAX_STEPS, benchmark_chai
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.prompt import Render, as_user_turn
-from lm_eval_pruned.pruning.calibration import LOCAL_CHOICES, TRACES, capped_seqlen, check_source
-from lm_eval_pruned.pruning.checkpoint import DEFAULT_CONTEXT, Checkpoint, bundled_calibration
+from lm_eval_pruned.pruning.calibration.readers import read_hub, read_jsonl
+from lm_eval_pruned.pruning.calibration.source import LOCAL_CHOICES, TRACES, capped_seqlen, check_source
+from lm_eval_pruned.pruning.checkpoint.resolve import DEFAULT_CONTEXT, Checkpoint, bundled_calibration
 from lm_eval_pruned.pruning.engine import Calibration
-from lm_eval_pruned.pruning.sources import read_hub, read_jsonl
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import Prepared, Request, prepare
-from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
-from lm_eval_pruned.reasoning.rows import Generated, Row, Stop
+from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, noise_key
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lm_eval_pruned.errors import DataError, PruningError
-from lm_eval_pruned.pruning.activations import Windows
-from lm_eval_pruned.pruning.blocks import Decoder
+from lm_eval_pruned.pruning.allocations.signals.signals import SIGNALS, Dense
+from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.model.decoder import Decoder
 from lm_eval_pruned.pruning.recipe import Recipe
-from lm_eval_pruned.pruning.signals import SIGNALS, Dense
 
 
 class Allocated(NamedTuple):

@@ -16,21 +16,21 @@ from torch import Tensor, nn
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
-from lm_eval_pruned.pruning.activations import Windows
+from lm_eval_pruned.process_memory import naming_shortage
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
-from lm_eval_pruned.pruning.artifact import SCORES, Artifact, Store
-from lm_eval_pruned.pruning.blocks import Block, Decoder, find_decoder
-from lm_eval_pruned.pruning.dropping import block_influences, count_to_drop, drop_blocks
-from lm_eval_pruned.pruning.fingerprint import fingerprint, windows_digest
+from lm_eval_pruned.pruning.artifacts.apply import replay
+from lm_eval_pruned.pruning.artifacts.fingerprint import fingerprint, windows_digest
+from lm_eval_pruned.pruning.artifacts.report import Outcome, PruneReport, Stopwatch, build_report
+from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
+from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.calibration.statistics import InputGram, InputNorm
 from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
-from lm_eval_pruned.pruning.presence import IN_MEMORY
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder, find_decoder
+from lm_eval_pruned.pruning.model.drop_blocks import block_influences, count_to_drop, drop_blocks
+from lm_eval_pruned.pruning.model.residency import IN_MEMORY
+from lm_eval_pruned.pruning.model.tour import Tour
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
-from lm_eval_pruned.pruning.replay import replay
-from lm_eval_pruned.pruning.report import Outcome, PruneReport, Stopwatch, build_report
-from lm_eval_pruned.pruning.shortage import naming_shortage
-from lm_eval_pruned.pruning.stats import InputGram, InputNorm
-from lm_eval_pruned.pruning.tour import Tour
-from lm_eval_pruned.pruning.walk import by_score, by_solving, walk
+from lm_eval_pruned.pruning.sequential import by_score, by_solving, walk
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from lm_eval_pruned.errors import BudgetError
 from lm_eval_pruned.reasoning.completion import AnswerFinish, Completion, ThinkingFinish
 from lm_eval_pruned.reasoning.formats import ThinkingFormat
-from lm_eval_pruned.reasoning.rows import Backend, Generated, Row, Stop
+from lm_eval_pruned.reasoning.requests import Backend, Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import noise_key
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 

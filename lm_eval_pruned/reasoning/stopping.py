@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from lm_eval_pruned.reasoning.rows import Stop
+from lm_eval_pruned.reasoning.requests import Stop
 
 Encode = Callable[[str], list[int]]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lm_eval_pruned.results.merge import Key, Measurement
-from lm_eval_pruned.results.samples import Outcomes
+from lm_eval_pruned.results.measurement import Key, Measurement
+from lm_eval_pruned.results.records.samples import Outcomes
 
 # Before the name of the metric whose curve an area lies below.
 AREA = "area of "

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.results.samples import Outcomes, found_in
-from lm_eval_pruned.results.stats_bootstrap import bootstrap_interval
-from lm_eval_pruned.results.stats_multiple import holm
-from lm_eval_pruned.results.stats_paired import Alternative, Floats, paired_test
-from lm_eval_pruned.results.stats_power import detectable_drop
+from lm_eval_pruned.results.records.samples import Outcomes, found_in
+from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
+from lm_eval_pruned.results.statistics.multiple import holm
+from lm_eval_pruned.results.statistics.paired import Alternative, Floats, paired_test
+from lm_eval_pruned.results.statistics.power import detectable_drop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

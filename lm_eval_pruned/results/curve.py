@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lm_eval_pruned.console import error_line
-from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError
-from lm_eval_pruned.results.merge import Key, Measurement, measure
-from lm_eval_pruned.results.naming import distinctions
-from lm_eval_pruned.results.reading import read_records
-from lm_eval_pruned.results.record import Record
+from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError, error_line
+from lm_eval_pruned.results.labels import distinctions
+from lm_eval_pruned.results.measurement import Key, Measurement, measure
+from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.records.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ import pytest
 from selenium import webdriver
 
 from lm_eval_pruned import cli
-from tests.results.making import answers, difficulties, write_run
+from tests.results.written_runs import answers, difficulties, write_run
 
 INSTALL = "no Chromium with a driver: apt-get install chromium chromium-driver, or set CHROMIUM and CHROMEDRIVER"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import BUDGETS, Browser, make_page, write_runs
-from tests.results.making import write_run
 from tests.results.test_page import HOSTILE
+from tests.results.written_runs import write_run
 
 DASH, MINUS = "\u2013", "\u2212"
 # Five runs, two benchmarks, each budget and the area; the published curve has no area.

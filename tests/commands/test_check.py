@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned import cli
-from tests.results.making import answers, difficulties, write_run
+from tests.results.written_runs import answers, difficulties, write_run
 
 CURVE = {"t_tts_16": [1] * 100, "t_tts_32": [1] * 100}
 

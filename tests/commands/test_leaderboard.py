@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lm_eval_pruned import cli
-from tests.results.making import write_run
+from tests.results.written_runs import write_run
 
 
 def leaderboard(folder, *arguments):

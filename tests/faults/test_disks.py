@@ -14,7 +14,7 @@ from lm_eval_pruned.cli import main
 from lm_eval_pruned.commands.prune import PARTIAL
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.hf import PrunedHFLM
-from lm_eval_pruned.reasoning.responses import FILE
+from lm_eval_pruned.reasoning.response_store import FILE
 
 PRUNED = {"method": "magnitude", "sparsity": 0.2}
 

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import pytest
 
 from lm_eval_pruned.commands.sweep import harness
-from lm_eval_pruned.reasoning.responses import FILE
-from tests.models.asking import stored
+from lm_eval_pruned.reasoning.response_store import FILE
+from tests.models.evaluation import stored
 
 pytestmark = pytest.mark.slow
 
 DEADLINE = 300
 PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload(["lm_eval_pruned.results.sweeps.imports", __name__])
+PROCESSES.set_forkserver_preload(["lm_eval_pruned.sweeps.imports", __name__])
 # Solved weights are kept whole: an artifact that takes a moment to write.
 SETTINGS = "method=sparsegpt,sparsity=0.3,calib_samples=24,calib_seqlen=128"
 TASKS = ("tiny_tts_16", "tiny_tts_32")

@@ -23,26 +23,26 @@ from lm_eval_pruned.commands.rows import grade_line, numbered_lines
 from lm_eval_pruned.config import parse_model_args
 from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.models.documents import read_rows, shuffle_choices
-from lm_eval_pruned.models.premade import _read
 from lm_eval_pruned.models.traces import trace_questions
+from lm_eval_pruned.models.vllm.prepare import _read
 from lm_eval_pruned.pruning.allocations import listed
-from lm_eval_pruned.pruning.artifact import REPORT, Store
+from lm_eval_pruned.pruning.artifacts.checksummed_folder import SUMS
+from lm_eval_pruned.pruning.artifacts.store import REPORT, Store
+from lm_eval_pruned.pruning.calibration.readers import read_jsonl, read_token_ids
 from lm_eval_pruned.pruning.recipe import read_scores
-from lm_eval_pruned.pruning.sealed import SUMS
-from lm_eval_pruned.pruning.sources import read_jsonl, read_token_ids
 from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
-from lm_eval_pruned.results.baseline import freeze, thaw
-from lm_eval_pruned.results.leaderboard import entries
-from lm_eval_pruned.results.merge import measure
-from lm_eval_pruned.results.page.content import page_content
-from lm_eval_pruned.results.page.document import page
-from lm_eval_pruned.results.reading import read_records
-from lm_eval_pruned.results.reference import read_reference
-from lm_eval_pruned.results.samples import find_rows, read_samples
-from lm_eval_pruned.results.sweeps.grid import read_sweep
-from lm_eval_pruned.results.sweeps.running import DONE_FILE, is_done
-from lm_eval_pruned.results.tables import FORMATS
-from tests.results.making import row, write_run
+from lm_eval_pruned.results.gate.baseline import freeze, thaw
+from lm_eval_pruned.results.leaderboard.leaderboard import entries
+from lm_eval_pruned.results.leaderboard.page.content import page_content
+from lm_eval_pruned.results.leaderboard.page.document import page
+from lm_eval_pruned.results.leaderboard.published import read_reference
+from lm_eval_pruned.results.leaderboard.tables import FORMATS
+from lm_eval_pruned.results.measurement import measure
+from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.records.samples import find_rows, read_samples
+from lm_eval_pruned.sweeps.grid import read_sweep
+from lm_eval_pruned.sweeps.running import DONE_FILE, is_done
+from tests.results.written_runs import row, write_run
 
 FINGERPRINT = "0123456789abcdef" * 4
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_pruned.grading.compare import same
-from lm_eval_pruned.grading.normalize import normalize
-from lm_eval_pruned.grading.read import read
+from lm_eval_pruned.grading.compare.compare import same
+from lm_eval_pruned.grading.normalize.normalize import normalize
+from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.verdict import verify
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, equal
-from lm_eval_pruned.grading.normalize import normalize
-from lm_eval_pruned.grading.number import MAX_EXPONENT, MAX_NUMBER_CHARACTERS, read_number
+from lm_eval_pruned.grading.normalize.normalize import normalize
+from lm_eval_pruned.grading.read.decimal import MAX_EXPONENT, MAX_NUMBER_CHARACTERS, read_number
 from lm_eval_pruned.grading.verdict import grade
 from tests.grading.test_normalize import answers
 

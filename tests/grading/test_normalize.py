@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lm_eval_pruned.grading.normalize import normalize
+from lm_eval_pruned.grading.normalize.normalize import normalize
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "equal.jsonl").read_text().splitlines()]
 

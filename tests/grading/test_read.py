@@ -4,10 +4,10 @@ from fractions import Fraction
 
 import pytest
 
-from lm_eval_pruned.grading.evaluate import exact, names
-from lm_eval_pruned.grading.normalize import normalize
-from lm_eval_pruned.grading.read import MAX_CHARACTERS, read
-from lm_eval_pruned.grading.tokens import MAX_DEPTH
+from lm_eval_pruned.grading.compare.evaluate import exact, names
+from lm_eval_pruned.grading.normalize.normalize import normalize
+from lm_eval_pruned.grading.read.parser import MAX_CHARACTERS, read
+from lm_eval_pruned.grading.read.tokens import MAX_DEPTH
 
 
 @pytest.mark.parametrize(

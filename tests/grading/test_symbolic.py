@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 import sympy
 
-from lm_eval_pruned.grading import parse
-from lm_eval_pruned.grading.parse import MAX_DEPTH, MAX_DIGITS
-from lm_eval_pruned.grading.symbolic import decide, symbolically_equal
+from lm_eval_pruned.grading.symbolic import latex_parser as parse
+from lm_eval_pruned.grading.symbolic.compare import decide, symbolically_equal
+from lm_eval_pruned.grading.symbolic.latex_parser import MAX_DEPTH, MAX_DIGITS
 
 EQUAL = [
     (r"\int_0^1 x^2 \, dx", r"\frac13"),

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lm_eval_pruned.grading import worker
-from lm_eval_pruned.grading.worker import DEADLINE, MAX_CHARACTERS, Answer, ask
+from lm_eval_pruned.grading.symbolic import pool as worker
+from lm_eval_pruned.grading.symbolic.pool import DEADLINE, MAX_CHARACTERS, Answer, ask
 
 # Seconds for killing a worker and for a machine that does something else as well.
 SLACK = 1.5
@@ -112,7 +112,9 @@ def fresh() -> None:
 
 
 def test_an_import_brings_no_sympy_and_starts_no_process() -> None:
-    script = "import sys, lm_eval_pruned.grading.worker as w; print('sympy' in sys.modules, len(w._pool.workers))"
+    script = (
+        "import sys, lm_eval_pruned.grading.symbolic.pool as w; print('sympy' in sys.modules, len(w._pool.workers))"
+    )
     assert run(script) == "False 0"
 
 
@@ -136,8 +138,8 @@ def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str
 def test_the_worker_itself_may_neither_write_nor_start_anything(tmp_path: Path) -> None:
     script = f"""
 import os, socket, subprocess, sys
-from lm_eval_pruned.grading import serving
-serving._limit()
+from lm_eval_pruned.grading.symbolic import worker_process
+worker_process._limit()
 acts = [
     lambda: open({str(tmp_path / "canary")!r}, "w"), lambda: os.remove({str(tmp_path)!r}), os.fork,
     lambda: subprocess.run(["true"]), lambda: os.system("true"), lambda: socket.create_connection(("127.0.0.1", 9)),
@@ -161,7 +163,7 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Workers that take 8 GB for one question and print at another."""
     patch = """
 import os, sys
-from lm_eval_pruned.grading import symbolic
+from lm_eval_pruned.grading.symbolic import compare as symbolic
 real = symbolic.decide
 def decide(left, right):
     if right == "memory":
@@ -171,7 +173,7 @@ def decide(left, right):
     return real(left, right)
 symbolic.decide = decide
 """
-    start = worker._START.replace("serving.serve(", f"exec({patch!r}, {{}}); serving.serve(")
+    start = worker._START.replace("worker_process.serve(", f"exec({patch!r}, {{}}); worker_process.serve(")
     monkeypatch.setattr(worker, "_START", start)
     worker.close()
     yield
@@ -284,7 +286,7 @@ def test_a_script_without_a_main_guard_and_a_spawned_child() -> None:
     script = """
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from lm_eval_pruned.grading.worker import ask
+from lm_eval_pruned.grading.symbolic.pool import ask
 print(ask("x+x", "2x").equal)
 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
     print(pool.submit(ask, "x+x", "2x").result().equal)
@@ -296,7 +298,7 @@ def test_a_forked_child_has_workers_of_its_own_and_leaves_those_of_its_parent_al
     script = """
 import os, warnings
 warnings.simplefilter("error")
-from lm_eval_pruned.grading import worker
+from lm_eval_pruned.grading.symbolic import pool as worker
 assert worker.ask("x+x", "2x").equal
 (pid,) = (one.process.pid for one in worker._pool.workers)
 child = os.fork()
@@ -317,7 +319,7 @@ print([one.process.pid for one in worker._pool.workers] == [pid])
 def test_workers_die_with_a_parent_that_is_killed(question: str) -> None:
     script = f"""
 import threading, time
-from lm_eval_pruned.grading import worker
+from lm_eval_pruned.grading.symbolic import pool as worker
 worker.ask("x", "1+x")
 threading.Thread(target=worker.ask, args=("x", "y"), daemon=True).start()
 threading.Thread(target=lambda: worker.ask({question}), daemon=True).start()
@@ -336,7 +338,7 @@ time.sleep(60)
 
 def test_workers_end_with_the_program() -> None:
     script = """
-from lm_eval_pruned.grading import worker
+from lm_eval_pruned.grading.symbolic import pool as worker
 worker.ask("x", "1+x")
 print(*(one.process.pid for one in worker._pool.workers))
 """

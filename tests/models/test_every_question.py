@@ -11,7 +11,7 @@ import torch
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
-from tests.models.asking import ask
+from tests.models.evaluation import ask
 
 pytestmark = pytest.mark.slow
 

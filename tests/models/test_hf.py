@@ -13,12 +13,12 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError, MissingDataError, UnknownNameError
 from lm_eval_pruned.models.hf import PrunedHFLM
-from lm_eval_pruned.pruning.activations import Activations
-from lm_eval_pruned.pruning.fingerprint import weights_digest
+from lm_eval_pruned.pruning.artifacts.fingerprint import weights_digest
+from lm_eval_pruned.pruning.calibration.activations import Activations
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.completion import Completion
-from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
-from tests.models.asking import needs_metadata
+from tests.models.evaluation import needs_metadata
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.paths import tasks_folder
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.completion import Completion
-from lm_eval_pruned.reasoning.decode import TransformersBackend
-from lm_eval_pruned.reasoning.responses import FILE
-from lm_eval_pruned.reasoning.rows import Row
-from tests.models.asking import stored
+from lm_eval_pruned.reasoning.requests import Row
+from lm_eval_pruned.reasoning.response_store import FILE
+from tests.models.evaluation import stored
 
 # One that fits the smallest budget and one that does not.
 PROBLEMS = [chain.problem for chain in benchmark_chains()][::120]

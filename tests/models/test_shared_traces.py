@@ -6,11 +6,11 @@ import pytest
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.completion import Completion
-from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.progress import Progress
-from lm_eval_pruned.reasoning.rows import Row
-from tests.models.asking import ask
+from lm_eval_pruned.reasoning.requests import Row
+from tests.models.evaluation import ask
 
 BUDGETS = (16, 32, 64, 128, 256)
 PROBLEMS = [chain.problem for chain in benchmark_chains()]

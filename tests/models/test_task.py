@@ -11,7 +11,7 @@ from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.task import BudgetedTask, question_metrics
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.reasoning.completion import Completion
-from tests.models.asking import needs_metadata
+from tests.models.evaluation import needs_metadata
 
 BUDGETS = (512, 1024, 2048, 4096, 8192)
 BENCHMARKS = {"aime24": 30, "math500": 500, "amc23": 40, "gpqa_diamond": 198}

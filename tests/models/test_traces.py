@@ -25,12 +25,12 @@ from lm_eval_pruned.models.traces import (
     trace_windows,
 )
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning.checkpoint import Checkpoint, load_checkpoint, resolve_pretrained
-from lm_eval_pruned.pruning.sources import NO_CODE
+from lm_eval_pruned.pruning.calibration.readers import NO_CODE
+from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint, load_checkpoint, resolve_pretrained
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import Request, complete, prepare
-from lm_eval_pruned.reasoning.decode import TransformersBackend
 from lm_eval_pruned.reasoning.formats import FORMATS
-from lm_eval_pruned.reasoning.rows import Generated
+from lm_eval_pruned.reasoning.requests import Generated
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.pruning import artifact as artifact_module
-from lm_eval_pruned.pruning.artifact import Artifact, Store, artifacts_folder
-from lm_eval_pruned.pruning.packing import pack
+from lm_eval_pruned.pruning.artifacts import store as artifact_module
+from lm_eval_pruned.pruning.artifacts.store import Artifact, Store, artifacts_folder
+from lm_eval_pruned.pruning.masks.packing import pack
 
 FINGERPRINT = "0123456789abcdef" * 4
 ARTIFACT = Artifact(
@@ -38,7 +38,7 @@ MOMENT, DEADLINE = 0.3, 30
 
 # Children of a server that has torch loaded already start at once.
 PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "lm_eval_pruned.pruning.artifact"])
+PROCESSES.set_forkserver_preload([__name__, "lm_eval_pruned.pruning.artifacts.store"])
 
 
 def make() -> Artifact:

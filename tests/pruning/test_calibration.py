@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
-from lm_eval_pruned.pruning.calibration import check_source, load_chunks, load_windows
-from lm_eval_pruned.pruning.windows import cut_chunks, sample_windows
+from lm_eval_pruned.pruning.calibration.source import check_source, load_chunks, load_windows
+from lm_eval_pruned.pruning.calibration.windows import cut_chunks, sample_windows
 
 
 def encode(text: str) -> list[int]:

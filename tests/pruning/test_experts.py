@@ -8,9 +8,9 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.blocks import find_decoder
+from lm_eval_pruned.pruning.allocations.signals.influence import influences
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.influence import influences
+from lm_eval_pruned.pruning.model.decoder import find_decoder
 
 from . import reference
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
-from lm_eval_pruned.pruning.mask import MaskRule
+from lm_eval_pruned.pruning.calibration.statistics import InputGram, InputNorm, InputStatistics
+from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod, SolveMethod
-from lm_eval_pruned.pruning.stats import InputGram, InputNorm, InputStatistics
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.pruning.packing import count_zeros, pack, unpack, zero_out, zeroed
+from lm_eval_pruned.pruning.masks.packing import count_zeros, pack, unpack, zero_out, zeroed
 
 INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 SPECIAL = [-0.0, 0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-39, -1.5, 3.4e38]

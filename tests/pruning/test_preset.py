@@ -11,11 +11,11 @@ import torch
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.pruning.blocks import find_decoder
-from lm_eval_pruned.pruning.dropping import block_influences
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
-from lm_eval_pruned.pruning.preset import apply_preset
+from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.model.drop_blocks import block_influences
+from lm_eval_pruned.pruning.recipe import apply_preset
 
 from . import reference
 
@@ -103,7 +103,7 @@ def test_texts_of_different_lengths_count_alike(model, windows):
 def test_chunks_reach_a_checkpoint_through_its_tokenizer(tmp_path):
     from transformers import AutoConfig, AutoTokenizer
 
-    from lm_eval_pruned.pruning.checkpoint import resolve_pretrained, windows_for
+    from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained, windows_for
 
     rows = [{"text": "".join(chr(97 + (i * 7 + j) % 26) for j in range(length))} for i, length in enumerate((40, 3000))]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -7,8 +7,8 @@ import pytest
 
 from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.results.curve import curves, draw, table
-from lm_eval_pruned.results.reading import read_records
-from tests.results.making import write_run
+from lm_eval_pruned.results.records.reading import read_records
+from tests.results.written_runs import write_run
 
 CURVE = {"tiny_tts_256": [1, 1, 1, 0], "tiny_tts_16": [0, 1, 0, 0]}
 

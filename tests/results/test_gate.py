@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError
-from lm_eval_pruned.results.baseline import IGNORED, freeze, thaw
-from lm_eval_pruned.results.configuration import Configuration
-from lm_eval_pruned.results.gate import FAILING, check
-from lm_eval_pruned.results.merge import Key, Measurement, measure
-from lm_eval_pruned.results.reading import read_records
-from lm_eval_pruned.results.samples import Outcomes
-from tests.results.making import answers, difficulties, write_run
+from lm_eval_pruned.results.gate.baseline import IGNORED, freeze, thaw
+from lm_eval_pruned.results.gate.check import FAILING, check
+from lm_eval_pruned.results.measurement import Key, Measurement, measure
+from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.records.samples import Outcomes
+from tests.results.written_runs import answers, difficulties, write_run
 
 BUDGETS = (16, 32, 64, 128, 256)
 CURVE = {"t_tts_16": [0, 1, 1, 0], "t_tts_32": [1, 1, 1, 0]}

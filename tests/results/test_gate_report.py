@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lm_eval_pruned.results.gate import Finding
-from lm_eval_pruned.results.gate_report import FORMATS, github, junit, text
+from lm_eval_pruned.results.gate.check import Finding
+from lm_eval_pruned.results.gate.reports import FORMATS, github, junit, text
 
 FINDINGS = [
     Finding(status="sparsity", name="m · wanda, 0.2", message="0.1 and\n0.2 <now> at 100%"),

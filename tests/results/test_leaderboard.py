@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError, PrunedEvalError
-from lm_eval_pruned.results.leaderboard import Line, leaderboard
-from lm_eval_pruned.results.reading import read_records
-from lm_eval_pruned.results.reference import read_reference
-from lm_eval_pruned.results.stats_multiple import holm
-from lm_eval_pruned.results.stats_paired import mcnemar
-from lm_eval_pruned.results.tables import FORMATS, as_csv, as_json, markdown
+from lm_eval_pruned.results.leaderboard.leaderboard import Line, leaderboard
+from lm_eval_pruned.results.leaderboard.published import read_reference
+from lm_eval_pruned.results.leaderboard.tables import FORMATS, as_csv, as_json, markdown
+from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.statistics.multiple import holm
+from lm_eval_pruned.results.statistics.paired import mcnemar
 from tests.conftest import ROOT
-from tests.results.making import write_run
+from tests.results.written_runs import write_run
 
 DENSE = {"t_tts_16": [1] * 20, "t_tts_32": [1] * 20}
 PRUNED = {"t_tts_16": [0] * 12 + [1] * 8, "t_tts_32": [0] * 3 + [1] * 17}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.results.area import area_weights, with_areas
-from lm_eval_pruned.results.leaderboard import leaderboard
-from lm_eval_pruned.results.merge import Measurement, measure
-from lm_eval_pruned.results.naming import line_names
-from lm_eval_pruned.results.reading import read_records
-from lm_eval_pruned.results.record import samples_file
-from tests.results.making import write_run
+from lm_eval_pruned.results.labels import line_names
+from lm_eval_pruned.results.leaderboard.leaderboard import leaderboard
+from lm_eval_pruned.results.measurement import Measurement, measure
+from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.records.record import samples_file
+from tests.results.written_runs import write_run
 
 
 def measured(folder, **options) -> list[Measurement]:

@@ -12,15 +12,15 @@ import pytest
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.compare import Pair
-from lm_eval_pruned.results.leaderboard import entries
-from lm_eval_pruned.results.page.changes import MAX_CHANGES, MAX_LOST, MAX_WON, changes_of, find_changes
-from lm_eval_pruned.results.page.content import page_content
-from lm_eval_pruned.results.page.document import embedded, page
-from lm_eval_pruned.results.page.texts import MAX_CHARACTERS, shortened
-from lm_eval_pruned.results.reading import read_records
-from lm_eval_pruned.results.reference import read_reference
-from lm_eval_pruned.results.samples import Outcomes, find_rows
-from tests.results.making import write_run
+from lm_eval_pruned.results.leaderboard.leaderboard import entries
+from lm_eval_pruned.results.leaderboard.page.changes import MAX_CHANGES, MAX_LOST, MAX_WON, changes_of, find_changes
+from lm_eval_pruned.results.leaderboard.page.content import page_content
+from lm_eval_pruned.results.leaderboard.page.document import embedded, page
+from lm_eval_pruned.results.leaderboard.page.texts import MAX_CHARACTERS, shortened
+from lm_eval_pruned.results.leaderboard.published import read_reference
+from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.records.samples import Outcomes, find_rows
+from tests.results.written_runs import write_run
 
 DENSE = {"t_tts_16": [1] * 18 + [0] * 2, "t_tts_32": [1] * 20}
 PRUNED = {"t_tts_16": [0] * 12 + [1] * 8, "t_tts_32": [0] * 3 + [1] * 17}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError
-from lm_eval_pruned.results.reading import find_results, read_records
-from lm_eval_pruned.results.record import Record, read_record
-from tests.results.making import row, write_run
+from lm_eval_pruned.results.records.reading import find_results, read_records
+from lm_eval_pruned.results.records.record import Record, read_record
+from tests.results.written_runs import row, write_run
 
 CURVE = {"tiny_tts_16": [0, 1, 0, 1], "tiny_tts_64": [1, 1, 0, 1]}
 

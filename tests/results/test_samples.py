@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.results import samples
-from lm_eval_pruned.results.samples import _row, read_samples
-from tests.results.making import row
+from lm_eval_pruned.results.records import samples
+from lm_eval_pruned.results.records.samples import _row, read_samples
+from tests.results.written_runs import row
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.results import stats_paired
-from lm_eval_pruned.results.stats_bootstrap import bootstrap_interval
-from lm_eval_pruned.results.stats_multiple import holm
-from lm_eval_pruned.results.stats_paired import mcnemar, paired_test, sign_flips
-from lm_eval_pruned.results.stats_power import detectable_drop
+from lm_eval_pruned.results.statistics import paired as stats_paired
+from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
+from lm_eval_pruned.results.statistics.multiple import holm
+from lm_eval_pruned.results.statistics.paired import mcnemar, paired_test, sign_flips
+from lm_eval_pruned.results.statistics.power import detectable_drop
 
 
 def all_signs(differences, alternative):
@@ -133,7 +133,7 @@ class TestBootstrap:
     def test_blocks_change_nothing_in_kind(self, monkeypatch):
         values = np.random.default_rng(6).random(30)
         whole = bootstrap_interval(values)
-        monkeypatch.setattr("lm_eval_pruned.results.stats_bootstrap._BLOCK", 30 * 7)
+        monkeypatch.setattr("lm_eval_pruned.results.statistics.bootstrap._BLOCK", 30 * 7)
         assert np.allclose(bootstrap_interval(values), whole, atol=1e-12)
 
     def test_no_questions(self):

@@ -28,7 +28,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start(artifacts: Path) -> Iterator[Callable[..., object]]:
     """Start an engine; one that was started before is stopped first."""
-    from lm_eval_pruned.models.vllm import PrunedVLLM
+    from lm_eval_pruned.models.vllm.model import PrunedVLLM
 
     running: list[PrunedVLLM] = []
 

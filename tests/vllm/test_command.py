@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned import cli
-from lm_eval_pruned.reasoning.responses import FILE
-from tests.models.asking import stored
+from lm_eval_pruned.reasoning.response_store import FILE
+from tests.models.evaluation import stored
 
 BUDGETS = (16, 32, 64, 128, 256)
 DEADLINE = 300

@@ -51,7 +51,7 @@ def ordinary(model) -> tuple[list, list]:
 
 
 def test_ordinary_requests_are_the_harnesss_own(start):
-    from lm_eval_pruned.models.vllm_builds import harness_class
+    from lm_eval_pruned.models.vllm.compatibility import harness_class
     from tests.vllm.conftest import ENGINE
 
     ours = start("tiny-reasoner")
@@ -76,7 +76,7 @@ def test_two_shards(start):
 
 def test_two_replicas(monkeypatch):
     """Ray gives a GPU to each replica: here it is told of two, and the engines run without one."""
-    from lm_eval_pruned.models.vllm import PrunedVLLM
+    from lm_eval_pruned.models.vllm.model import PrunedVLLM
     from tests.vllm.conftest import ENGINE
 
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')

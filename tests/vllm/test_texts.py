@@ -8,10 +8,10 @@ from lm_eval.api.instance import Instance
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.errors import BudgetError
 from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 from lm_eval_pruned.reasoning.completion import Completion
-from lm_eval_pruned.reasoning.engine import VLLMBackend
-from lm_eval_pruned.reasoning.responses import ResponseStore
-from lm_eval_pruned.reasoning.rows import Row
+from lm_eval_pruned.reasoning.requests import Row
+from lm_eval_pruned.reasoning.response_store import ResponseStore
 
 SETTINGS = {"method": "wanda", "sparsity": 0.2}
 PROBLEMS = [chain.problem for chain in benchmark_chains()][::20]
@@ -41,7 +41,7 @@ def accounts(completions: list[Completion]) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def both(artifacts):
-    from lm_eval_pruned.models.vllm import PrunedVLLM
+    from lm_eval_pruned.models.vllm.model import PrunedVLLM
     from tests.vllm.conftest import ENGINE
 
     with_vllm = PrunedVLLM("tiny-reasoner", artifacts=str(artifacts), **ENGINE, **SETTINGS)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qw
 
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning.blocks import find_decoder
-from lm_eval_pruned.pruning.packing import count_zeros, unpack
+from lm_eval_pruned.pruning.masks.packing import count_zeros, unpack
+from lm_eval_pruned.pruning.model.decoder import find_decoder
 
 TINY = assets_folder() / "tiny_reasoner"
 EXTENSION = "tests.vllm.weights_inside.WeightsInside"

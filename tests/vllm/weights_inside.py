@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from vllm.config import ModelConfig
 from vllm.model_executor.model_loader import register_model_loader
 
-from lm_eval_pruned.models.vllm_loader import LOAD_FORMAT, PrunedModelLoader
-from lm_eval_pruned.pruning.packing import count_zeros
+from lm_eval_pruned.models.vllm.loader import LOAD_FORMAT, PrunedModelLoader
+from lm_eval_pruned.pruning.masks.packing import count_zeros
 
 LOADED: dict[str, Tensor] = {}
 FUSED = {

@@ -11,7 +11,7 @@ from fractions import Fraction
 from lm_eval_pruned.grading.equal import EMPTY, Equality
 from lm_eval_pruned.grading.modes import hendrycks
 from lm_eval_pruned.grading.modes.typed import read_whole, typed, without_group_commas
-from lm_eval_pruned.grading.number import read_number
+from lm_eval_pruned.grading.read.decimal import read_number
 
 HEADING = "# Answer"
 

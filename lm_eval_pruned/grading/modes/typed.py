@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.number import read_number
-from lm_eval_pruned.grading.spans import brace_partners
+from lm_eval_pruned.grading.extract.spans import brace_partners
+from lm_eval_pruned.grading.read.decimal import read_number
 
 # What is so near to a whole number is one.
 WHOLE_WITHIN = 1e-7

@@ -9,8 +9,8 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from lm_eval_pruned.pruning.mask import Group, MaskRule
-from lm_eval_pruned.pruning.stats import InputStatistics
+from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
+from lm_eval_pruned.pruning.masks.rule import Group, MaskRule
 from lm_eval_pruned.registry import Registry
 
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.methods.kinds import score_method
-from lm_eval_pruned.pruning.stats import InputStatistics
 
 
 @score_method("magnitude", compare="matrix", needs_calibration=False, by_rows=True)

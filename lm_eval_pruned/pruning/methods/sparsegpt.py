@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.mask import MaskRule
+from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods.kinds import solve_method
 
 # Columns that are masked together and then corrected one by one, as published.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.methods.kinds import score_method
-from lm_eval_pruned.pruning.stats import InputStatistics
 
 
 @score_method("wanda", compare="row", needs_calibration=True, by_rows=True)

@@ -1,0 +1,63 @@
+"""Files and JSON: canonical digests, atomic writes, lines of JSON, and the errors that malformed JSON raises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+# What `json.loads` raises: syntax and encoding errors are ValueErrors, and arrays can be nested too deeply.
+NOT_JSON = (ValueError, RecursionError)
+# What reading the fields of JSON of another shape than expected raises besides.
+MALFORMED = (*NOT_JSON, LookupError, TypeError, AttributeError, OverflowError)
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 1 << 30
+
+
+def sha256_of_json(content: object) -> str:
+    """Return the SHA-256, in hex, of `content` as JSON with sorted keys.
+
+    Example:
+        >>> sha256_of_json({"b": 1, "a": 2}) == sha256_of_json({"a": 2, "b": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a UTF-8 file so that readers see the old one or the new one, and never a part of either.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def numbered_lines(file: BinaryIO, *, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes]]:
+    r"""Yield the lines that are not blank, stripped, with their numbers from 1; a byte order mark is dropped.
+
+    A line longer than `max_bytes` is cut to one byte more, so that the caller can tell, and its rest is skipped.
+
+    Example:
+        >>> from io import BytesIO
+        >>> list(numbered_lines(BytesIO(b"\xef\xbb\xbf{}\r\n\n[]")))
+        [(1, b'{}'), (3, b'[]')]
+    """
+    number = 0
+    while line := file.readline(max_bytes + 1):
+        number += 1
+        rest = line
+        while len(rest) > max_bytes and not rest.endswith(b"\n"):
+            rest = file.readline(max_bytes + 1)
+        content = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).strip()
+        if content:
+            yield number, content

@@ -1,0 +1,1 @@
+"""Comparison: decide whether two parsed answers have equal values."""

@@ -1,0 +1,232 @@
+"""The value of an expression: exact where it is rational, else to many digits, at points where it has names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from fractions import Fraction
+from math import comb, factorial, gcd, lcm, prod
+from typing import TYPE_CHECKING, Protocol
+
+from lm_eval_pruned.grading.read.tree import Node
+
+if TYPE_CHECKING:
+    from mpmath.ctx_mp import MPContext
+
+# Beyond these nothing is computed: an answer this large is written, not meant.
+MAX_BITS = 20_000
+MAX_EXPONENT = 10_000
+MAX_COUNT = 2_000
+
+DIGITS = 30
+LOST_DIGITS = 8
+_SMALL = 1e-15
+
+# What mpmath calls our functions.
+_FUNCTIONS = {
+    **{name: name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "ln", "exp")},
+    **{name: name for name in ("floor", "ceil", "factorial", "binomial")},
+    "arcsin": "asin",
+    "arccos": "acos",
+    "arctan": "atan",
+    "arccot": "acot",
+    "log": "log10",
+    "lg": "log10",
+    "abs": "fabs",
+}
+_GROWING = ("factorial", "binomial", "exp", "sinh", "cosh")
+
+CONSTANTS = ("e", "i", "\\pi", "\\infty")
+
+
+class UndefinedError(ArithmeticError):
+    """An expression has no value here, or none that may be computed."""
+
+
+class Numeric(Protocol):
+    """A number of mpmath, real or complex."""
+
+    real: float
+    imag: float
+
+    def __bool__(self) -> bool: ...
+    def __abs__(self) -> float: ...
+    def __sub__(self, other: Numeric) -> Numeric: ...
+    def __truediv__(self, other: Numeric) -> Numeric: ...
+
+
+def exact(node: Node) -> Fraction | None:
+    r"""Return the value of an expression made of rational numbers alone, or None.
+
+    Example:
+        >>> from lm_eval_pruned.grading.read.parser import read
+        >>> exact(read(r"2^{-3}+\frac{3}{8}")), exact(read(r"\sqrt{2}"))
+        (Fraction(1, 2), None)
+    """
+    try:
+        return _exact(node)
+    except ArithmeticError:
+        return None
+
+
+def _exact(node: Node) -> Fraction | None:
+    if node.head == "number":
+        return node.value
+    if node.head not in ("+", "*", "^", "call"):
+        return None
+    parts = [_exact(part) for part in node.parts]
+    values = [part for part in parts if part is not None]
+    if len(values) < len(parts) or not parts:
+        return None
+    match node.head:
+        case "+":
+            return _bounded(sum(values, Fraction(0)))
+        case "*":
+            return _bounded(prod(values, start=Fraction(1)))
+        case "^":
+            return _power(*values)
+    return _count(node.label, values)
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1:
+        return None
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if abs(exponent) * bits > MAX_BITS:
+        raise UndefinedError("too large")
+    if not base and exponent <= 0:
+        raise UndefinedError("a power of zero")
+    return Fraction(base ** int(exponent))
+
+
+def _count(function: str, values: list[Fraction]) -> Fraction | None:
+    """Compute the functions of whole numbers, and those that leave a rational number rational."""
+    first = values[0]
+    if function == "abs":
+        return abs(first)
+    if function in ("floor", "ceil"):
+        return Fraction(
+            first.numerator // first.denominator if function == "floor" else -(-first.numerator // first.denominator)
+        )
+    if function in ("max", "min"):
+        return max(values) if function == "max" else min(values)
+    if function == "C" and len(values) == 2:
+        function = "binomial"
+    if function not in ("factorial", "double factorial", "binomial", "gcd", "lcm") or any(
+        value.denominator != 1 or value < 0 for value in values
+    ):
+        return None
+    whole = [int(value) for value in values]
+    if function in ("gcd", "lcm"):
+        return _bounded(Fraction((gcd if function == "gcd" else lcm)(*whole)))
+    bits = whole[0].bit_length() * (min(whole[1], abs(whole[0] - whole[1])) if function == "binomial" else whole[0])
+    if bits > MAX_BITS:
+        raise UndefinedError("too large")
+    match function:
+        case "factorial":
+            return Fraction(factorial(*whole))
+        case "double factorial":
+            return Fraction(prod(range(whole[0], 0, -2)))
+    return Fraction(comb(*whole))
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        raise UndefinedError("too large")
+    return value
+
+
+def names(node: Node) -> frozenset[str]:
+    """Return the names in an expression that are no constants."""
+    if node.head == "name":
+        return frozenset() if node.label in CONSTANTS else frozenset([node.label])
+    return frozenset().union(*map(names, node.parts))
+
+
+def numeric(node: Node, point: Mapping[str, Fraction], *, digits: int = DIGITS) -> Numeric:
+    """Compute the value of an expression to so many digits where its names have the values of `point`.
+
+    Raises:
+        UndefinedError: there is none, it is infinite, or it may not be computed.
+    """
+    value = _compute(node, point, digits)
+    if 0 < abs(value) < _SMALL:
+        # What is left of terms that cancel shrinks with more digits; a small number does not.
+        finer = _compute(node, point, 2 * digits)
+        return finer if abs(finer) > _SMALL * abs(value) else finer - finer
+    return value
+
+
+def is_close(one: Numeric, other: Numeric, *, digits: int = DIGITS) -> bool:
+    """Tell whether two values agree in all digits but the last few, relative to the larger of them."""
+    return bool(abs(one - other) <= 10.0 ** (LOST_DIGITS - digits) * max(abs(one), abs(other)))
+
+
+_LOCAL = threading.local()
+
+
+def _context(digits: int) -> MPContext:
+    """Return mpmath with so many digits; its precision is a global, so that every thread has contexts of its own."""
+    contexts: dict[int, MPContext] = _LOCAL.__dict__.setdefault("contexts", {})
+    if digits not in contexts:
+        import mpmath
+
+        contexts[digits] = mpmath.mp.clone()
+        contexts[digits].dps = digits
+    return contexts[digits]
+
+
+def _compute(node: Node, point: Mapping[str, Fraction], digits: int) -> Numeric:
+    mp = _context(digits)
+    try:
+        value: Numeric = mp.mpc(_numeric(mp, node, point))
+    except (ArithmeticError, ValueError, TypeError, NotImplementedError) as error:
+        raise UndefinedError(str(error)) from error
+    if not mp.isfinite(value):
+        raise UndefinedError("not finite")
+    return value
+
+
+def _numeric(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeric:
+    value: Numeric
+    match node.head:
+        case "number":
+            value = mp.mpf(node.value.numerator) / node.value.denominator
+        case "name":
+            at = point.get(node.label, Fraction(0))
+            constants = {"\\pi": mp.mpf(mp.pi), "e": mp.mpf(mp.e), "i": mp.mpc(0, 1), "\\infty": mp.inf}
+            value = constants[node.label] if node.label in constants else mp.mpf(at.numerator) / at.denominator
+        case "+":
+            value = mp.fsum(_numeric(mp, part, point) for part in node.parts)
+        case "*":
+            value = mp.fprod(_numeric(mp, part, point) for part in node.parts)
+        case "^":
+            base, exponent = (_numeric(mp, part, point) for part in node.parts)
+            if abs(exponent) > MAX_EXPONENT:
+                raise UndefinedError("too large")
+            value = mp.power(base, exponent)
+        case "call":
+            value = _call(mp, node.label, [_numeric(mp, part, point) for part in node.parts])
+        case _:
+            raise UndefinedError(f"no value: {node.head}")
+    return value
+
+
+def _call(mp: MPContext, function: str, arguments: list[Numeric]) -> Numeric:
+    largest = MAX_COUNT if function in _GROWING else MAX_EXPONENT**3
+    if function not in (*_FUNCTIONS, "root") or any(abs(argument) > largest for argument in arguments):
+        raise UndefinedError(f"no value: {function}")
+    if function == "root":
+        return _root(mp, *arguments)
+    value: Numeric = getattr(mp, _FUNCTIONS[function])(*arguments)
+    return value
+
+
+def _root(mp: MPContext, base: Numeric, degree: Numeric) -> Numeric:
+    """Return a root, of an odd degree the real one, as schools do: -2 for the third of -8."""
+    is_odd = not degree.imag and degree.real % 2 == 1
+    if is_odd and not base.imag and base.real < 0:
+        value: Numeric = -mp.power(mp.mpf(0) - base, mp.mpf(1) / degree)
+    else:
+        value = mp.power(base, mp.mpf(1) / degree)
+    return value

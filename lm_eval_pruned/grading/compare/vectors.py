@@ -1,0 +1,59 @@
+r"""A vector is written as a row, as a column, or as a sum of unit vectors: `(2, -9)`, `2\hat{i}-9\hat{j}`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lm_eval_pruned.grading.compare.evaluate import names
+from lm_eval_pruned.grading.read.tree import Node, name, number, product
+
+_UNITS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
+_TRANSPOSE = name("T")
+
+
+def transposed(node: Node) -> Node | None:
+    """Return a matrix whose transpose is written; a transposed tuple is the same vector."""
+    if node.head != "^" or node.parts[1] != _TRANSPOSE:
+        return None
+    base = node.parts[0]
+    if base.head == "matrix" and len({len(row.parts) for row in base.parts}) == 1:
+        columns = zip(*(row.parts for row in base.parts), strict=True)
+        return Node("matrix", tuple(Node("row", column) for column in columns))
+    return base if base.head == "bracket" else None
+
+
+def components(node: Node, size: int) -> list[Node] | None:
+    r"""Return so many components of a sum of unit vectors, or None where it is none.
+
+    Example:
+        >>> from lm_eval_pruned.grading.compare.evaluate import exact
+        >>> from lm_eval_pruned.grading.read.parser import read
+        >>> list(map(exact, components(read(r"2\hat{i}-9\hat{k}"), 3)))
+        [Fraction(2, 1), Fraction(0, 1), Fraction(-9, 1)]
+    """
+    terms = node.parts if node.head == "+" else (node,)
+    if not 2 <= size <= len(_UNITS) or any(_unit(term) not in _UNITS[:size] for term in terms):
+        return None
+    return [
+        Node("+", tuple(_without_unit(term) if _unit(term) == unit else number(0) for term in terms))
+        for unit in _UNITS[:size]
+    ]
+
+
+def _unit(term: Node) -> str:
+    """Return the one unit vector that is a factor of a term, empty where there is none or more than one."""
+    factors = list(_factors(term))
+    units = [factor.label for factor in factors if factor.head == "name" and factor.label in _UNITS]
+    others = (label for factor in factors if factor.head != "name" for label in names(factor))
+    return units[0] if len(units) == 1 and not any(label in _UNITS for label in others) else ""
+
+
+def _without_unit(term: Node) -> Node:
+    return product(number(1), *(factor for factor in _factors(term) if factor.label not in _UNITS))
+
+
+def _factors(term: Node) -> Iterator[Node]:
+    for part in term.parts if term.head == "*" else ():
+        yield from _factors(part)
+    if term.head != "*":
+        yield term

@@ -1,0 +1,1 @@
+"""Answer extraction: find the final answer in a response."""

@@ -1,0 +1,91 @@
+"""The letter of a choice is a capital A to D that stands alone; the article "a" and the pronoun "I" never are one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lm_eval_pruned.grading.extract.spans import bold, boxes, fields, tagged
+from lm_eval_pruned.grading.extract.statements import anchored
+
+# A choice with its text; boxes may nest, so reading each in full would take quadratic time.
+MAX_CHOICE_CHARACTERS = 300
+
+_DECORATION = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
+    r"|[*_`$\"{}]|\\[()\[\]!,]"
+)
+_NAMED = r"\s*(?:(?i:option|choice|letter)\s+)?['\u2018\u201c(\[]{0,2}\s?"
+_WHOLE = re.compile(rf"{_NAMED}(?:([A-Da-d])\s?[)\].:'\u2019\u201d]{{0,2}}\s*|([A-D])[)\].:].*)", re.DOTALL)
+_LEADING = re.compile(rf"{_NAMED}([A-D])(?![A-Za-z0-9_^]|['\u2019-][A-Za-z]|\s?=)")
+_DECLARED = re.compile(
+    r"\b(?:([A-D])|(?i:option|choice) \(?([a-d]))\)? (?:is|must be|seems|looks) "
+    r"(?:the )?(?:only |most )?(?:correct|right|best|true|answer|plausible)\b"
+    r"|\b([A-D])\)? it is\b"
+)
+_STANDALONE = re.compile(r"(?<![A-Za-z0-9_^\\\u2019\u00b0/=+-])([A-D])(?![A-Za-z0-9_^/]|['\u2019-][A-Za-z]|\s?[=+<>])")
+
+# "A proton is ..." begins a sentence, "A is ..." names the choice.
+_ARTICLE = re.compile(r"A\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches)\b)[a-z]")
+# "A or B", "(A), (B) and (D)" settle on none.
+_SEVERAL = re.compile(
+    r"\(?\b[A-D]\b\)?(?:\s?(?:,?\s(?:and|or|nor)\b|/|&)\s?\(?[A-D]\b\)?"
+    r"|\s?,\s?\(?[A-D]\b\)?(?! (?:is|must|seems|looks)\b))+"
+)
+# The choices, a line each, repeated from the question.
+_CHOICES = re.compile(
+    "".join(rf"^[ \t]{{0,9}}\(?{letter}[).:][^\n]{{0,{MAX_CHOICE_CHARACTERS}}}(?:\n|\Z)\n?" for letter in "ABCD"),
+    re.MULTILINE,
+)
+
+
+def read_letter(content: str) -> str | None:
+    r"""Read the whole of a short text as one letter, possibly followed by the text of that choice.
+
+    Example:
+        >>> read_letter(r"\text{(C)}"), read_letter("c"), read_letter("B) 5 m/s"), read_letter("Cu")
+        ('C', 'C', 'B', None)
+    """
+    if len(content) > MAX_CHOICE_CHARACTERS:
+        return None
+    plain = _DECORATION.sub("", content).strip()
+    match = None if _SEVERAL.match(plain) else _WHOLE.fullmatch(plain)
+    return (match[1] or match[2]).upper() if match else None
+
+
+def find_letter(text: str) -> str | None:
+    """Find the letter a response settles on: boxed, tagged, announced, bold, or the last one that stands alone.
+
+    Example:
+        >>> find_letter("I think a proton has too little charge, so the answer is (C).")
+        'C'
+    """
+    return next(_letters(text), None)
+
+
+def _letters(text: str) -> Iterator[str]:
+    for content in (*boxes(text), *tagged(text), *fields(text)):
+        if letter := read_letter(content):
+            yield letter
+    for line in anchored(text):
+        plain = _plain(line)
+        match = _LEADING.match(plain)
+        if match and not _ARTICLE.match(plain, match.start(1)):
+            yield match[1]
+        elif letter := read_letter(line):
+            yield letter
+    for content in reversed(bold(text)):
+        if letter := read_letter(content):
+            yield letter
+    plain = _plain(_CHOICES.sub("", text))
+    bare = _WHOLE.fullmatch(plain)
+    if bare and bare[1] and plain.strip(" .") != "a":
+        yield bare[1].upper()
+    yield from ((match[1] or match[2] or match[3]).upper() for match in reversed(list(_DECLARED.finditer(plain))))
+    for match in reversed(list(_STANDALONE.finditer(plain))):
+        if not _ARTICLE.match(plain, match.start(1)):
+            yield match[1]
+
+
+def _plain(text: str) -> str:
+    return _SEVERAL.sub("", _DECORATION.sub("", text))

@@ -1,0 +1,1 @@
+"""Normal form: rewrite an answer to one canonical LaTeX spelling."""

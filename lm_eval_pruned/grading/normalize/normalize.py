@@ -1,0 +1,115 @@
+"""The normal form: two answers that differ only in how they are typed become the same string."""
+
+from __future__ import annotations
+
+import re
+
+from lm_eval_pruned.grading.normalize.latex import plain_latex
+from lm_eval_pruned.grading.normalize.unicode import plain_characters
+from lm_eval_pruned.grading.normalize.unit_spelling import plain_units
+from lm_eval_pruned.grading.normalize.unit_table import PLAIN, WORDS
+from lm_eval_pruned.grading.read.tokens import FUNCTIONS, LONGEST_PRODUCT, TYPED
+
+# Dropping one thing can bring two others together (a letter and its accent, say); a few rounds settle every answer.
+MAX_ROUNDS = 8
+
+_WRAPPING = '*`" \t\n'
+_ENDING = _WRAPPING + ".,;"
+
+_WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
+_BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
+_GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
+# Without letters, blanks and commas nothing is left that another round could bring together.
+_SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\sqrt(?=\{)|\\frac(?=\{[^{}]{0,99}\}\{))*")
+_SHORT_WORDS = (
+    WORDS.keys()
+    | set(map(str.casefold, PLAIN))
+    | TYPED.keys()
+    | {name[1:] for name in FUNCTIONS}
+    | {"am", "pm", "and", "or", "if"}
+)
+_TIGHT_COMMA = re.compile(r",(?=[^ ])")
+
+
+def normalize(answer: str) -> str:
+    r"""Return the normal form of an answer; normal forms stay as they are.
+
+    Brackets, units, bases and the contents of `\text{...}` remain. Words are lower-cased, variables in expressions
+    keep their case. Blanks are dropped except between the two parts of `1 2/3`.
+
+    Example:
+        >>> normalize(r"$\left[ 0, \dfrac12 \right)$.")
+        '[0, \\frac{1}{2})'
+        >>> normalize(r"\text{Evelyn}"), normalize("1{,}234,567"), normalize("(x+1)")
+        ('evelyn', '1234567', 'x+1')
+        >>> normalize("AB"), normalize("AB + 2ab"), normalize("5 km")
+        ('ab', 'AB+2ab', '5kilometer')
+    """
+    if answer.isascii() and answer.isdigit():
+        return answer
+    for _ in range(MAX_ROUNDS):
+        form = _round(answer)
+        if form == answer or _SETTLED.fullmatch(form):
+            return form
+        answer = form
+    return answer
+
+
+def _round(answer: str) -> str:
+    text = plain_latex(plain_units(_without_decoration(plain_characters(answer)))).rstrip(_ENDING)
+    text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
+    folded = text if text.isascii() and text.islower() else _WORD.sub(_plain_word, text)
+    return _without_outer_parentheses(folded)
+
+
+def fold_words(form: str) -> str:
+    """Lower-case what may be a word in a form that is text rather than mathematics."""
+    return _WORD.sub(lambda word: word[0].casefold(), form)
+
+
+def _plain_word(word: re.Match[str]) -> str:
+    """Lower-case a word; a few letters are one as a whole member, and variables within an expression."""
+    folded = word[0].casefold()
+    if len(folded) > LONGEST_PRODUCT or folded in _SHORT_WORDS:
+        return folded
+    start, end = word.span()
+    begins = start == 0 or word.string.startswith((":", ";"), start - 1) or word.string.startswith(", ", start - 2)
+    ends = end == len(word.string) or word.string[end] in ",:;"
+    return folded if begins and ends else word[0]
+
+
+def _without_decoration(text: str) -> str:
+    text = text.strip(_WRAPPING)
+    while (len(text) - len(text.rstrip("\\"))) % 2:
+        # The blank of a control space went with the others.
+        text = text[:-1].strip(_WRAPPING)
+    return text[:-1].strip(_WRAPPING) if text[-2:] in ("*.", "`.", '".') else text
+
+
+def _join_thousands(text: str) -> str:
+    """Join `1,234,567` and `1 234 567`; inside brackets a comma without a blank joins only beside one with."""
+    if "," not in text and " " not in text:
+        return text
+    pieces, depth, done = [], 0, 0
+    for match in _BRACKET_OR_RUN.finditer(text):
+        if match["run"] is None:
+            depth += 1 if match["open"] else -1
+        elif depth <= 0 or (", " in match["run"] and "," in match["run"].replace(", ", "")):
+            members = match["run"].split(", ")
+            joined = [re.sub("[ ,]", "", member) if _GROUPED.fullmatch(member) else member for member in members]
+            pieces += [text[done : match.start()], ", ".join(joined)]
+            done = match.end()
+    return "".join(pieces) + text[done:]
+
+
+def _without_outer_parentheses(text: str) -> str:
+    """Unwrap `(x+1)` and `(C)`; a comma or semicolon inside makes the parentheses a tuple or an interval."""
+    most = min(len(text) - len(text.lstrip("(")), len(text) - len(text.rstrip(")")))
+    if not most or "," in text or ";" in text:
+        return text
+    depth = lowest = most
+    for sign in text[most:-most]:
+        depth += (sign == "(") - (sign == ")")
+        lowest = min(lowest, depth)
+    layers = min(most, lowest)
+    return text[layers:-layers] if layers > 0 and depth == most else text

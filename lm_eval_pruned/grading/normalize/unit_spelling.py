@@ -1,0 +1,149 @@
+r"""One spelling for every unit: `\text{ m/s}^2`, `\frac{\text{m}}{\text{s}^2}` and "m s^-2" become words.
+
+A letter in a text font behind a value is a unit if it stands for one, and otherwise the variable that it looks like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from lm_eval_pruned.grading.normalize.unit_table import LETTERS, PLAIN, SYMBOLS, WORDS
+
+_FONT = r"\\(?:text|textrm|textnormal|mathrm|mbox|hbox|operatorname|rm)(?![A-Za-z])"
+_POWER = r"\^\s?\{?-?[0-9]\}?"
+_GROUP = rf"{_FONT}\s?\{{(?:[^{{}}]|\{{[^{{}}]{{1,4}}\}}){{1,40}}\}}"
+_PIECE = (
+    rf"{_GROUP}|{_POWER}|\\frac\{{{_GROUP}(?:{_POWER})?\}}\{{{_GROUP}(?:{_POWER})?\}}"
+    r"|\s|~|\\[,;:! ]|/|\\cdot(?![A-Za-z])|\*|[A-Za-z]{1,24}\.?"
+)
+# Behind a value; letters end one only where a font sets the unit apart.
+_RUN = re.compile(
+    r"(?:(?<=[0-9.)}\]])|(?<=\\pi)(?=\s)"
+    rf"|(?<=[A-Za-z])(?=(?:\s|~|\\[,;:! ]){{0,3}}{_FONT}))(?=[\\~/ A-Za-z])(?:{_PIECE}){{1,16}}"
+)
+_DEGREES = re.compile(rf"\^\s?\{{?\\circ\s?\}}?\s?(?:{_FONT}\s?\{{\s?)?([CF])\b\s?\}}?(?![A-Za-z0-9^_])")
+_TOKEN = re.compile(
+    rf"(?P<font>{_FONT}\s?\{{)|(?P<frac>\\frac\{{)|(?P<power>{_POWER})|(?P<over>/|\bper\b)"
+    r"|(?P<word>[A-Za-z]+)\.?|(?P<close>\}\{?)|(?P<gap>\s|~|\\[,;:! ]|\\cdot|\*)"
+)
+_AREAS = {"square": 2, "sq": 2, "cubic": 3}
+_RAISED = {"squared": 2, "cubed": 3}
+_SCALES = {"C": "celsius", "F": "fahrenheit"}
+# What may stand behind a unit that no font sets apart.
+_END = re.compile(r"\s*(?:\Z|[,;.$*)\]}0-9]|\\[)\],;:!]|(?:and|or)\b)")
+_LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
+# The "h" of "2 h 30 min".
+_MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
+_JOINT = re.compile(r"\s(?:and|or)\s")
+
+
+class _Factor(NamedTuple):
+    """A unit and its power, and whether it stood in no text font."""
+
+    unit: str
+    power: int
+    spelling: str
+    is_bare: bool
+
+
+def plain_units(text: str) -> str:
+    r"""Spell units behind values with their names, products and quotients in one order.
+
+    Example:
+        >>> plain_units(r"5\text{ m/s}^2"), plain_units(r"5\,\mathrm{m\,s^{-2}}"), plain_units("5 Hz")
+        ('5meter/second^{2}', '5meter/second^{2}', '5hertz')
+        >>> plain_units(r"5\mathrm{i}"), plain_units("5m"), plain_units(r"12\pi\text{ J}")
+        ('5\\mathrm{i}', '5m', '12\\pi joule')
+    """
+    if "\\circ" in text:
+        text = _DEGREES.sub(lambda degrees: f" {_SCALES[degrees[1]]}", text)
+    return _RUN.sub(_spelled, text)
+
+
+def _spelled(run: re.Match[str]) -> str:
+    joint = _JOINT.search(run[0])
+    stretch = run[0][: joint.start()] if joint else run[0]
+    stretch = stretch.rstrip(" ~*")
+    after = run.string[run.start() + len(stretch) :][:40]
+    factors = _factors(stretch)
+    if not factors or not _is_meant(factors, stretch, after):
+        return run[0]
+    name = _product(factors)
+    before = run.string[run.start() - 1]
+    return (" " if before.isalpha() else "") + name + run[0][len(stretch) :]
+
+
+def _is_meant(factors: list[_Factor], stretch: str, after: str) -> bool:
+    """Tell units from variables: in a text font they are units, elsewhere words are, at the end of an answer."""
+    bare = [factor for factor in factors if factor.is_bare]
+    if not bare:
+        return True
+    if not _END.match(after):
+        return False
+    if all(factor.spelling in PLAIN or factor.spelling.casefold() in WORDS for factor in bare):
+        return True
+    if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
+        is_last = bare[0].spelling in LETTERS and _LAST.fullmatch(after)
+        return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
+    return stretch[0] in " ~\\" or (len(factors) > 1 and "/" in stretch)
+
+
+def _factors(stretch: str) -> list[_Factor]:
+    """Read a stretch of text as units and their powers; none where any of it is something else."""
+    factors: list[_Factor] = []
+    sign, area, in_font, end = 1, 1, False, 0
+    for token in _TOKEN.finditer(stretch):
+        if token.start() != end:
+            return []
+        end = token.end()
+        word = token["word"]
+        if token["font"] or token["frac"]:
+            in_font = in_font or token["font"] is not None
+        elif token["close"]:
+            in_font = False
+            sign = -1 if token[0] == "}{" else sign
+        elif token["over"]:
+            sign = -1
+        elif token["power"]:
+            if not factors or factors[-1].power not in (1, -1):
+                return []
+            factors[-1] = factors[-1]._replace(power=factors[-1].power * int(token["power"].strip("^ {}")))
+        elif word in _AREAS:
+            area = _AREAS[word]
+        elif word in _RAISED and factors:
+            factors[-1] = factors[-1]._replace(power=factors[-1].power * _RAISED[word])
+        elif word:
+            unit = SYMBOLS.get(word) or WORDS.get(word.casefold())
+            if unit in _SCALES.values() and factors and factors[-1].unit == "degree":
+                factors.pop()
+            elif word == "old" and factors and factors[-1].unit == "year":
+                continue
+            if unit is None:
+                return []
+            factors.append(_Factor(unit, sign * area, word, not in_font))
+            area = 1
+    return factors if end == len(stretch) else []
+
+
+def _product(factors: list[_Factor]) -> str:
+    powers: Counter[str] = Counter()
+    for factor in factors:
+        above, _, below = factor.unit.partition("/")
+        powers[above] += factor.power
+        if below:
+            powers[below] -= factor.power
+    above, below = (
+        "\\cdot ".join(
+            unit if sign * power == 1 else f"{unit}^{{{sign * power}}}"
+            for unit, power in sorted(powers.items())
+            if sign * power > 0
+        )
+        for sign in (1, -1)
+    )
+    return (
+        (above + f"/{below}" if below else above)
+        if above
+        else "".join(f"{unit}^{{{powers[unit]}}}" for unit in sorted(powers))
+    )

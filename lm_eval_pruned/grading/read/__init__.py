@@ -1,0 +1,1 @@
+"""Parser: read a normalised answer into a tree."""

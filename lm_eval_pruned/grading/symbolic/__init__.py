@@ -1,0 +1,1 @@
+"""Symbolic equality with sympy, in sandboxed worker processes."""

@@ -1,0 +1,177 @@
+"""`pruned-vllm`: the harness's vLLM model, pruned while it loads and thinking within a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, cast
+
+from transformers import GenerationConfig, PretrainedConfig
+
+from lm_eval_pruned.config import parse_model_args
+from lm_eval_pruned.errors import ArgumentError, EngineError
+from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
+from lm_eval_pruned.models.budgeted import BudgetedLM
+from lm_eval_pruned.models.vllm.compatibility import harness_class
+from lm_eval_pruned.models.vllm.prepare import premade
+from lm_eval_pruned.models.vllm.prepare_process import Job
+from lm_eval_pruned.pruning.artifacts.report import PruneReport
+from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
+from lm_eval_pruned.pruning.calibration.source import check_source
+from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
+from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
+from lm_eval_pruned.reasoning.stopping import end_tokens
+
+if TYPE_CHECKING:
+    VLLM = Any
+else:
+    VLLM = harness_class()
+
+from vllm import EngineArgs
+from vllm.platforms import current_platform
+
+from lm_eval_pruned.models.vllm.loader import KEY, LOAD_FORMAT, Loading
+
+logger = logging.getLogger(__name__)
+
+# Formats whose tensors carry the names of the model of transformers that was pruned.
+READABLE = ("auto", "hf", "safetensors", "fastsafetensors")
+
+# What the harness gives every model class, and its own takes note of without passing it on.
+HARNESS = frozenset({"device", "swap_space"})
+
+# Arguments of the engine on which no text depends.
+CAPACITY = frozenset(
+    {
+        "model",
+        "tokenizer",
+        "load_format",
+        "model_loader_extra_config",
+        "tensor_parallel_size",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "gpu_memory_utilization",
+        "enforce_eager",
+        "disable_log_stats",
+        "seed",
+    }
+)
+
+
+class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
+    """The harness's `vllm` with our `model_args` added; ordinary requests go to it unchanged.
+
+    Raises:
+        PrunedEvalError: an argument is unknown or contradictory, data it names is out of reach, or vLLM does not start.
+    """
+
+    def __init__(self, pretrained: str, **arguments: object) -> None:
+        source = resolve_pretrained(pretrained)
+        fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
+        known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
+        self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
+        check_source(resolve(self._settings).config.calib)
+        refuse_adapters(self._settings, kwargs)
+        load_format = _readable(str(kwargs.get("load_format", "hf")))
+        self._check_store()
+        folder = artifacts_folder(self._run.artifacts) or self._passing_folder()
+        made = premade(
+            Job(
+                source=source,
+                prune=self._settings,
+                artifacts=str(folder),
+                thinking=self._run.thinking,
+                dtype=str(kwargs.get("dtype", "auto")),
+                device="cuda" if current_platform.is_cuda_alike() else "cpu",
+                revision=str(kwargs.get("revision") or "main"),
+                trust_remote_code=kwargs.get("trust_remote_code") is True,
+            )
+        )
+        self.report = PruneReport.from_dict(made.report)
+        if made.artifact:
+            kwargs["model_loader_extra_config"] = {
+                **cast("dict[str, object]", kwargs.get("model_loader_extra_config") or {}),
+                KEY: Loading(artifact=made.artifact, load_format=load_format),
+            }
+            kwargs["load_format"] = LOAD_FORMAT
+        if current_platform.is_cpu():
+            # Between two chunks of a prompt vLLM turns the noise of a seeded request back, which it cannot on a CPU.
+            kwargs.setdefault("enable_chunked_prefill", False)
+        try:
+            super().__init__(pretrained=made.pretrained, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(_advice(error)) from error
+        self._end_tokens = end_tokens(_generation_config(made.pretrained, self._config, kwargs), self.tokenizer)
+        self.thinking = self._thinking_format()
+
+    def _passing_folder(self) -> Path:
+        """Make a folder that goes when this object does: the engine reads from one what to prune, cache or not."""
+        folder = mkdtemp(prefix="lm_eval_pruned-")
+        self._folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    @property
+    def _template(self) -> str | None:
+        template: str | None = self.hf_chat_template or self.tokenizer.chat_template
+        return template
+
+    def _identity(self) -> Mapping[str, object]:
+        engine = {name: str(value) for name, value in sorted(self.model_args.items()) if name not in CAPACITY}
+        return {
+            "backend": "vllm",
+            "engine": engine,
+            "device": current_platform.device_type,
+            "context": self.max_length,
+            "end_tokens": sorted(self._end_tokens),
+        }
+
+    def _backend(self, *, is_quiet: bool = False) -> VLLMBackend:
+        engine = self.model.llm_engine if self.data_parallel_size <= 1 else None
+        return VLLMBackend(
+            engine=engine,
+            max_num_seqs=engine.vllm_config.scheduler_config.max_num_seqs if engine else 0,
+            generate=lambda prompts, params: self._model_generate(prompts, generate=True, sampling_params=params),
+            tokenizer=self.tokenizer,
+            encode_text=self.tok_encode,
+            context=self.max_length,
+            end_tokens=self._end_tokens,
+            lora=self.lora_request,
+            is_quiet=is_quiet,
+        )
+
+
+def _readable(load_format: str) -> str:
+    """Return the format in which vLLM reads the checkpoint.
+
+    Raises:
+        ArgumentError: it knows the weights by other names, or does not read them at all.
+    """
+    if load_format not in READABLE:
+        raise ArgumentError(
+            f"load_format={load_format} cannot be pruned while it loads: leave it out, or give one of "
+            f"{', '.join(READABLE)}"
+        )
+    return load_format
+
+
+def _generation_config(pretrained: str, config: PretrainedConfig, kwargs: Mapping[str, object]) -> GenerationConfig:
+    """Return the generation config that transformers would give the model."""
+    try:
+        return GenerationConfig.from_pretrained(pretrained, revision=str(kwargs.get("revision") or "main"))
+    except OSError:
+        return GenerationConfig.from_model_config(config)
+
+
+def _advice(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"vLLM does not start ({reason}): its own lines above say why. Where memory is short, lower max_model_len, "
+        "max_num_seqs or gpu_memory_utilization (on a CPU the environment variable VLLM_CPU_KVCACHE_SPACE, in GiB)"
+    )

@@ -1,0 +1,1 @@
+"""Cost model: memory, FLOPs and time that pruning will take, estimated from shapes without reading weights."""

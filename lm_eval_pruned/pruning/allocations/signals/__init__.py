@@ -1,0 +1,1 @@
+"""Signals: the number per decoder block that an allocation turns into sparsities."""

@@ -1,0 +1,1 @@
+"""Pruning artifacts: masks or solved weights with their report, stored under a fingerprint and applied again."""

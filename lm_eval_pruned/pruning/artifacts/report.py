@@ -1,0 +1,199 @@
+"""The pruning report: what was asked for and what is really zero, counted from the weights."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+from lm_eval_pruned import __version__
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Excluded
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearReport:
+    """Counts of one weight matrix; `target` is 0 for one that the scope leaves out."""
+
+    name: str
+    weights: int
+    zeros: int
+    target: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReport:
+    """Sparsities of one block: asked for in its attention and its MLP, and achieved over both."""
+
+    index: int
+    attn: float
+    mlp: float
+    achieved: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneReport:
+    """`pruning_report.json`, and `config.pruning` of a results file of the harness.
+
+    `scores` are what LayerIF has computed [blocks groups], ready for a `.npy`; they are no part of the JSON.
+    """
+
+    fingerprint: str
+    config: Mapping[str, object]
+    target_sparsity: float
+    achieved_sparsity: float
+    prunable_weights: int
+    zero_weights: int
+    model_weights: int
+    blocks: Sequence[BlockReport]
+    removed_blocks: Sequence[int]
+    linears: Sequence[LinearReport]
+    excluded: Sequence[Mapping[str, str]]
+    seconds: Mapping[str, float]
+    peak_memory_bytes: int
+    software: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+    scores: NDArray[np.float64] | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain lists, dicts and numbers, ready for JSON; `schema_version` first."""
+        content = asdict(replace(self, scores=None))
+        del content["scores"]
+        return {"schema_version": content.pop("schema_version"), **content}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> PruneReport:
+        """Make again what `as_dict` has written.
+
+        Raises:
+            TypeError: a field is missing, or one too many.
+        """
+        blocks = [BlockReport(**block) for block in content["blocks"]]
+        return cls(**{**content, "blocks": blocks, "linears": [LinearReport(**item) for item in content["linears"]]})
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Adds up seconds spent in named phases."""
+
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"load": 0.0, "calibrate": 0.0, "allocate": 0.0, "prune": 0.0}
+    )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent in the `with` block to the phase `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started
+
+
+class Outcome(NamedTuple):
+    """What pruning did to a model: target of every Linear in scope, dropped blocks, and the zeros of every Linear."""
+
+    targets: Mapping[str, float]
+    removed: Collection[int]
+    zeros: Mapping[str, int]
+
+
+def build_report(
+    model: nn.Module,
+    decoder: Decoder,
+    outcome: Outcome,
+    *,
+    config: Mapping[str, object],
+    target_sparsity: float,
+    model_weights: int,
+    fingerprint: str,
+    seconds: Mapping[str, float],
+    scores: NDArray[np.float64] | None = None,
+) -> PruneReport:
+    """Add up what was counted in a pruned model; `model_weights` are all those of the dense one.
+
+    Linears without a target are excluded. The weights of removed blocks count as zero; blocks and Linears carry the
+    indices and names they have in the dense model.
+    """
+    targets, removed, zeros = outcome
+    linears = {
+        linear.name: LinearReport(
+            name=linear.name,
+            weights=linear.weight.numel(),
+            zeros=linear.weight.numel() if block.index in removed else zeros[linear.name],
+            target=targets[linear.name],
+        )
+        for block in decoder.blocks
+        for linear in block.linears
+        if linear.name in targets
+    }
+    prunable = sum(item.weights for item in linears.values())
+    zero_weights = sum(item.zeros for item in linears.values())
+    counts = {name: item.zeros for name, item in linears.items()}
+    return PruneReport(
+        fingerprint=fingerprint,
+        config=config,
+        target_sparsity=target_sparsity,
+        achieved_sparsity=zero_weights / prunable,
+        prunable_weights=prunable,
+        zero_weights=zero_weights,
+        model_weights=model_weights,
+        blocks=[report_block(block, targets, counts) for block in decoder.blocks],
+        removed_blocks=sorted(removed),
+        linears=list(linears.values()),
+        excluded=[asdict(item) for item in all_excluded(decoder, targets, str(config["scope"]))],
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        peak_memory_bytes=peak_memory(decoder.presence.device(model)),
+        software={
+            "lm_eval_pruned": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        scores=scores,
+    )
+
+
+def report_block(block: Block, targets: Mapping[str, float], zeros: Mapping[str, int]) -> BlockReport:
+    """Sum up a block from the targets of its Linears in scope and the zeros that these have, or are to have."""
+    scoped = [linear for linear in block.linears if linear.name in targets]
+    attn, mlp = (
+        max((targets[linear.name] for linear in scoped if linear.part == part), default=0.0) for part in ("attn", "mlp")
+    )
+    weights = sum(linear.weight.numel() for linear in scoped)
+    achieved = sum(zeros[linear.name] for linear in scoped) / weights if weights else 0.0
+    return BlockReport(index=block.index, attn=attn, mlp=mlp, achieved=achieved)
+
+
+def all_excluded(decoder: Decoder, targets: Mapping[str, float], scope: str) -> list[Excluded]:
+    """Return the matrices that no method prunes, and those that the scope leaves out."""
+    names = [linear.name for block in decoder.blocks for linear in block.linears]
+    return [*decoder.excluded, *(Excluded(name=name, reason=f"scope={scope}") for name in names if name not in targets)]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the highest memory use so far, in bytes: of the GPU the model is on, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():
+        # What getrusage says on Linux can be the size of the process that started this one.
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

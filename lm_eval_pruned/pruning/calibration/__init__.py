@@ -1,0 +1,1 @@
+"""Calibration: token windows, the activations they cause, and statistics of the inputs of each Linear."""

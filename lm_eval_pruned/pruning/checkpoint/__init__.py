@@ -1,0 +1,1 @@
+"""Checkpoint input and output: find, diagnose, read shard by shard, and write."""

@@ -1,0 +1,74 @@
+"""Loading: what transformers raises over a checkpoint, said in one sentence that names the file at fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError
+from lm_eval_pruned.pruning.checkpoint.resolve import checkpoint_folder, unreachable
+
+# The files of JSON without which no checkpoint is loaded.
+JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+# What files that are torn, or are something else, make transformers and what it calls raise.
+_ERRORS = (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
+
+
+@contextmanager
+def explained(pretrained: str, *, revision: str = "main") -> Iterator[None]:
+    """Say why a checkpoint cannot be loaded in the `with` block; an error that is none of its files' passes.
+
+    Raises:
+        MissingDataError: it cannot be reached, or a file of it is missing.
+        DataError: a file of it is damaged.
+        ArgumentError: it needs code of its own, which was not allowed.
+    """
+    try:
+        yield
+    except PrunedEvalError:
+        raise
+    except (OSError, *_ERRORS) as error:
+        if "trust_remote_code" in str(error):
+            raise ArgumentError(
+                f"pretrained={pretrained} needs code that comes with it, and none of that was run: read it, and if you "
+                "trust it give trust_remote_code=True"
+            ) from error
+        if isinstance(error, OSError):
+            raise unreachable(pretrained, error) from error
+        damage = _damage(pretrained, revision)
+        if damage is None:
+            raise
+        raise DataError(
+            f"pretrained={pretrained} cannot be loaded: {damage}. If a download was interrupted, remove the file and "
+            "download it again"
+        ) from error
+
+
+def _damage(pretrained: str, revision: str) -> str | None:
+    """Find the first file of a checkpoint that cannot be read and say why; or else why its config is none."""
+    try:
+        folder = checkpoint_folder(pretrained, revision=revision)
+    except MissingDataError:
+        return None
+    for path in (folder / name for name in JSON_FILES):
+        try:
+            if path.exists() and not isinstance(json.loads(path.read_bytes()), dict):
+                return f"{path} holds no JSON object"
+        except (ValueError, RecursionError) as error:
+            return f"{path} is no JSON ({error})"
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            return f"{path} is cut short or no safetensors file ({error})"
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return None

@@ -1,0 +1,1 @@
+"""Inference backends: generate tokens with transformers or with vLLM."""

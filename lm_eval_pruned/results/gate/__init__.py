@@ -1,0 +1,1 @@
+"""Regression gate: compare runs with a stored baseline."""

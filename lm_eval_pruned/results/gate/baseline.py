@@ -1,0 +1,135 @@
+"""A baseline is accepted measurements with the outcome of every question, frozen in a file of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lm_eval_pruned import __version__
+from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.results.measurement import Key, Measurement
+from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.samples import Outcomes
+from lm_eval_pruned.results.records.settings import as_settings, section
+
+SCHEMA_VERSION = 1
+# Settings in which a run may differ from its baseline: questions left out are found one by one.
+IGNORED = ("limit",)
+
+
+def freeze(measurements: Mapping[Key, Measurement]) -> str:
+    """Write measurements as JSON, those without outcomes left out.
+
+    Raises:
+        DataError: none has outcomes.
+    """
+    entries = [_entry(key, found, found.outcomes) for key, found in measurements.items() if found.outcomes is not None]
+    if not entries:
+        raise DataError("these runs hold no outcome of any question: run lm_eval with --log_samples")
+    content = {"schema_version": SCHEMA_VERSION, "lm_eval_pruned": __version__, "measurements": entries}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def thaw(path: Path, *, ignoring: Collection[str] = IGNORED) -> dict[Key, Measurement]:
+    """Read a baseline; settings in `ignoring` are left out.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it is no baseline, one of another version, or has runs that differ in what is left out.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["schema_version"]
+        if version == SCHEMA_VERSION:
+            return _apart([_measurement(entry, ignoring) for entry in content["measurements"]], path, ignoring)
+    except DataError:
+        raise
+    except OSError as problem:
+        raise MissingDataError(
+            f"the baseline {path} cannot be read ({problem.strerror}): lm-eval-pruned baseline DIR --output {path}"
+        ) from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+        raise DataError(
+            f"{path} is no baseline ({problem!r:.200}): make one with lm-eval-pruned baseline DIR --output {path}"
+        ) from None
+    raise DataError(f"{path} has schema_version {version!r}, not {SCHEMA_VERSION}: make it anew")
+
+
+def _entry(key: Key, found: Measurement, outcomes: Outcomes) -> dict[str, object]:
+    questions = zip(outcomes.questions.tolist(), outcomes.correct.tolist(), strict=True)
+    return {
+        "model": key.configuration.model,
+        "pruning": dict(key.configuration.pruning),
+        "settings": dict(key.configuration.settings),
+        "task": key.task,
+        "filter": key.filter,
+        "metric": key.metric,
+        "benchmark": found.benchmark,
+        "budget": found.budget,
+        "sparsity": found.sparsity,
+        "questions": {f"{question:016x}": value for question, value in questions},
+    }
+
+
+def _apart(
+    measurements: Sequence[tuple[Key, Measurement]], path: Path, ignoring: Collection[str]
+) -> dict[Key, Measurement]:
+    if not measurements:
+        raise DataError(f"{path} holds no measurement: make it anew")
+    found = dict(measurements)
+    if len(found) < len(measurements):
+        names = ", ".join(sorted(ignoring))
+        raise DataError(f"runs in {path} differ in {names} alone: leave something out of --across")
+    return found
+
+
+def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tuple[Key, Measurement]:
+    settings = section(entry, "settings")
+    configuration = Configuration(
+        model=_text(entry, "model"),
+        pruning=as_settings(section(entry, "pruning")),
+        settings=as_settings({name: value for name, value in settings.items() if name not in ignoring}),
+    )
+    task, chosen, metric = (_text(entry, name) for name in ("task", "filter", "metric"))
+    key = Key(configuration, task, chosen, metric, _budget(entry["budget"]))
+    given = section(entry, "questions")
+    questions = np.array([int(question, 16) for question in given], dtype=np.uint64)
+    correct = np.array(list(given.values()), dtype=np.float64)
+    order = np.argsort(questions)
+    if not len(questions) or not np.isfinite(correct).all():
+        raise ValueError("questions need a finite value each")
+    return key, Measurement(
+        configuration=configuration,
+        benchmark=_text(entry, "benchmark"),
+        task=key.task,
+        filter=key.filter,
+        budget=key.budget,
+        metric=key.metric,
+        accuracies=(float(correct.mean()),),
+        metrics={},
+        outcomes=Outcomes(questions=questions[order], correct=correct[order]),
+        error=None,
+        sparsity=_sparsity(entry["sparsity"]),
+    )
+
+
+def _text(entry: Mapping[str, object], name: str) -> str:
+    value = entry[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _budget(value: object) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    raise TypeError("budget is no whole number")
+
+
+def _sparsity(value: object) -> float | None:
+    if value is None or isinstance(value, float | int):
+        return value
+    raise TypeError("sparsity is no number")

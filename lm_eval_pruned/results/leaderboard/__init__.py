@@ -1,0 +1,1 @@
+"""Leaderboard: many runs as one table or page."""

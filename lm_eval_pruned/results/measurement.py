@@ -1,0 +1,113 @@
+"""A measurement is what one configuration reached on one task: its runs with different seeds, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+import numpy as np
+
+from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.record import Record, TaskResult
+from lm_eval_pruned.results.records.samples import Outcomes
+from lm_eval_pruned.results.records.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One line of a table.
+
+    `configuration` includes how the task was asked; `accuracies` has one value a seed; `metrics` are means over seeds;
+    `outcomes`, if every seed has them, are means over seeds by question; `error` is the standard error a single run
+    reported. A measurement without a budget stands for a whole curve, or its task has none.
+    """
+
+    configuration: Configuration
+    benchmark: str
+    task: str
+    filter: str
+    budget: int | None
+    metric: str
+    accuracies: tuple[float, ...]
+    metrics: Mapping[str, float]
+    outcomes: Outcomes | None
+    error: float | None
+    sparsity: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds, of means over questions."""
+        return fmean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """Population standard deviation over seeds, as the paper has it; None of a single one."""
+        return pstdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What merged runs have in common; an area has no budget."""
+
+    configuration: Configuration
+    task: str
+    filter: str
+    metric: str
+    budget: int | None
+
+
+def measure(records: Sequence[Record], *, ignoring: Collection[str] = ()) -> dict[Key, Measurement]:
+    """Merge runs, oldest first, that differ in their seeds alone; settings in `ignoring` may differ too.
+
+    Of two runs with the same seeds the later one counts.
+    """
+    groups: dict[Key, dict[Settings, tuple[Record, TaskResult]]] = {}
+    for record in records:
+        for result in record.results:
+            configuration = _configuration(record, result, ignoring)
+            runs = groups.setdefault(Key(configuration, result.task, result.filter, result.metric, result.budget), {})
+            seeds = record.seeds + result.seeds
+            # In the order of time: behind the others, wherever the run stood that it takes the place of.
+            runs.pop(seeds, None)
+            runs[seeds] = (record, result)
+    return {key: _merge(key, list(seeds.values())) for key, seeds in groups.items()}
+
+
+def _configuration(record: Record, result: TaskResult, ignoring: Collection[str]) -> Configuration:
+    shared = record.configuration
+    merged = {**dict(shared.settings), **dict(result.settings)}
+    settings = tuple(sorted((name, value) for name, value in merged.items() if name not in ignoring))
+    return Configuration(model=shared.model, pruning=shared.pruning, settings=settings)
+
+
+def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]]) -> Measurement:
+    results = [result for _, result in runs]
+    newest, last = runs[-1]
+    outcomes = [result.outcomes for result in results if result.outcomes is not None]
+    shared = [name for name in last.metrics if all(name in result.metrics for result in results)]
+    return Measurement(
+        configuration=key.configuration,
+        benchmark=last.benchmark,
+        task=key.task,
+        filter=key.filter,
+        budget=key.budget,
+        metric=key.metric,
+        accuracies=tuple(
+            result.metrics[key.metric] if result.outcomes is None else float(result.outcomes.correct.mean())
+            for result in results
+        ),
+        metrics={name: fmean(result.metrics[name] for result in results) for name in shared},
+        outcomes=_mean(outcomes) if len(outcomes) == len(results) else None,
+        error=last.errors.get(key.metric) if len(results) == 1 else None,
+        sparsity=newest.sparsity,
+    )
+
+
+def _mean(outcomes: Sequence[Outcomes]) -> Outcomes:
+    """Average by question over the seeds that asked it."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    questions, places = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
+    sums = np.bincount(places, weights=np.concatenate([one.correct for one in outcomes]))
+    return Outcomes(questions=questions, correct=sums / np.bincount(places))

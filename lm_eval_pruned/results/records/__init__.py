@@ -1,0 +1,1 @@
+"""Run records: read results and samples files of the harness."""

@@ -1,0 +1,138 @@
+"""A configuration is everything of a run that decides its answers, except its seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from lm_eval_pruned.config import PruneConfig, RunConfig
+from lm_eval_pruned.results.records.settings import Settings, as_settings, is_seed, model_args, section, written
+
+# Arguments of models that say where and how fast they run, and the name, which stands by itself.
+_HARDWARE = frozenset(
+    {
+        *("pretrained", "device", "gpus", "parallelize", "device_map_option", "offload_folder"),
+        *("batch_size", "max_batch_size", "num_concurrent", "swap_space", "enforce_eager"),
+        *("max_memory_per_gpu", "max_cpu_memory", "gpu_memory_utilization"),
+        *("tensor_parallel_size", "data_parallel_size", "pipeline_parallel_size"),
+        *("artifacts", "responses", "share_traces"),
+    }
+)
+# The alias comes from a command line alone, the other name from a task too: where both stand, the alias was in force.
+_BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
+# More tokens than any model has room for: what is more is no budget.
+_MAX_BUDGET = 2**40
+# How our tasks are called: benchmark, and budget.
+TTS = re.compile(r"(.+_tts)_(\d+)")
+_PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
+_PRUNING_DEFAULTS = asdict(PruneConfig())
+_RUN_DEFAULTS = asdict(RunConfig())
+
+
+class Words(NamedTuple):
+    """Method, allocation, how much, and what else is not the default; "" for what there is not."""
+
+    method: str
+    alloc: str
+    amount: str
+    others: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Which model, how it was pruned (empty: dense), and how it was asked.
+
+    `settings` hold the harness's model type as `backend`, and `limit` where only the first questions were asked.
+    """
+
+    model: str
+    pruning: Settings
+    settings: Settings
+
+    @property
+    def words(self) -> Words:
+        """How it was pruned, in words."""
+        given = dict(self.pruning)
+        method, amount = given.pop("method", "?" if given else "dense"), given.pop("sparsity", "")
+        if blocks := given.pop("num_blocks", ""):
+            amount = f"{blocks} block{'s' * (blocks != '1')}"
+        alloc = given.pop("alloc", "" if method in ("dense", "shortgpt") else "uniform")
+        # What `auto` stood for follows from the method.
+        given.pop("compare", None)
+        return Words(method, alloc, amount, " ".join(f"{name}={value}" for name, value in given.items()))
+
+    @property
+    def label(self) -> str:
+        """How it was pruned, in a few words on one line."""
+        return " ".join(word for word in self.words if word)
+
+
+def run_configuration(content: Mapping[str, object]) -> Configuration:
+    """Return the configuration of a results file, as far as all its tasks share it."""
+    config = section(content, "config")
+    arguments = model_args(config)
+    pruned = section(section(config, "pruning"), "config")
+    is_dense = pruned.get("method", "none") == "none"
+    pruning = {} if is_dense else {key: value for key, value in pruned.items() if value != _PRUNING_DEFAULTS.get(key)}
+    own = set(_PRUNING_DEFAULTS) if pruned else set()
+    thinking = config.get("thinking")
+    settings = {
+        **{
+            key: value
+            for key, value in arguments.items()
+            if key not in _HARDWARE | own and value != _RUN_DEFAULTS.get(key, _HARDWARE)
+        },
+        "backend": config.get("model"),
+        **({"thinking": thinking} if thinking else {}),
+        "limit": config.get("limit"),
+        **{key: content.get(key) for key in _PROMPTING},
+    }
+    name = content.get("model_name") or arguments.get("pretrained") or config.get("model") or "?"
+    return Configuration(model=str(name), pruning=as_settings(pruning), settings=as_settings(settings))
+
+
+def task_settings(content: Mapping[str, object], task: str) -> Settings:
+    """Return how one task of a results file was asked: shots, samples, the decoding, and a budget that is no number."""
+    given = section(section(content, "configs"), task)
+    decoding = section(given, "generation_kwargs")
+    # Our tasks draw samples by repeating the question.
+    repeats = section(given, "metadata").get("num_samples") or given.get("repeats")
+    return as_settings(
+        {
+            **{key: value for key, value in decoding.items() if key not in _BUDGETS},
+            "thinking_token_budget": budget if _tokens(budget := _budget(content, task)) is None else None,
+            "num_fewshot": section(content, "n-shot").get(task) or given.get("num_fewshot"),
+            "num_samples": repeats if repeats != 1 else None,
+        }
+    )
+
+
+def task_budget(content: Mapping[str, object], task: str) -> int | None:
+    """Return the thinking budget of one task in tokens; with `auto` it was another for each prompt, and is None."""
+    budget = _budget(content, task)
+    named = TTS.fullmatch(task)
+    return int(named[2]) if budget is None and named else _tokens(budget)
+
+
+def run_seeds(content: Mapping[str, object]) -> Settings:
+    """Return the seeds that all tasks of a results file share."""
+    config = section(content, "config")
+    places = (config, model_args(config), section(section(config, "pruning"), "config"))
+    return written({key: value for place in places for key, value in place.items() if is_seed(key)})
+
+
+def task_seeds(content: Mapping[str, object], task: str) -> Settings:
+    """Return the seeds of the decoding of one task."""
+    decoding = section(section(section(content, "configs"), task), "generation_kwargs")
+    return written({key: value for key, value in decoding.items() if is_seed(key)})
+
+
+def _budget(content: Mapping[str, object], task: str) -> object:
+    decoding = section(section(section(content, "configs"), task), "generation_kwargs")
+    return next((decoding[name] for name in _BUDGETS if decoding.get(name) is not None), None)
+
+
+def _tokens(budget: object) -> int | None:
+    return budget if isinstance(budget, int) and 0 <= budget <= _MAX_BUDGET else None

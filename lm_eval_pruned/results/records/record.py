@@ -1,0 +1,181 @@
+"""A record is one finished run, read from a results file of the harness and the samples files beside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.results.records.configuration import (
+    TTS,
+    Configuration,
+    run_configuration,
+    run_seeds,
+    task_budget,
+    task_seeds,
+    task_settings,
+)
+from lm_eval_pruned.results.records.samples import Outcomes, read_samples
+from lm_eval_pruned.results.records.settings import Settings, section
+
+# What is compared of a task, in this order; of one with none of these, its first metric.
+ACCURACIES = ("acc", "exact_match", "pass@1", "prompt_level_strict_acc", "acc_norm", "f1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """One task under one filter: metrics and standard errors by name, and the outcomes of its questions if known.
+
+    `metric` is the one that is compared. `benchmark` is the task without its thinking budget, if it has one.
+    """
+
+    task: str
+    filter: str
+    benchmark: str
+    budget: int | None
+    metric: str
+    settings: Settings
+    seeds: Settings
+    metrics: Mapping[str, float]
+    errors: Mapping[str, float]
+    outcomes: Outcomes | None
+
+
+class Block(NamedTuple):
+    """How much of a decoder block was to go, of its attention and its MLP, and how much of the whole is zero."""
+
+    attn: float
+    mlp: float
+    achieved: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One run; `sparsity` was counted from the weights and is None where nobody did.
+
+    `blocks` are those of the pruning report, none where there is no such report. `problems` are samples files that
+    could not be read, each a sentence.
+    """
+
+    path: Path
+    date: float
+    configuration: Configuration
+    seeds: Settings
+    sparsity: float | None
+    blocks: tuple[Block, ...]
+    results: tuple[TaskResult, ...]
+    problems: tuple[str, ...]
+
+
+def read_record(path: Path) -> Record:
+    """Read one results file and its samples.
+
+    Raises:
+        DataError: it cannot be read or is not a results file of the harness.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, Mapping) or "results" not in content or "config" not in content:
+            raise DataError("it lacks results or config")
+        report = section(section(content, "config"), "pruning")
+        problems: list[str] = []
+        # Groups of tasks have results too, but no configuration.
+        known = section(content, "configs") or section(content, "results")
+        results = [
+            result
+            for task in section(content, "results")
+            if task in known
+            for result in _results(path, content, task, problems)
+        ]
+        return Record(
+            path=path,
+            date=_number(content.get("date")) or path.stat().st_mtime,
+            configuration=run_configuration(content),
+            seeds=run_seeds(content),
+            sparsity=_number(report.get("achieved_sparsity")),
+            blocks=_blocks(report.get("blocks")),
+            results=tuple(results),
+            problems=tuple(problems),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as problem:
+        raise DataError(f"{path} is not a results file of lm_eval: {problem!s:.200}") from None
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}") from None
+
+
+def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
+    """Yield the result of a task under each filter, and add what is wrong with its samples to `problems`."""
+    metrics, errors = _metrics(section(section(content, "results"), task))
+    compared = {name: next((key for key in ACCURACIES if key in of), next(iter(of))) for name, of in metrics.items()}
+    try:
+        outcomes = _outcomes(path, content, task, compared)
+    except DataError as problem:
+        problems.append(str(problem))
+        outcomes = {}
+    budget, named = task_budget(content, task), TTS.fullmatch(task)
+    for name, metric in compared.items():
+        yield TaskResult(
+            task=task,
+            filter=name,
+            benchmark=named[1] if named else task.removesuffix(f"_{budget}"),
+            budget=budget,
+            metric=metric,
+            settings=task_settings(content, task),
+            seeds=task_seeds(content, task),
+            metrics=metrics[name],
+            errors=errors.get(name, {}),
+            outcomes=outcomes.get(name),
+        )
+
+
+def samples_file(path: Path, task: str) -> Path:
+    """Return where the samples of a task stand, beside a results file: both end in the run's date."""
+    return path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
+
+
+def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
+    file = samples_file(path, task)
+    if not metrics or not file.exists():
+        return {}
+    outcomes = read_samples(file, metrics)
+    asked = section(section(content, "n-samples"), task).get("effective")
+    for found in outcomes.values():
+        if isinstance(asked, int) and len(found.questions) != asked:
+            raise DataError(f"{file} holds {len(found.questions)} of {asked} questions")
+    return outcomes
+
+
+def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Split "metric,filter" into metrics and standard errors of each filter."""
+    metrics: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for key, given in values.items():
+        name, comma, where = key.partition(",")
+        value = _number(given)
+        if not comma or value is None:
+            continue
+        if name.endswith("_stderr"):
+            errors.setdefault(where, {})[name.removesuffix("_stderr")] = value
+        else:
+            metrics.setdefault(where, {})[name] = value
+    return metrics, errors
+
+
+def _blocks(given: object) -> tuple[Block, ...]:
+    """Return the blocks of a report, or none if one of them is not as we write it."""
+    if not isinstance(given, list) or not all(isinstance(block, Mapping) for block in given):
+        return ()
+    values = [[_number(block.get(name)) for name in Block._fields] for block in given]
+    blocks = [Block(*(value for value in row if value is not None)) for row in values if None not in row]
+    return tuple(blocks) if len(blocks) == len(given) else ()
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # An integer may be beyond any float.
+    return float(value) if abs(value) <= sys.float_info.max else None

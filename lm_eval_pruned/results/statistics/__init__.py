@@ -1,0 +1,1 @@
+"""Statistics of paired runs: tests, confidence intervals, power and multiple comparisons."""

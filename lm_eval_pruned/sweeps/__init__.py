@@ -1,0 +1,1 @@
+"""Sweeps: a grid of evaluation runs, executed locally or on Ray and resumed after a kill."""

@@ -1,0 +1,217 @@
+"""What a cell will take, told from its configuration and the model's config: tokens, memory, hours of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import yaml
+from transformers import PreTrainedModel
+
+from lm_eval_pruned.config import PruneConfig, field_names, parse_model_args
+from lm_eval_pruned.errors import MissingDataError
+from lm_eval_pruned.paths import tasks_folder
+from lm_eval_pruned.planning.memory import footprint
+from lm_eval_pruned.planning.work import Work, phases, seconds, total
+from lm_eval_pruned.pruning.checkpoint.meta_model import (
+    load_outline,
+    read_architecture,
+    read_window_shape,
+    stored_dtype,
+)
+from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
+from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.sweeps.cell import Cell
+
+# Questions of the benchmarks that ship with the package, by the names of their folders.
+QUESTIONS = {"aime24": 30, "amc23": 40, "gpqa_diamond": 198, "math500": 500, "tiny": 200}
+
+# What an answer takes behind its thinking, where its room is larger.
+ANSWER_TOKENS = 700
+# Python, PyTorch, transformers and the harness.
+PROCESS_BYTES = 1.2e9
+# Bytes a weight where the config cannot be read: that of bfloat16.
+ITEMSIZE = 2
+
+
+class Speed(NamedTuple):
+    """What a device is taken to do in a second: operations of pruning, and weights times tokens of decoding."""
+
+    work: Work
+    decoding: float
+    loaded_bytes: float
+
+
+GPU = Speed(Work(1e14, 2e13, 1e11, 1e9, 1e7, 1e11), 2e13, 1e9)
+CPU = Speed(Work(5e10, 5e10, 5e8, 2e7, 1e6, 1e9), 2e9, 1e9)
+# Starting the harness and reading its tasks.
+START_SECONDS = 10.0
+
+ASSUMPTIONS = (
+    "every question thinks to its largest budget, once for all budgets of a group, and each answer takes "
+    f"{ANSWER_TOKENS} tokens or its room; a GPU decodes {GPU.decoding:.3g} weights x tokens a second "
+    f"({GPU.decoding / 8e9:,.0f} tokens of 8 billion weights), a CPU {CPU.decoding:.3g}; memory is that of weights and "
+    "pruning, without key/value caches; masks that are already kept are not counted as free"
+)
+
+
+class CellEstimate(NamedTuple):
+    """Tokens to write, bytes for weights and pruning, seconds; None is what cannot be known here."""
+
+    tokens: float | None
+    memory: float | None
+    seconds: float | None
+
+
+class _Model(NamedTuple):
+    weights: float
+    memory: float
+    pruning_seconds: float
+
+
+def estimate(cell: Cell) -> CellEstimate:
+    """Estimate one cell; no weight is read."""
+    tokens = _tokens(cell)
+    model = _model(cell)
+    if model is None:
+        return CellEstimate(tokens, None, None)
+    speed = GPU if cell.resources.gpus else CPU
+    decoding = None if tokens is None else tokens * model.weights / speed.decoding / (cell.resources.gpus or 1)
+    taken = None if decoding is None else START_SECONDS + model.pruning_seconds + decoding
+    return CellEstimate(tokens, model.memory, taken)
+
+
+def memory_request(cell: Cell) -> int:
+    """Return the bytes of the machine's own memory that a cell asks for; weights on a GPU pass through that too."""
+    if cell.resources.memory_gb is not None:
+        return int(cell.resources.memory_gb * 1e9)
+    model = _model(cell)
+    return int(PROCESS_BYTES + (0 if model is None else model.memory))
+
+
+class Task(NamedTuple):
+    """What is known of a task that ships with the package: its budgets and number of questions."""
+
+    budgets: tuple[int, ...]
+    questions: int
+
+
+@cache
+def read_task(name: str) -> tuple[Task, ...]:
+    """Return the benchmarks behind the name of a task or a group; none of a task of the harness's own.
+
+    Example:
+        >>> read_task("aime24_tts")
+        (Task(budgets=(512, 1024, 2048, 4096, 8192), questions=30),)
+    """
+    found = next(tasks_folder().rglob(f"{name}.yaml"), None)
+    if found is None:
+        return ()
+    content = yaml.safe_load(found.read_text(encoding="utf-8"))
+    if "thinking_token_budget" in content:
+        return (Task((int(content["thinking_token_budget"]),), QUESTIONS[found.parent.name]),)
+    parts = [part for member in content["task"] for part in read_task(member)]
+    if found.parent == tasks_folder():
+        return tuple(parts)
+    return (Task(tuple(sorted(budget for part in parts for budget in part.budgets)), parts[0].questions),)
+
+
+def _tokens(cell: Cell) -> int | None:
+    tasks = read_task(cell.task)
+    if not tasks:
+        return None
+    answer = min(ANSWER_TOKENS, _number(cell.gen_kwargs.get("max_gen_toks"), ANSWER_TOKENS))
+    if cell.task.startswith("tiny"):
+        answer = min(answer, 32)
+    samples = _number(cell.metadata.get("num_samples"), 1)
+    shares = str(cell.model_args.get("share_traces", True)).lower() == "true"
+    return sum(
+        _asked(cell, task) * samples * ((max if shares else sum)(task.budgets) + answer * len(task.budgets))
+        for task in tasks
+    )
+
+
+def _asked(cell: Cell, task: Task) -> int:
+    if cell.limit is None:
+        return task.questions
+    return min(task.questions, int(cell.limit if cell.limit >= 1 else cell.limit * task.questions))
+
+
+def _number(given: object, default: int) -> int:
+    return given if isinstance(given, int) else default
+
+
+def _model(cell: Cell) -> _Model | None:
+    """Return what its model is and takes, by its config, or else by the number of weights the sweep states."""
+    ours = field_names(PruneConfig)
+    arguments = tuple(sorted((name, value) for name, value in cell.model_args.items() if name in ours))
+    dtype = str(cell.model_args.get("dtype", "auto"))
+    found = _outlined(cell.model, arguments, dtype, bool(cell.resources.gpus), cell.weights is not None)
+    if found is None and cell.weights is not None:
+        return _Model(cell.weights, cell.weights * ITEMSIZE, cell.weights * ITEMSIZE / GPU.loaded_bytes)
+    return found
+
+
+@cache
+def _outlined(
+    pretrained: str, arguments: Sequence[tuple[str, object]], dtype: str, on_gpu: bool, is_weighed: bool
+) -> _Model | None:
+    recipe = resolve(parse_model_args(dict(arguments), parent=()).prune)
+    source = resolve_pretrained(pretrained)
+    model = _outline(source, is_weighed)
+    if model is None:
+        return None
+    chosen = stored_dtype(model.config) if dtype == "auto" else getattr(torch, dtype)
+    architecture = read_architecture(recipe, model, chosen, whole=True)
+    windows = read_window_shape(recipe, source, model.config)
+    speed = GPU if on_gpu else CPU
+    size = architecture.weights * architecture.itemsize
+    return _Model(
+        weights=architecture.weights,
+        memory=sum(footprint(recipe, architecture, windows).values()),
+        pruning_seconds=seconds(total(phases(recipe, architecture, windows).values()), speed.work)
+        + size / speed.loaded_bytes,
+    )
+
+
+@cache
+def _outline(source: str, is_weighed: bool) -> PreTrainedModel | None:
+    """Return the model without weights, or None where its config cannot be had; the hub is asked once, if need be."""
+    try:
+        return load_outline(source, {"local_files_only": is_weighed})
+    except MissingDataError:
+        return None
+
+
+def lines(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield the cells with what each will take, and their sum."""
+    estimates = [estimate(cell) for cell in cells]
+    yield f"{'id':<16} {'tokens':>13} {'memory':>9} {'time':>9} {'GPU-hours':>9}  cell"
+    for cell, one in zip(cells, estimates, strict=True):
+        yield f"{cell.id} {_row(one, _gpu_hours([cell], [one]))}  {cell.label}"
+    taken = CellEstimate(_sum(one.tokens for one in estimates), None, _sum(one.seconds for one in estimates))
+    yield f"{'together':<16} {_row(taken, _gpu_hours(cells, estimates))}  {len(cells)} cells"
+    unknown = sorted({cell.model for cell, one in zip(cells, estimates, strict=True) if one.memory is None})
+    if unknown:
+        yield f"?: no config of {', '.join(unknown)} can be read here; give its number of weights in the sweep"
+    yield f"assumed: {ASSUMPTIONS}"
+
+
+def _row(one: CellEstimate, gpu_hours: float | None) -> str:
+    tokens = "?" if one.tokens is None else f"{one.tokens:,.0f}"
+    size = "" if one.memory is None else f"{one.memory / 1e9:.2f} GB"
+    taken = "?" if one.seconds is None else f"{one.seconds / 60:,.1f} min"
+    hours = "?" if gpu_hours is None else f"{gpu_hours:,.2f}"
+    return f"{tokens:>13} {size:>9} {taken:>9} {hours:>9}"
+
+
+def _gpu_hours(cells: Iterable[Cell], estimates: Iterable[CellEstimate]) -> float | None:
+    pairs = zip(cells, estimates, strict=True)
+    return _sum(None if one.seconds is None else one.seconds / 3600 * cell.resources.gpus for cell, one in pairs)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)

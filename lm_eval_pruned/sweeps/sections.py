@@ -1,0 +1,109 @@
+"""Sections of a sweep's file: what each may hold, read from YAML with an error that names the place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import yaml
+
+from lm_eval_pruned.config import field_names
+from lm_eval_pruned.errors import DataError, unknown_name
+from lm_eval_pruned.sweeps.cell import Cell, Resources
+
+# Lists that span a grid, with the name one of their members goes by.
+AXES: Mapping[str, str] = {
+    "models": "model",
+    "methods": "method",
+    "allocations": "allocation",
+    "sparsities": "sparsity",
+    "num_blocks": "num_blocks",
+    "tasks": "task",
+    "seeds": "seed",
+}
+RESOURCES = field_names(Resources)
+# Settings with one value a cell.
+_SETTINGS = (field_names(Cell) - {"task", "seed", "variant", "resources"}) | RESOURCES
+MAPPINGS = ("model_args", "gen_kwargs", "metadata")
+SECTIONS = ("description", "defaults", "grids", "variants", "overrides")
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("backend", "system_instruction"), (str,)),
+    **dict.fromkeys(MAPPINGS, (dict,)),
+    "batch_size": (str, int),
+    "apply_chat_template": (bool,),
+    "num_fewshot": (int,),
+    **dict.fromkeys(("limit", "weights", *RESOURCES), (int, float)),
+}
+
+Settings: TypeAlias = Mapping[str, object]
+
+
+def read_yaml(path: Path) -> Mapping[str, object]:
+    """Return the mapping that a file is; raises DataError if it is no YAML or anything else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise DataError(f"{path} cannot be read as YAML: it is nested too deeply") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    return as_mapping(str(path), content)
+
+
+def read_settings(where: str, given: object, *, axes: bool = False) -> Settings:
+    """Return the settings of a section; raises DataError for a wrong type, UnknownNameError for a name not known."""
+    content = as_mapping(where, given or {})
+    check_names(f"setting in {where}", content, [*_SETTINGS, *(AXES if axes else ())])
+    for name, value in content.items():
+        if name in _TYPES and (
+            not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "apply_chat_template")
+        ):
+            raise DataError(f"{where}: {name}: {value!r} is no {' or '.join(kind.__name__ for kind in _TYPES[name])}")
+    return content
+
+
+def merged(first: Settings, second: Settings) -> dict[str, object]:
+    """Let the second win, and in mappings each of its members."""
+    both = {
+        name: {**as_mapping(name, first.get(name, {})), **as_mapping(name, second[name])}
+        for name in MAPPINGS
+        if name in second
+    }
+    return {**first, **second, **both}
+
+
+def read_axis(name: str, given: object) -> list[object]:
+    """Return the values that an axis takes; raises DataError if there are none."""
+    values = as_list(given)
+    if not values or any(isinstance(value, dict | list) for value in values):
+        raise DataError(f"{name}: {given!r} is no value and no list of values")
+    return values
+
+
+def read_seed(given: object) -> int | None:
+    """Return a whole number, or None where none is given; raises DataError for anything else."""
+    if given is None or (isinstance(given, int) and not isinstance(given, bool)):
+        return given
+    raise DataError(f"seeds: {given!r} is no whole number")
+
+
+def as_list(given: object) -> list[object]:
+    """Return a list as it is, a single value as a list of one."""
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [given]
+
+
+def as_mapping(where: str, given: object) -> dict[str, object]:
+    """Return a mapping as it is; raises DataError for anything else."""
+    if not isinstance(given, dict):
+        raise DataError(f"{where} is no mapping of names to values: {given!r:.80}")
+    return given
+
+
+def check_names(what: str, given: Iterable[object], allowed: Iterable[str]) -> None:
+    """Raise UnknownNameError, with the nearest name, for the first of `given` that is not allowed."""
+    names = list(allowed)
+    for name in given:
+        if name not in names:
+            raise unknown_name(what, name, names)

@@ -1,0 +1,155 @@
+"""A plan made on the meta device says what pruning then does."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.planning.plan import Plan, make_plan
+from lm_eval_pruned.planning.throughput import measure_rates
+from lm_eval_pruned.planning.work import Work
+from lm_eval_pruned.pruning.artifacts.report import PruneReport
+from lm_eval_pruned.pruning.checkpoint.meta_model import load_outline, read_architecture, read_window_shape
+from lm_eval_pruned.pruning.engine import prune_model
+from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.model.shapes import WindowShape
+from lm_eval_pruned.pruning.recipe import resolve
+
+SAME = (
+    "config", "target_sparsity", "model_weights", "prunable_weights", "zero_weights", "blocks",
+)  # fmt: skip
+
+
+@pytest.fixture
+def mixture() -> Qwen3MoeForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=40, moe_intermediate_size=24, num_experts=6,
+        num_experts_per_tok=2, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        mlp_only_layers=[1], tie_word_embeddings=True,
+    )  # fmt: skip
+    model = Qwen3MoeForCausalLM(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def outline(model: PreTrainedModel, folder) -> PreTrainedModel:
+    """The same model, from its config alone."""
+    model.config.save_pretrained(folder)
+    read = load_outline(str(folder), {})
+    assert all(parameter.is_meta for parameter in read.parameters())
+    return read
+
+
+def assert_same(plan: Plan, report: PruneReport) -> None:
+    for name in SAME:
+        assert getattr(plan, name) == getattr(report, name), name
+    assert [{"name": one.name, "reason": one.reason} for one in plan.excluded] == report.excluded
+    assert sum(plan.prunable_by_part.values()) == report.prunable_weights
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "none"},
+        {"method": "none", "alloc": "uniform", "scope": "mlp"},
+        {"method": "magnitude", "sparsity": 0.3},
+        {"method": "magnitude", "sparsity": 0.3, "preset": "paper"},
+        {"method": "magnitude", "sparsity": 0.3, "compare": "row", "scope": "attn"},
+        {"method": "wanda", "sparsity": 0.73, "scope": "mlp"},
+        {"method": "wanda", "pattern": "2:4"},
+        {"method": "sparsegpt", "sparsity": 0.35},
+        {"method": "sparsegpt", "pattern": "4:8"},
+        {"method": "magnitude", "alloc": "{folder}/list.json"},
+        {"method": "wanda", "sparsity": 0.4, "alloc": "layerif", "layerif_scores": "{folder}/scores.npy"},
+        {
+            "method": "wanda", "sparsity": 0.4, "alloc": "layerif", "layerif_scores": "{folder}/scores.npy",
+            "preset": "paper", "layerif_direction": "prune",
+        },
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sparsities_are_those_of_a_real_run(model, windows, tmp_path, settings):
+    (tmp_path / "list.json").write_text(json.dumps([0.0, 0.5, 0.25, 0.1]))
+    np.save(tmp_path / "scores.npy", np.array([[1.0, 5.0], [2.0, 1.0], [4.0, 2.0], [0.5, 0.0]]))
+    filled = {
+        name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in settings.items()
+    }
+    config = PruneConfig(**filled)
+    plan = make_plan(resolve(config), outline(model, tmp_path))
+    assert_same(plan, prune_model(model, config, windows))
+
+
+@pytest.mark.parametrize("settings", [{}, {"scope": "attn"}, {"pattern": "2:4", "sparsity": None}], ids=str)
+def test_experts_are_counted_one_by_one(mixture, windows, tmp_path, settings):
+    config = PruneConfig(**{"method": "magnitude", "sparsity": 0.3, **settings})
+    plan = make_plan(resolve(config), outline(mixture, tmp_path))
+    assert_same(plan, prune_model(mixture, config, windows))
+
+
+@pytest.mark.parametrize("alloc", ["owl", "dlp", "alphapruning", "layerif"])
+def test_what_must_be_measured_is_named_and_the_mean_is_known(model, windows, tmp_path, alloc):
+    config = PruneConfig(method="wanda", sparsity=0.4, alloc=alloc)
+    plan = make_plan(resolve(config), outline(model, tmp_path))
+    assert (plan.blocks, plan.signal) == ([], resolve(config).allocation.signal)
+    report = prune_model(model, config, windows)
+    assert plan.zero_weights == pytest.approx(report.zero_weights, rel=0.03)
+
+
+@pytest.mark.parametrize("given", [{"num_blocks": 1}, {"sparsity": 0.6}], ids=str)
+def test_dropped_blocks_are_as_many(model, windows, tmp_path, given):
+    config = PruneConfig(method="shortgpt", **given)
+    plan = make_plan(resolve(config), outline(model, tmp_path))
+    report = prune_model(model, config, windows)
+    assert plan.dropped == len(report.removed_blocks)
+    assert (plan.zero_weights, plan.target_sparsity) == (report.zero_weights, report.target_sparsity)
+
+
+def test_inputs_are_shared_as_the_forward_pass_shares_them(model, mixture, tmp_path):
+    recipe = resolve(PruneConfig(method="wanda", sparsity=0.5))
+    for dense in (model, mixture):
+        blocks = read_architecture(recipe, outline(dense, tmp_path), torch.bfloat16, whole=True).blocks
+        assert len({matrix.source for matrix in blocks[1].matrices}) == 4
+        assert blocks[1].attention == find_decoder(dense).blocks[1].module.self_attn.o_proj.in_features
+    experts = [matrix for matrix in blocks[0].matrices if matrix.share < 1]
+    assert len(experts) == 6 * 3
+    assert {matrix.share for matrix in experts} == {2 / 6}
+    assert len({matrix.source for matrix in experts}) == 6 * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"method": "magnitude", "sparsity": 0.5}, (0, 0)),
+        ({"method": "magnitude", "sparsity": 0.5, "alloc": "owl"}, (128, 64)),
+        ({"method": "wanda", "sparsity": 0.5, "calib_samples": 3, "calib_seqlen": 7}, (3, 7)),
+        ({"method": "wanda", "sparsity": 0.5, "calib": "{folder}/ids.npy"}, (5, 6)),
+        # 100 chunks of 1024 characters are about 256 tokens, and the context is 64.
+        ({"method": "shortgpt", "num_blocks": 1, "preset": "paper"}, (100, 64)),
+    ],
+    ids=str,
+)
+def test_the_calibration_set_has_the_size_asked_for(model, tmp_path, settings, expected):
+    np.save(tmp_path / "ids.npy", np.zeros((5, 6), dtype=np.int32))
+    config = PruneConfig(
+        **{name: value.format(folder=tmp_path) if name == "calib" else value for name, value in settings.items()}
+    )
+    assert read_window_shape(resolve(config), str(tmp_path), model.config) == WindowShape(*expected)
+
+
+@pytest.mark.parametrize("pattern", [None, "2:4", "3:5"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_rate_can_be_measured(pattern, dtype):
+    settings = {"pattern": pattern} if pattern else {"sparsity": 0.5}
+    recipe = resolve(PruneConfig(method="sparsegpt", **settings))
+    wanted = Work(*(1.0,) * len(Work._fields))
+    rates = measure_rates(wanted, recipe.rule(0.5), tokens=16, rows=20, columns=43, dtype=dtype, device="cpu")
+    assert all(rate > 0 for rate in rates)
+    assert measure_rates(Work(), recipe.rule(0.5), tokens=0, rows=20, columns=43, dtype=dtype, device="cpu") == Work()

@@ -1,0 +1,91 @@
+"""Work is counted: it is what PyTorch counts, and what one works out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.planning.work import Work, phases, seconds, total
+from lm_eval_pruned.pruning.checkpoint.meta_model import read_architecture
+from lm_eval_pruned.pruning.engine import prune_model
+from lm_eval_pruned.pruning.model.shapes import BlockShape, Matrix, WindowShape
+from lm_eval_pruned.pruning.recipe import resolve
+from tests.pruning.hand_weights import BLOCK, TWO, WINDOWS, recipe
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"propagate": "dense"},
+        {"scope": "attn"},
+        {"scope": "mlp"},
+        {"alloc": "owl"},
+        {"alloc": "dlp", "method": "magnitude"},
+        {"alloc": "layerif"},
+        {"alloc": "layerif", "scope": "attn"},
+        {"method": "shortgpt", "num_blocks": 1, "sparsity": None},
+    ],
+    ids=str,
+)
+def test_operations_are_those_that_pytorch_counts(model, windows, settings):
+    given = recipe(**settings)
+    shape = read_architecture(given, model, torch.float32, whole=True)
+    # Attention is no product with a weight; PyTorch counts the half that causal attention leaves out as well.
+    shape = replace(shape, blocks=tuple(block._replace(attention=0) for block in shape.blocks))
+    works = phases(given, shape, WindowShape(*windows.shape))
+    with FlopCounterMode(display=False) as counter:
+        prune_model(model, given.config, windows)
+    counted = counter.get_flop_counts()["Global"]
+    matmul = {torch.ops.aten.mm, torch.ops.aten.addmm}
+    expected = total(works.values())
+    assert expected.products + expected.precise == sum(counted[kind] for kind in matmul if kind in counted)
+
+
+def test_sparsegpt_adds_a_gram_matrix_an_input(model, windows):
+    wanda, sparsegpt = (
+        phases(given, read_architecture(given, model, torch.float32, whole=True), WindowShape(*windows.shape))
+        for given in (recipe(), recipe(method="sparsegpt"))
+    )
+    assert sparsegpt["calibrate"].products == wanda["calibrate"].products
+    tokens = windows.numel()
+    # Inputs of q, k and v; of o; of gate and up; of down.
+    assert sparsegpt["calibrate"].precise == 4 * tokens * 2 * (32**2 + 64**2 + 32**2 + 48**2)
+    assert sparsegpt["prune"].eliminated == wanda["prune"].ranked == 4 * (32 * (64 + 32 + 32 + 64) + 3 * 32 * 48)
+
+
+def test_attention_is_quadratic_in_the_window():
+    attentive = replace(TWO, blocks=(BLOCK._replace(attention=6),) * 2)
+    given = recipe(method="shortgpt", num_blocks=1, sparsity=None)
+    added = phases(given, attentive, WINDOWS)["calibrate"].products - phases(given, TWO, WINDOWS)["calibrate"].products
+    # One block is passed by four windows and by the one that records calls: half of two products 10 x 10 x 6.
+    assert added == 5 * 2 * 10 * 10 * 6
+
+
+def test_experts_see_their_share_of_the_tokens():
+    def products(share: float) -> float:
+        block = BlockShape((Matrix(2, 3, "a", share=share),), attention=0)
+        given = recipe(method="shortgpt", num_blocks=1, sparsity=None)
+        return phases(given, replace(TWO, blocks=(block, block)), WINDOWS)["calibrate"].products
+
+    assert products(0.25) == products(1.0) / 4 == 5 * 10 * 2 * 2 * 3 / 4
+
+
+def test_data_free_methods_rank_and_no_more():
+    works = phases(recipe(method="magnitude"), TWO, WindowShape(0, 0))
+    assert total(works.values()) == works["prune"] == Work(ranked=2 * (6 + 15))
+    spectra = phases(recipe(method="magnitude", alloc="alphapruning"), TWO, WindowShape(0, 0))
+    assert spectra["allocate"] == Work(decomposed=2 * (2 * 3 * 2 + 3 * 5 * 3))
+
+
+def test_the_dense_baseline_costs_nothing():
+    given = resolve(PruneConfig())
+    assert total(phases(given, TWO, WindowShape(0, 0)).values()) == Work()
+
+
+def test_work_that_is_not_done_needs_no_rate():
+    assert seconds(Work(ranked=6.0), Work(ranked=2.0)) == 3.0

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.pruning.engine import prune_model
+from lm_eval_pruned.pruning.methods import METHODS
+from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.model.drop_blocks import block_influences, count_to_drop
+from tests.pruning.test_decoder import FAMILIES, build
+
+
+def slow_influences(model, windows):
+    """One number a token from the hidden states transformers itself hands out, averaged by hand."""
+    influences = []
+    for index in range(len(model.model.layers) - 1):
+        texts = []
+        for window in windows:
+            states = model(window[None], output_hidden_states=True).hidden_states
+            before, after = states[index][0], states[index + 1][0]
+            cosines = [float(b @ a / (b.norm() * a.norm())) for b, a in zip(before, after, strict=True)]
+            texts.append(1 - sum(cosines) / len(cosines))
+        influences.append(sum(texts) / len(texts))
+    return influences
+
+
+@torch.no_grad()
+def test_influences_equal_the_formula(model, windows):
+    found = block_influences(model, find_decoder(model), windows, METHODS["shortgpt"])
+    assert found == pytest.approx(slow_influences(model, windows), abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_least_influential_blocks_go_and_the_last_stays(model, windows, count):
+    influences = slow_influences(model, windows)
+    expected = sorted(sorted(range(3), key=lambda index: influences[index])[:count])
+    last = model.model.layers[3]
+    report = prune_model(model, PruneConfig(method="shortgpt", num_blocks=count), windows)
+    assert report.removed_blocks == expected
+    assert len(model.model.layers) == 4 - count
+    assert model.model.layers[-1] is last
+    assert report.achieved_sparsity == report.target_sparsity == count / 4
+    assert [block.achieved for block in report.blocks] == [float(index in expected) for index in range(4)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_equal_those_of_the_saved_and_reloaded_model(family, tmp_path):
+    model = build(family)
+    windows = torch.randint(1, 61, (3, 20), generator=torch.Generator().manual_seed(5))
+    prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows)
+    with torch.no_grad():
+        logits = model(windows).logits
+        model.save_pretrained(tmp_path)
+        again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        assert torch.equal(again(windows).logits, logits)
+        assert model.config.num_hidden_layers == 2
+        # The cache of a model with stale indices has a hole, or runs out of slots.
+        generated = model.generate(windows, max_new_tokens=4, do_sample=False, pad_token_id=0)
+        assert torch.equal(again.generate(windows, max_new_tokens=4, do_sample=False, pad_token_id=0), generated)
+
+
+def test_lists_of_one_entry_a_block_are_shortened(windows):
+    model = build("Gemma2")
+    kinds = list(model.config.layer_types)
+    report = prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows.clamp(max=60))
+    (gone,) = report.removed_blocks
+    assert model.config.layer_types == [kind for index, kind in enumerate(kinds) if index != gone]
+    assert [block.self_attn.layer_idx for block in model.model.layers] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocks", "count"),
+    [({"sparsity": 0.25}, 4, 1), ({"sparsity": 0.3}, 10, 3), ({"sparsity": 0.49}, 4, 1), ({"num_blocks": 2}, 36, 2)],
+)
+def test_a_sparsity_is_the_largest_whole_number_not_above(settings, blocks, count):
+    assert count_to_drop(PruneConfig(method="shortgpt", **settings), blocks) == count
+
+
+@pytest.mark.parametrize("settings", [{"sparsity": 0.1}, {"num_blocks": 4}, {"num_blocks": 0}])
+def test_no_block_and_every_block_are_refused(model, windows, settings):
+    before = copy.deepcopy(model.config.to_dict())
+    with pytest.raises(ArgumentError, match="of the model's 4 blocks: give num_blocks from 1 to 3"):
+        prune_model(model, PruneConfig(method="shortgpt", **settings), windows)
+    assert model.config.to_dict() == before
+
+
+def test_an_undefined_cosine_counts_half():
+    influence = METHODS["shortgpt"].influence(torch.zeros(1, 2, 3), torch.ones(1, 2, 3))
+    assert influence.tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_indices_of_blocks_of_another_kind_follow(windows, tmp_path, first):
+    model = mixture(mlp_only_layers=[1])
+    # One block that hardly does anything, before or behind the one without experts.
+    with torch.no_grad():
+        for weight in model.model.layers[0 if first else 2].parameters():
+            weight.mul_(0.01)
+    report = prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows % 61)
+    assert report.removed_blocks == [0 if first else 2]
+    assert model.config.mlp_only_layers == [0 if first else 1]
+    with torch.no_grad():
+        logits = model(windows % 61).logits
+        model.save_pretrained(tmp_path)
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).eval()(windows % 61).logits, logits)
+
+
+def test_what_no_config_can_say_is_refused(windows):
+    model = mixture(decoder_sparse_step=2)
+    with pytest.raises(PruningError, match=r"cannot say which blocks are left, as model\.layers"):
+        prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows % 61)
+
+
+def mixture(**settings) -> Qwen3MoeForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=61, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=4,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2,
+        max_position_embeddings=64, **settings,
+    )  # fmt: skip
+    return Qwen3MoeForCausalLM(config).eval()
+
+
+def test_what_is_not_finite_has_no_influence(model, windows):
+    model.model.layers[1].mlp.down_proj.weight.data *= float("inf")
+    with pytest.raises(PruningError, match=r"what model\.layers\.1 writes is not finite"):
+        prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows)
+
+
+def test_all_weights_of_the_dense_model_are_counted(model, windows):
+    dense = sum(parameter.numel() for parameter in model.parameters())
+    assert prune_model(model, PruneConfig(method="shortgpt", num_blocks=3), windows).model_weights == dense

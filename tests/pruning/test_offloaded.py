@@ -1,0 +1,202 @@
+"""A checkpoint pruned part by part is, to the bit, the one that is pruned in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.pruning import offloaded as part_by_part
+from lm_eval_pruned.pruning.artifacts.fingerprint import weights_digest
+from lm_eval_pruned.pruning.artifacts.report import Stopwatch
+from lm_eval_pruned.pruning.checkpoint import writer as writing
+from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
+from lm_eval_pruned.pruning.engine import prune_model
+from lm_eval_pruned.pruning.offloaded import open_parts, prune_parts
+from tests.pruning.test_decoder import FAMILIES, build
+
+SETTINGS = [
+    {"method": "none"},
+    {"method": "magnitude", "sparsity": 0.3},
+    {"method": "magnitude", "sparsity": 0.3, "alloc": "alphapruning", "scope": "mlp"},
+    {"method": "wanda", "sparsity": 0.3},
+    {"method": "wanda", "sparsity": 0.3, "alloc": "owl", "propagate": "dense"},
+    {"method": "wanda", "pattern": "2:4", "alloc": "uniform"},
+    {"method": "wanda", "sparsity": 0.3, "alloc": "dlp"},
+    {"method": "sparsegpt", "sparsity": 0.5},
+    {"method": "shortgpt", "num_blocks": 2},
+]
+SAME = ("fingerprint", "linears", "blocks", "removed_blocks", "target_sparsity", "model_weights", "excluded", "config")
+
+
+def checkpoint(model: torch.nn.Module, folder: Path, **settings: object) -> Path:
+    """Save a model with the tokenizer of the bundled one."""
+    model.save_pretrained(folder, **settings)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_bytes((assets_folder() / "tiny_reasoner" / name).read_bytes())
+    return folder
+
+
+def prune_on_disk(source: Path, settings: dict[str, object], windows: torch.Tensor, output: Path, **given: object):
+    opened = open_parts(str(source), dtype=given.pop("dtype", "auto"), device="cpu", loading={})
+    assert opened is not None
+    assert all(parameter.is_meta for parameter in opened.model.parameters())
+    output.mkdir()
+    report = prune_parts(
+        opened, PruneConfig(**settings), windows, output=output, stopwatch=Stopwatch(), **{"artifacts": None, **given}
+    )
+    assert all(parameter.is_meta for parameter in opened.model.parameters())
+    return report
+
+
+def assert_same(source: Path, settings: dict[str, object], windows: torch.Tensor, output: Path, **given: object):
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=given.get("dtype", "auto"))
+    expected = prune_model(model, PruneConfig(**settings), windows)
+    report = prune_on_disk(source, settings, windows, output, **given)
+    for name in SAME:
+        assert getattr(report, name) == getattr(expected, name), name
+    written = AutoModelForCausalLM.from_pretrained(output, dtype="auto")
+    assert written.dtype == model.dtype
+    assert weights_digest(written) == weights_digest(model)
+    assert written.config.num_hidden_layers == model.config.num_hidden_layers
+    with torch.no_grad():
+        assert torch.equal(written(windows[:1]).logits, model.eval()(windows[:1]).logits)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_weights_and_report_are_those_of_memory(model, windows, tmp_path, settings):
+    source = checkpoint(model.to(torch.bfloat16), tmp_path / "dense", max_shard_size="20kB")
+    assert len([*source.glob("*.safetensors")]) > 3
+    assert_same(source, settings, windows, tmp_path / "pruned")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("settings", [{"method": "wanda", "sparsity": 0.5}, {"method": "shortgpt", "num_blocks": 1}])
+def test_every_family(family, settings, tmp_path):
+    source = checkpoint(build(family), tmp_path / "dense")
+    windows = torch.randint(1, 61, (3, 20), generator=torch.Generator().manual_seed(5))
+    stored, known = load_file(source / "model.safetensors").keys(), build(family).state_dict().keys()
+    if family == "GPTNeoX" and not stored <= known:
+        assert open_parts(str(source), dtype="auto", device="cpu", loading={}) is None
+    else:
+        assert_same(source, settings, windows, tmp_path / "pruned")
+
+
+def test_weights_are_converted_as_they_are_read(model, windows, tmp_path):
+    source = checkpoint(model.to(torch.bfloat16), tmp_path / "dense")
+    assert_same(source, {"method": "wanda", "sparsity": 0.3}, windows, tmp_path / "pruned", dtype="float32")
+
+
+def test_a_tied_head_is_neither_read_nor_written_twice(windows, tmp_path):
+    model = build("Qwen3")
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    source = checkpoint(model, tmp_path / "dense")
+    windows = windows % 60
+    assert_same(source, {"method": "wanda", "sparsity": 0.3}, windows, tmp_path / "pruned")
+    assert load_file(tmp_path / "pruned/model.safetensors").keys() == load_file(source / "model.safetensors").keys()
+
+
+def test_large_checkpoints_are_written_in_shards(model, windows, tmp_path, monkeypatch):
+    @dataclass(slots=True, kw_only=True)
+    class SmallShards(CheckpointWriter):
+        shard_bytes: int = 20_000
+
+    monkeypatch.setattr(part_by_part, "CheckpointWriter", SmallShards)
+    source = checkpoint(model, tmp_path / "dense")
+    assert_same(source, {"method": "magnitude", "sparsity": 0.3}, windows, tmp_path / "pruned")
+    assert len([*(tmp_path / "pruned").glob("*.safetensors")]) > 3
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[3], SETTINGS[7], SETTINGS[8]], ids=["wanda", "sparsegpt", "shortgpt"])
+def test_memory_and_disk_read_the_artifacts_of_each_other(model, windows, tmp_path, settings):
+    source = checkpoint(model, tmp_path / "dense")
+    config = PruneConfig(**settings)
+
+    def in_memory(artifacts: Path):
+        loaded = AutoModelForCausalLM.from_pretrained(source)
+        report = prune_model(loaded, config, windows, artifacts=artifacts)
+        return weights_digest(loaded), report
+
+    made = prune_on_disk(source, settings, windows, tmp_path / "first", artifacts=tmp_path / "of disk")
+    read = prune_on_disk(source, settings, windows, tmp_path / "second", artifacts=tmp_path / "of disk")
+    assert read.linears == made.linears
+    assert read.seconds["calibrate"] == 0
+    assert [*(tmp_path / "of disk").glob("*.spill")] == []
+    digest, report = in_memory(tmp_path / "of disk")
+    assert report.seconds["calibrate"] == 0
+    in_memory(tmp_path / "of memory")
+    third = prune_on_disk(source, settings, windows, tmp_path / "third", artifacts=tmp_path / "of memory")
+    assert third.seconds["calibrate"] == 0
+    for name in ("first", "second", "third"):
+        assert weights_digest(AutoModelForCausalLM.from_pretrained(tmp_path / name)) == digest
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[4], SETTINGS[8]], ids=["wanda-owl", "shortgpt"])
+def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_path, settings):
+    opened = open_parts(str(checkpoint(model, tmp_path / "dense")), dtype="auto", device="cpu", loading={})
+    blocks = [block.module for block in opened.decoder.blocks]
+    present = []
+
+    def count(*_):
+        present.append(sum(not any(weight.is_meta for weight in block.parameters()) for block in blocks))
+
+    for block in blocks:
+        block.mlp.register_forward_pre_hook(count)
+    prune_parts(opened, PruneConfig(**settings), windows, artifacts=None, output=None, stopwatch=Stopwatch())
+    assert max(present) <= 2 < len(blocks)
+
+
+def test_a_writer_that_is_left_before_its_end_has_written_what_it_had_begun(monkeypatch, tmp_path):
+    def slowly(tensors, path, metadata):
+        sleep(0.2)
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(writing, "save_file", slowly)
+    with CheckpointWriter(folder=tmp_path, shard_bytes=4) as writer:
+        writer.add({"a": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["model-00001.safetensors"]
+
+
+def test_torn_and_missing_files_are_named(model, windows, tmp_path):
+    source = checkpoint(model, tmp_path / "dense", max_shard_size="20kB")
+    torn, missing = sorted(source.glob("*.safetensors"))[:2]
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=f"{torn.name} is torn or cannot be read .*: download the checkpoint again"):
+        prune_on_disk(source, {"method": "magnitude", "sparsity": 0.3}, windows, tmp_path / "pruned")
+    missing.unlink()
+    with pytest.raises(DataError, match=f"lacks {missing.name}, which its index names"):
+        open_parts(str(source), dtype="auto", device="cpu", loading={})
+
+
+def test_a_tensor_of_another_shape_is_named(model, windows, tmp_path):
+    source = checkpoint(model, tmp_path / "dense")
+    tensors = load_file(source / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({**tensors, name: tensors[name][1:].clone()}, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=rf"{name} in .* has the shape \[47, 32\], and not \[48, 32\]"):
+        prune_on_disk(source, {"method": "magnitude", "sparsity": 0.3}, windows, tmp_path / "pruned")
+
+
+@pytest.mark.parametrize("reason", ["quantised", "no safetensors", "other names"])
+def test_what_cannot_be_read_part_by_part_is_loaded_as_a_whole(model, tmp_path, reason):
+    source = checkpoint(model, tmp_path / "dense")
+    tensors = load_file(source / "model.safetensors")
+    if reason == "quantised":
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
+    else:
+        (source / "model.safetensors").unlink()
+    if reason == "other names":
+        save_file({f"my.{name}": tensor for name, tensor in tensors.items()}, source / "model.safetensors")
+    assert open_parts(str(source), dtype="auto", device="cpu", loading={}) is None

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, PreTrainedModel
+
+from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.errors import EngineError
+from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.reasoning.backends import batch_size as memory
+from lm_eval_pruned.reasoning.backends import transformers as decode
+from lm_eval_pruned.reasoning.backends.kv_batch import Batch
+from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
+from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
+from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
+from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens, noise_key
+from lm_eval_pruned.reasoning.settings import BudgetSettings
+
+FOLDER = assets_folder() / "tiny_reasoner"
+BUDGETS = (16, 32, 64, 128)
+PROMPTS = [
+    f"<|im_start|>user\n{chain.problem}<|im_end|>\n<|im_start|>assistant\n" for chain in benchmark_chains()[4::16]
+]
+
+
+def backend_of(model: PreTrainedModel, **changes: object) -> TransformersBackend:
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    settings = {"context": 1024, "batch_size": 64, **changes}
+    return TransformersBackend(model=model, tokenizer=tokenizer, encode_text=tokenizer.encode, **settings)
+
+
+@pytest.fixture(scope="module")
+def backend() -> TransformersBackend:
+    return backend_of(AutoModelForCausalLM.from_pretrained(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def sliding() -> TransformersBackend:
+    """A random model whose window is shorter than its texts; in float64 its likeliest tokens are never tied."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=261, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=12, initializer_range=0.5, bos_token_id=None, eos_token_id=258,
+    )  # fmt: skip
+    return backend_of(AutoModelForCausalLM.from_config(config).double())
+
+
+def answers(
+    backend: TransformersBackend,
+    *budgets: int,
+    prompts: Sequence[str] = PROMPTS,
+    markers: ThinkingFormat = FORMATS["tiny"],
+    share: bool = True,
+    **settings: object,
+) -> list[list[Completion]]:
+    requests = [Request(prompt, prompts[:place].count(prompt)) for place, prompt in enumerate(prompts)]
+    sets = [
+        prepare(backend, requests, BudgetSettings(**{"budget": budget, "answer_room": 32, **settings}), markers)
+        for budget in budgets
+    ]
+    return complete(backend, sets, share=share)
+
+
+def longest_prompt(backend: TransformersBackend) -> int:
+    return max(len(backend.encode(prompt + "<think>\n", special=True)) for prompt in PROMPTS)
+
+
+@dataclass
+class Steps:
+    """How many lines and tokens each step of each batch held."""
+
+    sizes: list[tuple[int, int]]
+
+    @property
+    def tokens(self) -> int:
+        return max(lines * width for lines, width in self.sizes)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    noted = Steps([])
+    step = Batch.step
+
+    def count(self: Batch, tokens: torch.Tensor) -> None:
+        step(self, tokens)
+        noted.sizes.append((len(tokens), self.width))
+
+    monkeypatch.setattr(Batch, "step", count)
+    return noted
+
+
+def test_answers_are_written_beside_the_thinking(backend, steps):
+    answers(backend, BUDGETS[-1])
+    largest = len(steps.sizes)
+    steps.sizes.clear()
+    answers(backend, *BUDGETS)
+    assert len(steps.sizes) < 1.1 * largest
+    assert max(lines for lines, _ in steps.sizes) > len(PROMPTS)
+
+
+def test_finished_lines_leave(backend, steps):
+    answers(backend, 256)
+    lines = [lines for lines, _ in steps.sizes]
+    assert lines[0] == len(PROMPTS)
+    assert lines == sorted(lines, reverse=True)
+    assert lines[-1] < len(PROMPTS) / 4
+
+
+def test_forks_take_no_more_memory_than_the_batch_may_need_anyway(backend, steps):
+    answers(replace(backend, batch_size=3), *BUDGETS)
+    assert max(lines for lines, _ in steps.sizes) > 3
+    assert steps.tokens <= 3 * (longest_prompt(backend) + 128 + 4 + 32)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=2.0, seed=7)], ids=["greedy", "sampled"])
+def test_a_line_that_finds_no_room_waits_and_goes_on_where_it_was(backend, steps, sampling):
+    class Tight(TransformersBackend):
+        def run(self, rows: Sequence[Row]) -> None:
+            super().run([row._replace(longest=len(row.ids) + 20) for row in rows])
+
+    tight = Tight(**{name: getattr(backend, name) for name in TransformersBackend.__slots__} | {"batch_size": 4})
+    wanted = answers(backend, *BUDGETS, sampling=sampling)
+    steps.sizes.clear()
+    assert answers(tight, *BUDGETS, sampling=sampling) == wanted
+    assert steps.tokens <= 4 * (longest_prompt(backend) + 20)
+    assert max(width for _, width in steps.sizes) > longest_prompt(backend) + 100
+
+
+def test_a_long_forced_text_is_read_at_once(backend, steps, monkeypatch):
+    sentence = FORMATS["qwen3"]
+    waited = answers(backend, 16, 64, markers=sentence)
+    at_once = len(steps.sizes)
+    steps.sizes.clear()
+    monkeypatch.setattr(decode, "LONGEST_FORCED", 1000)
+    assert answers(backend, 16, 64, markers=sentence) == waited
+    assert len(steps.sizes) > at_once
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_a_sliding_window_is_no_exception(sliding, batch_size):
+    """A cache that keeps no more than a window cannot be cropped, but it can be copied."""
+    one = replace(sliding, batch_size=batch_size)
+    together = answers(one, 8, 30, 60, prompts=PROMPTS[:4], markers=FORMATS["none"])
+    alone = [answers(one, budget, prompts=PROMPTS[:4], markers=FORMATS["none"])[0] for budget in (8, 30, 60)]
+    assert together == alone
+    assert together == answers(one, 8, 30, 60, prompts=PROMPTS[:4], markers=FORMATS["none"], share=False)
+    assert {one.thinking_finish for one in together[2]} == {"budget"}
+
+
+def test_a_marker_of_several_tokens_is_cut_out_of_what_was_read(backend):
+    """The row goes on behind tokens that the cache holds too many of: it reads its text again, without them."""
+    (plain,) = answers(backend, 64, prompts=PROMPTS[-1:])[0]
+    position = plain.thinking.index("=") + 1
+    marked = replace(FORMATS["tiny"], closings=(plain.thinking[position : position + 5],))
+    (cut,) = answers(backend, 64, prompts=PROMPTS[-1:], markers=marked)[0]
+    assert cut.thinking == plain.thinking[:position]
+    assert cut.startswith("<think>\n" + cut.thinking + "</think>\n\n")
+    assert cut.thinking_finish == "closed"
+
+
+def test_nothing_ends_before_the_least(backend):
+    (natural,) = answers(backend, 64, prompts=PROMPTS[:1])[0]
+    (longer,) = answers(backend, 64, prompts=PROMPTS[:1], least_thinking=natural.thinking_tokens + 9)[0]
+    assert longer.thinking_tokens >= natural.thinking_tokens + 9
+    assert longer.thinking.startswith(natural.thinking)
+
+
+def test_an_extension_is_written_where_the_thinking_would_have_ended(backend):
+    plain = answers(backend, 64, prompts=PROMPTS[:2])[0]
+    extended = answers(backend, 64, prompts=PROMPTS[:2], n_ignore=2)[0]
+    for once, more in zip(plain, extended, strict=True):
+        assert more.thinking.startswith(once.thinking + "Wait")
+        assert not more.thinking.startswith(once.thinking + "WaitWait")
+        assert len(backend.encode(more.thinking, special=False)) == more.thinking_tokens <= 64
+
+
+def test_extended_thinking_is_the_same_for_a_budget_alone(backend):
+    together = answers(backend, 16, 24, 48, n_ignore=2)
+    assert together == [answers(backend, budget, n_ignore=2)[0] for budget in (16, 24, 48)]
+
+
+def test_draws_of_the_model_follow_its_softmax(backend):
+    ids, temperature = backend.encode("a=3;b=a+", special=True), 4.0
+    with torch.inference_mode():
+        logits = backend.model(torch.tensor([ids])).logits[0, -1].double()
+    drawn = first_tokens(replace(backend, batch_size=500), ids, Sampling(temperature=temperature), count=2000)
+    expected = 2000 * (logits / temperature).softmax(dim=0)
+    counts = torch.bincount(torch.tensor(drawn), minlength=len(expected)).double()
+    rare = expected < 5
+    observed = [*counts[~rare].tolist(), counts[rare].sum().item()]
+    assert chisquare(observed, [*expected[~rare].tolist(), expected[rare].sum().item()]).pvalue > 0.001
+    assert len(observed) > 5
+
+
+def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Sampling, *, count: int) -> list[int]:
+    drawn: list[int] = []
+
+    def keep(one: Generated) -> list[Row]:
+        drawn.extend([*one.ids, *one.ending])
+        return []
+
+    rows = [
+        Row(
+            ids=ids, room=1, key=noise_key(7, ids, sample), stop=Stop(()), sampling=sampling, then=keep,
+            longest=len(ids) + 1,
+        )
+        for sample in range(count)
+    ]  # fmt: skip
+    backend.run(rows)
+    return drawn
+
+
+def test_the_cache_is_as_large_as_the_config_says(backend):
+    config = backend.model.config
+    one_side = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert memory.cache_bytes(backend.model) == 2 * one_side
+
+
+def test_as_many_rows_as_fit_the_free_memory(backend, steps, monkeypatch):
+    auto = replace(backend, batch_size=None)
+    wanted = answers(auto, 16)
+    assert steps.sizes[0][0] == len(PROMPTS)
+    steps.sizes.clear()
+    row = (longest_prompt(backend) + 16 + 4 + 32) * memory.cache_bytes(backend.model) + memory.LOGITS_COPIES * 4 * 261
+    monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.SHARE))
+    assert answers(auto, 16) == wanted
+    assert max(lines for lines, _ in steps.sizes) == 3
+    steps.sizes.clear()
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 0)
+    assert answers(auto, 16) == wanted
+    assert {lines for lines, _ in steps.sizes} == {1}
+
+
+def test_a_batch_that_runs_out_of_memory_goes_on_with_half_of_it(backend, steps, monkeypatch, caplog):
+    wanted = answers(backend, *BUDGETS)
+    steps.sizes.clear()
+    step = Batch.step
+
+    def scarce(self: Batch, tokens: torch.Tensor) -> None:
+        if len(tokens) * self.width > 900:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        step(self, tokens)
+
+    monkeypatch.setattr(Batch, "step", scarce)
+    assert answers(replace(backend, batch_size=12), *BUDGETS) == wanted
+    assert "no memory for a batch of 12 rows: going on with 6" in caplog.text
+    assert "going on with 3" in caplog.text
+    monkeypatch.setattr(Batch, "step", lambda *_: broken())
+    with pytest.raises(RuntimeError, match="something else"):
+        answers(backend, 16)
+
+
+def broken() -> None:
+    raise RuntimeError("something else")
+
+
+class Scarce:
+    """A model on a device that has no memory for more than `rows` rows, whatever their length."""
+
+    def __init__(self, backend: TransformersBackend, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shortages, self.largest = 0, 0
+        forward = type(backend.model).forward
+
+        def scarce(model: PreTrainedModel, input_ids: torch.Tensor, **inputs: object) -> object:
+            if len(input_ids) > rows:
+                self.shortages += 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+            self.largest = max(self.largest, len(input_ids))
+            return forward(model, input_ids, **inputs)
+
+        scarce.__signature__ = inspect.signature(forward)
+        monkeypatch.setattr(type(backend.model), "forward", scarce)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, seed=7)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_memory_for_a_few_rows_only_costs_no_row_and_changes_no_text(backend, monkeypatch, rows, sampling):
+    wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], sampling=sampling)
+    scarce = Scarce(backend, rows, monkeypatch)
+    assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], sampling=sampling) == wanted
+    assert scarce.shortages
+    assert scarce.largest == rows
+
+
+def test_memory_that_runs_out_between_the_draws_of_a_step_costs_nothing(backend, monkeypatch):
+    """Thoughts and answers are drawn apart: when the second draw fails, the first must not count."""
+    apart = {"sampling": Sampling(temperature=0.7, seed=7), "thinking_sampling": Sampling(temperature=1.0, seed=7)}
+    wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart)
+    draws, failed = Counter[int](), []
+
+    def scarce(logits: torch.Tensor, *others: object) -> torch.Tensor:
+        sampling = others[0]
+        draws[sampling.temperature] += 1
+        if sampling.temperature == 0.7 and draws[0.7] % 10 == 1 and len(failed) < 3:
+            failed.append(draws[1.0])
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return next_tokens(logits, *others)
+
+    monkeypatch.setattr(decode, "next_tokens", scarce)
+    assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart) == wanted
+    assert len(failed) == 3
+
+
+def test_no_memory_for_a_single_row_is_one_sentence(backend, monkeypatch):
+    Scarce(backend, 0, monkeypatch)
+    with pytest.raises(EngineError, match=r"single row of \d+ tokens .* smaller thinking_token_budget") as raised:
+        answers(backend, 16)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_row_is_no_work(backend, steps):
+    backend.run([])
+    assert not steps.sizes

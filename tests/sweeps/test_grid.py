@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lm_eval_pruned.errors import DataError, PrunedEvalError
+from lm_eval_pruned.paths import configs_folder
+from lm_eval_pruned.sweeps.estimate import estimate, read_task
+from lm_eval_pruned.sweeps.grid import find_config, read_sweep
+
+DEFAULTS = {"models": "tiny-reasoner", "tasks": "tiny_tts"}
+
+
+def sweep(folder, **content):
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"defaults": DEFAULTS, **content}))
+    return read_sweep(path).cells
+
+
+def test_the_papers_study_is_whole():
+    cells = read_sweep(configs_folder() / "sweeps/paper.yaml").cells
+    assert len(cells) == 2 * 15 * 4 * 3 * 2
+    assert len({cell.id for cell in cells}) == len(cells)
+    # 1,800 runs in the paper: each cell is one under each of five budgets.
+    assert sum(cell.variant == "paper" for cell in cells) * 5 == 1800
+    for cell in cells:
+        assert [task.budgets for task in read_task(cell.task)] == [(512, 1024, 2048, 4096, 8192)]
+        assert cell.decoding["temperature"] == 1.0
+        if cell.variant == "paper":
+            dense = cell.model_args["method"] == "none"
+            assert cell.model_args["preset"] == ("none" if dense else "paper")
+            assert (cell.model_args["thinking"], cell.decoding["max_gen_toks"]) == ("s1", 32768)
+    assert set(Counter((cell.model, cell.task, cell.seed, cell.variant) for cell in cells).values()) == {15}
+    assert {cell.seed for cell in cells} == {7, 11, 42}
+
+
+def test_lists_are_multiplied_and_settings_merged(tmp_path):
+    cells = sweep(
+        tmp_path,
+        grids=[{"methods": ["magnitude", "wanda"], "sparsities": [0.1, 0.2], "model_args": {"calib_samples": 8}}],
+        variants={"a": {"gen_kwargs": {"max_gen_toks": 5}}, "b": {"batch_size": 4}},
+        overrides=[{"match": {"method": "wanda", "variant": "a"}, "set": {"model_args": {"calib_seqlen": 9}}}],
+    )
+    assert len(cells) == 8
+    changed = [cell for cell in cells if "calib_seqlen" in cell.model_args]
+    assert {(cell.model_args["method"], cell.variant) for cell in changed} == {("wanda", "a")}
+    assert all(cell.model_args["calib_samples"] == 8 for cell in cells)
+    assert {(cell.variant, cell.batch_size) for cell in cells} == {("a", "1"), ("b", "4")}
+
+
+def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
+    (one,) = sweep(tmp_path, grids=[{"methods": "none"}])
+    (faster,) = sweep(tmp_path, grids=[{"methods": "none", "batch_size": 8, "cpus": 2, "weights": 1e6}])
+    (other,) = sweep(tmp_path, grids=[{"methods": "none", "limit": 8}])
+    assert one.id == faster.id != other.id
+    assert len(sweep(tmp_path, grids=[{"methods": "none"}, {"methods": "none"}])) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "it spans no cells"),
+        ({"grid": []}, "unknown section 'grid': did you mean 'grids'?"),
+        ({"grids": [{"method": "none"}]}, "did you mean 'methods'?"),
+        ({"grids": [{"methods": "wandda", "sparsities": 0.1}]}, "did you mean 'wanda'?"),
+        ({"grids": [{"methods": "wanda"}]}, "method=wanda needs a sparsity"),
+        ({"grids": [{"methods": ["none", "wanda"], "sparsities": 0.1}]}, "sparsity=0.1 was given without a method"),
+        ({"grids": [{"methods": "shortgpt", "num_blocks": 1, "allocations": "owl"}]}, "leave alloc=owl out"),
+        ({"grids": [{"methods": "none", "tasks": "tiny_tss"}]}, "did you mean 'tiny_tts'?"),
+        ({"grids": [{"methods": "none", "backend": "pruned-hff"}]}, "did you mean 'pruned-hf'?"),
+        ({"grids": [{"methods": "none", "models": "/nowhere"}]}, "pretrained=/nowhere is not a folder"),
+        ({"grids": [{"methods": "none", "model_args": {"dtpye": "auto"}}]}, "did you mean 'dtype'?"),
+        ({"grids": [{"methods": "none", "model_args": {"dtype": "bf16"}}]}, "did you mean 'bfloat16'?"),
+        ({"grids": [{"methods": "none", "limit": "all"}]}, "limit: 'all' is no int or float"),
+        ({"grids": [{"methods": "none", "seeds": [0.5]}]}, "0.5 is no whole number"),
+        ({"grids": [{"methods": "none", "gpus": -1}]}, "gpus=-1"),
+        ({"grids": [{"methods": "none"}], "overrides": [{"match": {"method": "non"}, "set": {}}]}, "mean 'none'?"),
+        ({"grids": "all"}, "grids[0] is no mapping"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_runs(tmp_path, content, message):
+    with pytest.raises(PrunedEvalError) as error:
+        sweep(tmp_path, **content)
+    assert message in str(error.value)
+    assert "sweep.yaml" in str(error.value)
+
+
+def test_a_folder_of_the_same_name_hides_no_sweep_of_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_config(Path("demo")).parent == configs_folder() / "sweeps"
+    (tmp_path / "smoke").write_text("")
+    assert find_config(Path("smoke")) == Path("smoke")
+
+
+@pytest.mark.parametrize("text", ["{", "- 1", "", "a: !!python/object:os.system {}"])
+def test_what_is_no_sweep_is_refused(tmp_path, text):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError):
+        read_sweep(path)
+
+
+def test_tokens_are_those_of_the_largest_budget_once_and_every_answer(tmp_path):
+    (cell,) = sweep(tmp_path, grids=[{"methods": "none", "limit": 10, "metadata": {"num_samples": 2}}])
+    assert estimate(cell).tokens == 10 * 2 * (256 + 5 * 32)
+    (apart,) = sweep(tmp_path, grids=[{"methods": "none", "limit": 10, "model_args": {"share_traces": False}}])
+    assert estimate(apart).tokens == 10 * (16 + 32 + 64 + 128 + 256 + 5 * 32)

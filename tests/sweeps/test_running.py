@@ -1,0 +1,95 @@
+"""Cells in real processes, with a harness that takes no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from lm_eval_pruned.sweeps.cell import Cell, Resources
+from lm_eval_pruned.sweeps.engines import run_local
+from lm_eval_pruned.sweeps.progress import Board
+from lm_eval_pruned.sweeps.running import RETRIES, Job, Outcome, is_done
+
+
+def play(arguments):
+    """Stand in for the harness: do what the name of the task says."""
+    task = arguments[arguments.index("--tasks") + 1]
+    target = Path(arguments[arguments.index("--output_path") + 1])
+    with target.parents[1].joinpath("tries").open("a") as tries:
+        tries.write("x")
+    if task == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "fail":
+        raise ValueError("no such thing")
+    target.with_name("run_2026.json").write_text("{}")
+    target.with_name("samples_t_2026.jsonl").write_text("{}\n")
+
+
+def job(folder, task):
+    cell = Cell(
+        backend="pruned-hf",
+        model_args={"pretrained": "tiny-reasoner"},
+        task=task,
+        gen_kwargs={},
+        metadata={},
+        resources=Resources(),
+    )
+    return Job(cell=cell, folder=folder / task, start="s", memory=0, environment={})
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells")
+    jobs = [job(folder, task) for task in ("crash", "fail", "good", "good")]
+    outcomes = [outcome for outcome in run_local(jobs, play) if outcome]
+    return folder, jobs, outcomes
+
+
+def test_a_cell_that_crashes_or_fails_costs_no_other(ended):
+    folder, jobs, outcomes = ended
+    crash, fail, good, again = (outcome.error for outcome in outcomes)
+    assert crash == f"ended by signal 9, {1 + RETRIES} times"
+    assert fail == "ValueError: no such thing"
+    assert (good, again) == ("", "")
+    tries = {name: (folder / name / "tries").read_text() for name in ("crash", "fail", "good")}
+    assert tries == {"crash": "x" * (1 + RETRIES), "fail": "x", "good": "x"}
+    assert [is_done(one.folder, one.cell) for one in jobs] == [False, False, True, True]
+
+
+def test_results_have_their_names_when_they_are_whole(ended):
+    folder, _, _ = ended
+    assert {path.name for path in folder.rglob("*.json*")} >= {"results_2026.json", "samples_t_2026.jsonl"}
+    assert not list(folder.rglob("partial/run*"))
+    assert not list((folder / "crash").rglob("results_*"))
+
+
+def test_done_is_done_only_if_all_of_it_is_there(ended):
+    folder, jobs, _ = ended
+    good = jobs[2]
+    samples = folder / "good/results/samples_t_2026.jsonl"
+    samples.write_text("")
+    assert not is_done(good.folder, good.cell)
+    samples.write_text("{}\n")
+    assert is_done(good.folder, good.cell)
+    assert not is_done(good.folder, jobs[0].cell)
+    done = good.folder / "done.json"
+    for damage in ("", "[]", '{"files": {}}', json.dumps({"cell": good.cell.id, "files": {}})):
+        kept = done.read_text()
+        done.write_text(damage)
+        assert not is_done(good.folder, good.cell)
+        done.write_text(kept)
+
+
+def test_names_on_the_board_are_no_markup(tmp_path, monkeypatch, capsys):
+    # On a terminal, with a tag that closes what was never opened.
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    one = job(tmp_path, "hot [temp] [/x]")
+    with Board([one], 0) as board:
+        board.show(Outcome(one.cell.id, 1.0, "broken"))
+    assert "hot [temp] [/x]" in capsys.readouterr().out
