@@ -48,7 +48,7 @@ def allocations(folder: Path) -> dict[str, list[BlockReport]]:
 
 
 def report(block: Block, targets: Mapping[str, float]) -> BlockReport:
-    attn, mlp = ({targets[one.name] for one in block.linears if one.part == part}.pop() for part in ("attn", "mlp"))
+    attn, mlp = ({targets[one.name] for one in block.linears if one.sublayer == name}.pop() for name in ("attn", "mlp"))
     weights = sum(one.weight.numel() for one in block.linears)
     mean = sum(targets[one.name] * one.weight.numel() for one in block.linears) / weights
     return BlockReport(index=block.index, attn=attn, mlp=mlp, achieved=mean)

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 from lm_eval_pruned.errors import ArgumentError, unknown_name
+from lm_eval_pruned.registry import plugin_names, registered_names
 
 Method = Literal["none", "magnitude", "wanda", "sparsegpt", "shortgpt"]
 Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp"]
@@ -17,9 +18,13 @@ Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]
 Propagate = Literal["pruned", "dense"]
 Direction = Literal["protect", "prune"]
-Groups = Literal["module", "block"]
+LayerIFGroups = Literal["module", "block"]
 Preset = Literal["none", "paper"]
 Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "tiny", "none"]
+
+# Entry point groups through which other packages add methods and allocations.
+METHODS_GROUP = "lm_eval_pruned.methods"
+ALLOCATIONS_GROUP = "lm_eval_pruned.allocations"
 
 # As the harness's model classes name what weights are held in; of `auto` the checkpoint says it.
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
@@ -41,6 +46,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "calib_seed": "seed of the choice of windows",
     "owl_m": "owl: an outlier is this many times the mean score",
     "owl_lambda": "owl: half of the spread of the sparsities",
+    "alphapruning_epsilon": "alphapruning: half of the spread of the relative sparsities",
+    "dlp_alpha": "dlp: half of the spread of the sparsities",
     "layerif_min": "layerif: smallest relative sparsity",
     "layerif_max": "layerif: largest relative sparsity",
     "layerif_direction": "layerif: protect or prune the high scores",
@@ -76,7 +83,7 @@ class PruneConfig:
         lm_eval_pruned.errors.ArgumentError: sparsity=1.5 is not a fraction of weights: give 0 <= sparsity < 1
     """
 
-    method: Method = "none"
+    method: str = "none"
     alloc: str = "uniform"
     sparsity: float | None = None
     pattern: str = "unstructured"
@@ -90,21 +97,24 @@ class PruneConfig:
     calib_seed: int = 0
     owl_m: float = 7.0
     owl_lambda: float = 0.08
+    alphapruning_epsilon: float = 0.3
+    dlp_alpha: float = 0.15
     layerif_min: float = 0.05
     layerif_max: float = 0.40
     layerif_direction: Direction = "protect"
-    layerif_groups: Groups = "module"
+    layerif_groups: LayerIFGroups = "module"
     layerif_scores: str | None = None
     preset: Preset = "none"
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not self.is_listed and self.alloc not in get_args(Allocation):
-            raise unknown_name("alloc", self.alloc, [*get_args(Allocation), "a path to a .json list"])
+        _check_registered("method", self.method, get_args(Method), METHODS_GROUP)
+        if not self.is_listed:
+            _check_registered("alloc", self.alloc, get_args(Allocation), ALLOCATIONS_GROUP, "a path to a .json list")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ArgumentError(f"sparsity={self.sparsity} is not a fraction of weights: give 0 <= sparsity < 1")
         self._check_pattern()
-        self._check_method_arguments()
+        self._check_dense()
         for name in ("calib_samples", "calib_seqlen"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
@@ -118,28 +128,20 @@ class PruneConfig:
             )
         if not (0 < self.owl_m < math.inf and 0 <= self.owl_lambda <= 1):
             raise ArgumentError(f"owl_m={self.owl_m}, owl_lambda={self.owl_lambda}: give m > 0 and 0 <= lambda <= 1")
+        for name in ("alphapruning_epsilon", "dlp_alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ArgumentError(f"{name}={getattr(self, name)} is out of range: give 0 <= {name} <= 1")
 
-    def _check_method_arguments(self) -> None:
+    def _check_dense(self) -> None:
         if self.method == "none":
             amounts = {
-                "pattern": self.group and self.pattern,
+                "pattern": self.n_m and self.pattern,
                 "alloc": self.is_listed and self.alloc,
                 "sparsity": self.sparsity,
                 "num_blocks": self.num_blocks,
             }
             if given := next((f"{name}={value}" for name, value in amounts.items() if value), ""):
                 raise ArgumentError(f"{given} was given without a method: add method=wanda (or another), or drop it")
-        elif self.method == "shortgpt":
-            if (self.sparsity is None) == (self.num_blocks is None):
-                raise ArgumentError("method=shortgpt needs either num_blocks or sparsity, and not both")
-            for name in ("alloc", "pattern", "scope", "compare", "propagate"):
-                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-                if value != default:
-                    raise ArgumentError(f"method=shortgpt drops whole blocks: leave {name}={value} out")
-        elif self.num_blocks is not None:
-            raise ArgumentError(f"num_blocks={self.num_blocks} belongs to method=shortgpt: use sparsity")
-        elif self.sparsity is None and self.pattern == "unstructured" and not self.is_listed:
-            raise ArgumentError(f"method={self.method} needs a sparsity, for example sparsity=0.2")
 
     def _check_pattern(self) -> None:
         if self.pattern == "unstructured":
@@ -159,7 +161,7 @@ class PruneConfig:
     @property
     def is_stated(self) -> bool:
         """Whether the settings say by themselves which fraction of the weights goes."""
-        return self.sparsity is not None or self.group is not None
+        return self.sparsity is not None or self.n_m is not None
 
     @property
     def is_listed(self) -> bool:
@@ -167,16 +169,16 @@ class PruneConfig:
         return self.alloc.endswith(".json")
 
     @property
-    def group(self) -> tuple[int, int] | None:
-        """Weights kept and size of a group under an N:M pattern, else None."""
+    def n_m(self) -> tuple[int, int] | None:
+        """N and M of an N:M pattern: of M neighbours in a row, N stay; None without a pattern."""
         match = _PATTERN.fullmatch(self.pattern)
         return (int(match[1]), int(match[2])) if match else None
 
     @property
     def target(self) -> float:
         """The fraction of weights to remove; 0 for the dense baseline."""
-        if self.group and self.method != "none":
-            return 1 - self.group[0] / self.group[1]
+        if self.n_m and self.method != "none":
+            return 1 - self.n_m[0] / self.n_m[1]
         return self.sparsity or 0.0
 
     def as_dict(self) -> dict[str, object]:
@@ -244,6 +246,8 @@ def field_names(settings: type) -> set[str]:
 
 def choices(settings: type, name: str) -> tuple[str, ...]:
     """Return the closed list of values of a field, or () where any value may stand."""
+    if name == "method":
+        return get_args(Method)
     hint = get_type_hints(settings)[name]
     return get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
 
@@ -252,8 +256,14 @@ def check_choices(settings: PruneConfig | RunConfig) -> None:
     """Raise UnknownNameError where a field with a closed list of values holds another one."""
     for field in fields(settings):
         allowed, value = choices(type(settings), field.name), getattr(settings, field.name)
-        if allowed and value not in allowed:
+        if field.name != "method" and allowed and value not in allowed:
             raise unknown_name(field.name, value, allowed)
+
+
+def _check_registered(what: str, given: str, shipped: Collection[str], group: str, *others: str) -> None:
+    """Raise UnknownNameError for a name that neither ships nor is added by another package; nothing is imported."""
+    if given not in shipped and given not in (added := plugin_names(group) | registered_names(what)):
+        raise unknown_name(what, given, [*shipped, *added, *others])
 
 
 Settings = TypeVar("Settings", PruneConfig, RunConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,14 +18,14 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 1 << 30
 
 
-def sha256_of_json(content: object) -> str:
-    """Return the SHA-256, in hex, of `content` as JSON with sorted keys.
+def sha256_of_json(content: object, *, default: Callable[[object], object] | None = None) -> str:
+    """Return the SHA-256, in hex, of `content` as JSON with sorted keys; `default` converts what JSON cannot hold.
 
     Example:
         >>> sha256_of_json({"b": 1, "a": 2}) == sha256_of_json({"a": 2, "b": 1})
         True
     """
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=default).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: str) -> None:

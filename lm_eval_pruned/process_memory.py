@@ -1,4 +1,4 @@
-"""The heap: glibc keeps what was freed until it is asked, and PyTorch takes large pages if it is told to."""
+"""Process memory: transparent huge pages, `malloc_trim`, and advice for out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval_pruned.errors import PruningError
 
 
-def use_large_pages() -> None:
-    """Let PyTorch take memory in pages of 2 MiB where Linux has them: new tensors are filled three times as fast.
+def use_huge_pages() -> None:
+    """Let PyTorch allocate memory in transparent huge pages of 2 MiB: new tensors are filled three times as fast.
 
-    Has an effect in a process that has not made a large tensor yet; PyTorch reads the environment at its first one.
+    Has an effect only before the first large tensor of the process, when PyTorch reads the environment.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def give_back() -> None:
-    """Return freed memory to the system; without it the peak of a walk grows by a hundred megabytes of fragments.
+def trim_heap() -> None:
+    """Return freed memory to the system; without it, fragments add a hundred megabytes to the peak of pruning.
 
-    Does nothing where the C library is not glibc.
+    Does nothing if the C library is not glibc.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -32,11 +32,11 @@ def give_back() -> None:
 
 
 @contextmanager
-def naming_shortage() -> Iterator[None]:
-    """Say what to do where memory runs out in the `with` block.
+def explain_out_of_memory() -> Iterator[None]:
+    """Turn an out-of-memory error in a `with` block that prunes into advice.
 
     Raises:
-        PruningError: it has.
+        PruningError: memory ran out.
     """
     try:
         yield

@@ -18,13 +18,15 @@ from lm_eval_pruned.config import (
 from lm_eval_pruned.errors import ArgumentError, PrunedEvalError, UnknownNameError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.methods import METHODS
+from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.formats import FORMATS
 
 # The public surface: names and defaults are a contract.
 DEFAULTS = {
     "method": "none", "alloc": "uniform", "sparsity": None, "pattern": "unstructured", "scope": "all",
     "num_blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
-    "calib_seqlen": 2048, "calib_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08, "layerif_min": 0.05, "layerif_max": 0.40,
+    "calib_seqlen": 2048, "calib_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08, "alphapruning_epsilon": 0.3,
+    "dlp_alpha": 0.15, "layerif_min": 0.05, "layerif_max": 0.40,
     "layerif_direction": "protect", "layerif_groups": "module", "layerif_scores": None, "preset": "none",
 }  # fmt: skip
 
@@ -72,6 +74,7 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_lambda": "inf"}, "owl_lambda=inf: give m > 0"),
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_lambda": -0.1}, "owl_lambda=-0.1"),
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_m": 0}, "owl_m=0.0"),
+        ({"method": "wanda", "sparsity": 0.2, "alloc": "dlp", "dlp_alpha": 2}, "dlp_alpha=2.0 is out of range"),
         ({"method": "wanda", "sparsity": 0.2, "num_blocks": 2}, "num_blocks=2 belongs to method=shortgpt"),
         ({"method": "shortgpt"}, "needs either num_blocks or sparsity"),
         ({"method": "shortgpt", "num_blocks": 1, "sparsity": 0.1}, "and not both"),
@@ -91,7 +94,7 @@ def test_the_rest_goes_to_the_parent():
 )
 def test_wrong_values_are_named(arguments, message):
     with pytest.raises(ArgumentError) as caught:
-        parse(**arguments)
+        resolve(parse(**arguments))
     assert message in str(caught.value)
 
 

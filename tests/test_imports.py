@@ -1,9 +1,12 @@
-"""A room imports only from rooms on its left and from the small files at the top."""
+"""A room imports only from rooms on its left and from the small files at the top; within a room nothing is circular."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import lm_eval_pruned
 
@@ -56,6 +59,26 @@ def test_grading_and_reasoning_do_not_know_each_other():
         assert imported(path) <= {"grading", "errors", "registry", "files"}, path
     for path in (PACKAGE / "reasoning").rglob("*.py"):
         assert imported(path) <= {"reasoning", *SMALL}, path
+
+
+def test_results_do_not_know_how_runs_are_made():
+    for path in (PACKAGE / "results").rglob("*.py"):
+        assert imported(path) <= {"results", *SMALL}, path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_sub_rooms_of_a_room_import_one_another_one_way(room: str):
+    """The folders and the files of a room, seen as places, have an order in which each imports only earlier ones."""
+    places = {path.stem for path in (PACKAGE / room).iterdir() if path.suffix == ".py" or path.is_dir()}
+    imports: dict[str, set[str]] = {}
+    for path in (PACKAGE / room).rglob("*.py"):
+        place = path.relative_to(PACKAGE / room).parts[0].removesuffix(".py")
+        for name in imported_modules(path):
+            parts = name.split(".")
+            if parts[1:2] == [room] and len(parts) > 2 and parts[2] in places - {place}:
+                imports.setdefault(place, set()).add(parts[2])
+    # Raises CycleError, which names the places.
+    assert [*TopologicalSorter(imports).static_order()] is not None
 
 
 def test_importing_a_module_asks_for_no_module_of_posix_alone():

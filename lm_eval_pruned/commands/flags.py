@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, NamedTuple
 
-from lm_eval_pruned.config import DESCRIPTIONS, DTYPES, ModelArgs, PruneConfig, RunConfig, choices, parse_model_args
+from lm_eval_pruned.config import DESCRIPTIONS, DTYPES, PruneConfig, RunConfig, choices, parse_model_args
 from lm_eval_pruned.errors import ArgumentError, unknown_name
+
+if TYPE_CHECKING:
+    from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+    from lm_eval_pruned.pruning.recipe import Recipe
 
 # What pruning itself reads of how the pruned model is run.
 _RUN = ("thinking", "artifacts")
@@ -32,18 +37,33 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", metavar=metavar, help=DESCRIPTIONS[name] + listed + shown)
 
 
-def parse_flags(args: argparse.Namespace) -> ModelArgs:
-    """Return the model arguments among `args`, as `--model_args` would give them.
+class Flags(NamedTuple):
+    """Parsed flags: how to prune, how the model is run, and how it is loaded."""
+
+    recipe: Recipe
+    run: RunConfig
+    options: LoadOptions
+
+
+def parse_flags(args: argparse.Namespace) -> Flags:
+    """Check the flags of `prune` and `plan` as `--model_args` would be, and resolve the recipe.
 
     Raises:
         ArgumentError, UnknownNameError: a value is out of range, contradicts another one or is no known name, or the
             device cannot be used.
+        MissingDataError, DataError: a file that a flag names cannot be read.
     """
+    from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+    from lm_eval_pruned.pruning.recipe import resolve
+
     given = parse_model_args({name: getattr(args, name) for _, name in _fields()}, parent=())
     if args.dtype not in DTYPES:
         raise unknown_name("dtype", args.dtype, DTYPES)
     _check_device(args.device)
-    return given
+    options = LoadOptions(
+        dtype=args.dtype, device=args.device, revision=args.revision, trust_remote_code=args.trust_remote_code
+    )
+    return Flags(resolve(given.prune), given.run, options)
 
 
 def _fields() -> list[tuple[type[PruneConfig] | type[RunConfig], str]]:

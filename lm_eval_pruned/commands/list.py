@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from lm_eval_pruned.commands import Subparsers
+from lm_eval_pruned.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from lm_eval_pruned.pruning.allocations import Allocation
+    from lm_eval_pruned.pruning.methods import Method
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -30,9 +36,9 @@ def lines() -> Iterator[str]:
 
     yield "methods (method=)"
     yield from _rows({"none": "The dense model through the very same path."})
-    yield from _rows({name: method.summary for name, method in METHODS.items()})
+    yield from _rows(_summaries(METHODS))
     yield "allocations (alloc=)"
-    yield from _rows({name: allocation.summary for name, allocation in ALLOCATIONS.items()})
+    yield from _rows(_summaries(ALLOCATIONS))
     yield "thinking formats (thinking=)"
     yield from _rows({"auto": "Read from the chat template."})
     yield from _rows({name: thinking.summary for name, thinking in FORMATS.items()})
@@ -53,6 +59,17 @@ def task_summaries() -> dict[str, str]:
         group = yaml.safe_load(path.read_text(encoding="utf-8"))
         groups[group["group"]] = f"{group['group_alias']}: {', '.join(group['task'])}"
     return groups
+
+
+def _summaries(registry: Mapping[str, Method] | Mapping[str, Allocation]) -> dict[str, str]:
+    """Return the summary of every entry; for a plug-in that cannot be loaded, the error."""
+    summaries = {}
+    for name in registry:
+        try:
+            summaries[name] = registry[name].summary
+        except MissingPackageError as error:
+            summaries[name] = f"({error})"
+    return summaries
 
 
 def _rows(entries: dict[str, str]) -> Iterator[str]:

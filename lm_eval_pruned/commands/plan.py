@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,18 +17,20 @@ from lm_eval_pruned.errors import ArgumentError
 if TYPE_CHECKING:
     from lm_eval_pruned.planning.plan import Plan
     from lm_eval_pruned.planning.throughput import Estimate
-    from lm_eval_pruned.pruning.allocations.kinds import Signal
     from lm_eval_pruned.pruning.artifacts.report import BlockReport
     from lm_eval_pruned.pruning.model.decoder import Excluded
     from lm_eval_pruned.pruning.model.shapes import WindowShape
 
 PLAN_FILE = "plan.json"
 
-MEASURED: Mapping[Signal, str] = {
-    "outlier_ratio": "the share of outliers among the scores of each block",
-    "median_score": "the median of the scores of each block",
-    "tail_exponent": "the spectra of the weights of each block",
-    "influence": "how far gradients agree with held-out ones in each block",
+# The kinds of operations under the names that plan.json has had from the first.
+RATES: Mapping[str, str] = {
+    "matmul_flops": "products",
+    "fp32_matmul_flops": "precise",
+    "elementwise": "elements",
+    "sorted": "ranked",
+    "solved": "eliminated",
+    "svd_flops": "decomposed",
 }
 MEMORY: Mapping[str, str] = {
     "process": "Python and its libraries",
@@ -60,44 +61,31 @@ def main(args: argparse.Namespace) -> int:
         ArgumentError: the output is not a folder.
         PrunedEvalError: whatever is wrong with the arguments, the config of the checkpoint or the calibration data.
     """
-    import torch
-
     from lm_eval_pruned.models.prune_checkpoint import needs_whole
-    from lm_eval_pruned.models.traces import trace_questions
+    from lm_eval_pruned.planning.architecture import read_architecture
     from lm_eval_pruned.planning.plan import make_plan
-    from lm_eval_pruned.planning.throughput import estimate_here
+    from lm_eval_pruned.planning.throughput import estimate_cost
     from lm_eval_pruned.pruning.allocations.signals.influence import check_gradients
-    from lm_eval_pruned.pruning.calibration.source import TRACES, check_source, is_traces
-    from lm_eval_pruned.pruning.checkpoint.meta_model import (
-        load_outline,
-        read_architecture,
-        read_window_shape,
-        stored_dtype,
-    )
+    from lm_eval_pruned.pruning.calibration.source import CheckpointInfo
+    from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
     from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
-    from lm_eval_pruned.pruning.recipe import resolve
 
-    config = parse_flags(args).prune
+    recipe, _, options = parse_flags(args)
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise ArgumentError(f"--output {args.output} is not a folder: give a new or an existing one")
-    recipe = resolve(config)
-    calib = recipe.config.calib
-    check_source(calib)
     source = resolve_pretrained(args.pretrained)
-    writes_traces = recipe.needs_calibration and is_traces(calib)
-    if writes_traces and calib and calib != TRACES:
-        trace_questions(calib, source)
-    loading = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    model = load_outline(source, loading)
-    windows = read_window_shape(recipe, source, model.config)
+    calibration = recipe.calibration_source(source)
+    calibration.check()
+    model = build_meta_model(source, options)
+    windows = calibration.shape(CheckpointInfo.of(model.config))
     plan = make_plan(recipe, model)
     stored = stored_dtype(model.config)
-    dtype = stored if args.dtype == "auto" else getattr(torch, args.dtype)
+    dtype = options.torch_dtype(stored)
     if recipe.needs_gradients:
         check_gradients(windows.samples, {dtype})
-    whole = writes_traces or needs_whole(recipe, loading)
+    whole = needs_whole(recipe, calibration, options)
     architecture = read_architecture(recipe, model, dtype, whole=whole)
-    estimate = estimate_here(recipe, architecture, windows, dtype=dtype, stored=stored, device=args.device)
+    estimate = estimate_cost(recipe, architecture, windows, dtype=dtype, stored=stored, device=args.device)
 
     print(
         f"{args.pretrained}: {type(model).__name__} in {str(dtype).removeprefix('torch.')} on {args.device}; no weight "
@@ -107,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
     if not whole:
         size = plan.model_weights * dtype.itemsize / 1e6
         print(f"  (prune has two blocks in memory at a time, pruned-hf all weights: {size:,.1f} MB)")
-    if writes_traces:
+    if calibration.needs_model:
         print("  the time in which the model writes its traces comes on top")
     if args.output is not None:
         write(plan, estimate, windows, args.output)
@@ -132,7 +120,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"  block {last}, the last, always stays"
     elif plan.signal:
         yield "sparsity of blocks"
-        yield f"  decided at load by {MEASURED[plan.signal]}; {plan.target_sparsity:.4g} on average"
+        yield f"  decided at load by {plan.signal.description}; {plan.target_sparsity:.4g} on average"
     else:
         yield "sparsity of blocks    attention       MLP"
         yield from _block_lines(plan.blocks)
@@ -163,11 +151,11 @@ def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) ->
     from lm_eval_pruned.commands.plot_allocation import title_of
 
     content = {
-        **asdict(plan),
+        **plan.as_dict(),
         "calibration": windows._asdict(),
         "memory_bytes": estimate.memory_bytes,
         "seconds": estimate.seconds,
-        "rates": estimate.rates._asdict(),
+        "rates": {RATES[kind]: rate for kind, rate in estimate.throughput._asdict().items()},
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

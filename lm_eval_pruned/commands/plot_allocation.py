@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_pruned.errors import MissingPackageError
 from lm_eval_pruned.pruning.artifacts.report import BlockReport
+from lm_eval_pruned.pruning.methods import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,8 +49,10 @@ def title_of(config: Mapping[str, object], target: float) -> str:
         >>> title_of({"method": "wanda", "alloc": "lists/mine.json"}, 0.25)
         'wanda, mine.json, sparsity 0.25'
     """
-    alloc = [] if config["method"] == "shortgpt" else [Path(str(config["alloc"])).name]
-    return ", ".join([str(config["method"]), *alloc, f"sparsity {target:.4g}"])
+    method = str(config["method"])
+    drops_blocks = method in METHODS and METHODS[method].drops_blocks
+    alloc = [] if drops_blocks else [Path(str(config["alloc"])).name]
+    return ", ".join([method, *alloc, f"sparsity {target:.4g}"])
 
 
 def draw_blocks(axes: Axes, blocks: Sequence[BlockReport]) -> None:
@@ -57,14 +60,14 @@ def draw_blocks(axes: Axes, blocks: Sequence[BlockReport]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     dropped = [block.index for block in blocks if block.attn == block.mlp == 1]
-    kept = [block for block in blocks if block.index not in dropped]
-    places, attention, mlp = ([getattr(block, name) for block in kept] for name in ("index", "attn", "mlp"))
+    remaining = [block for block in blocks if block.index not in dropped]
+    indices, attention, mlp = ([getattr(block, name) for block in remaining] for name in ("index", "attn", "mlp"))
     size = 5.0 if len(blocks) <= _FEW_BLOCKS else 3.5
 
     def line(sparsities: Sequence[float], color: str, marker: str, *, label: str | None, over: int) -> None:
         # Not clipped: a sparsity of 0 lies on the edge. What lies over the other is smaller, so that both show.
         axes.plot(
-            places, sparsities, color=color, marker=marker, markersize=size - over, linewidth=1.5 - over / 2,
+            indices, sparsities, color=color, marker=marker, markersize=size - over, linewidth=1.5 - over / 2,
             label=label, zorder=3 + over, clip_on=False,
         )  # fmt: skip
 

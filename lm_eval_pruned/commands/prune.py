@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,16 @@ from safetensors import SafetensorError
 
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
-from lm_eval_pruned.config import PruneConfig, RunConfig
+from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingPackageError, PrunedEvalError
-from lm_eval_pruned.process_memory import use_large_pages
+from lm_eval_pruned.process_memory import use_huge_pages
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from lm_eval_pruned.pruning.artifacts.report import BlockReport, PruneReport
+    from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+    from lm_eval_pruned.pruning.recipe import Recipe
 
 REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
@@ -49,22 +51,14 @@ def main(args: argparse.Namespace) -> int:
         ArgumentError: the output folder already holds something.
         PrunedEvalError: whatever is wrong with the arguments, the model or the calibration data.
     """
-    config, run, _ = parse_flags(args)
+    recipe, run, options = parse_flags(args)
     if args.output.exists() and (
         not args.output.is_dir() or any(path.name != PARTIAL for path in args.output.iterdir())
     ):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
-    use_large_pages()
+    use_huge_pages()
     with _completed(args.output) as folder:
-        report = prune_checkpoint(
-            args.pretrained,
-            config,
-            run,
-            folder,
-            dtype=args.dtype,
-            device=args.device,
-            loading={"revision": args.revision, "trust_remote_code": args.trust_remote_code},
-        )
+        report = prune_checkpoint(args.pretrained, recipe, run, options, folder)
     print(
         f"{args.output}: {report.zero_weights} of {report.prunable_weights} prunable weights are zero "
         f"(sparsity {report.achieved_sparsity:.4f}, target {report.target_sparsity:.4g})"
@@ -100,22 +94,23 @@ def _completed(output: Path) -> Iterator[Path]:
 
 
 def prune_checkpoint(
-    pretrained: str,
-    config: PruneConfig,
-    run: RunConfig,
-    output: Path,
-    *,
-    dtype: str,
-    device: str,
-    loading: Mapping[str, object],
+    pretrained: str, recipe: Recipe, run: RunConfig, options: LoadOptions, output: Path
 ) -> PruneReport:
-    """Load a checkpoint, prune it, write it to `output` and return the report written beside it."""
+    """Prune a checkpoint, write it with its report to `output`, and return the report.
+
+    Args:
+        pretrained: hub id, folder, or the bundled model.
+        recipe: how it is pruned.
+        run: thinking format for traces, and the artifact cache.
+        options: how it is loaded.
+        output: folder for the pruned checkpoint.
+    """
     import numpy as np
 
     from lm_eval_pruned.commands.plot_allocation import title_of
     from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
 
-    report = prune_pretrained(pretrained, config, run, dtype=dtype, device=device, loading=loading, output=output)
+    report = prune_pretrained(pretrained, recipe, run, options, output=output)
     (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)

@@ -1,87 +1,165 @@
-"""A checkpoint pruned without the harness: what `lm-eval-pruned prune` writes, and what an engine is given."""
+"""Prune a checkpoint to a new one without the harness: block by block from its files, or loaded whole.
+
+Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` handle models that do not fit in memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import GenerationConfig
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_pruned.config import PruneConfig, RunConfig
-from lm_eval_pruned.models.traces import checkpoint_calibration, trace_questions
+from lm_eval_pruned.config import RunConfig
+from lm_eval_pruned.models.traces import read_questions, trace_generator
+from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.pruning.artifacts.report import PruneReport, Stopwatch
-from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
-from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.calibration.source import check_source, is_traces
+from lm_eval_pruned.pruning.artifacts.store import WRITE_ERRORS, artifacts_folder, spill
+from lm_eval_pruned.pruning.calibration.source import Calibration, CalibrationSource, CheckpointInfo
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
+from lm_eval_pruned.pruning.checkpoint.offload import Offloaded
+from lm_eval_pruned.pruning.checkpoint.open_offloaded import OffloadedCheckpoint, open_offloaded
 from lm_eval_pruned.pruning.checkpoint.resolve import (
+    LoadOptions,
     copy_generation_config,
     load_checkpoint,
     resolve_pretrained,
-    windows_for,
 )
-from lm_eval_pruned.pruning.engine import Calibration, prune_model
-from lm_eval_pruned.pruning.offloaded import open_parts, prune_parts
-from lm_eval_pruned.pruning.recipe import Recipe, resolve
+from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
+from lm_eval_pruned.pruning.engine import PruningRun, prune_model
+from lm_eval_pruned.pruning.model.decoder import Block
+from lm_eval_pruned.pruning.recipe import Recipe
 
 
 def prune_pretrained(
-    pretrained: str,
-    config: PruneConfig,
-    run: RunConfig,
-    *,
-    dtype: str,
-    device: str,
-    loading: Mapping[str, object],
-    output: Path | None = None,
+    pretrained: str, recipe: Recipe, run: RunConfig, options: LoadOptions, *, output: Path | None = None
 ) -> PruneReport:
-    """Prune a checkpoint, write it to the folder `output` if one is given, and return the report counted from it.
+    """Prune a checkpoint, write the result if an output folder is given, and return the report.
 
-    Weights are read, pruned and written part by part wherever that can be done, so that the model need not fit into
-    memory; `loading` goes to transformers.
+    Args:
+        pretrained: hub id, folder, or the bundled model.
+        recipe: how it is pruned.
+        run: thinking format for traces, and the artifact cache.
+        options: how it is loaded.
+        output: folder for the pruned checkpoint.
 
     Raises:
-        PrunedEvalError: whatever is wrong with the settings, the model or the calibration data.
+        PrunedEvalError: something is wrong with the settings, the model or the calibration data.
     """
-    recipe = resolve(config)
-    calib = recipe.config.calib
-    check_source(calib)
     source = resolve_pretrained(pretrained)
-    questions = trace_questions(calib, source) if recipe.needs_calibration and calib and is_traces(calib) else []
+    calibration = recipe.calibration_source(source)
+    calibration.check()
+    questions = read_questions(calibration)
     artifacts = artifacts_folder(run.artifacts)
     stopwatch = Stopwatch()
-    revision = str(loading.get("revision") or "main")
-    if not questions and not needs_whole(recipe, loading):
-        with stopwatch.phase("load"), explained(source, revision=revision):
-            opened = open_parts(source, dtype=dtype, device=device, loading=loading)
+    if not needs_whole(recipe, calibration, options):
+        with stopwatch.phase("load"), explained(source, revision=options.revision):
+            opened = open_offloaded(source, options)
         if opened is not None:
-            text = None
-            if recipe.needs_calibration:
-                text = windows_for(recipe.config, source, opened.model.config, opened.tokenizer)
-            report = prune_parts(opened, config, text, artifacts=artifacts, output=output, stopwatch=stopwatch)
+            windows = calibration.windows(CheckpointInfo.of(opened.model.config, opened.tokenizer))
+            report = prune_offloaded(opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch)
             if output is not None:
-                copy_generation_config(source, output, revision=revision)
+                copy_generation_config(source, output, revision=options.revision)
             return report
-    with stopwatch.phase("load"), explained(source, revision=revision):
-        checkpoint = load_checkpoint(source, dtype=dtype, device=device, loading=loading)
-    windows: Windows | Calibration | None = None
-    if questions:
-        windows = checkpoint_calibration(checkpoint, config, questions, thinking=run.thinking)
-    elif recipe.needs_calibration:
-        windows = windows_for(recipe.config, source, checkpoint.model.config, checkpoint.tokenizer)
-    report = prune_model(checkpoint.model, config, windows, artifacts=artifacts, stopwatch=stopwatch)
+    with stopwatch.phase("load"), explained(source, revision=options.revision):
+        checkpoint = load_checkpoint(source, options)
+    generate_traces = trace_generator(checkpoint, questions, thinking=run.thinking)
+    windows = calibration.windows(CheckpointInfo.of(checkpoint.model.config, checkpoint.tokenizer, generate_traces))
+    report = prune_model(checkpoint.model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:
-        # Whatever it is, this one can be written.
+        # The default can always be saved; transformers refuses some generation configs that it reads.
         checkpoint.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         checkpoint.model.save_pretrained(output)
         checkpoint.tokenizer.save_pretrained(output)
-        copy_generation_config(source, output, revision=revision)
+        copy_generation_config(source, output, revision=options.revision)
     return report
 
 
-def needs_whole(recipe: Recipe, loading: Mapping[str, object]) -> bool:
-    """Tell what cannot go part by part, whatever the checkpoint is like.
+def needs_whole(recipe: Recipe, calibration: CalibrationSource, options: LoadOptions) -> bool:
+    """Return whether the model has to be loaded whole, whatever its checkpoint is like.
 
-    Gradients run through the whole model, and code of its own saves itself along with it.
+    Gradients run through the whole model, the model itself generates traces, and remote code is saved along with it.
     """
-    return recipe.needs_gradients or bool(loading.get("trust_remote_code"))
+    return recipe.needs_gradients or calibration.needs_model or options.trust_remote_code
+
+
+def prune_offloaded(
+    opened: OffloadedCheckpoint,
+    recipe: Recipe,
+    windows: Calibration | None,
+    *,
+    artifacts: Path | None,
+    output: Path | None,
+    stopwatch: Stopwatch,
+) -> PruneReport:
+    """Prune as `prune_model` does, with two blocks in memory at a time.
+
+    Args:
+        opened: the checkpoint, with its weights offloaded.
+        recipe: how it is pruned.
+        windows: calibration windows, if any.
+        artifacts: folder of the artifact cache.
+        output: folder that the pruned checkpoint is written to; None writes nothing.
+        stopwatch: times the phases.
+    """
+    model, residency = opened.model, opened.residency
+    with nullcontext() if output is None else CheckpointWriter(folder=output) as writer:
+        sink = DiskSink(model=model, residency=residency, artifacts=artifacts, writer=writer)
+        run = PruningRun(recipe=recipe, decoder=opened.decoder, sink=sink, stopwatch=stopwatch)
+        report = run.execute(windows, artifacts)
+        if writer is not None:
+            for module in residency.onload_each(residency.outside()):
+                writer.add(residency.contents(module))
+            writer.finish()
+    if output is not None:
+        _save_config(model, opened.tokenizer, output)
+    return report
+
+
+@dataclass(slots=True, kw_only=True)
+class DiskSink:
+    """Spills the tensors of an artifact to disk, and writes each pruned block to a new checkpoint.
+
+    Attributes:
+        model: the model, from which names are taken after blocks were dropped.
+        residency: the offloaded weights.
+        artifacts: folder that tensors are spilled to; None if no artifact is stored, and nothing is kept.
+        writer: writer of the new checkpoint, if there is one.
+    """
+
+    model: nn.Module
+    residency: Offloaded
+    artifacts: Path | None
+    writer: CheckpointWriter | None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def store(self, name: str, tensor: Tensor) -> None:
+        """Store a tensor of the artifact until its block is done."""
+        self.tensors[name] = tensor
+
+    def block_done(self, block: Block) -> None:
+        """Move the tensors of a block to disk, and write the block."""
+        if self.artifacts is None:
+            self.tensors.clear()
+        else:
+            own = {linear.name: self.tensors[linear.name] for linear in block.linears if linear.name in self.tensors}
+            # They stay in memory if nothing can be written.
+            with suppress(*WRITE_ERRORS):
+                self.tensors.update(spill(own, self.artifacts))
+        if self.writer is not None:
+            self.writer.add(self._renumbered(self.residency.contents(block.module), block))
+        trim_heap()
+
+    def _renumbered(self, tensors: Mapping[str, Tensor], block: Block) -> dict[str, Tensor]:
+        """Name the tensors of a block by its present index, which differs once blocks were dropped."""
+        prefix = next(name for name, module in self.model.named_modules() if module is block.module)
+        return {f"{prefix}{name.removeprefix(block.name)}": tensor for name, tensor in tensors.items()}
+
+
+def _save_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(output)
+    tokenizer.save_pretrained(output)

@@ -1,30 +1,31 @@
-"""A plan: what a recipe will do to a model, as far as the model's architecture alone can tell."""
+"""Plan a pruning run: what a recipe will do to a model, as far as the architecture alone determines it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from transformers import PreTrainedModel
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
-from lm_eval_pruned.pruning.allocations.kinds import Signal
+from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
 from lm_eval_pruned.pruning.engine import check_supported
-from lm_eval_pruned.pruning.methods import DropMethod
-from lm_eval_pruned.pruning.model.decoder import Excluded, Linear, Part, find_decoder
-from lm_eval_pruned.pruning.model.drop_blocks import count_to_drop
-from lm_eval_pruned.pruning.recipe import Recipe
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, Sublayer, find_decoder
+from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be done, counted; names that `pruning_report.json` has mean the same here.
+    """What will be pruned, counted; fields that `pruning_report.json` has mean the same here.
 
-    Where the sparsities are not known before load, `blocks` is empty, `signal` names what decides them, and
-    `zero_weights` counts what would go if all blocks lost the same. `dropped` is how many of the `model_blocks` go.
+    Attributes:
+        zero_weights: zeros there will be; if the sparsities are not known before load, those of a uniform allocation.
+        blocks: sparsities of the blocks; empty if they are not known before load.
+        signal: the signal that decides the sparsities at load, else None.
+        dropped: how many of the `model_blocks` are dropped.
     """
 
     config: Mapping[str, object]
@@ -32,12 +33,16 @@ class Plan:
     model_weights: int
     model_blocks: int
     prunable_weights: int
-    prunable_by_part: Mapping[Part, int]
+    prunable_by_part: Mapping[Sublayer, int]
     zero_weights: int
     blocks: Sequence[BlockReport]
     signal: Signal | None
     dropped: int
     excluded: Sequence[Excluded]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain lists, dicts and numbers, ready for JSON."""
+        return {**asdict(replace(self, signal=None)), "signal": self.signal.name if self.signal else None}
 
 
 def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
@@ -49,18 +54,19 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     check_supported(recipe, model)
     decoder = find_decoder(model)
     blocks = len(decoder.blocks)
-    dropped = count_to_drop(recipe.config, blocks) if isinstance(recipe.method, DropMethod) else 0
-    is_given = recipe.scores is not None or recipe.allocation.signal == "none"
-    # Until a signal is measured, uniform stands in for the allocation that reads it.
-    known = recipe if is_given else replace(recipe, allocation=ALLOCATIONS["uniform"])
-    signal = None if is_given or recipe.method is None else recipe.allocation.signal
-    targets = allocate(known, model, decoder, None).targets
-    scoped = [linear for block in decoder.blocks for linear in block.linears if linear.name in targets]
+    dropped = count_to_drop(recipe.config, blocks) if recipe.drops_blocks else 0
+    signal = recipe.allocation.signal if recipe.measures_signal else None
+    if signal is not None and signal.needs == Needs.NOTHING:
+        signal = None
+    # Uniform stands in for an allocation whose signal is not measured yet.
+    known = recipe if signal is None else replace(recipe, allocation=ALLOCATIONS["uniform"])
+    targets = allocate(known, decoder, None).targets
+    scoped = [linear for linear in decoder.linears if linear.name in targets]
     zeros = {linear.name: _zeros(linear, known, targets[linear.name]) for linear in scoped}
-    by_part: dict[Part, int] = {"attn": 0, "mlp": 0}
+    by_sublayer = dict.fromkeys(SUBLAYERS, 0)
     for linear in scoped:
-        by_part[linear.part] += linear.weight.numel()
-    prunable = sum(by_part.values())
+        by_sublayer[linear.sublayer] += linear.weight.numel()
+    prunable = sum(by_sublayer.values())
     reached = dropped / blocks if dropped else mean_target(targets, decoder)
     return Plan(
         config=recipe.effective(),
@@ -68,7 +74,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         model_weights=sum(parameter.numel() for parameter in model.parameters()),
         model_blocks=blocks,
         prunable_weights=prunable,
-        prunable_by_part=by_part,
+        prunable_by_part=by_sublayer,
         zero_weights=prunable * dropped // blocks if dropped else sum(zeros.values()),
         blocks=[] if dropped or signal else [report_block(block, targets, zeros) for block in decoder.blocks],
         signal=signal,

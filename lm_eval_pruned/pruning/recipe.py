@@ -1,9 +1,12 @@
-"""A recipe: a configuration with its names looked up, its preset applied, and the files it names read."""
+"""Recipes: a configuration with its names looked up, its preset applied, and the files that it names read.
+
+A recipe is made once, by `resolve`, before any weight is loaded; from there on it is what travels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,102 +18,36 @@ from torch import Tensor
 from lm_eval_pruned.config import Direction, PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
+from lm_eval_pruned.pruning.allocations.kinds import Allocate
 from lm_eval_pruned.pruning.allocations.layerif import place_by_influence
 from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.calibration.readers import read_array
-from lm_eval_pruned.pruning.masks.rule import Group, MaskRule
-from lm_eval_pruned.pruning.methods import METHODS, DropMethod, Method, ScoreMethod, SolveMethod
-from lm_eval_pruned.pruning.model.decoder import Part
+from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
+from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
+from lm_eval_pruned.pruning.methods import METHODS, Method
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Sublayer
 
-# ShortGPT was calibrated on so many texts.
+# The number of texts that ShortGPT was calibrated on in the paper.
 SHORTGPT_TEXTS = 100
-# What Wanda took where OWL gave a block less than nothing; magnitude left such a block alone.
+# The sparsity that the paper's code gave a block whose OWL sparsity is negative; magnitude skipped such a block.
 LEAST_OWL = {"wanda": 0.01, "magnitude": 0.0}
 
-
-class Preset(NamedTuple):
-    """A configuration with a preset applied; `allocation` is None where it is the registered one."""
-
-    config: PruneConfig
-    allocation: Allocation | None = None
-    every_tie: bool = False
-
-
-def apply_preset(config: PruneConfig) -> Preset:
-    """Return `config` with its preset spelt out.
-
-    - magnitude, uniform: every weight up to and including the one behind the count goes, ties as well;
-    - wanda, layerif: scores are compared within the whole matrix, and dense activations flow on;
-    - owl: sparsities below 0 become 0.01 (wanda) or 0 (magnitude), so that the mean drifts above the target;
-    - layerif: what the common factor lifts above 1 is cut off, and the mean is not restored;
-    - shortgpt: influences over 100 validation texts of PG-19 of at most 1024 characters.
-
-    Raises:
-        ArgumentError: the paper has no such method or allocation.
-
-    Example:
-        >>> preset = apply_preset(PruneConfig(method="wanda", alloc="layerif", sparsity=0.1, preset="paper"))
-        >>> preset.config.compare, preset.config.propagate
-        ('matrix', 'dense')
-    """
-    if config.preset == "none":
-        return Preset(config)
-    if config.method == "shortgpt":
-        is_default = config.calib is None and config.calib_samples == PruneConfig().calib_samples
-        return Preset(replace(config, calib="pg19", calib_samples=SHORTGPT_TEXTS) if is_default else config)
-    if config.method not in LEAST_OWL or config.alloc not in ("uniform", "owl", "layerif") or config.group:
-        given = f"method={config.method}, alloc={config.alloc}, pattern={config.pattern}"
-        raise ArgumentError(f"preset=paper was given with {given}, which the paper has not: leave the preset out")
-    if config.alloc == "owl":
-        return Preset(config, allocation=_paper_owl(LEAST_OWL[config.method]))
-    if config.alloc == "layerif":
-        if config.method == "wanda":
-            config = replace(config, compare="matrix", propagate="dense")
-        return Preset(config, allocation=_paper_layerif())
-    return Preset(config, every_tie=config.method == "magnitude")
-
-
-def _paper_owl(least: float) -> Allocation:
-    def allocate(
-        signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"], *, owl_lambda: float
-    ) -> Float[Tensor, " blocks"]:
-        raised = 2 * owl_lambda * to_unit(signal)
-        sparsities = target - raised + raised.mean()
-        return sparsities.where(sparsities >= 0, least)
-
-    return _instead_of("owl", allocate)
-
-
-def _paper_layerif() -> Allocation:
-    def allocate(
-        signal: Float[Tensor, " blocks"],
-        target: float,
-        sizes: Float[Tensor, " blocks"],
-        *,
-        layerif_min: float,
-        layerif_max: float,
-        layerif_direction: Direction,
-    ) -> Float[Tensor, " blocks"]:
-        share = place_by_influence(signal, layerif_direction) * (layerif_max - layerif_min) + layerif_min
-        factor = target * sizes.sum() / (share * sizes).sum()
-        return (factor * share).clamp(0.0, 1.0)
-
-    return _instead_of("layerif", allocate)
-
-
-def _instead_of(name: str, allocate: object) -> Allocation:
-    return replace(ALLOCATIONS[name], allocate=allocate)  # type: ignore[arg-type]
-
-
-# Signals that are read from the weights alone, or not at all.
-_DATA_FREE = ("none", "tail_exponent")
+# Arguments that became settable after artifacts existed: at their defaults they leave fingerprints as they were.
+_LATER_SETTINGS = ("alphapruning_epsilon", "dlp_alpha")
+_DEFAULTS = {field.name: field.default for field in fields(PruneConfig)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What will be done; `method` is None for the dense baseline.
+    """Everything that decides how a model is pruned.
 
-    `scores` [blocks groups] replace the signal of the allocation; `every_tie` is the tie rule of the masks.
+    Attributes:
+        config: the settings, with the preset applied.
+        method: the pruning method; None for the dense baseline.
+        allocation: how the sparsity is spread over the blocks.
+        scores: LayerIF scores [blocks groups] that a file gave in place of the measured signal.
+        every_tie: tie rule of the masks, see `MaskRule`.
+        paper_chunks: whether calibration texts are cut into the chunks of the paper's code.
     """
 
     config: PruneConfig
@@ -118,60 +55,85 @@ class Recipe:
     allocation: Allocation
     scores: NDArray[np.float64] | None = None
     every_tie: bool = False
+    paper_chunks: bool = False
+
+    @property
+    def drops_blocks(self) -> bool:
+        """Whether whole blocks are dropped, so that no mask is made."""
+        return self.method is not None and self.method.drops_blocks
+
+    @property
+    def measures_signal(self) -> bool:
+        """Whether the signal of the allocation is measured on the dense model."""
+        return self.method is not None and not self.method.drops_blocks and self.scores is None
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether calibration windows must be given: by the method, or by the signal of the allocation."""
+        """Whether calibration windows are needed, by the method or by the signal of the allocation."""
         if self.method is None:
             return False
-        return self.method.needs_calibration or (self.scores is None and self.allocation.signal not in _DATA_FREE)
+        return self.method.needs_calibration or (self.measures_signal and self.allocation.signal.needs_windows)
 
     @property
     def needs_gradients(self) -> bool:
-        """Whether the allocation is made from gradients, which run through the whole model."""
-        return self.method is not None and self.scores is None and self.allocation.signal == "influence"
+        """Whether gradients are taken, which run through the whole model."""
+        return self.measures_signal and self.allocation.signal.needs_gradients
 
     @property
-    def groups(self) -> Sequence[tuple[Part, ...]]:
-        """The parts of a block that are allocated together, within the scope."""
-        parts: tuple[Part, ...] = ("attn", "mlp")
-        scoped = tuple(part for part in parts if self.config.scope in ("all", part))
-        apart = self.allocation.groups is not None and getattr(self.config, self.allocation.groups) == "module"
-        return [(part,) for part in scoped] if apart else [scoped]
+    def allocation_groups(self) -> Sequence[tuple[Sublayer, ...]]:
+        """The sublayers of a block whose sparsity is allocated together, within the scope."""
+        scoped = tuple(one for one in SUBLAYERS if self.config.scope in ("all", one))
+        apart = self.allocation.split_by is not None and getattr(self.config, self.allocation.split_by) == "module"
+        return [(one,) for one in scoped] if apart else [scoped]
 
     @property
-    def compare(self) -> Group:
-        """The group within which scores are ranked: the method's own unless another was asked for."""
+    def compare(self) -> Ranking:
+        """Whether scores are ranked within rows or the matrix: the method's own choice unless the user made one."""
         if self.config.compare != "auto":
             return self.config.compare
-        return "matrix" if self.method is None or isinstance(self.method, DropMethod) else self.method.compare
+        return "matrix" if self.method is None else self.method.compare
 
     def rule(self, sparsity: float) -> MaskRule:
-        """Return the mask rule of a matrix that is to lose `sparsity` of its weights."""
-        return MaskRule(sparsity=sparsity, compare=self.compare, pattern=self.config.group, every_tie=self.every_tie)
+        """Return the mask rule of a Linear that is to lose the fraction `sparsity` of its weights."""
+        return MaskRule(sparsity=sparsity, compare=self.compare, pattern=self.config.n_m, every_tie=self.every_tie)
+
+    def calibration_source(self, pretrained: str) -> CalibrationSource:
+        """Return where the calibration windows for the checkpoint `pretrained` (folder or hub id) come from."""
+        return choose_source(self.config, pretrained, is_needed=self.needs_calibration, paper_chunks=self.paper_chunks)
 
     def determining(self) -> dict[str, object]:
-        """Return the settings that decide which weights go, and no others, for the fingerprint."""
+        """Return the settings that decide which weights are removed, and no others, for the fingerprint."""
         config, allocation = self.config, self.allocation
         if self.method is None:
             return {"method": "none"}
-        if isinstance(self.method, DropMethod):
-            return {"method": config.method, "num_blocks": config.num_blocks, "sparsity": config.sparsity}
-        used = (*allocation.settings, *([allocation.groups] if allocation.groups else []))
-        if allocation.signal == "outlier_ratio":
-            used += ("owl_m",)
+        plugins = {"sources": sources} if any(sources := [self.method.source, allocation.source]) else {}
+        if self.method.drops_blocks:
+            return {
+                "method": config.method,
+                "num_blocks": config.num_blocks,
+                "sparsity": config.sparsity,
+                **plugins,
+            }
+        used = (*allocation.settings, *([allocation.split_by] if allocation.split_by else []))
+        used += allocation.signal.settings
+        settings = {name: getattr(config, name) for name in used}
         return {
             "method": config.method,
             "alloc": "listed" if config.is_listed else config.alloc,
             "listed": allocation.listed,
             "scores": None if self.scores is None else self.scores.tolist(),
-            "settings": {name: getattr(config, name) for name in used},
+            "settings": {
+                name: value
+                for name, value in settings.items()
+                if not (name in _LATER_SETTINGS and value == _DEFAULTS[name])
+            },
             "target": config.target,
             "pattern": config.pattern,
             "scope": config.scope,
             "compare": self.compare,
             "propagate": config.propagate if self.method.needs_calibration else None,
             "preset": config.preset,
+            **plugins,
         }
 
     def effective(self) -> dict[str, object]:
@@ -180,20 +142,68 @@ class Recipe:
 
 
 def resolve(config: PruneConfig) -> Recipe:
-    """Look up the names in `config` and read the small files it names; call it before loading weights.
+    """Look up the names in `config` and read the small files that it names; call it before loading weights.
 
     Raises:
-        ArgumentError: `preset` says nothing of this method or allocation.
+        UnknownNameError: there is no such method or allocation.
+        ArgumentError: arguments contradict the method, or `preset` does not cover this method or allocation.
         MissingDataError, DataError: a list of sparsities or a file of scores cannot be read.
     """
-    preset = apply_preset(config)
     method = None if config.method == "none" else METHODS[config.method]
+    check_amount(config, method)
+    preset = apply_preset(config)
     allocation = listed(config.alloc) if config.is_listed else preset.allocation or ALLOCATIONS[config.alloc]
-    if not isinstance(method, ScoreMethod | SolveMethod):
-        # Nothing is spread over the blocks of a dense model, and whole blocks have no sparsity.
+    if method is None or method.drops_blocks:
+        # Nothing is allocated in a dense model, and whole blocks have no sparsity.
         allocation = ALLOCATIONS["uniform"]
-    scores = read_scores(Path(config.layerif_scores)) if config.layerif_scores else None
-    return Recipe(config=preset.config, method=method, allocation=allocation, scores=scores, every_tie=preset.every_tie)
+    return Recipe(
+        config=preset.config,
+        method=method,
+        allocation=allocation,
+        scores=read_scores(Path(config.layerif_scores)) if config.layerif_scores else None,
+        every_tie=preset.every_tie,
+        paper_chunks=preset.paper_chunks,
+    )
+
+
+def check_amount(config: PruneConfig, method: Method | None) -> None:
+    """Check the arguments that say how much is removed against the kind of method.
+
+    Raises:
+        ArgumentError: an amount is missing, is given twice, or belongs to another kind of method.
+    """
+    if method is None:
+        return
+    if method.drops_blocks:
+        if (config.sparsity is None) == (config.num_blocks is None):
+            raise ArgumentError(f"method={config.method} needs either num_blocks or sparsity, and not both")
+        for name in ("alloc", "pattern", "scope", "compare", "propagate"):
+            value = getattr(config, name)
+            if value != _DEFAULTS[name]:
+                raise ArgumentError(f"method={config.method} drops whole blocks: leave {name}={value} out")
+    elif config.num_blocks is not None:
+        raise ArgumentError(f"num_blocks={config.num_blocks} belongs to method=shortgpt: use sparsity")
+    elif config.sparsity is None and config.n_m is None and not config.is_listed:
+        raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
+
+
+def count_to_drop(config: PruneConfig, blocks: int) -> int:
+    """Return the number of blocks to drop: `num_blocks`, or the largest whole number not above `sparsity`.
+
+    Raises:
+        ArgumentError: that is no block at all, or all of them.
+    """
+    if config.num_blocks is not None:
+        count, given = config.num_blocks, f"num_blocks={config.num_blocks}"
+    else:
+        # 0.3 * 10 is slightly below 3 in floating point.
+        count, given = int(config.target * blocks + 1e-9), f"sparsity={config.sparsity}"
+    if not 1 <= count < blocks:
+        raise ArgumentError(
+            f"{given} drops {count} of the model's {blocks} blocks: give num_blocks from 1 to {blocks - 1}, or a "
+            f"sparsity of at least {1 / blocks:.4f}"
+        )
+    return count
 
 
 def read_scores(path: Path) -> NDArray[np.float64]:
@@ -210,3 +220,78 @@ def read_scores(path: Path) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
         raise DataError(f"layerif_scores={path} holds numbers that are not finite")
     return scores
+
+
+class Preset(NamedTuple):
+    """A configuration with a preset applied; `allocation` is None where the registered one is used."""
+
+    config: PruneConfig
+    allocation: Allocation | None = None
+    every_tie: bool = False
+    paper_chunks: bool = False
+
+
+def apply_preset(config: PruneConfig) -> Preset:
+    """Apply `preset=paper`: what the code of arXiv 2604.25098 did where it differs from our defaults.
+
+    - magnitude, uniform: every weight up to and including the one after the count is removed, ties as well;
+    - wanda, layerif: scores are ranked within the whole matrix, and dense activations are propagated;
+    - owl: sparsities below 0 become 0.01 (wanda) or 0 (magnitude), so that the mean drifts above the target;
+    - layerif: sparsities that the common factor raises above 1 are clamped, and the mean is not restored;
+    - shortgpt: influences over validation texts of PG-19 of at most 1024 characters, 100 unless `calib_samples` says
+      otherwise; `calib` can name other texts.
+
+    Raises:
+        ArgumentError: the paper has no such method or allocation.
+
+    Example:
+        >>> preset = apply_preset(PruneConfig(method="wanda", alloc="layerif", sparsity=0.1, preset="paper"))
+        >>> preset.config.compare, preset.config.propagate
+        ('matrix', 'dense')
+    """
+    if config.preset == "none":
+        return Preset(config)
+    if config.method == "shortgpt":
+        is_default = config.calib is None and config.calib_samples == _DEFAULTS["calib_samples"]
+        samples = SHORTGPT_TEXTS if is_default else config.calib_samples
+        return Preset(replace(config, calib=config.calib or "pg19", calib_samples=samples), paper_chunks=True)
+    if config.method not in LEAST_OWL or config.alloc not in ("uniform", "owl", "layerif") or config.n_m:
+        given = f"method={config.method}, alloc={config.alloc}, pattern={config.pattern}"
+        raise ArgumentError(f"preset=paper was given with {given}, which the paper has not: leave the preset out")
+    if config.alloc == "owl":
+        return Preset(config, allocation=_paper_owl(LEAST_OWL[config.method]))
+    if config.alloc == "layerif":
+        if config.method == "wanda":
+            config = replace(config, compare="matrix", propagate="dense")
+        return Preset(config, allocation=_replaced("layerif", _paper_layerif))
+    return Preset(config, every_tie=config.method == "magnitude")
+
+
+def _paper_owl(least: float) -> Allocation:
+    def allocate(
+        signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"], *, owl_lambda: float = 0.08
+    ) -> Float[Tensor, " blocks"]:
+        del sizes
+        raised = 2 * owl_lambda * to_unit(signal)
+        sparsities = target - raised + raised.mean()
+        return sparsities.where(sparsities >= 0, least)
+
+    return _replaced("owl", allocate)
+
+
+def _paper_layerif(
+    signal: Float[Tensor, " blocks"],
+    target: float,
+    sizes: Float[Tensor, " blocks"],
+    *,
+    layerif_min: float = 0.05,
+    layerif_max: float = 0.40,
+    layerif_direction: Direction = "protect",
+) -> Float[Tensor, " blocks"]:
+    share = place_by_influence(signal, layerif_direction) * (layerif_max - layerif_min) + layerif_min
+    factor = target * sizes.sum() / (share * sizes).sum()
+    return (factor * share).clamp(0.0, 1.0)
+
+
+def _replaced(name: str, allocate: Allocate) -> Allocation:
+    return replace(ALLOCATIONS[name], allocate=allocate)

@@ -13,17 +13,15 @@ from transformers import PreTrainedModel
 from lm_eval_pruned.config import PruneConfig, field_names, parse_model_args
 from lm_eval_pruned.errors import MissingDataError
 from lm_eval_pruned.paths import tasks_folder
-from lm_eval_pruned.planning.memory import footprint
-from lm_eval_pruned.planning.work import Work, phases, seconds, total
-from lm_eval_pruned.pruning.checkpoint.meta_model import (
-    load_outline,
-    read_architecture,
-    read_window_shape,
-    stored_dtype,
-)
-from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
-from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.planning.architecture import read_architecture
+from lm_eval_pruned.planning.memory import peak_memory_bytes
+from lm_eval_pruned.planning.work import phases
+from lm_eval_pruned.pruning.calibration.source import CheckpointInfo
+from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
+from lm_eval_pruned.pruning.model.flops import Work, seconds, total
 from lm_eval_pruned.sweeps.cell import Cell
+from lm_eval_pruned.sweeps.recipes import resolved
 
 # Questions of the benchmarks that ship with the package, by the names of their folders.
 QUESTIONS = {"aime24": 30, "amc23": 40, "gpqa_diamond": 198, "math500": 500, "tiny": 200}
@@ -158,19 +156,19 @@ def _model(cell: Cell) -> _Model | None:
 def _outlined(
     pretrained: str, arguments: Sequence[tuple[str, object]], dtype: str, on_gpu: bool, is_weighed: bool
 ) -> _Model | None:
-    recipe = resolve(parse_model_args(dict(arguments), parent=()).prune)
+    recipe = resolved(parse_model_args(dict(arguments), parent=()).prune)
     source = resolve_pretrained(pretrained)
     model = _outline(source, is_weighed)
     if model is None:
         return None
     chosen = stored_dtype(model.config) if dtype == "auto" else getattr(torch, dtype)
     architecture = read_architecture(recipe, model, chosen, whole=True)
-    windows = read_window_shape(recipe, source, model.config)
+    windows = recipe.calibration_source(source).shape(CheckpointInfo.of(model.config))
     speed = GPU if on_gpu else CPU
     size = architecture.weights * architecture.itemsize
     return _Model(
         weights=architecture.weights,
-        memory=sum(footprint(recipe, architecture, windows).values()),
+        memory=sum(peak_memory_bytes(recipe, architecture, windows).values()),
         pruning_seconds=seconds(total(phases(recipe, architecture, windows).values()), speed.work)
         + size / speed.loaded_bytes,
     )
@@ -180,7 +178,7 @@ def _outlined(
 def _outline(source: str, is_weighed: bool) -> PreTrainedModel | None:
     """Return the model without weights, or None where its config cannot be had; the hub is asked once, if need be."""
     try:
-        return load_outline(source, {"local_files_only": is_weighed})
+        return build_meta_model(source, LoadOptions(local_files_only=is_weighed))
     except MissingDataError:
         return None
 

@@ -12,8 +12,8 @@ from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_mod
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError, unknown_name
 from lm_eval_pruned.paths import configs_folder, is_there, tasks_folder
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
-from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.sweeps.cell import Cell, Resources
+from lm_eval_pruned.sweeps.recipes import resolved
 from lm_eval_pruned.sweeps.sections import (
     AXES,
     MAPPINGS,
@@ -164,7 +164,7 @@ def _check(cell: Cell) -> None:
     ours = field_names(PruneConfig) | field_names(RunConfig)
     theirs = cell.model_args.keys() - ours
     accepted = _accepted(cell.backend, cell.model, frozenset(theirs)) if theirs else ()
-    resolve(parse_model_args(cell.model_args, parent=accepted).prune)
+    resolved(parse_model_args(cell.model_args, parent=accepted).prune)
     resolve_pretrained(cell.model)
     if cell.task not in our_tasks() and cell.task not in _all_tasks():
         raise unknown_name("task", cell.task, our_tasks())

@@ -7,15 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from lm_eval_pruned import cli
-from lm_eval_pruned.commands.plan import MEASURED, MEMORY
+from lm_eval_pruned.commands.plan import MEMORY
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning.allocations.kinds import Signal
+from lm_eval_pruned.pruning.allocations import ALLOCATIONS
+from lm_eval_pruned.pruning.allocations.signals.outlier_ratio import OUTLIER_RATIO
 
 TINY = ["--pretrained", "tiny-reasoner"]
 
@@ -66,14 +66,16 @@ def test_a_signal_is_left_to_the_load(tmp_path):
         "--output", str(tmp_path / "out"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"decided at load by {MEASURED['outlier_ratio']}; 0.3 on average" in done.stdout
+    assert f"decided at load by {OUTLIER_RATIO.description}; 0.3 on average" in done.stdout
     assert "3 windows of 50 tokens" in done.stdout
     assert json.loads((tmp_path / "out" / "plan.json").read_text())["blocks"] == []
     assert not (tmp_path / "out" / "allocation.png").exists()
 
 
-def test_every_signal_is_worded():
-    assert set(MEASURED) == set(get_args(Signal)) - {"none"}
+def test_every_signal_has_a_description_and_a_name_of_its_own():
+    signals = [ALLOCATIONS[name].signal for name in ALLOCATIONS]
+    assert all(signal.description for signal in signals)
+    assert len({signal.name for signal in signals}) == len(signals)
 
 
 def test_dropped_blocks_are_counted(capsys):

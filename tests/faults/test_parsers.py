@@ -23,12 +23,13 @@ from lm_eval_pruned.commands.rows import grade_line, numbered_lines
 from lm_eval_pruned.config import parse_model_args
 from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.models.documents import read_rows, shuffle_choices
-from lm_eval_pruned.models.traces import trace_questions
+from lm_eval_pruned.models.traces import read_questions
 from lm_eval_pruned.models.vllm.prepare import _read
 from lm_eval_pruned.pruning.allocations import listed
 from lm_eval_pruned.pruning.artifacts.checksummed_folder import SUMS
 from lm_eval_pruned.pruning.artifacts.store import REPORT, Store
 from lm_eval_pruned.pruning.calibration.readers import read_jsonl, read_token_ids
+from lm_eval_pruned.pruning.calibration.source import Traces
 from lm_eval_pruned.pruning.recipe import read_scores
 from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
 from lm_eval_pruned.results.gate.baseline import freeze, thaw
@@ -157,7 +158,10 @@ PARSERS = [
     Parser("alloc", lambda path: listed(str(path)), "list.json", [b"[0.1, 0.3, 0.2]"]),
     Parser("calib text", read_jsonl, "text.jsonl", [lines({"text": "one two"}, {"text": "three"})]),
     Parser(
-        "calib traces", lambda path: trace_questions(f"traces:{path}", "x"), "q.jsonl", [lines({"question": "1+1"})]
+        "calib traces",
+        lambda path: read_questions(Traces(calib=f"traces:{path}", samples=1, seqlen=8, seed=0, is_bundled=False)),
+        "q.jsonl",
+        [lines({"question": "1+1"})],
     ),
     Parser(
         "calib ids",

@@ -17,16 +17,18 @@ from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.models.traces import (
     TraceRequest,
     checkpoint_backend,
-    checkpoint_calibration,
+    read_questions,
     trace_calibration,
     trace_digest,
-    trace_questions,
+    trace_generator,
     trace_request,
     trace_windows,
 )
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.calibration.readers import NO_CODE
-from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint, load_checkpoint, resolve_pretrained
+from lm_eval_pruned.pruning.calibration.source import Traces
+from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint, LoadOptions, load_checkpoint, resolve_pretrained
+from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.formats import FORMATS
@@ -39,7 +41,7 @@ TINY = resolve_pretrained("tiny-reasoner")
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return load_checkpoint(TINY, dtype="float32", device="cpu", loading={})
+    return load_checkpoint(TINY, LoadOptions(dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,13 @@ def backend(checkpoint) -> TransformersBackend:
     return checkpoint_backend(checkpoint)
 
 
-def config_for(samples: int, seqlen: int, seed: int) -> PruneConfig:
-    windows = {"calib_samples": samples, "calib_seqlen": seqlen, "calib_seed": seed}
-    return PruneConfig(method="wanda", sparsity=0.1, calib="traces", **windows)
+def source_for(samples: int, seqlen: int, seed: int) -> Traces:
+    return Traces(calib="traces", samples=samples, seqlen=seqlen, seed=seed, is_bundled=True)
+
+
+def questions_of(calib: str, pretrained: str) -> list[str]:
+    config = PruneConfig(method="wanda", sparsity=0.1, calib=calib)
+    return read_questions(resolve(config).calibration_source(pretrained))
 
 
 def request_for(checkpoint: Checkpoint, questions: list[str], *, samples=3, seqlen=256, seed=0) -> TraceRequest:
@@ -57,12 +63,12 @@ def request_for(checkpoint: Checkpoint, questions: list[str], *, samples=3, seql
         turns = [{"role": "user", "content": question}]
         return checkpoint.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
-    return trace_request(config_for(samples, seqlen, seed), questions, FORMATS["qwen3"], render)
+    return trace_request(source_for(samples, seqlen, seed), questions, FORMATS["qwen3"], render)
 
 
 @pytest.fixture(scope="module")
 def request_(checkpoint) -> TraceRequest:
-    return request_for(checkpoint, trace_questions("traces", TINY))
+    return request_for(checkpoint, questions_of("traces", TINY))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +123,7 @@ def test_another_seed_gives_other_windows(backend, request_, windows):
 
 
 def test_windows_are_capped_at_the_context_and_little_more_is_written(checkpoint, backend, written, caplog):
-    request = request_for(checkpoint, trace_questions("traces", TINY), samples=1, seqlen=2048)
+    request = request_for(checkpoint, questions_of("traces", TINY), samples=1, seqlen=2048)
     windows = trace_windows(replace(backend, context=512), request)
     assert windows.shape == (1, 512)
     assert "calib_seqlen=2048 is beyond the model's context: using 512" in caplog.text
@@ -201,8 +207,8 @@ def test_the_digest_knows_what_decides_the_windows_and_generates_nothing(backend
 
 
 def test_the_bundled_model_is_not_asked_what_it_is_tested_with():
-    questions = trace_questions("traces", TINY)
-    assert questions == trace_questions("traces", TINY)
+    questions = questions_of("traces", TINY)
+    assert questions == questions_of("traces", TINY)
     rows = (assets_folder() / "tiny_reasoner" / "questions.jsonl").read_text().splitlines()
     tested = {json.loads(row)["problem"] for row in rows}
     assert len(tested) == 200
@@ -218,7 +224,7 @@ def test_other_models_are_asked_the_questions_of_s1(monkeypatch):
         return datasets.Dataset.from_dict({"solution": ["2", "4"], "question": ["1+1?", "2+2?"]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert trace_questions("traces", "Qwen/Qwen3-8B") == ["1+1?", "2+2?"]
+    assert questions_of("traces", "Qwen/Qwen3-8B") == ["1+1?", "2+2?"]
     assert asked == [{"path": "simplescaling/s1K-1.1", "split": "train", **NO_CODE}]
 
 
@@ -226,7 +232,7 @@ def test_a_file_of_questions_takes_the_place_of_any(tmp_path):
     path = tmp_path / "questions.jsonl"
     rows = [{"text": "c", "question": "a"}, {"problem": "b", "text": "d"}, {"text": "c"}, {"question": " "}]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert trace_questions(f"traces:{path}", TINY) == trace_questions(f"traces:{path}", "x/y") == ["a", "b", "c"]
+    assert questions_of(f"traces:{path}", TINY) == questions_of(f"traces:{path}", "x/y") == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -240,26 +246,26 @@ def test_a_file_of_questions_takes_the_place_of_any(tmp_path):
 def test_a_file_without_questions_is_refused(tmp_path, content, message):
     (tmp_path / "questions.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
-        trace_questions(f"traces:{tmp_path / 'questions.jsonl'}", TINY)
+        questions_of(f"traces:{tmp_path / 'questions.jsonl'}", TINY)
 
 
 def test_a_file_that_is_missing_or_none_at_all_is_refused():
     with pytest.raises(MissingDataError, match=r"calib=traces:/nowhere.jsonl does not exist"):
-        trace_questions("traces:/nowhere.jsonl", TINY)
+        questions_of("traces:/nowhere.jsonl", TINY)
     with pytest.raises(ArgumentError, match="names no questions"):
-        trace_questions("traces:", TINY)
+        questions_of("traces:", TINY)
 
 
 def test_without_a_network_the_local_choices_are_named():
     with pytest.raises(MissingDataError, match=r"calib=traces cannot be loaded .* traces:FILE\.jsonl .*a \.npy of"):
-        trace_questions("traces", "Qwen/Qwen3-8B")
+        questions_of("traces", "Qwen/Qwen3-8B")
 
 
 @pytest.fixture(scope="module")
 def with_bos(checkpoint, tmp_path_factory):
     """The bundled model with a tokenizer that begins every text with a token, which its template writes as well."""
     folder = tmp_path_factory.mktemp("with_bos")
-    tokenizer = load_checkpoint(TINY, dtype="float32", device="cpu", loading={}).tokenizer
+    tokenizer = load_checkpoint(TINY, LoadOptions(dtype="float32")).tokenizer
     begin = "<|im_start|>"
     tokenizer.bos_token = begin
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -274,7 +280,7 @@ def with_bos(checkpoint, tmp_path_factory):
 def test_without_the_harness_the_tokens_are_the_harnesss(checkpoint, with_bos, begun):
     folder = with_bos if begun else TINY
     harness = HFLM(str(folder), batch_size=4, device="cpu")
-    bare = load_checkpoint(str(folder), dtype="float32", device="cpu", loading={})
+    bare = load_checkpoint(str(folder), LoadOptions(dtype="float32"))
     backend = checkpoint_backend(bare)
     for text in ("a=1;", "<|im_start|>user\na=1;"):
         assert backend.encode(text, special=True) == harness.tok_encode(text)
@@ -288,16 +294,17 @@ def test_without_the_harness_the_tokens_are_the_harnesss(checkpoint, with_bos, b
         batch_size=4,
     )
     questions = ["a=1;b=a+1;b mod 10?"]
-    found = checkpoint_calibration(bare, config_for(3, 256, 0), questions)
+    found = trace_generator(bare, questions)(source_for(3, 256, 0))
     assert found.identity == trace_digest(same, request_for(bare, questions))
 
 
 def test_without_a_chat_template_questions_stay_bare(backend):
-    bare = load_checkpoint(TINY, dtype="float32", device="cpu", loading={})
+    bare = load_checkpoint(TINY, LoadOptions(dtype="float32"))
     bare.tokenizer.chat_template = None
     question = "a=1;b=a+1;b mod 10?"
     request = TraceRequest(prompts=(question,), markers=FORMATS["none"], samples=1, seqlen=64, seed=0)
-    assert checkpoint_calibration(bare, config_for(1, 64, 0), [question]).identity == trace_digest(backend, request)
+    calibration = trace_generator(bare, [question])(source_for(1, 64, 0))
+    assert calibration.identity == trace_digest(backend, request)
 
 
 def test_nothing_is_written_before_it_is_needed(checkpoint, backend, windows, request_, monkeypatch):

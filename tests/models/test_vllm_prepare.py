@@ -1,4 +1,4 @@
-"""What an engine is given: made by a process of its own, known again by its files, and the same weights as in place."""
+"""Preparing a model for vLLM: pruned in a child process, reused by its files, with the weights of `prune`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import DataError, MissingDataError, PruningError
 from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
-from lm_eval_pruned.models.vllm import prepare as premade_module
-from lm_eval_pruned.models.vllm.prepare import premade
-from lm_eval_pruned.models.vllm.prepare_process import Job, Premade, make
+from lm_eval_pruned.models.vllm import prepare as prepare_module
+from lm_eval_pruned.models.vllm.prepare import prepare
+from lm_eval_pruned.models.vllm.prepare_process import Job, Prepared, prepare_here
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.artifacts.apply import PrunedStream
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+from lm_eval_pruned.pruning.recipe import resolve
 
 TINY = assets_folder() / "tiny_reasoner"
 WINDOWS = {"calib_samples": 4, "calib_seqlen": 32}
@@ -38,16 +40,8 @@ def text(tmp_path_factory) -> Path:
 
 
 def job(folder: Path, source: Path = TINY, **settings: object) -> Job:
-    return Job(
-        source=str(source),
-        prune=PruneConfig(**settings),
-        artifacts=str(folder / "artifacts"),
-        thinking="auto",
-        dtype="auto",
-        device="cpu",
-        revision="main",
-        trust_remote_code=False,
-    )
+    artifacts = str(folder / "artifacts")
+    return Job.of(str(source), PruneConfig(**settings), artifacts=artifacts, thinking="auto", options=LoadOptions())
 
 
 def in_place(wanted: Job) -> dict[str, torch.Tensor]:
@@ -55,11 +49,11 @@ def in_place(wanted: Job) -> dict[str, torch.Tensor]:
     run = RunConfig(artifacts="off")
     with TemporaryDirectory() as folder:
         output = Path(folder)
-        prune_pretrained(wanted.source, wanted.prune, run, dtype="auto", device="cpu", loading={}, output=output)
+        prune_pretrained(wanted.source, wanted.recipe, run, LoadOptions(), output=output)
         return AutoModelForCausalLM.from_pretrained(output).state_dict()
 
 
-def streamed(made: Premade) -> tuple[dict[str, torch.Tensor], PrunedStream]:
+def streamed(made: Prepared) -> tuple[dict[str, torch.Tensor], PrunedStream]:
     stream = PrunedStream.open(Path(made.artifact))
     weights = load_file(Path(made.pretrained, "model.safetensors"))
     before = {name: value.clone() for name, value in weights.items()}
@@ -80,7 +74,7 @@ def streamed(made: Premade) -> tuple[dict[str, torch.Tensor], PrunedStream]:
 )
 def test_a_checkpoint_is_pruned_as_it_streams_by(tmp_path, text, settings):
     wanted = job(tmp_path, calib=str(text), **WINDOWS, **settings)
-    made = make(wanted)
+    made = prepare_here(wanted)
     assert made.pretrained == str(TINY)
     pruned, stream = streamed(made)
     stream.check()
@@ -93,7 +87,7 @@ def test_a_checkpoint_is_pruned_as_it_streams_by(tmp_path, text, settings):
 
 
 def test_a_matrix_that_never_comes_by_is_an_error(tmp_path):
-    made = make(job(tmp_path, method="magnitude", sparsity=0.2))
+    made = prepare_here(job(tmp_path, method="magnitude", sparsity=0.2))
     stream = PrunedStream.open(Path(made.artifact))
     weights = load_file(TINY / "model.safetensors")
     list(stream(item for item in weights.items() if "layers.3.mlp.up_proj" not in item[0]))
@@ -103,7 +97,7 @@ def test_a_matrix_that_never_comes_by_is_an_error(tmp_path):
 
 def test_dropped_blocks_leave_a_checkpoint(tmp_path, text):
     wanted = job(tmp_path, method="shortgpt", num_blocks=2, calib=str(text), **WINDOWS)
-    made = make(wanted)
+    made = prepare_here(wanted)
     assert made.artifact is None
     assert made.is_intact()
     model = AutoModelForCausalLM.from_pretrained(made.pretrained)
@@ -112,11 +106,11 @@ def test_dropped_blocks_leave_a_checkpoint(tmp_path, text):
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert AutoTokenizer.from_pretrained(made.pretrained).chat_template
     state = Path(made.pretrained, "model.safetensors").stat()
-    assert make(wanted).pretrained == made.pretrained
+    assert prepare_here(wanted).pretrained == made.pretrained
     assert Path(made.pretrained, "model.safetensors").stat().st_mtime_ns == state.st_mtime_ns
     Path(made.pretrained, "model.safetensors").write_bytes(b"")
     assert not made.is_intact()
-    assert make(wanted).is_intact()
+    assert prepare_here(wanted).is_intact()
 
 
 def test_names_of_another_kind_leave_a_checkpoint(tmp_path):
@@ -126,7 +120,7 @@ def test_names_of_another_kind_leave_a_checkpoint(tmp_path):
     weights = load_file(TINY / "model.safetensors")
     save_file({name.removeprefix("model."): value for name, value in weights.items()}, source / "model.safetensors")
     wanted = job(tmp_path, source, method="magnitude", sparsity=0.3)
-    made = make(wanted)
+    made = prepare_here(wanted)
     assert made.artifact is None
     assert made.pretrained != str(source)
     written = load_file(Path(made.pretrained, "model.safetensors"))
@@ -135,8 +129,8 @@ def test_names_of_another_kind_leave_a_checkpoint(tmp_path):
 
 
 def test_a_dense_model_is_left_alone(tmp_path):
-    made = make(job(tmp_path))
-    assert (made.pretrained, made.kept, made.artifact) == (str(TINY), None, None)
+    made = prepare_here(job(tmp_path))
+    assert (made.pretrained, made.folder, made.artifact) == (str(TINY), None, None)
     assert made.is_intact()
     assert made.report["zero_weights"] == 0
     assert made.report["prunable_weights"] > 0
@@ -145,52 +139,52 @@ def test_a_dense_model_is_left_alone(tmp_path):
 def test_a_cache_that_keeps_nothing_is_an_error(tmp_path):
     (tmp_path / "artifacts").write_text("a file")
     with pytest.raises(DataError, match="was not kept, and an engine reads from there"):
-        make(job(tmp_path, method="magnitude", sparsity=0.2))
+        prepare_here(job(tmp_path, method="magnitude", sparsity=0.2))
 
 
 class TestKnown:
     def test_the_second_time_no_process_is_started(self, tmp_path, text, monkeypatch, caplog):
         wanted = job(tmp_path, method="wanda", sparsity=0.2, calib=str(text), **WINDOWS)
-        made = premade(wanted)
-        assert make(wanted).kept == made.kept
+        made = prepare(wanted)
+        assert prepare_here(wanted).folder == made.folder
         started = []
-        monkeypatch.setattr(premade_module, "_make", lambda job: started.append(job) or made)
-        assert premade(wanted) == made
-        assert premade(replace(wanted, prune=wanted.prune)) == made
+        monkeypatch.setattr(prepare_module, "_run_process", lambda job: started.append(job) or made)
+        assert prepare(wanted) == made
+        assert prepare(Job.from_dict(wanted.as_dict())) == made
         assert not started
         with caplog.at_level("INFO"):
-            premade(wanted)
-        assert f"read from {made.kept}: nothing is calibrated" in caplog.text
+            prepare(wanted)
+        assert f"read from {made.folder}: nothing is calibrated" in caplog.text
 
         os.utime(text, ns=(0, 0))
-        premade(wanted)
-        premade(replace(wanted, dtype="bfloat16"))
-        premade(replace(wanted, prune=replace(wanted.prune, sparsity=0.3)))
+        prepare(wanted)
+        prepare(replace(wanted, options=LoadOptions(dtype="bfloat16")))
+        prepare(replace(wanted, recipe=resolve(replace(wanted.recipe.config, sparsity=0.3))))
         assert len(started) == 3
-        tensors = Path(made.kept, "tensors.safetensors")
+        tensors = Path(made.folder, "tensors.safetensors")
         tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
-        premade(wanted)
+        prepare(wanted)
         assert len(started) == 4
 
     def test_another_state_of_the_checkpoint_is_looked_at_again(self, tmp_path, monkeypatch):
         source = tmp_path / "model"
         shutil.copytree(TINY, source)
         wanted = job(tmp_path, source, method="magnitude", sparsity=0.2)
-        made = make(wanted)
+        made = prepare_here(wanted)
         started = []
-        monkeypatch.setattr(premade_module, "_make", lambda job: started.append(job) or made)
-        premade(wanted)
-        premade(wanted)
+        monkeypatch.setattr(prepare_module, "_run_process", lambda job: started.append(job) or made)
+        prepare(wanted)
+        prepare(wanted)
         assert len(started) == 1
         os.utime(source / "model.safetensors", ns=(0, 0))
-        premade(wanted)
+        prepare(wanted)
         assert len(started) == 2
         # As rsync and tar leave a file: changed, with its old size and its old time of change.
         content = (source / "config.json").read_bytes()
         before = (source / "config.json").stat()
         (source / "config.json").write_bytes(content.replace(b"1e-06", b"1e-05"))
         os.utime(source / "config.json", ns=(before.st_atime_ns, before.st_mtime_ns))
-        premade(wanted)
+        prepare(wanted)
         assert len(started) == 3
 
     @pytest.mark.parametrize("seconds", [-1e9, 1e9])
@@ -201,46 +195,46 @@ class TestKnown:
         for path in source.iterdir():
             os.utime(path, (then, then))
         wanted = job(tmp_path, source, method="magnitude", sparsity=0.2)
-        made = make(wanted)
+        made = prepare_here(wanted)
         started = []
-        monkeypatch.setattr(premade_module, "_make", lambda job: started.append(job) or made)
-        premade(wanted)
+        monkeypatch.setattr(prepare_module, "_run_process", lambda job: started.append(job) or made)
+        prepare(wanted)
         for path in (tmp_path / "artifacts").rglob("*"):
             os.utime(path, (then, then))
-        assert premade(wanted) == made
+        assert prepare(wanted) == made
         assert len(started) == 1
 
     def test_what_the_model_writes_itself_is_always_asked(self, tmp_path, monkeypatch):
-        made = make(job(tmp_path))
+        made = prepare_here(job(tmp_path))
         started = []
-        monkeypatch.setattr(premade_module, "_make", lambda job: started.append(job) or made)
+        monkeypatch.setattr(prepare_module, "_run_process", lambda job: started.append(job) or made)
         wanted = job(tmp_path, method="wanda", sparsity=0.2, calib="traces")
-        premade(wanted)
-        premade(wanted)
+        prepare(wanted)
+        prepare(wanted)
         assert len(started) == 2
 
 
 class TestMistakes:
     def test_an_error_of_the_process_is_raised_here(self, tmp_path, capfd):
         with pytest.raises(MissingDataError, match=r"pretrained=.* cannot be loaded: check the name"):
-            premade(job(tmp_path, tmp_path, method="magnitude", sparsity=0.2))
+            prepare(job(tmp_path, tmp_path, method="magnitude", sparsity=0.2))
         assert "Traceback" not in capfd.readouterr().err
 
     def test_a_process_that_was_killed_is_named(self, tmp_path, monkeypatch):
         killed = tmp_path / "python"
         killed.write_text("#!/bin/sh\nkill -9 $$\n")
         killed.chmod(0o755)
-        monkeypatch.setattr(premade_module.sys, "executable", str(killed))
+        monkeypatch.setattr(prepare_module.sys, "executable", str(killed))
         with pytest.raises(PruningError, match="was killed by signal 9: most likely memory ran out"):
-            premade(job(tmp_path, method="magnitude", sparsity=0.2))
+            prepare(job(tmp_path, method="magnitude", sparsity=0.2))
 
     def test_what_it_broke_off_with_stands_above(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(premade_module.sys, "executable", shutil.which("false"))
+        monkeypatch.setattr(prepare_module.sys, "executable", shutil.which("false"))
         with pytest.raises(PruningError, match="ended with 1; its own lines stand above"):
-            premade(job(tmp_path, method="magnitude", sparsity=0.2))
+            prepare(job(tmp_path, method="magnitude", sparsity=0.2))
 
 
 def test_the_sums_are_those_of_coreutils(tmp_path, text):
-    made = make(job(tmp_path, method="shortgpt", num_blocks=1, calib=str(text), **WINDOWS))
+    made = prepare_here(job(tmp_path, method="shortgpt", num_blocks=1, calib=str(text), **WINDOWS))
     check = ["sha256sum", "--strict", "--check", "SHA256SUMS"]
     assert subprocess.run(check, cwd=made.pretrained, capture_output=True, check=False).returncode == 0

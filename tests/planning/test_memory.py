@@ -1,22 +1,22 @@
-"""The footprint is what one works out by hand."""
+"""Peak memory by what holds it, against counts by hand."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.planning.memory import footprint
+from lm_eval_pruned.planning.memory import peak_memory_bytes
 from lm_eval_pruned.pruning.model.shapes import BlockShape, Matrix, WindowShape
 from lm_eval_pruned.pruning.recipe import resolve
 from tests.pruning.hand_weights import TWO, WINDOWS, recipe
 
 
 def test_the_dense_baseline_needs_its_weights():
-    assert footprint(resolve(PruneConfig()), TWO, WindowShape(0, 0)) == {"weights": 200}
+    assert peak_memory_bytes(resolve(PruneConfig()), TWO, WindowShape(0, 0)) == {"weights": 200}
 
 
 def test_memory_by_hand():
-    held = footprint(recipe(), TWO, WINDOWS)
+    held = peak_memory_bytes(recipe(), TWO, WINDOWS)
     # 4 windows of 10 tokens of 3 features in 2 bytes; a mask of 15, or 10 tokens of 3 + 2 + 5 + 3 features in 2.
     assert held == {
         "weights": 200,
@@ -24,24 +24,24 @@ def test_memory_by_hand():
         "block": max(15, 10 * 13 * 2),
         "masks": 42 // 8,
     }
-    dropping = footprint(recipe(method="shortgpt", num_blocks=1, sparsity=None), TWO, WINDOWS)
+    dropping = peak_memory_bytes(recipe(method="shortgpt", num_blocks=1, sparsity=None), TWO, WINDOWS)
     assert dropping["hidden_states"] == held["hidden_states"]
 
 
 def test_part_by_part_either_a_block_is_at_work_or_the_largest_part_outside_is_read():
-    small, large = (footprint(recipe(), replace(TWO, outside=outside), WINDOWS) for outside in (7, 70_000))
-    block = footprint(recipe(), TWO, WINDOWS)["block"]
+    small, large = (peak_memory_bytes(recipe(), replace(TWO, outside=outside), WINDOWS) for outside in (7, 70_000))
+    block = peak_memory_bytes(recipe(), TWO, WINDOWS)["block"]
     assert small == {"part": 2 * 21 * 2, "hidden_states": 4 * 10 * 3 * 2, "block": block, "masks": 0}
     assert large == {"part": 140_000 + 21 * 2}
 
 
 def test_whole_attention_scores_are_held_where_attention_is_not_fused():
-    eager = footprint(recipe(), replace(TWO, whole_scores=8), WINDOWS)
+    eager = peak_memory_bytes(recipe(), replace(TWO, whole_scores=8), WINDOWS)
     assert eager["block"] == 10 * 13 * 2 + 8 * 10 * 10 * (2 + 4)
 
 
 def test_gradients_are_held_in_float32():
-    held = footprint(recipe(alloc="layerif"), TWO, WINDOWS)
+    held = peak_memory_bytes(recipe(alloc="layerif"), TWO, WINDOWS)
     assert held["gradients"] == 4 * 42
     assert held["activations"] == int(1.5 * 2 * 10 * 13 * 2) + 10 * 7 * 16
     assert "hidden_states" not in held
@@ -50,4 +50,4 @@ def test_gradients_are_held_in_float32():
 def test_grams_outweigh_scores():
     wide = replace(TWO, blocks=(BlockShape((Matrix(2, 100, "a"), Matrix(2, 100, "a")), attention=0),))
     gram = 4 * 100 * 100
-    assert footprint(recipe(method="sparsegpt"), wide, WINDOWS)["block"] == gram + 5 * gram + 4 * 3 * 2 * 100
+    assert peak_memory_bytes(recipe(method="sparsegpt"), wide, WINDOWS)["block"] == gram + 5 * gram + 4 * 3 * 2 * 100

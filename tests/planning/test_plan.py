@@ -10,13 +10,16 @@ import torch
 from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.planning.architecture import read_architecture
 from lm_eval_pruned.planning.plan import Plan, make_plan
-from lm_eval_pruned.planning.throughput import measure_rates
-from lm_eval_pruned.planning.work import Work
+from lm_eval_pruned.planning.throughput import TypicalProduct, measure_throughput
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
-from lm_eval_pruned.pruning.checkpoint.meta_model import load_outline, read_architecture, read_window_shape
+from lm_eval_pruned.pruning.calibration.source import CheckpointInfo
+from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.model.flops import Work
 from lm_eval_pruned.pruning.model.shapes import WindowShape
 from lm_eval_pruned.pruning.recipe import resolve
 
@@ -43,7 +46,7 @@ def mixture() -> Qwen3MoeForCausalLM:
 def outline(model: PreTrainedModel, folder) -> PreTrainedModel:
     """The same model, from its config alone."""
     model.config.save_pretrained(folder)
-    read = load_outline(str(folder), {})
+    read = build_meta_model(str(folder), LoadOptions())
     assert all(parameter.is_meta for parameter in read.parameters())
     return read
 
@@ -141,7 +144,8 @@ def test_the_calibration_set_has_the_size_asked_for(model, tmp_path, settings, e
     config = PruneConfig(
         **{name: value.format(folder=tmp_path) if name == "calib" else value for name, value in settings.items()}
     )
-    assert read_window_shape(resolve(config), str(tmp_path), model.config) == WindowShape(*expected)
+    source = resolve(config).calibration_source(str(tmp_path))
+    assert source.shape(CheckpointInfo.of(model.config)) == WindowShape(*expected)
 
 
 @pytest.mark.parametrize("pattern", [None, "2:4", "3:5"])
@@ -150,6 +154,7 @@ def test_every_rate_can_be_measured(pattern, dtype):
     settings = {"pattern": pattern} if pattern else {"sparsity": 0.5}
     recipe = resolve(PruneConfig(method="sparsegpt", **settings))
     wanted = Work(*(1.0,) * len(Work._fields))
-    rates = measure_rates(wanted, recipe.rule(0.5), tokens=16, rows=20, columns=43, dtype=dtype, device="cpu")
+    product = TypicalProduct(tokens=16, rows=20, columns=43, dtype=dtype, device="cpu")
+    rates = measure_throughput(wanted, recipe.rule(0.5), product)
     assert all(rate > 0 for rate in rates)
-    assert measure_rates(Work(), recipe.rule(0.5), tokens=0, rows=20, columns=43, dtype=dtype, device="cpu") == Work()
+    assert measure_throughput(Work(), recipe.rule(0.5), replace(product, tokens=0)) == Work()

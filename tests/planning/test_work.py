@@ -1,4 +1,4 @@
-"""Work is counted: it is what PyTorch counts, and what one works out by hand."""
+"""Operation counts, against PyTorch's FLOP counter and counts by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.planning.work import Work, phases, seconds, total
-from lm_eval_pruned.pruning.checkpoint.meta_model import read_architecture
+from lm_eval_pruned.planning.architecture import read_architecture
+from lm_eval_pruned.planning.work import phases
 from lm_eval_pruned.pruning.engine import prune_model
+from lm_eval_pruned.pruning.model.flops import Work, seconds, total
 from lm_eval_pruned.pruning.model.shapes import BlockShape, Matrix, WindowShape
 from lm_eval_pruned.pruning.recipe import resolve
 from tests.pruning.hand_weights import BLOCK, TWO, WINDOWS, recipe
@@ -77,9 +78,9 @@ def test_experts_see_their_share_of_the_tokens():
 
 def test_data_free_methods_rank_and_no_more():
     works = phases(recipe(method="magnitude"), TWO, WindowShape(0, 0))
-    assert total(works.values()) == works["prune"] == Work(ranked=2 * (6 + 15))
+    assert total(works.values()) == works["prune"] == Work(sorted=2 * (6 + 15))
     spectra = phases(recipe(method="magnitude", alloc="alphapruning"), TWO, WindowShape(0, 0))
-    assert spectra["allocate"] == Work(decomposed=2 * (2 * 3 * 2 + 3 * 5 * 3))
+    assert spectra["allocate"] == Work(svd_flops=2 * (2 * 3 * 2 + 3 * 5 * 3))
 
 
 def test_the_dense_baseline_costs_nothing():
@@ -88,4 +89,4 @@ def test_the_dense_baseline_costs_nothing():
 
 
 def test_work_that_is_not_done_needs_no_rate():
-    assert seconds(Work(ranked=6.0), Work(ranked=2.0)) == 3.0
+    assert seconds(Work(sorted=6.0), Work(sorted=2.0)) == 3.0

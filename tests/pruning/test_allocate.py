@@ -12,8 +12,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PruningError
 from lm_eval_pruned.pruning.allocations.signals.influence import influences
+from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, find_decoder
 
 from . import reference
 
@@ -75,7 +76,8 @@ def test_layerif_equals_the_formula(deep_model, windows, groups, direction):
 def test_layerif_leaves_no_trace_of_its_gradients(model, windows):
     model.lm_head.weight.requires_grad_(False)
     decoder = find_decoder(model)
-    influences(model, decoder.blocks, [[block.linears for block in decoder.blocks]], windows)
+    groups = [AllocationGroup.of(decoder, SUBLAYERS)]
+    influences(DenseModel(decoder, groups, windows), PruneConfig())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert [name for name, value in model.named_parameters() if not value.requires_grad] == ["lm_head.weight"]
     assert not any(module._forward_pre_hooks for module in model.modules())

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Timer
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -39,6 +41,23 @@ MOMENT, DEADLINE = 0.3, 30
 # Children of a server that has torch loaded already start at once.
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__, "lm_eval_pruned.pruning.artifacts.store"])
+
+
+class Fetched(NamedTuple):
+    """An artifact, and whether it had to be made."""
+
+    artifact: Artifact
+    made: bool
+
+
+def read_or_make(store: Store, fingerprint: str, make: Callable[[], Artifact]) -> Fetched:
+    """Use a store as the engine does."""
+    with store.reserve(fingerprint) as reservation:
+        if reservation.artifact is not None:
+            return Fetched(reservation.artifact, made=False)
+        artifact = make()
+        reservation.write(artifact)
+        return Fetched(artifact, made=True)
 
 
 def make() -> Artifact:
@@ -87,15 +106,15 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def place(store: Store) -> Path:
     """The folder of an artifact that was made before."""
-    assert store.read_or_make(FINGERPRINT, make).made
+    assert read_or_make(store, FINGERPRINT, make).made
     return store.folder / FINGERPRINT
 
 
 class TestGood:
     def test_made_once_then_read(self, store, caplog):
         assert store.read(FINGERPRINT) is None
-        made = store.read_or_make(FINGERPRINT, make)
-        read = store.read_or_make(FINGERPRINT, never)
+        made = read_or_make(store, FINGERPRINT, make)
+        read = read_or_make(store, FINGERPRINT, never)
         assert (made.made, read.made) == (True, False)
         for artifact in (made.artifact, read.artifact, store.read(FINGERPRINT)):
             assert same(artifact, ARTIFACT)
@@ -120,7 +139,7 @@ class TestGood:
     def test_a_strided_tensor_and_none_at_all(self, store):
         strided = Artifact({}, {"weight": torch.arange(6.0).reshape(2, 3).t()})
         for fingerprint, artifact in (("a" * 64, strided), ("b" * 64, Artifact({"blocks": [1]}, {}))):
-            store.read_or_make(fingerprint, lambda artifact=artifact: artifact)
+            read_or_make(store, fingerprint, lambda artifact=artifact: artifact)
             assert same(store.read(fingerprint), artifact)
 
     @settings(max_examples=30, deadline=None)
@@ -139,7 +158,7 @@ class TestGood:
         artifact = Artifact(report, {name: torch.arange(size, dtype=torch.uint8) for name, size in sizes.items()})
         with tempfile.TemporaryDirectory() as folder:
             store = Store(folder=Path(folder))
-            store.read_or_make(FINGERPRINT, lambda: artifact)
+            read_or_make(store, FINGERPRINT, lambda: artifact)
             assert same(store.read(FINGERPRINT), artifact)
 
     @pytest.mark.parametrize("fingerprint", ["", "../etc", FINGERPRINT[:-1], FINGERPRINT.upper(), f"{FINGERPRINT}\n"])
@@ -147,7 +166,7 @@ class TestGood:
         with pytest.raises(ArgumentError, match="not a SHA-256"):
             store.read(fingerprint)
         with pytest.raises(ArgumentError, match="not a SHA-256"):
-            store.read_or_make(fingerprint, never)
+            read_or_make(store, fingerprint, never)
         assert not store.folder.exists()
 
     def test_the_default_folder_is_the_users_own_cache(self, monkeypatch, tmp_path):
@@ -189,7 +208,7 @@ class TestDamage:
         before = contents(store.folder)
         damage(place / name)
         assert contents(store.folder) != before
-        fetched = store.read_or_make(FINGERPRINT, make)
+        fetched = read_or_make(store, FINGERPRINT, make)
         assert fetched.made
         assert same(fetched.artifact, ARTIFACT)
         assert contents(store.folder) == before
@@ -197,7 +216,7 @@ class TestDamage:
         assert str(place) in message
         assert "damaged" in message
         assert "rebuilt" in message
-        assert not store.read_or_make(FINGERPRINT, never).made
+        assert not read_or_make(store, FINGERPRINT, never).made
 
     def test_the_warning_names_the_file(self, store, place, caplog):
         (place / "report.json").write_text("{}")
@@ -243,7 +262,7 @@ class TestDamage:
         place, target = store.folder / FINGERPRINT, tmp_path / "mine"
         target.mkdir()
         {"file": place.touch, "empty folder": place.mkdir, "link": lambda: place.symlink_to(target)}[kind]()
-        assert store.read_or_make(FINGERPRINT, make).made
+        assert read_or_make(store, FINGERPRINT, make).made
         assert len(caplog.messages) == 1
         assert same(store.read(FINGERPRINT), ARTIFACT)
         assert target.exists()
@@ -253,9 +272,9 @@ class TestDamage:
             raise FileNotFoundError("no calibration data")
 
         with pytest.raises(FileNotFoundError, match="no calibration data"):
-            store.read_or_make(FINGERPRINT, fail)
+            read_or_make(store, FINGERPRINT, fail)
         assert contents(store.folder) == {f"{FINGERPRINT}.lock": b""}
-        assert store.read_or_make(FINGERPRINT, make).made
+        assert read_or_make(store, FINGERPRINT, make).made
 
 
 # What other processes run.
@@ -267,14 +286,14 @@ def kill_myself() -> Artifact:
 
 
 def die_in_make(folder: Path) -> None:
-    Store(folder=folder).read_or_make(FINGERPRINT, kill_myself)
+    read_or_make(Store(folder=folder), FINGERPRINT, kill_myself)
 
 
 def die_in_write(folder: Path, call: str, count: int) -> None:
     """Die instead of the `count`-th call of a function of `os`."""
     calls, original = itertools.count(1), getattr(os, call)
     setattr(os, call, lambda *args: kill_myself() if next(calls) == count else original(*args))
-    Store(folder=folder).read_or_make(FINGERPRINT, make)
+    read_or_make(Store(folder=folder), FINGERPRINT, make)
 
 
 def make_for_ever(folder: Path) -> None:
@@ -283,13 +302,13 @@ def make_for_ever(folder: Path) -> None:
         time.sleep(DEADLINE)
         return ARTIFACT
 
-    Store(folder=folder).read_or_make(FINGERPRINT, sleep)
+    read_or_make(Store(folder=folder), FINGERPRINT, sleep)
 
 
 def rebuild(folder: Path, times: int) -> None:
     store = Store(folder=folder)
     for _ in range(times):
-        store.read_or_make(FINGERPRINT, make)
+        read_or_make(store, FINGERPRINT, make)
         (folder / FINGERPRINT / "SHA256SUMS").unlink()
 
 
@@ -302,7 +321,7 @@ def race(folder: Path, others: int) -> tuple[bool, dict[str, object], list[int]]
         return Artifact({"maker": os.getpid()}, {"maker": torch.tensor([os.getpid()])})
 
     (folder / f"arrived-{os.getpid()}").touch()
-    artifact, made = Store(folder=folder).read_or_make(FINGERPRINT, make_slowly)
+    artifact, made = read_or_make(Store(folder=folder), FINGERPRINT, make_slowly)
     return made, dict(artifact.report), artifact.tensors["maker"].tolist()
 
 
@@ -313,7 +332,7 @@ def made_with_warnings(folder: Path, artifact: Artifact, prepare, *args) -> tupl
     handler.emit = lambda record: messages.append(record.getMessage())
     logging.getLogger("lm_eval_pruned").addHandler(handler)
     prepare(*args)
-    fetched = Store(folder=folder).read_or_make(FINGERPRINT, lambda: artifact)
+    fetched = read_or_make(Store(folder=folder), FINGERPRINT, lambda: artifact)
     return fetched.made and same(fetched.artifact, artifact), messages
 
 
@@ -333,7 +352,7 @@ class TestProcesses:
         process.join(DEADLINE)
         assert process.exitcode == -signal.SIGKILL
         assert store.read(FINGERPRINT) is None
-        assert store.read_or_make(FINGERPRINT, make).made
+        assert read_or_make(store, FINGERPRINT, make).made
         assert not caplog.messages
 
     # Modes are set before the checksums are written; three files and their folder are synced before it is renamed, the
@@ -351,7 +370,7 @@ class TestProcesses:
     def test_killed_while_writing(self, store, call, count, made, damaged, caplog):
         store.folder.mkdir(parents=True)
         if damaged:
-            store.read_or_make(FINGERPRINT, make)
+            read_or_make(store, FINGERPRINT, make)
             (store.folder / FINGERPRINT / "report.json").unlink()
         process = PROCESSES.Process(target=die_in_write, args=(store.folder, call, count))
         process.start()
@@ -360,7 +379,7 @@ class TestProcesses:
         temporary = store.folder / f"{FINGERPRINT}.tmp"
         assert temporary.exists() == made
         assert (store.read(FINGERPRINT) is None) == made
-        assert store.read_or_make(FINGERPRINT, make).made == made
+        assert read_or_make(store, FINGERPRINT, make).made == made
         assert same(store.read(FINGERPRINT), ARTIFACT)
         assert not caplog.messages
         assert {path.name for path in store.folder.iterdir()} == {FINGERPRINT, f"{FINGERPRINT}.lock"}
@@ -380,7 +399,7 @@ class TestProcesses:
         wait_for((tmp_path / "making").exists)
         Timer(MOMENT, process.kill).start()
         started = time.monotonic()
-        assert Store(folder=tmp_path).read_or_make(FINGERPRINT, make).made
+        assert read_or_make(Store(folder=tmp_path), FINGERPRINT, make).made
         assert MOMENT / 2 < time.monotonic() - started < DEADLINE / 2
         assert any("another process" in message for message in caplog.messages)
         process.join(DEADLINE)
@@ -410,7 +429,7 @@ class TestUnwritable:
     def test_no_folder_or_lock(self, tmp_path, blocker, error, caplog):
         folder = tmp_path / "parent" / "folder"
         blocker(folder)
-        fetched = Store(folder=folder).read_or_make(FINGERPRINT, make)
+        fetched = read_or_make(Store(folder=folder), FINGERPRINT, make)
         assert fetched.made
         assert same(fetched.artifact, ARTIFACT)
         (message,) = caplog.messages

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
-from lm_eval_pruned.pruning.calibration.source import check_source, load_chunks, load_windows
+from lm_eval_pruned.pruning.calibration.source import CalibrationSource, CheckpointInfo
 from lm_eval_pruned.pruning.calibration.windows import cut_chunks, sample_windows
+from lm_eval_pruned.pruning.recipe import resolve
 
 
 def encode(text: str) -> list[int]:
@@ -23,7 +24,16 @@ def encode(text: str) -> list[int]:
 
 def load(calib, *, vocabulary=256, context=64, **settings):
     config = PruneConfig(method="wanda", sparsity=0.1, calib=str(calib), **settings)
-    return load_windows(config, encode, vocabulary=vocabulary, context=context)
+    return windows_of(config, vocabulary=vocabulary, context=context)
+
+
+def source_of(config: PruneConfig) -> CalibrationSource:
+    return resolve(config).calibration_source("some/model")
+
+
+def windows_of(config: PruneConfig, *, vocabulary=256, context: int):
+    info = CheckpointInfo(vocabulary=vocabulary, context=context, encode=encode)
+    return source_of(config).windows(info).windows()
 
 
 def write_jsonl(path, texts):
@@ -184,8 +194,8 @@ def reference_chunks(text, limit):
 
 def test_chunks_of_pg19_are_those_of_the_papers_code(hub):
     asked, texts = hub
-    config = PruneConfig(method="shortgpt", num_blocks=1, calib_samples=4)
-    chunks = load_chunks(config, encode, context=4096)
+    config = PruneConfig(method="shortgpt", num_blocks=1, calib_samples=4, preset="paper")
+    chunks = windows_of(config, context=4096)
     everything = [chunk for text in texts["validation"] for chunk in reference_chunks(text, 1024)]
     random.seed(0)
     assert [bytes(chunk.tolist()).decode() for chunk in chunks] == random.sample(everything, 4)
@@ -196,12 +206,12 @@ def test_chunks_of_pg19_are_those_of_the_papers_code(hub):
 
 def test_chunks_of_a_file_are_capped_at_the_context(tmp_path, caplog):
     path = write_jsonl(tmp_path / "text.jsonl", ["a" * 50, "b" * 20, ""])
-    config = PruneConfig(method="shortgpt", num_blocks=1, calib=str(path))
-    chunks = load_chunks(config, encode, context=32)
+    config = PruneConfig(method="shortgpt", num_blocks=1, calib=str(path), preset="paper")
+    chunks = windows_of(config, context=32)
     assert sorted(bytes(chunk.tolist()).decode() for chunk in chunks) == ["a" * 32, "b" * 20]
     assert "makes only 2 chunks, 128 were asked for" in caplog.text
     with pytest.raises(DataError, match="holds no text"):
-        load_chunks(replace(config, calib=str(write_jsonl(path, ["", "\n"]))), encode, context=32)
+        windows_of(replace(config, calib=str(write_jsonl(path, ["", "\n"]))), context=32)
 
 
 @given(st.lists(st.text("ab \t", max_size=11), max_size=12))
@@ -250,16 +260,16 @@ WRONG = [
 
 @pytest.mark.parametrize(("calib", "error", "message"), WRONG)
 def test_a_wrong_source_is_found_before_anything_is_loaded(calib, error, message):
-    with pytest.raises(error, match=message):
-        check_source(calib)
-    with pytest.raises(error, match=message):
-        load(calib)
+    for method in ({"method": "wanda"}, {"method": "magnitude"}):
+        with pytest.raises(error, match=message):
+            source_of(PruneConfig(**method, sparsity=0.1, calib=calib)).check()
 
 
 @pytest.mark.parametrize("calib", [None, "c4", "pg19", "traces", "NeelNanda/pile-10k"])
 def test_sources_that_may_exist_pass(calib):
-    check_source(calib)
+    source_of(PruneConfig(method="wanda", sparsity=0.1, calib=calib)).check()
 
 
 def test_a_file_of_questions_that_exists_passes(tmp_path):
-    check_source(f"traces:{write_jsonl(tmp_path / 'questions.jsonl', ['1+1?'])}")
+    calib = f"traces:{write_jsonl(tmp_path / 'questions.jsonl', ['1+1?'])}"
+    source_of(PruneConfig(method="wanda", sparsity=0.1, calib=calib)).check()

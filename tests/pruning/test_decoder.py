@@ -36,8 +36,8 @@ def test_blocks_and_parts_are_found_by_structure(family):
     decoder = find_decoder(build(family))
     assert [block.index for block in decoder.blocks] == [0, 1, 2]
     for block in decoder.blocks:
-        attention = [linear.name.rpartition(".")[2] for linear in block.linears if linear.part == "attn"]
-        mlp = [linear.name.rpartition(".")[2] for linear in block.linears if linear.part == "mlp"]
+        attention = [linear.name.rpartition(".")[2] for linear in block.linears if linear.sublayer == "attn"]
+        mlp = [linear.name.rpartition(".")[2] for linear in block.linears if linear.sublayer == "mlp"]
         assert len(attention) in (2, 4)
         assert len(mlp) in (2, 3)
     assert any("lm_head" in item.name or "embed_out" in item.name for item in decoder.excluded)

@@ -11,7 +11,8 @@ from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
 from lm_eval_pruned.pruning.model.decoder import find_decoder
-from lm_eval_pruned.pruning.model.drop_blocks import block_influences, count_to_drop
+from lm_eval_pruned.pruning.recipe import count_to_drop
+from lm_eval_pruned.pruning.sequential import block_influences
 from tests.pruning.test_decoder import FAMILIES, build
 
 
@@ -31,7 +32,7 @@ def slow_influences(model, windows):
 
 @torch.no_grad()
 def test_influences_equal_the_formula(model, windows):
-    found = block_influences(model, find_decoder(model), windows, METHODS["shortgpt"])
+    found = block_influences(find_decoder(model), windows, METHODS["shortgpt"])
     assert found == pytest.approx(slow_influences(model, windows), abs=1e-5)
 
 

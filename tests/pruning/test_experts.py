@@ -9,6 +9,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.allocations.signals.influence import influences
+from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import find_decoder
 
@@ -134,8 +135,8 @@ def test_influences_of_experts_equal_those_of_whole_gradients(mixture, windows):
     held, training = windows[-1:], windows[:-1]
     experts = mixture.model.layers[0].mlp.experts
     expert = [linear for linear in decoder.blocks[0].linears if linear.name.endswith("experts.2.down_proj")]
-    scoped = [[expert, [], []]]
-    ours = influences(mixture, decoder.blocks, scoped, windows)[0, 0]
+    group = AllocationGroup((tuple(expert), (), ()))
+    ours = influences(DenseModel(decoder, [group], windows), PruneConfig())[0, 0]
 
     def gradient(window: torch.Tensor) -> torch.Tensor:
         mixture.zero_grad()

@@ -25,7 +25,7 @@ def lowest(values: list[float], zeros: int) -> list[int]:
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(select, "PIECE", 3)
+    monkeypatch.setattr(select, "SLICE_SCORES", 3)
     monkeypatch.setattr(select, "SAMPLE", 4)
 
 
@@ -57,7 +57,7 @@ def test_a_sample_that_misleads_costs_time_and_no_weight():
 @pytest.mark.parametrize(("compare", "pattern"), [("row", None), ("matrix", None), ("row", (2, 4))])
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
 def test_some_rows_at_a_time_make_the_mask_of_the_whole_matrix(monkeypatch, compare, pattern, sparsity):
-    monkeypatch.setattr(select, "PIECE", 1 << 16)
+    monkeypatch.setattr(select, "SLICE_SCORES", 1 << 16)
     weight = torch.randn(700, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
     rule = MaskRule(sparsity=sparsity, compare=compare, pattern=pattern)
     asked = []

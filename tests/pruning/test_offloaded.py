@@ -1,4 +1,4 @@
-"""A checkpoint pruned part by part is, to the bit, the one that is pruned in memory."""
+"""Block-wise pruning of an offloaded checkpoint equals pruning in memory, to the bit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from transformers import AutoModelForCausalLM
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.models import prune_checkpoint
+from lm_eval_pruned.models.prune_checkpoint import prune_offloaded
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning import offloaded as part_by_part
 from lm_eval_pruned.pruning.artifacts.fingerprint import weights_digest
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
+from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.checkpoint import writer as writing
+from lm_eval_pruned.pruning.checkpoint.open_offloaded import OffloadedCheckpoint, open_offloaded
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.offloaded import open_parts, prune_parts
+from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.recipe import resolve
 from tests.pruning.test_decoder import FAMILIES, build
 
 SETTINGS = [
@@ -46,13 +51,22 @@ def checkpoint(model: torch.nn.Module, folder: Path, **settings: object) -> Path
     return folder
 
 
+def open_checkpoint(source: Path, dtype: str = "auto") -> OffloadedCheckpoint | None:
+    return open_offloaded(str(source), LoadOptions(dtype=dtype))
+
+
 def prune_on_disk(source: Path, settings: dict[str, object], windows: torch.Tensor, output: Path, **given: object):
-    opened = open_parts(str(source), dtype=given.pop("dtype", "auto"), device="cpu", loading={})
+    opened = open_checkpoint(source, given.pop("dtype", "auto"))
     assert opened is not None
     assert all(parameter.is_meta for parameter in opened.model.parameters())
     output.mkdir()
-    report = prune_parts(
-        opened, PruneConfig(**settings), windows, output=output, stopwatch=Stopwatch(), **{"artifacts": None, **given}
+    report = prune_offloaded(
+        opened,
+        resolve(PruneConfig(**settings)),
+        Calibration.of(windows),
+        output=output,
+        stopwatch=Stopwatch(),
+        **{"artifacts": None, **given},
     )
     assert all(parameter.is_meta for parameter in opened.model.parameters())
     return report
@@ -66,7 +80,7 @@ def assert_same(source: Path, settings: dict[str, object], windows: torch.Tensor
         assert getattr(report, name) == getattr(expected, name), name
     written = AutoModelForCausalLM.from_pretrained(output, dtype="auto")
     assert written.dtype == model.dtype
-    assert weights_digest(written) == weights_digest(model)
+    assert weights_digest(find_decoder(written)) == weights_digest(find_decoder(model))
     assert written.config.num_hidden_layers == model.config.num_hidden_layers
     with torch.no_grad():
         assert torch.equal(written(windows[:1]).logits, model.eval()(windows[:1]).logits)
@@ -86,7 +100,7 @@ def test_every_family(family, settings, tmp_path):
     windows = torch.randint(1, 61, (3, 20), generator=torch.Generator().manual_seed(5))
     stored, known = load_file(source / "model.safetensors").keys(), build(family).state_dict().keys()
     if family == "GPTNeoX" and not stored <= known:
-        assert open_parts(str(source), dtype="auto", device="cpu", loading={}) is None
+        assert open_checkpoint(source) is None
     else:
         assert_same(source, settings, windows, tmp_path / "pruned")
 
@@ -111,7 +125,7 @@ def test_large_checkpoints_are_written_in_shards(model, windows, tmp_path, monke
     class SmallShards(CheckpointWriter):
         shard_bytes: int = 20_000
 
-    monkeypatch.setattr(part_by_part, "CheckpointWriter", SmallShards)
+    monkeypatch.setattr(prune_checkpoint, "CheckpointWriter", SmallShards)
     source = checkpoint(model, tmp_path / "dense")
     assert_same(source, {"method": "magnitude", "sparsity": 0.3}, windows, tmp_path / "pruned")
     assert len([*(tmp_path / "pruned").glob("*.safetensors")]) > 3
@@ -125,7 +139,7 @@ def test_memory_and_disk_read_the_artifacts_of_each_other(model, windows, tmp_pa
     def in_memory(artifacts: Path):
         loaded = AutoModelForCausalLM.from_pretrained(source)
         report = prune_model(loaded, config, windows, artifacts=artifacts)
-        return weights_digest(loaded), report
+        return weights_digest(find_decoder(loaded)), report
 
     made = prune_on_disk(source, settings, windows, tmp_path / "first", artifacts=tmp_path / "of disk")
     read = prune_on_disk(source, settings, windows, tmp_path / "second", artifacts=tmp_path / "of disk")
@@ -138,12 +152,12 @@ def test_memory_and_disk_read_the_artifacts_of_each_other(model, windows, tmp_pa
     third = prune_on_disk(source, settings, windows, tmp_path / "third", artifacts=tmp_path / "of memory")
     assert third.seconds["calibrate"] == 0
     for name in ("first", "second", "third"):
-        assert weights_digest(AutoModelForCausalLM.from_pretrained(tmp_path / name)) == digest
+        assert weights_digest(find_decoder(AutoModelForCausalLM.from_pretrained(tmp_path / name))) == digest
 
 
 @pytest.mark.parametrize("settings", [SETTINGS[4], SETTINGS[8]], ids=["wanda-owl", "shortgpt"])
 def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_path, settings):
-    opened = open_parts(str(checkpoint(model, tmp_path / "dense")), dtype="auto", device="cpu", loading={})
+    opened = open_checkpoint(checkpoint(model, tmp_path / "dense"))
     blocks = [block.module for block in opened.decoder.blocks]
     present = []
 
@@ -152,7 +166,8 @@ def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_pa
 
     for block in blocks:
         block.mlp.register_forward_pre_hook(count)
-    prune_parts(opened, PruneConfig(**settings), windows, artifacts=None, output=None, stopwatch=Stopwatch())
+    recipe, calibration = resolve(PruneConfig(**settings)), Calibration.of(windows)
+    prune_offloaded(opened, recipe, calibration, artifacts=None, output=None, stopwatch=Stopwatch())
     assert max(present) <= 2 < len(blocks)
 
 
@@ -176,7 +191,7 @@ def test_torn_and_missing_files_are_named(model, windows, tmp_path):
         prune_on_disk(source, {"method": "magnitude", "sparsity": 0.3}, windows, tmp_path / "pruned")
     missing.unlink()
     with pytest.raises(DataError, match=f"lacks {missing.name}, which its index names"):
-        open_parts(str(source), dtype="auto", device="cpu", loading={})
+        open_checkpoint(source)
 
 
 def test_a_tensor_of_another_shape_is_named(model, windows, tmp_path):
@@ -199,4 +214,4 @@ def test_what_cannot_be_read_part_by_part_is_loaded_as_a_whole(model, tmp_path, 
         (source / "model.safetensors").unlink()
     if reason == "other names":
         save_file({f"my.{name}": tensor for name, tensor in tensors.items()}, source / "model.safetensors")
-    assert open_parts(str(source), dtype="auto", device="cpu", loading={}) is None
+    assert open_checkpoint(source) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.pruning.masks.packing import count_zeros, pack, unpack, zero_out, zeroed
+from lm_eval_pruned.pruning.masks.packing import count_zeros, pack, unpack, zero_in_place, zeroed_copy
 
 INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 SPECIAL = [-0.0, 0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-39, -1.5, 3.4e38]
@@ -48,7 +48,7 @@ def test_a_mask_of_another_shape_is_refused(shape):
     with pytest.raises(DataError, match=f"2 bytes .* {math.prod(shape)} weights"):
         unpack(packed, shape)
     with pytest.raises(DataError):
-        zero_out(torch.ones(shape), packed)
+        zero_in_place(torch.ones(shape), packed)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -57,9 +57,9 @@ def test_kept_weights_stay_bit_for_bit_and_removed_ones_are_plus_zero(dtype, inv
     weight = all_values(dtype)
     keep = random_keep(*weight.shape) ^ inverse
     before = weight.view(INTEGERS[dtype]).clone()
-    copied = zeroed(weight, pack(keep))
+    copied = zeroed_copy(weight, pack(keep))
     assert torch.equal(weight.view(INTEGERS[dtype]), before)
-    zero_out(weight, pack(keep))
+    zero_in_place(weight, pack(keep))
     after = weight.view(INTEGERS[dtype])
     assert torch.equal(after[keep], before[keep])
     assert not after[~keep].any()
@@ -85,12 +85,12 @@ def test_only_the_view_changes(dtype, cut):
     keep = random_keep(*view.shape)
     assert not view.is_contiguous()
     cut(expected)[~keep] = 0
-    zero_out(view, pack(keep))
+    zero_in_place(view, pack(keep))
     assert torch.equal(whole.view(INTEGERS[dtype]), expected.view(INTEGERS[dtype]))
 
 
 def test_a_parameter_keeps_its_gradient():
     weight = nn.Parameter(torch.ones(2, 4))
-    zero_out(weight, pack(torch.tensor([[True, False] * 2] * 2)))
+    zero_in_place(weight, pack(torch.tensor([[True, False] * 2] * 2)))
     assert weight.requires_grad
     assert weight.tolist() == [[1, 0, 1, 0]] * 2

@@ -14,8 +14,7 @@ from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
 from lm_eval_pruned.pruning.model.decoder import find_decoder
-from lm_eval_pruned.pruning.model.drop_blocks import block_influences
-from lm_eval_pruned.pruning.recipe import apply_preset
+from lm_eval_pruned.pruning.recipe import apply_preset, resolve
 
 from . import reference
 
@@ -96,21 +95,23 @@ def test_texts_of_different_lengths_count_alike(model, windows):
             states = model(text[None], output_hidden_states=True).hidden_states
             means.append(float(1 - torch.cosine_similarity(states[index], states[index + 1], dim=-1).mean()))
         expected.append(sum(means) / len(means))
-    found = block_influences(model, find_decoder(model), texts, METHODS["shortgpt"])
+    found = block_influences(find_decoder(model), texts, METHODS["shortgpt"])
     assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_chunks_reach_a_checkpoint_through_its_tokenizer(tmp_path):
     from transformers import AutoConfig, AutoTokenizer
 
-    from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained, windows_for
+    from lm_eval_pruned.pruning.calibration.source import CheckpointInfo
+    from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 
     rows = [{"text": "".join(chr(97 + (i * 7 + j) % 26) for j in range(length))} for i, length in enumerate((40, 3000))]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = PruneConfig(method="shortgpt", num_blocks=1, preset="paper", calib=f"{tmp_path}/texts.jsonl")
     source = resolve_pretrained("tiny-reasoner")
     tokenizer = AutoTokenizer.from_pretrained(source)
-    chunks = windows_for(config, source, AutoConfig.from_pretrained(source), tokenizer)
+    info = CheckpointInfo.of(AutoConfig.from_pretrained(source), tokenizer)
+    chunks = resolve(config).calibration_source(source).windows(info).windows()
     assert len({len(chunk) for chunk in chunks}) > 1
 
 

@@ -52,7 +52,7 @@ def test_tiny_reasoner(start, artifacts, settings):
             count_zeros(linear.weight)
             for block in find_decoder(model.model).blocks
             for linear in block.linears
-            if settings.get("scope") != "mlp" or linear.part == "mlp"
+            if settings.get("scope") != "mlp" or linear.sublayer == "mlp"
         )
     )
 

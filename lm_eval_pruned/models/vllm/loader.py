@@ -1,6 +1,6 @@
-"""vLLM's weight loader with one step more: each tensor is pruned as it streams in, before it is fused or sharded.
+"""A weight loader for vLLM that prunes each tensor as it is read, before vLLM fuses or shards it.
 
-An entry point of the group `vllm.general_plugins` registers it in every process of an engine.
+The entry point group `vllm.general_plugins` registers it in every process of an engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.artifacts.apply import PrunedStream, block_of
 from lm_eval_pruned.pruning.masks.packing import count_zeros
 
-# vLLM shows what is said under its own name.
+# vLLM only shows log records under its own name.
 logger = logging.getLogger("vllm.lm_eval_pruned")
 
 LOAD_FORMAT = "pruned"
@@ -30,7 +30,7 @@ KEY = "lm_eval_pruned"
 
 
 class Loading(TypedDict):
-    """What our key in `model_loader_extra_config` holds: an artifact's folder, and how the checkpoint is read."""
+    """The value under our key in `model_loader_extra_config`: the artifact's folder, and the original load format."""
 
     artifact: str
     load_format: str
@@ -53,13 +53,13 @@ class PrunedModelLoader(DefaultModelLoader):  # type: ignore[misc]
         yield from self.stream(super().get_all_weights(model_config, model))
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
-        """Load the weights and count their zeros where they now are; later some devices lay them out anew.
+        """Load the weights and count their zeros in the engine, before some devices change the layout.
 
         Raises:
-            PruningError: the weights are not those that the artifact says.
+            PruningError: the weights were not pruned as the artifact says.
         """
         super().load_weights(model, model_config)
-        # Experts that live elsewhere do not come by here.
+        # With expert parallelism, the experts of other ranks are not read here.
         if getattr(self, "local_expert_ids", None) is None:
             self.stream.check()
             if model_config.quantization is None:
@@ -67,10 +67,10 @@ class PrunedModelLoader(DefaultModelLoader):  # type: ignore[misc]
 
 
 def check_zeros(model: nn.Module, stream: PrunedStream) -> None:
-    """Compare the zeros inside an engine with those that streamed in, over the blocks that this process holds.
+    """Compare the zeros inside an engine with those that were read, over the blocks that this process holds.
 
     Raises:
-        PruningError: there are fewer. There may be more: padding, and heads that several processes hold.
+        PruningError: there are fewer. There may be more, from padding and from heads that several ranks hold.
     """
     matrices = [
         (block_of(name), value)
@@ -90,5 +90,5 @@ def check_zeros(model: nn.Module, stream: PrunedStream) -> None:
 
 
 def register() -> None:
-    """Make the loader known to vLLM."""
+    """Register the loader with vLLM."""
     register_model_loader(LOAD_FORMAT)(PrunedModelLoader)

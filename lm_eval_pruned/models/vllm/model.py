@@ -1,4 +1,4 @@
-"""`pruned-vllm`: the harness's vLLM model, pruned while it loads and thinking within a budget."""
+"""The model class of `pruned-vllm`: the harness's vLLM, with pruning at load time and thinking budgets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from lm_eval_pruned.errors import ArgumentError, EngineError
 from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.vllm.compatibility import harness_class
-from lm_eval_pruned.models.vllm.prepare import premade
+from lm_eval_pruned.models.vllm.prepare import prepare
 from lm_eval_pruned.models.vllm.prepare_process import Job
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
-from lm_eval_pruned.pruning.calibration.source import check_source
-from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
-from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
 from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 from lm_eval_pruned.reasoning.stopping import end_tokens
 
@@ -40,13 +38,13 @@ from lm_eval_pruned.models.vllm.loader import KEY, LOAD_FORMAT, Loading
 
 logger = logging.getLogger(__name__)
 
-# Formats whose tensors carry the names of the model of transformers that was pruned.
+# Load formats whose tensors have the names of the transformers model that was pruned.
 READABLE = ("auto", "hf", "safetensors", "fastsafetensors")
 
-# What the harness gives every model class, and its own takes note of without passing it on.
+# Arguments that the harness passes to every model class and its vLLM class does not pass on.
 HARNESS = frozenset({"device", "swap_space"})
 
-# Arguments of the engine on which no text depends.
+# Arguments of the engine that do not influence the generated texts.
 CAPACITY = frozenset(
     {
         "model",
@@ -76,43 +74,43 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         source = resolve_pretrained(pretrained)
         fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
         known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
-        self._settings, self._run, kwargs = parse_model_args(arguments, parent=known)
-        check_source(resolve(self._settings).config.calib)
-        refuse_adapters(self._settings, kwargs)
+        settings, self._run, kwargs = parse_model_args(arguments, parent=known)
+        refuse_adapters(settings, kwargs)
         load_format = _readable(str(kwargs.get("load_format", "hf")))
-        self._check_store()
-        folder = artifacts_folder(self._run.artifacts) or self._passing_folder()
-        made = premade(
-            Job(
-                source=source,
-                prune=self._settings,
-                artifacts=str(folder),
-                thinking=self._run.thinking,
+        job = Job.of(
+            source,
+            settings,
+            artifacts=str(artifacts_folder(self._run.artifacts) or self._temporary_folder()),
+            thinking=self._run.thinking,
+            options=LoadOptions(
                 dtype=str(kwargs.get("dtype", "auto")),
                 device="cuda" if current_platform.is_cuda_alike() else "cpu",
                 revision=str(kwargs.get("revision") or "main"),
                 trust_remote_code=kwargs.get("trust_remote_code") is True,
-            )
+            ),
         )
-        self.report = PruneReport.from_dict(made.report)
-        if made.artifact:
+        job.recipe.calibration_source(source).check()
+        self._check_store()
+        prepared = prepare(job)
+        self.report = PruneReport.from_dict(prepared.report)
+        if prepared.artifact:
             kwargs["model_loader_extra_config"] = {
                 **cast("dict[str, object]", kwargs.get("model_loader_extra_config") or {}),
-                KEY: Loading(artifact=made.artifact, load_format=load_format),
+                KEY: Loading(artifact=prepared.artifact, load_format=load_format),
             }
             kwargs["load_format"] = LOAD_FORMAT
         if current_platform.is_cpu():
-            # Between two chunks of a prompt vLLM turns the noise of a seeded request back, which it cannot on a CPU.
+            # Between two chunks of a prompt, vLLM rewinds the generator of a seeded request, which fails on a CPU.
             kwargs.setdefault("enable_chunked_prefill", False)
         try:
-            super().__init__(pretrained=made.pretrained, **kwargs)
+            super().__init__(pretrained=prepared.pretrained, **kwargs)
         except (RuntimeError, ValueError) as error:
             raise EngineError(_advice(error)) from error
-        self._end_tokens = end_tokens(_generation_config(made.pretrained, self._config, kwargs), self.tokenizer)
+        self._end_tokens = end_tokens(_generation_config(prepared.pretrained, self._config, kwargs), self.tokenizer)
         self.thinking = self._thinking_format()
 
-    def _passing_folder(self) -> Path:
-        """Make a folder that goes when this object does: the engine reads from one what to prune, cache or not."""
+    def _temporary_folder(self) -> Path:
+        """Make a folder that is deleted with this object: the engine reads the artifact from one, cache or not."""
         folder = mkdtemp(prefix="lm_eval_pruned-")
         self._folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
@@ -151,7 +149,7 @@ def _readable(load_format: str) -> str:
     """Return the format in which vLLM reads the checkpoint.
 
     Raises:
-        ArgumentError: it knows the weights by other names, or does not read them at all.
+        ArgumentError: it reads the weights under other names, or does not read them at all.
     """
     if load_format not in READABLE:
         raise ArgumentError(

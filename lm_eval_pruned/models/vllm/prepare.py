@@ -1,11 +1,13 @@
-"""Premade: what an engine is to load, made by a process of its own the first time and known by its files after that."""
+"""Prepare what vLLM loads: prune in a child process the first time, and reuse the result afterwards.
+
+A note among the artifacts records what was made, under a digest of the job and of the checkpoint's files, so that a
+later start reads no weights.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,88 +16,82 @@ from tempfile import TemporaryDirectory
 
 from lm_eval_pruned import __version__, errors
 from lm_eval_pruned.errors import PrunedEvalError, PruningError
-from lm_eval_pruned.models.vllm.prepare_process import Job, Premade
+from lm_eval_pruned.files import MALFORMED, sha256_of_json, write_atomically
+from lm_eval_pruned.models.vllm.prepare_process import Job, Prepared
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
-from lm_eval_pruned.pruning.calibration.source import is_traces
 from lm_eval_pruned.pruning.checkpoint.resolve import checkpoint_folder
-from lm_eval_pruned.pruning.recipe import resolve
 
 logger = logging.getLogger(__name__)
 
-# Notes on what was made are kept in this folder among the artifacts.
-KNOWN = "known"
+# Folder of the notes, inside the folder of artifacts.
+NOTES = "known"
 
 
-def premade(job: Job) -> Premade:
-    """Return what an engine is to load for `job`; a model is loaded and pruned only where that was not done before.
+def prepare(job: Job) -> Prepared:
+    """Return what an engine is to load for `job`; a model is loaded and pruned only if that was not done before.
 
     Raises:
-        PrunedEvalError: whatever is wrong with the settings, the model or the data.
+        PrunedEvalError: something is wrong with the settings, the model or the data.
     """
     note = _note(job)
     known = _read(note) if note else None
     if known is not None:
-        logger.info("what was pruned before is read from %s: nothing is calibrated", known.kept or note)
+        logger.info("what was pruned before is read from %s: nothing is calibrated", known.folder or note)
         return known
-    made = _make(job)
-    # Loading may have brought the files of the checkpoint here that the name of the note is made from.
+    prepared = _run_process(job)
+    # Loading may have downloaded the checkpoint, whose files are part of the digest.
     note = _note(job)
     if note:
-        _write(note, made)
-    return made
+        _write(note, prepared)
+    return prepared
 
 
 def _note(job: Job) -> Path | None:
-    """Return the file of a note, named by what identifies every input of the job without reading any weight.
+    """Return the file of a note, named by a digest of every input of the job that can be had without reading weights.
 
-    A file is taken for unchanged if its size and its times are, as git does; that of its last change of any kind no
-    program can set back, as rsync and tar do with the other. What a model writes about questions has too many inputs:
-    it is always asked.
+    A file counts as unchanged if its size and its times are, as in git; the time of its last status change cannot be
+    set back by rsync or tar. Traces depend on too many inputs, so there is no note for them.
     """
-    recipe = resolve(job.prune)
-    calib = recipe.config.calib
-    if recipe.needs_calibration and is_traces(calib):
+    calib = job.recipe.config.calib
+    if job.recipe.calibration_source(job.source).needs_model:
         return None
     content = {
         "job": {**job.as_dict(), "artifacts": None},
-        "settings": recipe.determining(),
-        "checkpoint": list(_state(checkpoint_folder(job.source, revision=job.revision))),
+        "settings": job.recipe.determining(),
+        "checkpoint": list(_state(checkpoint_folder(job.source, revision=job.options.revision))),
         "calibration": list(_state(Path(calib).expanduser())) if calib else None,
         "version": __version__,
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return Path(job.artifacts) / KNOWN / f"{digest}.json"
+    return Path(job.artifacts) / NOTES / f"{sha256_of_json(content)}.json"
 
 
 def _state(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Yield path, size and times of a file, or of every file in a folder; nothing for what is not there."""
+    """Yield path, size and times of a file, or of every file in a folder; nothing if there is none."""
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
             found = file.stat()
             yield str(file.absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read(note: Path) -> Premade | None:
-    """Return what a note says if every byte of what it speaks of is there; a note that is none counts for nothing."""
+def _read(note: Path) -> Prepared | None:
+    """Return what a note records if every byte of it is still there; a damaged note counts as missing."""
     try:
-        known = Premade(**json.loads(note.read_text()))
+        known = Prepared(**json.loads(note.read_text()))
         PruneReport.from_dict(known.report)
         return known if known.is_intact() else None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (OSError, *MALFORMED):
         return None
 
 
-def _write(note: Path, made: Premade) -> None:
-    temporary = note.with_suffix(f".{os.getpid()}.tmp")
+def _write(note: Path, prepared: Prepared) -> None:
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(made.as_dict()))
-        temporary.replace(note)
+        write_atomically(note, json.dumps(prepared.as_dict()))
     except OSError as error:
         logger.warning("%s cannot be written (%s): the next load looks at the weights again", note, error)
 
 
-def _make(job: Job) -> Premade:
+def _run_process(job: Job) -> Prepared:
     with TemporaryDirectory() as folder:
         job_file, outcome_file = Path(folder, "job.json"), Path(folder, "outcome.json")
         job_file.write_text(json.dumps(job.as_dict()))
@@ -108,4 +104,4 @@ def _make(job: Job) -> Premade:
     if "error" in outcome:
         kind: type[PrunedEvalError] = getattr(errors, outcome["error"])
         raise kind(outcome["message"])
-    return Premade(**outcome)
+    return Prepared(**outcome)

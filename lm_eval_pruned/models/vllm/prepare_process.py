@@ -1,4 +1,4 @@
-"""Making: a process of its own prunes a model for an engine, so that its memory is free before the engine starts.
+"""Child process that prunes a model for vLLM, so that its memory is free before the engine starts.
 
 python -m lm_eval_pruned.models.vllm.prepare_process JOB.json OUTCOME.json
 """
@@ -11,119 +11,148 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import DataError, PrunedEvalError
 from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
-from lm_eval_pruned.process_memory import use_large_pages
+from lm_eval_pruned.process_memory import use_huge_pages
 from lm_eval_pruned.pruning.artifacts.apply import PrunedStream, can_stream
 from lm_eval_pruned.pruning.artifacts.checksummed_folder import is_sealed, seal
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.artifacts.store import TENSORS, Store
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
-from lm_eval_pruned.pruning.methods import DropMethod
-from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+from lm_eval_pruned.pruning.recipe import Recipe, resolve
 
-# What a checkpoint cannot do without, whatever its shards are called.
+# The file that every checkpoint has, whatever its shards are called.
 CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A model to prune for an engine: fields are as in the `model_args`, `source` is a folder or a hub id."""
+    """A model to prune for an engine.
+
+    Attributes:
+        source: folder or hub id.
+        recipe: how it is pruned.
+        artifacts: folder of the artifact cache.
+        thinking: thinking format, for traces.
+        options: how it is loaded.
+    """
 
     source: str
-    prune: PruneConfig
+    recipe: Recipe
     artifacts: str
     thinking: str
-    dtype: str
-    device: str
-    revision: str
-    trust_remote_code: bool
-
-    def as_dict(self) -> dict[str, object]:
-        """Return what JSON can hold."""
-        return asdict(self)
+    options: LoadOptions
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, object]) -> Job:
-        """Make again what `as_dict` has written."""
-        return cls(**{**content, "prune": PruneConfig(**content["prune"])})  # type: ignore[arg-type]
+    def of(cls, source: str, config: PruneConfig, *, artifacts: str, thinking: str, options: LoadOptions) -> Job:
+        """Resolve a configuration; arguments as the attributes.
+
+        Raises:
+            PrunedEvalError: as `pruning.recipe.resolve`.
+        """
+        return cls(source=source, recipe=resolve(config), artifacts=artifacts, thinking=thinking, options=options)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain dicts and text, ready for JSON."""
+        return {
+            "source": self.source,
+            "prune": asdict(self.recipe.config),
+            "artifacts": self.artifacts,
+            "thinking": self.thinking,
+            "dtype": self.options.dtype,
+            "device": self.options.device,
+            "revision": self.options.revision,
+            "trust_remote_code": self.options.trust_remote_code,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Job:
+        """Rebuild a job from the output of `as_dict`."""
+        options = LoadOptions(**{name: content[name] for name in ("dtype", "device", "revision", "trust_remote_code")})
+        return cls.of(
+            content["source"],
+            PruneConfig(**content["prune"]),
+            artifacts=content["artifacts"],
+            thinking=content["thinking"],
+            options=options,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Premade:
-    """What an engine loads: the checkpoint `pretrained`, pruned by the artifact in `kept` as it streams in, if it is.
+class Prepared:
+    """What an engine loads.
 
-    `kept` is the sealed folder that was made, an artifact or `pretrained` itself; a dense model has none. `report` is
-    the pruning report.
+    Attributes:
+        pretrained: the checkpoint, which is pruned already if whole blocks were dropped.
+        folder: the checksummed folder that was made: an artifact, or `pretrained` itself; None for a dense model.
+        report: the pruning report.
     """
 
     pretrained: str
-    kept: str | None
+    folder: str | None
     report: Mapping[str, object]
 
     @property
     def artifact(self) -> str | None:
-        """The folder of what prunes the checkpoint as it streams in, where the checkpoint itself is not pruned."""
-        return None if self.kept == self.pretrained else self.kept
+        """The folder of the artifact that prunes the checkpoint while the engine reads it, if there is one."""
+        return None if self.folder == self.pretrained else self.folder
 
     def as_dict(self) -> dict[str, object]:
-        """Return what JSON can hold; `Premade(**it)` makes it again."""
+        """Return what JSON can hold; `Prepared(**content)` rebuilds it."""
         return asdict(self)
 
     def is_intact(self) -> bool:
-        """Tell whether every byte that was made is still there."""
-        return self.kept is None or is_sealed(Path(self.kept), TENSORS if self.artifact else CONFIG)
+        """Return whether every byte that was made is still there."""
+        return self.folder is None or is_sealed(Path(self.folder), TENSORS if self.artifact else CONFIG)
 
 
-def make(job: Job) -> Premade:
-    """Prune the model of `job`, keep what came of it among the artifacts, and say what an engine is to load.
+def prepare_here(job: Job) -> Prepared:
+    """Prune a model, store the artifact, and return what an engine is to load.
 
-    Masks and solved weights are applied to the checkpoint itself as it streams in. Where whole blocks are gone, or the
-    checkpoint has its matrices under other names than the model, a pruned checkpoint is kept beside the artifact.
+    Masks and solved weights are applied while the engine reads the checkpoint. If whole blocks are dropped, or the
+    checkpoint names its matrices differently from the model, a pruned checkpoint is written beside the artifact.
 
     Raises:
-        PrunedEvalError: whatever is wrong with the settings, the model or the data, or nothing can be kept.
+        PrunedEvalError: something is wrong with the settings, the model or the data, or nothing can be stored.
     """
     run = RunConfig(thinking=job.thinking, artifacts=job.artifacts)  # type: ignore[arg-type]
-    loading = {"revision": job.revision, "trust_remote_code": job.trust_remote_code}
 
     def prune(output: Path | None = None) -> PruneReport:
-        return prune_pretrained(
-            job.source, job.prune, run, dtype=job.dtype, device=job.device, loading=loading, output=output
-        )
+        return prune_pretrained(job.source, job.recipe, run, job.options, output=output)
 
     report = prune()
     content = report.as_dict()
-    method = resolve(job.prune).method
-    if method is None:
-        return Premade(pretrained=job.source, kept=None, report=content)
+    if job.recipe.method is None:
+        return Prepared(pretrained=job.source, folder=None, report=content)
     store = Store(folder=Path(job.artifacts))
-    place = store.folder / report.fingerprint
+    artifact = store.folder / report.fingerprint
     if not store.is_intact(report.fingerprint):
         raise DataError(
-            f"{place} was not kept, and an engine reads from there what to prune: make room, or give another folder as "
-            "artifacts="
+            f"{artifact} was not kept, and an engine reads from there what to prune: make room, or give another folder "
+            "as artifacts="
         )
-    stored = Shards.open(job.source, revision=job.revision).files
-    if not isinstance(method, DropMethod) and can_stream(PrunedStream.open(place).names, stored):
-        return Premade(pretrained=job.source, kept=str(place), report=content)
-    written = place.with_name(f"{report.fingerprint}.checkpoint")
+    stored = Shards.open(job.source, revision=job.options.revision).files
+    if not job.recipe.drops_blocks and can_stream(PrunedStream.open(artifact).names, stored):
+        return Prepared(pretrained=job.source, folder=str(artifact), report=content)
+    written = artifact.with_name(f"{report.fingerprint}.checkpoint")
     with FileLock(f"{written}.lock"):
         if not is_sealed(written, CONFIG):
             seal(written, prune)
-    return Premade(pretrained=str(written), kept=str(written), report=content)
+    return Prepared(pretrained=str(written), folder=str(written), report=content)
 
 
 def main(job_file: str, outcome_file: str) -> None:
-    """Read a job, do it, and write what is to be loaded, or class and message of a mistake."""
-    use_large_pages()
+    """Read a job, prune, and write what is to be loaded, or the class and the message of an error."""
+    use_huge_pages()
     logging.basicConfig(format="%(asctime)s:%(levelname)s:%(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
-        outcome = make(Job.from_dict(json.loads(Path(job_file).read_text()))).as_dict()
+        outcome = prepare_here(Job.from_dict(json.loads(Path(job_file).read_text()))).as_dict()
     except PrunedEvalError as error:
         outcome = {"error": type(error).__name__, "message": str(error)}
     Path(outcome_file).write_text(json.dumps(outcome))

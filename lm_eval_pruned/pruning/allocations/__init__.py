@@ -1,4 +1,8 @@
-"""Allocations: how much each block loses. A new one is a file here and an import line below."""
+"""Allocations: how the sparsity is spread over the decoder blocks.
+
+An allocation of this package is a file here and an import line below. Another package registers one through the entry
+point group `lm_eval_pruned.allocations`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayerIF: how much a block's gradients on training text point the way of held-out text says what it may lose."""
+"""LayerIF: blocks whose training gradients agree with held-out gradients get less sparsity."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lm_eval_pruned.config import Direction
 from lm_eval_pruned.pruning.allocations.kinds import allocation
+from lm_eval_pruned.pruning.allocations.signals.influence import INFLUENCE
 from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.allocations.target import scale_to_target
 
@@ -17,9 +18,9 @@ WINDOW, ORDER = 5, 2
 
 @allocation(
     "layerif",
-    signal="influence",
+    signal=INFLUENCE,
     settings=("layerif_min", "layerif_max", "layerif_direction"),
-    groups="layerif_groups",
+    split_by="layerif_groups",
 )
 def layerif(
     signal: Float[Tensor, " blocks"],
@@ -49,7 +50,7 @@ def layerif(
 
 
 def place_by_influence(signal: Float[Tensor, " blocks"], direction: Direction) -> Float[Tensor, " blocks"]:
-    """Return where each block stands between the one that loses least (0) and the one that loses most (1).
+    """Return the relative sparsity of each block, from 0 for the one that loses least to 1 for the one that loses most.
 
     Example:
         >>> place_by_influence(torch.tensor([3.0, 1.0]), "protect").tolist()

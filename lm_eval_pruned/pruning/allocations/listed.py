@@ -1,4 +1,4 @@
-"""Listed: the user gives one sparsity a block."""
+"""Listed allocation: a `.json` file with one sparsity per block."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
+from lm_eval_pruned.files import NOT_JSON
 from lm_eval_pruned.pruning.allocations.kinds import Allocation
+from lm_eval_pruned.pruning.allocations.signals.constant import CONSTANT
 
 # A list written with three decimals can miss the target by this much.
 TOLERANCE = 1e-3
 
 
 def listed(path: str) -> Allocation:
-    """Return the allocation that a `.json` file lists, one sparsity a block.
+    """Return the allocation that a `.json` file lists, one sparsity per block.
 
     Raises:
         MissingDataError: there is no such file.
@@ -29,7 +31,7 @@ def listed(path: str) -> Allocation:
         raise MissingDataError(f"alloc={path} does not exist: give a .json list of one sparsity a block") from None
     except OSError as error:
         raise DataError(f"alloc={path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except NOT_JSON as error:
         raise DataError(f"alloc={path} is not JSON: {error}") from None
     if not isinstance(values, list) or not all(_is_sparsity(value) for value in values):
         raise DataError(f"alloc={path} must be a list of one sparsity a block, each 0 <= s < 1, such as [0.1, 0.3]")
@@ -49,7 +51,7 @@ def listed(path: str) -> Allocation:
     return Allocation(
         summary="One sparsity a block, as listed.",
         allocate=allocate,
-        signal="none",
+        signal=CONSTANT,
         settings=(),
         listed=tuple(float(value) for value in values),
     )

@@ -1,4 +1,4 @@
-"""OWL: a block with many outliers among its scores loses less."""
+"""OWL: blocks with many outliers among their scores get less sparsity."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.pruning.allocations.kinds import allocation
+from lm_eval_pruned.pruning.allocations.signals.outlier_ratio import OUTLIER_RATIO
 from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.allocations.target import shift_to_target
 
 
-@allocation("owl", signal="outlier_ratio", settings=("owl_lambda",))
+@allocation("owl", signal=OUTLIER_RATIO, settings=("owl_lambda",))
 def owl(
     signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"], *, owl_lambda: float = 0.08
 ) -> Float[Tensor, " blocks"]:

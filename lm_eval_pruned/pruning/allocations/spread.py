@@ -1,4 +1,4 @@
-"""Between its lowest and its highest value a signal lies somewhere; that place says how much a block gets."""
+"""Min-max normalisation of a signal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_unit(signal: Float[Tensor, " blocks"]) -> Float[Tensor, " blocks"]:
-    """Map the lowest value to 0 and the highest to 1; equal values all to 0, where the formulas divide by zero.
+    """Scale a signal linearly to [0, 1]; a constant signal becomes 0, where the published formulas divide by zero.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Bring sparsities to a mean: clamp what is out of range, and shift or scale the rest until the mean holds."""
+"""Shift or scale sparsities to a target mean, with clamping to [0, 0.99]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-# A block without any weight left passes nothing on; the last hundredth stays.
+# A block with no weights left outputs nothing, so one percent always stays.
 HIGHEST = 0.99
 
 _ROUNDS = 100
@@ -16,7 +16,7 @@ _ROUNDS = 100
 def shift_to_target(
     sparsities: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"]
 ) -> Float[Tensor, " blocks"]:
-    """Add the constant to all sparsities that makes their size-weighted mean the target, after clamping to [0, 0.99].
+    """Add a constant to all sparsities so that their size-weighted mean is the target, after clamping to [0, 0.99].
 
     Example:
         >>> import torch
@@ -30,9 +30,9 @@ def shift_to_target(
 def scale_to_target(
     sparsities: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"]
 ) -> Float[Tensor, " blocks"]:
-    """Multiply all sparsities (>= 0) by the factor that makes their mean the target, after clamping to [0, 0.99].
+    """Multiply all sparsities (>= 0) by a factor so that their size-weighted mean is the target, after clamping.
 
-    Where blocks of sparsity 0 keep the mean below the target at any factor, all are raised by a constant instead.
+    If blocks of sparsity 0 keep the mean below the target at any factor, a constant is added to all instead.
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ def scale_to_target(
 def _solve(
     move: Callable[[float], Tensor], low: float, high: float, target: float, sizes: Tensor
 ) -> Float[Tensor, " blocks"]:
-    """Halve the interval that holds the answer: the clamped mean grows with what `move` is given."""
+    """Bisect: the clamped mean of `move(x)` grows with x."""
     weights = sizes.double() / sizes.double().sum()
     for _ in range(_ROUNDS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Uniform: every block loses the same share."""
+"""Uniform allocation: every block gets the target sparsity."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.pruning.allocations.kinds import allocation
+from lm_eval_pruned.pruning.allocations.signals.constant import CONSTANT
 
 
-@allocation("uniform", signal="none")
+@allocation("uniform", signal=CONSTANT)
 def uniform(
     signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"]
 ) -> Float[Tensor, " blocks"]:

@@ -1,48 +1,54 @@
-"""Replay: what an artifact says was done to a model is done to the same weights again, and nothing is calibrated."""
+"""Apply an artifact: set the stored masks and weights in a model, or in checkpoint tensors as they stream by."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.artifacts.report import Outcome
+from lm_eval_pruned.pruning.artifacts.sink import BlockSink, visit_blocks
 from lm_eval_pruned.pruning.artifacts.store import SCORES, TENSORS, Artifact
-from lm_eval_pruned.pruning.masks.packing import count_zeros, zero_out, zeroed
+from lm_eval_pruned.pruning.masks.packing import count_zeros, zero_in_place, zeroed_copy
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
-from lm_eval_pruned.pruning.model.tour import Tour
+
+_WEIGHT = ".weight"
+# The first number in the name of a tensor is the index of its block.
+_BLOCK = re.compile(r"(.*?\.\d+\.)")
 
 
 @torch.no_grad()
-def replay(artifact: Artifact, model: nn.Module, decoder: Decoder, leave: Callable[[Block], object]) -> Outcome:
-    """Do to `model` in place what an artifact says was done to the same weights before."""
+def apply_artifact(artifact: Artifact, decoder: Decoder, sink: BlockSink) -> Outcome:
+    """Prune a model, in place, as the same weights were pruned when the artifact was made; nothing is calibrated."""
     targets, removed = _targets(artifact.report), _removed(artifact.report)
-    tour = Tour(decoder=drop_blocks(model, decoder, removed), leave=leave)
-    for block in tour:
+
+    def process(block: Block) -> None:
         for linear in block.linears:
-            kept = artifact.tensors.get(linear.name)
-            if kept is not None:
-                _apply(linear, kept)
-    return Outcome(targets, removed, tour.zeros)
+            stored = artifact.tensors.get(linear.name)
+            if stored is not None:
+                _apply(linear, stored)
+
+    zeros = visit_blocks(drop_blocks(decoder, removed), sink, process)
+    return Outcome(targets, removed, zeros.after)
 
 
-def _apply(linear: Linear, kept: Tensor) -> None:
-    """Set a Linear to what an artifact keeps of it: a whole weight, or a packed mask."""
-    if kept.dtype != torch.uint8:
-        linear.weight.copy_(kept)
+def _apply(linear: Linear, stored: Tensor) -> None:
+    """Set a Linear to what an artifact stores of it: a whole weight, or a packed mask."""
+    if stored.dtype != torch.uint8:
+        linear.weight.copy_(stored)
     elif linear.expert is None and linear.weight.device.type == "cpu":
-        linear.weight.data = zeroed(linear.weight, kept)
+        linear.weight.data = zeroed_copy(linear.weight, stored)
     else:
-        zero_out(linear.weight, kept)
+        zero_in_place(linear.weight, stored)
 
 
 def _targets(report: Mapping[str, object]) -> dict[str, float]:
@@ -54,17 +60,15 @@ def _removed(report: Mapping[str, object]) -> frozenset[int]:
     return frozenset(cast("list[int]", report["removed_blocks"]))
 
 
-_WEIGHT = ".weight"
-# What numbers the decoder blocks is the first number in a name.
-_BLOCK = re.compile(r"(.*?\.\d+\.)")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedStream:
-    """What an artifact's folder does to the tensors of its checkpoint.
+    """Prunes the tensors of a checkpoint as an inference engine reads them.
 
-    `names` are the matrices it prunes; `pruned` collects those that have come by, and `zeros` counts, by decoder block,
-    the zeros in all matrices that have.
+    Attributes:
+        folder: folder of the artifact.
+        names: the matrices that it prunes.
+        pruned: those of them that have been read so far.
+        zeros: zeros in all matrices that have been read, by decoder block.
     """
 
     folder: Path
@@ -74,22 +78,22 @@ class PrunedStream:
 
     @classmethod
     def open(cls, folder: Path) -> PrunedStream:
-        """Read what there is in the folder of an artifact, and no tensor yet."""
+        """Read the names in the folder of an artifact, but no tensor yet."""
         with safe_open(folder / TENSORS, framework="pt") as file:
             return cls(folder=folder, names=frozenset(file.keys()) - {SCORES})
 
     def __call__(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Yield the named tensors, pruned where the artifact says so; what was given is not changed.
+        """Yield the named tensors, pruned where the artifact says so; the given tensors are not modified.
 
         Raises:
-            DataError: a mask is not one of this shape.
+            DataError: a mask has another shape than its weight.
         """
         with safe_open(self.folder / TENSORS, framework="pt") as file:
             for name, given in weights:
                 linear, weight = name.removesuffix(_WEIGHT), given
                 if linear in self.names and name.endswith(_WEIGHT):
-                    kept = file.get_tensor(linear)
-                    weight = zeroed(given, kept) if kept.dtype == torch.uint8 else kept.to(given)
+                    stored = file.get_tensor(linear)
+                    weight = zeroed_copy(given, stored) if stored.dtype == torch.uint8 else stored.to(given)
                     self.pruned.add(linear)
                 block = block_of(name)
                 if block and weight.ndim > 1:
@@ -97,10 +101,10 @@ class PrunedStream:
                 yield name, weight
 
     def check(self) -> None:
-        """Make sure that every matrix has come by.
+        """Check that every matrix to prune was in the stream.
 
         Raises:
-            PruningError: one has not.
+            PruningError: one was not.
         """
         missing = sorted(self.names - self.pruned)
         if missing:
@@ -111,7 +115,7 @@ class PrunedStream:
 
 
 def block_of(name: str) -> str:
-    """Return the part of a tensor's name that says in which block it is, nothing if it is in none.
+    """Return the prefix of a tensor's name that names its decoder block; "" outside the blocks.
 
     Example:
         >>> block_of("model.layers.11.mlp.experts.3.up_proj.weight"), block_of("lm_head.weight")
@@ -122,7 +126,7 @@ def block_of(name: str) -> str:
 
 
 def can_stream(masked: Iterable[str], checkpoint: Iterable[str]) -> bool:
-    """Tell whether every matrix to prune is in a checkpoint under the name it has in the model.
+    """Return whether every matrix to prune is in a checkpoint under the name that it has in the model.
 
     Example:
         >>> can_stream(["h.0.q"], ["h.0.q.weight", "h.0.q.bias"]), can_stream(["h.0.q"], ["transformer.h.0.q.weight"])

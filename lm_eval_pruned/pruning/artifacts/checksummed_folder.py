@@ -1,4 +1,4 @@
-"""Sealed folders: they appear at once and whole, and `sha256sum -c SHA256SUMS` finds a byte that has changed since."""
+"""Checksummed folders: written atomically, and verified byte for byte by `sha256sum -c SHA256SUMS`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SUMS = "SHA256SUMS"
 
 
 def seal(place: Path, fill: Callable[[Path], object]) -> None:
-    """Let `fill` write files into a folder that is then `place`, whatever was there before; the caller holds a lock."""
+    """Replace the folder `place` atomically by one whose files `fill` writes; the caller holds a lock."""
     temporary = place.with_name(f"{place.name}.tmp")
-    # Left by a process that was killed while writing, and a damaged folder.
+    # Left by a process that was killed while writing; and a damaged folder.
     for stale in (temporary, place):
         _delete(stale)
     try:
@@ -32,11 +32,11 @@ def seal(place: Path, fill: Callable[[Path], object]) -> None:
 
 
 def check_seal(place: Path, *names: str) -> None:
-    """Read the files of a sealed folder, of which there must be at least those of these `names`.
+    """Verify the files of a sealed folder, among which there must be those named.
 
     Raises:
-        DataError: a file is not what was sealed.
-        OSError: the folder or a file of it is not there, or cannot be read.
+        DataError: a file does not match its checksum.
+        OSError: the folder or a file of it is missing, or cannot be read.
     """
     listed = (place / SUMS).read_bytes().splitlines(keepends=True)
     stated = {line.partition(b"  ")[2].rstrip(b"\n") for line in listed}
@@ -48,7 +48,7 @@ def check_seal(place: Path, *names: str) -> None:
 
 
 def is_sealed(place: Path, *names: str) -> bool:
-    """Tell whether a sealed folder is there, every byte of it."""
+    """Return whether a sealed folder is there with every byte intact."""
     try:
         check_seal(place, *names)
     except (OSError, ValueError):

@@ -1,18 +1,18 @@
-"""A fingerprint names everything that determines which weights are zero."""
+"""Fingerprints: SHA-256 digests of everything that determines which weights are pruned."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from lm_eval_pruned import __version__
-from lm_eval_pruned.pruning.model.residency import IN_MEMORY, Presence
+from lm_eval_pruned.files import sha256_of_json
+from lm_eval_pruned.pruning.model.decoder import Decoder
 
 _ORIGIN = ("_name_or_path", "transformers_version")
 
@@ -25,15 +25,16 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(model: nn.Module, presence: Presence = IN_MEMORY) -> str:
+def weights_digest(decoder: Decoder) -> str:
     """SHA-256 over the names and values of all parameters, in the order of their names."""
+    model, residency = decoder.model, decoder.residency
     wanted = {name for name, _ in model.named_parameters()}
     prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
     lines: list[str] = []
-    # hashlib lets other threads run while it works on large tensors.
+    # hashlib releases the GIL while it hashes large buffers.
     with ThreadPoolExecutor() as pool:
-        for part in presence.each(presence.parts(model)):
-            named = {prefixes[part] + name: value for name, value in part.named_parameters()}
+        for module in residency.onload_each(residency.modules(model)):
+            named = {prefixes[module] + name: value for name, value in module.named_parameters()}
             names = [name for name in named if name in wanted]
             digests = pool.map(tensor_digest, [named[name] for name in names])
             lines += [f"{name} {digest}" for name, digest in zip(names, digests, strict=True)]
@@ -41,29 +42,27 @@ def weights_digest(model: nn.Module, presence: Presence = IN_MEMORY) -> str:
 
 
 def windows_digest(windows: Iterable[Tensor]) -> str:
-    """SHA-256 over calibration windows, whether they are rows of a matrix or apart."""
+    """SHA-256 over calibration windows, the same for the rows of a matrix and for separate tensors."""
     return _digest_lines([tensor_digest(window) for window in windows])
 
 
 def config_digest(config: PretrainedConfig) -> str:
-    """SHA-256 over what a config says about the computation, and not where it came from."""
+    """SHA-256 over the fields of a config that describe the computation, without where it came from."""
     content = {name: value for name, value in config.to_dict().items() if name not in _ORIGIN}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return sha256_of_json(content, default=str)
 
 
-def fingerprint(
-    settings: Mapping[str, object], model: nn.Module, *, windows: str | None, presence: Presence = IN_MEMORY
-) -> str:
+def fingerprint(settings: Mapping[str, object], decoder: Decoder, *, windows: str | None) -> str:
     """Return the SHA-256, in hex, of settings, dense model, calibration windows (their digest) and our version."""
-    config = getattr(model, "config", None)
+    config = getattr(decoder.model, "config", None)
     content = {
         "settings": settings,
-        "weights": weights_digest(model, presence),
+        "weights": weights_digest(decoder),
         "model": config_digest(config) if isinstance(config, PretrainedConfig) else None,
         "windows": windows,
         "version": __version__,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(content)
 
 
 def _digest_lines(lines: Iterable[str]) -> str:

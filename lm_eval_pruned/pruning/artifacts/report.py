@@ -1,4 +1,4 @@
-"""The pruning report: what was asked for and what is really zero, counted from the weights."""
+"""The pruning report: settings, targets, and achieved sparsity counted from the weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ import psutil
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch import nn
 
 from lm_eval_pruned import __version__
-from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Excluded
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Block, Decoder, Excluded
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearReport:
-    """Counts of one weight matrix; `target` is 0 for one that the scope leaves out."""
+    """Weights and zeros of one Linear, and its target sparsity; 0 outside the scope."""
 
     name: str
     weights: int
@@ -36,7 +35,7 @@ class LinearReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockReport:
-    """Sparsities of one block: asked for in its attention and its MLP, and achieved over both."""
+    """Sparsities of one block: the targets of its attention and its MLP, and the one achieved over both."""
 
     index: int
     attn: float
@@ -48,7 +47,7 @@ class BlockReport:
 class PruneReport:
     """`pruning_report.json`, and `config.pruning` of a results file of the harness.
 
-    `scores` are what LayerIF has computed [blocks groups], ready for a `.npy`; they are no part of the JSON.
+    `scores` [blocks groups] are LayerIF's, ready for a `.npy`; they are not part of the JSON.
     """
 
     fingerprint: str
@@ -76,10 +75,10 @@ class PruneReport:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PruneReport:
-        """Make again what `as_dict` has written.
+        """Rebuild a report from the output of `as_dict`.
 
         Raises:
-            TypeError: a field is missing, or one too many.
+            TypeError: a field is missing or unknown.
         """
         blocks = [BlockReport(**block) for block in content["blocks"]]
         return cls(**{**content, "blocks": blocks, "linears": [LinearReport(**item) for item in content["linears"]]})
@@ -87,7 +86,7 @@ class PruneReport:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Adds up seconds spent in named phases."""
+    """Accumulates the seconds spent in named phases."""
 
     seconds: dict[str, float] = field(
         default_factory=lambda: {"load": 0.0, "calibrate": 0.0, "allocate": 0.0, "prune": 0.0}
@@ -104,29 +103,30 @@ class Stopwatch:
 
 
 class Outcome(NamedTuple):
-    """What pruning did to a model: target of every Linear in scope, dropped blocks, and the zeros of every Linear."""
+    """The result of pruning: target sparsity of every Linear in scope, dropped blocks, and zeros of every Linear."""
 
     targets: Mapping[str, float]
     removed: Collection[int]
     zeros: Mapping[str, int]
 
 
-def build_report(
-    model: nn.Module,
-    decoder: Decoder,
-    outcome: Outcome,
-    *,
-    config: Mapping[str, object],
-    target_sparsity: float,
-    model_weights: int,
-    fingerprint: str,
-    seconds: Mapping[str, float],
-    scores: NDArray[np.float64] | None = None,
-) -> PruneReport:
-    """Add up what was counted in a pruned model; `model_weights` are all those of the dense one.
+class Counts(NamedTuple):
+    """The fields of a report that are counted from the weights."""
 
-    Linears without a target are excluded. The weights of removed blocks count as zero; blocks and Linears carry the
-    indices and names they have in the dense model.
+    achieved_sparsity: float
+    prunable_weights: int
+    zero_weights: int
+    blocks: list[BlockReport]
+    removed_blocks: list[int]
+    linears: list[LinearReport]
+    excluded: list[dict[str, str]]
+
+
+def count_outcome(decoder: Decoder, outcome: Outcome, scope: str) -> Counts:
+    """Add up the zeros of a pruned model; `decoder` is that of the dense model.
+
+    Linears without a target are excluded. The weights of dropped blocks count as zero; blocks and Linears have the
+    indices and names of the dense model.
     """
     targets, removed, zeros = outcome
     linears = {
@@ -143,35 +143,33 @@ def build_report(
     prunable = sum(item.weights for item in linears.values())
     zero_weights = sum(item.zeros for item in linears.values())
     counts = {name: item.zeros for name, item in linears.items()}
-    return PruneReport(
-        fingerprint=fingerprint,
-        config=config,
-        target_sparsity=target_sparsity,
+    return Counts(
         achieved_sparsity=zero_weights / prunable,
         prunable_weights=prunable,
         zero_weights=zero_weights,
-        model_weights=model_weights,
         blocks=[report_block(block, targets, counts) for block in decoder.blocks],
         removed_blocks=sorted(removed),
         linears=list(linears.values()),
-        excluded=[asdict(item) for item in all_excluded(decoder, targets, str(config["scope"]))],
-        seconds={name: round(value, 3) for name, value in seconds.items()},
-        peak_memory_bytes=peak_memory(decoder.presence.device(model)),
-        software={
-            "lm_eval_pruned": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        scores=scores,
+        excluded=[asdict(item) for item in all_excluded(decoder, targets, scope)],
     )
 
 
+def software_versions() -> dict[str, str]:
+    """Return the versions that a report names."""
+    return {
+        "lm_eval_pruned": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
 def report_block(block: Block, targets: Mapping[str, float], zeros: Mapping[str, int]) -> BlockReport:
-    """Sum up a block from the targets of its Linears in scope and the zeros that these have, or are to have."""
+    """Sum up a block from the targets of its Linears in scope and their zeros, counted or planned."""
     scoped = [linear for linear in block.linears if linear.name in targets]
     attn, mlp = (
-        max((targets[linear.name] for linear in scoped if linear.part == part), default=0.0) for part in ("attn", "mlp")
+        max((targets[linear.name] for linear in scoped if linear.sublayer == sublayer), default=0.0)
+        for sublayer in SUBLAYERS
     )
     weights = sum(linear.weight.numel() for linear in scoped)
     achieved = sum(zeros[linear.name] for linear in scoped) / weights if weights else 0.0
@@ -179,18 +177,18 @@ def report_block(block: Block, targets: Mapping[str, float], zeros: Mapping[str,
 
 
 def all_excluded(decoder: Decoder, targets: Mapping[str, float], scope: str) -> list[Excluded]:
-    """Return the matrices that no method prunes, and those that the scope leaves out."""
-    names = [linear.name for block in decoder.blocks for linear in block.linears]
-    return [*decoder.excluded, *(Excluded(name=name, reason=f"scope={scope}") for name in names if name not in targets)]
+    """Return the matrices that are never pruned, and those outside the scope."""
+    outside = [linear.name for linear in decoder.linears if linear.name not in targets]
+    return [*decoder.excluded, *(Excluded(name=name, reason=f"scope={scope}") for name in outside)]
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the highest memory use so far, in bytes: of the GPU the model is on, else of this process."""
+    """Return the peak memory so far, in bytes: of the GPU that the model is on, or else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
     if status.exists():
-        # What getrusage says on Linux can be the size of the process that started this one.
+        # On Linux, getrusage can report the peak of the process that started this one.
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)

@@ -1,4 +1,4 @@
-"""The artifact cache: what one pruning configuration made, kept under its fingerprint for the next load to read."""
+"""The artifact cache: masks or solved weights of one pruning configuration, stored under its fingerprint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,11 @@ from lm_eval_pruned.pruning.artifacts.checksummed_folder import check_seal, is_s
 
 REPORT = "report.json"
 TENSORS = "tensors.safetensors"
-# The one tensor that belongs to no matrix: what LayerIF has computed [groups blocks].
+# The one tensor that does not belong to a Linear: LayerIF's scores [groups blocks].
 SCORES = "layerif_scores"
 
-# ValueError is ours for a wrong checksum, and json's. Torch maps the file of tensors into memory and words one that has
-# just vanished as RuntimeError; safetensors words a full disk as its own error.
+# ValueError is a wrong checksum of ours, or malformed JSON. PyTorch maps the tensor file and raises RuntimeError if it
+# has just vanished; safetensors raises an error of its own for a full disk.
 READ_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 WRITE_ERRORS = (OSError, SafetensorError)
 
@@ -37,21 +37,31 @@ logger = logging.getLogger(__name__)
 
 
 class Artifact(NamedTuple):
-    """The outcome of pruning: its report, as JSON can hold it, and under each name a packed mask or a whole weight."""
+    """The outcome of pruning: its report as JSON, and a packed mask or a whole weight for each Linear by name."""
 
     report: Mapping[str, object]
     tensors: Mapping[str, Tensor]
 
 
-class Fetched(NamedTuple):
-    """An artifact, and whether it had to be made; one that was read has its tensors on the CPU."""
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The artifact that a store has under a fingerprint, on the CPU; None if it has to be made and written."""
 
-    artifact: Artifact
-    made: bool
+    artifact: Artifact | None
+    _store: Store
+    _folder: Path | None
+
+    def write(self, artifact: Artifact) -> None:
+        """Store the artifact; if it cannot be stored, log a warning that says why."""
+        if self._folder is not None:
+            try:
+                seal(self._folder, partial(_fill, artifact))
+            except WRITE_ERRORS as error:
+                self._store.warn_not_stored(error)
 
 
 def artifacts_folder(given: str | None) -> Path | None:
-    """Return the folder that the argument `artifacts` means: by default in the platform's cache, none for `off`.
+    """Return the folder that the argument `artifacts` means: by default in the user's cache, None for `off`.
 
     Example:
         >>> artifacts_folder("off") is None
@@ -64,66 +74,68 @@ def artifacts_folder(given: str | None) -> Path | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Artifacts on disk: a folder each, whose files `sha256sum -c SHA256SUMS` checks as every read does."""
+    """Artifacts on disk, a folder each; `sha256sum -c SHA256SUMS` checks its files as every read does."""
 
     folder: Path
 
     def read(self, fingerprint: str) -> Artifact | None:
-        """Return an artifact whose every byte was verified; None if there is none or, with a warning, it is damaged.
+        """Return an artifact after verifying every byte; None if there is none or, with a warning, it is damaged.
 
         Raises:
             ArgumentError: `fingerprint` is not a SHA-256 in hex.
         """
-        place = self._place(fingerprint)
+        folder = self._folder_of(fingerprint)
         try:
-            return _load(place) if place.exists() else None
+            return _load(folder) if folder.exists() else None
         except READ_ERRORS as error:
-            logger.warning("the pruning artifact %s is damaged or unreadable (%s): it will be rebuilt", place, error)
+            logger.warning("the pruning artifact %s is damaged or unreadable (%s): it will be rebuilt", folder, error)
             return None
 
-    def read_or_make(self, fingerprint: str, make: Callable[[], Artifact]) -> Fetched:
-        """Return an artifact, made and kept if it is absent or damaged; of several processes at once only one makes it.
+    @contextmanager
+    def reserve(self, fingerprint: str) -> Iterator[Reservation]:
+        """Look an artifact up; if it is absent or damaged, hold its lock, so that only one process makes it.
 
-        What was made is returned even where it cannot be kept; a warning says why. Errors of `make` leave no artifact.
+        An error in the `with` block leaves no artifact. If the lock cannot be created, a warning says why, and `write`
+        does nothing.
 
         Raises:
             ArgumentError: `fingerprint` is not a SHA-256 in hex.
         """
-        place = self._place(fingerprint)
-        # What looks damaged may just be being replaced by another process: only the look under the lock is final.
-        with suppress(*READ_ERRORS):
-            return Fetched(_load(place), made=False)
+        folder = self._folder_of(fingerprint)
+        # A folder that looks damaged may be in the middle of being replaced: only the read under the lock is final.
+        found = _load_quietly(folder)
         with ExitStack() as stack:
-            try:
-                stack.enter_context(self._lock(fingerprint))
-                writable = True
-            except OSError as error:
-                self._warn_not_kept(error)
-                writable = False
-            found = self.read(fingerprint)
-            if found is not None:
-                return Fetched(found, made=False)
-            artifact = make()
-            if writable:
+            writable = False
+            if found is None:
                 try:
-                    seal(place, partial(_fill, artifact))
-                except WRITE_ERRORS as error:
-                    self._warn_not_kept(error)
-            return Fetched(artifact, made=True)
+                    stack.enter_context(self._lock(fingerprint))
+                    writable = True
+                except OSError as error:
+                    self.warn_not_stored(error)
+                found = self.read(fingerprint)
+            yield Reservation(found, self, folder if writable else None)
 
     def is_intact(self, fingerprint: str) -> bool:
-        """Tell whether an artifact is there, every byte of it; it is not loaded."""
-        return is_sealed(self._place(fingerprint), REPORT, TENSORS)
+        """Return whether an artifact is there with every byte intact; it is not loaded."""
+        return is_sealed(self._folder_of(fingerprint), REPORT, TENSORS)
 
-    def _place(self, fingerprint: str) -> Path:
+    def warn_not_stored(self, error: Exception) -> None:
+        """Log why an artifact cannot be stored."""
+        logger.warning(
+            "the pruning artifact cannot be kept in %s (%s), going on without: give artifacts=off or another folder",
+            self.folder,
+            error,
+        )
+
+    def _folder_of(self, fingerprint: str) -> Path:
         if not re.fullmatch("[0-9a-f]{64}", fingerprint):
             raise ArgumentError(f"fingerprint {fingerprint!r} is not a SHA-256: give its 64 digits in lower-case hex")
         return self.folder / fingerprint
 
     def _lock(self, fingerprint: str) -> AbstractContextManager[object]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # The kernel frees the lock of a process that dies. Its empty file must stay, or those who wait for it and those
-        # who come later would hold different locks.
+        # The kernel releases the lock of a process that dies. The empty lock file has to stay, or waiting processes and
+        # later ones would hold different locks.
         lock = FileLock(self.folder / f"{fingerprint}.lock")
         try:
             return lock.acquire(blocking=False)
@@ -131,28 +143,28 @@ class Store:
             logger.info("another process is making the pruning artifact %s: waiting for it", fingerprint)
             return lock.acquire()
 
-    def _warn_not_kept(self, error: Exception) -> None:
-        logger.warning(
-            "the pruning artifact cannot be kept in %s (%s), going on without: give artifacts=off or another folder",
-            self.folder,
-            error,
-        )
 
-
-def _load(place: Path) -> Artifact:
-    check_seal(place, REPORT, TENSORS)
-    return Artifact(json.loads((place / REPORT).read_bytes()), load_file(place / TENSORS))
-
-
-def _fill(artifact: Artifact, place: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in artifact.tensors.items()}, place / TENSORS)
-    (place / REPORT).write_text(json.dumps(dict(artifact.report), indent=2) + "\n", encoding="utf-8")
-    # safetensors lets only the owner read, whatever the umask; others may share this folder.
-    shutil.copymode(place / REPORT, place / TENSORS)
-
-
-def spill(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Return the same tensors, mapped from a file in `folder` that nobody sees and that ends with the last of them."""
+def spill(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Move tensors to an unlinked temporary file in `folder`, and return them memory-mapped."""
     with NamedTemporaryFile(dir=folder, suffix=".spill") as file:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file.name)
         return load_file(file.name)
+
+
+def _load(folder: Path) -> Artifact:
+    check_seal(folder, REPORT, TENSORS)
+    return Artifact(json.loads((folder / REPORT).read_bytes()), load_file(folder / TENSORS))
+
+
+def _load_quietly(folder: Path) -> Artifact | None:
+    try:
+        return _load(folder)
+    except READ_ERRORS:
+        return None
+
+
+def _fill(artifact: Artifact, folder: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in artifact.tensors.items()}, folder / TENSORS)
+    (folder / REPORT).write_text(json.dumps(dict(artifact.report), indent=2) + "\n", encoding="utf-8")
+    # safetensors makes files that only their owner can read, whatever the umask; this folder may be shared.
+    shutil.copymode(folder / REPORT, folder / TENSORS)

@@ -1,4 +1,4 @@
-"""Hidden states of the calibration windows, carried from block to block without naming what a block needs."""
+"""Hidden states of the calibration windows, propagated from block to block with the arguments that the model passes."""
 
 from __future__ import annotations
 
@@ -16,35 +16,40 @@ from torch.utils.hooks import RemovableHandle
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.calibration.statistics import SharedInputs, Statistic
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
-from lm_eval_pruned.pruning.model.experts import one_by_one
+from lm_eval_pruned.pruning.model.experts import unfused_experts
 
 Result = TypeVar("Result")
 
-# Token ids: one matrix, or texts that are not all of one length.
+# Token ids: one matrix, or texts of different lengths.
 Windows: TypeAlias = Int[Tensor, "samples seqlen"] | Sequence[Int[Tensor, "_"]]
 
 
-class _Stop(BaseException):
-    """Ends a forward pass where nothing behind is wanted; not an Exception, so that no model's handler eats it."""
+class _StopForward(BaseException):
+    """Ends a forward pass early; a BaseException, so that no handler inside a model catches it."""
 
 
 class Call(NamedTuple):
-    """What a block is called with besides the hidden states: rotary embeddings, masks, whatever the model passes."""
+    """The arguments of a block besides the hidden states: rotary embeddings, masks, whatever the model passes."""
 
     arguments: tuple[object, ...]
     keywords: dict[str, object]
 
     def __call__(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """Return the hidden states behind `block`; some releases of transformers wrap them in a tuple."""
+        """Return the output hidden states of `block`, which some releases of transformers wrap in a tuple."""
         output: Tensor | tuple[Tensor, ...] = block(hidden, *self.arguments, **self.keywords)
         return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(slots=True)
 class Activations:
-    """The inputs of the block at hand, one tensor [1 tokens hidden] a window, and how each block is called.
+    """The inputs of the current block for every calibration window, and how each block is called.
 
-    Windows go one at a time, so that no result depends on a batch size. `calls` are by length of window and block.
+    Windows are run one at a time, so that results do not depend on a batch size.
+
+    Attributes:
+        hidden: one tensor [1 tokens hidden] per window.
+        calls: by length of window, the call of each block.
+        on_window: called after every window that a block has been calibrated with.
     """
 
     hidden: list[Tensor]
@@ -53,18 +58,9 @@ class Activations:
 
     @classmethod
     @torch.no_grad()
-    def capture(
-        cls,
-        model: nn.Module,
-        decoder: Decoder,
-        windows: Windows,
-        on_window: Callable[[], object] = lambda: None,
-    ) -> Activations:
-        """Embed all windows, and record from one whole forward pass a length what the model hands to each block.
-
-        `on_window` is called after every window that a block has been measured with.
-        """
-        blocks, device = decoder.blocks, decoder.presence.device(model)
+    def capture(cls, decoder: Decoder, windows: Windows, on_window: Callable[[], object] = lambda: None) -> Activations:
+        """Embed all windows, and record from one forward pass per length what the model passes to each block."""
+        blocks, model, device = decoder.blocks, decoder.model, decoder.device
         calls: dict[int, list[Call]] = defaultdict(list)
         hidden: list[Tensor] = []
 
@@ -72,18 +68,18 @@ class Activations:
             states, call = _split(arguments, keywords)
             calls[states.shape[-2]].append(call)
             if module is blocks[-1].module:
-                raise _Stop
+                raise _StopForward
 
         def embed(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
             hidden.append(_split(arguments, keywords)[0])
-            raise _Stop
+            raise _StopForward
 
         def run(window: Tensor) -> None:
-            with suppress(_Stop):
+            with suppress(_StopForward):
                 model(input_ids=window[None].to(device), use_cache=False)
 
         lengths = {len(window): window for window in windows}
-        with decoder.presence.running():
+        with decoder.residency.forward_pass():
             with _hooked(block.module.register_forward_pre_hook(record, with_kwargs=True) for block in blocks):
                 for window in lengths.values():
                     run(window)
@@ -101,25 +97,31 @@ class Activations:
         *,
         advance: bool,
     ) -> dict[str, Result]:
-        """Run all windows through `block` and return what `collect` makes of the inputs of `linears`, by name.
+        """Run all windows through `block` and return a statistic of the inputs of each Linear, by name.
 
-        Linears that are fed the very same tensor (q, k, v; gate, up) share one statistic; experts that no token was
-        routed to have none. With `advance` the outputs become the hidden states of the next block; without, each pass
-        ends at the last input that is wanted.
+        Linears that are fed the same tensor (q, k, v; gate, up) share one statistic; experts that no token was routed
+        to have none.
+
+        Args:
+            block: the current block, onloaded.
+            linears: the Linears to observe.
+            collect: makes an empty statistic.
+            advance: replace the hidden states by the outputs of the block. Without it, each pass ends at the last input
+                that is needed.
 
         Raises:
             PruningError: a Linear is never called, or its inputs are not finite.
         """
         inputs = SharedInputs(linears, collect)
 
-        def see(watched: Sequence[Linear], tensor: Tensor) -> None:
-            inputs.see([linear.name for linear in watched], tensor)
+        def observe(watched: Sequence[Linear], tensor: Tensor) -> None:
+            inputs.update([linear.name for linear in watched], tensor)
             if not advance and inputs.is_last(watched[-1].name):
-                raise _Stop
+                raise _StopForward
 
-        with one_by_one(block.module), Watch(linears, before=see):
+        with unfused_experts(block.module), Watch(linears, before=observe):
             for index in range(len(self.hidden)):
-                self._pass(block, index, keep_output=advance)
+                self._run(block, index, keep_output=advance)
                 inputs.next_window()
                 self.on_window()
         return inputs.results()
@@ -131,13 +133,13 @@ class Activations:
             pass
 
     def steps(self, block: Block) -> Iterator[tuple[Tensor, Tensor]]:
-        """Advance window by window and yield the hidden states before and behind `block`."""
+        """Advance window by window and yield the hidden states before and after `block`."""
         for index, before in enumerate(self.hidden):
-            self._pass(block, index, keep_output=True)
+            self._run(block, index, keep_output=True)
             yield before, self.hidden[index]
 
-    def _pass(self, block: Block, index: int, *, keep_output: bool) -> None:
-        with suppress(_Stop):
+    def _run(self, block: Block, index: int, *, keep_output: bool) -> None:
+        with suppress(_StopForward):
             states = self.hidden[index]
             output = self.calls[states.shape[-2]][block.index](block.module, states)
             if keep_output:
@@ -145,7 +147,7 @@ class Activations:
 
 
 def _split(arguments: tuple[object, ...], keywords: dict[str, object]) -> tuple[Tensor, Call]:
-    """Separate the hidden states, first or named, from everything else."""
+    """Separate the hidden states, the first or a named argument, from all other arguments."""
     if arguments:
         hidden, rest, named = arguments[0], arguments[1:], keywords
     else:
@@ -157,10 +159,10 @@ def _split(arguments: tuple[object, ...], keywords: dict[str, object]) -> tuple[
 
 @contextmanager
 def _hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Keep hooks in place for the length of a `with` block."""
-    kept = list(handles)
+    """Remove hooks at the end of a `with` block."""
+    registered = list(handles)
     try:
         yield
     finally:
-        for handle in kept:
+        for handle in registered:
             handle.remove()

@@ -1,4 +1,4 @@
-"""Watching a model multiply: every product of an input with a watched weight, whatever module computes it."""
+"""Hooks around matrix products: observe the inputs and outputs of given weights, whatever module multiplies them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PRODUCTS = {torch.nn.functional.linear, torch.matmul, Tensor.matmul, Tensor.__m
 
 
 class Watch(TorchFunctionMode):
-    """Call `before(linears, inputs)` and `behind(linears, inputs, outputs)` around every product with their weight.
+    """Call `before(linears, inputs)` and `after(linears, inputs, outputs)` around every product with their weight.
 
-    Weights are known by their place in memory, so a slice of a fused tensor of experts is known as well as a parameter.
-    Several Linears come together where one product serves them all (a fused gate and up projection).
+    Weights are recognised by their data pointer, so that a slice of fused expert weights is found like a parameter.
+    Several Linears are passed together if one product computes them all (a fused gate and up projection).
 
     Example:
         >>> layer = torch.nn.Linear(2, 3)
-        >>> linear = Linear(name="layer", part="mlp", module=layer)
+        >>> linear = Linear(name="layer", sublayer="mlp", module=layer)
         >>> with Watch([linear], before=lambda linears, inputs: print(linears[0].name, tuple(inputs.shape))):
         ...     _ = layer(torch.zeros(4, 2))
         layer (4, 2)
@@ -33,13 +33,13 @@ class Watch(TorchFunctionMode):
         linears: Iterable[Linear],
         *,
         before: Callable[[Sequence[Linear], Tensor], None] | None = None,
-        behind: Callable[[Sequence[Linear], Tensor, Tensor], None] | None = None,
+        after: Callable[[Sequence[Linear], Tensor, Tensor], None] | None = None,
     ) -> None:
         super().__init__()
         self._watched: dict[int, list[Linear]] = defaultdict(list)
         for linear in linears:
-            self._watched[linear.factor.data_ptr()].append(linear)
-        self._before, self._behind = before, behind
+            self._watched[linear.operand.data_ptr()].append(linear)
+        self._before, self._after = before, after
 
     def __torch_function__(
         self,
@@ -48,14 +48,14 @@ class Watch(TorchFunctionMode):
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Run `func` as it is, with the callbacks around it if it is a product with a watched weight."""
+        """Run `func`, with the callbacks around it if it is a product with a watched weight."""
         linears = self._linears(func, args)
         inputs = args[0] if linears else None
         if self._before and isinstance(inputs, Tensor):
             self._before(linears, inputs)
         outputs = func(*args, **(kwargs or {}))
-        if self._behind and isinstance(inputs, Tensor) and isinstance(outputs, Tensor):
-            self._behind(linears, inputs, outputs)
+        if self._after and isinstance(inputs, Tensor) and isinstance(outputs, Tensor):
+            self._after(linears, inputs, outputs)
         return outputs
 
     def _linears(self, func: Callable[..., object], args: Sequence[object]) -> Sequence[Linear]:

@@ -1,4 +1,4 @@
-"""Sources: what `calib` can point to, read as texts or as token ids, with the place of every mistake in its error."""
+"""Readers of calibration data: token ids from `.npy`, texts from `.jsonl` files and from the hub."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from packaging.version import Version
 from torch import Tensor
 
 from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.files import NOT_JSON
 
-# Before its version 4 `datasets` ran the script of a data set, or asked on the terminal whether to.
+# Before version 4, `datasets` ran the script of a data set, or asked on the terminal whether to.
 NO_CODE: Mapping[str, bool] = {} if Version(datasets.__version__).major >= 4 else {"trust_remote_code": False}
 
-# What a header that is none makes numpy raise.
+# What numpy raises for a malformed header.
 _ARRAY_ERRORS = (
     *(ValueError, TypeError, SyntaxError, ArithmeticError, LookupError, EOFError, RecursionError),
     TokenError,
@@ -31,7 +32,7 @@ _ARRAY_ERRORS = (
 
 
 def read_token_ids(path: Path, *, vocabulary: int, context: int) -> Int[Tensor, "samples seqlen"]:
-    """Read a `.npy` matrix of token ids, used verbatim.
+    """Read a `.npy` matrix of token ids, used verbatim; `vocabulary` and `context` are those of the model.
 
     Raises:
         DataError: not a matrix of whole numbers, empty, wider than the context, or ids outside the vocabulary.
@@ -52,20 +53,20 @@ def read_token_ids(path: Path, *, vocabulary: int, context: int) -> Int[Tensor, 
 
 
 def read_array(path: Path, given: str) -> NDArray[np.generic]:
-    """Map a `.npy` of numbers into memory; `given` says in errors what was to be read.
+    """Memory-map a `.npy` of numbers; `given` names the argument in errors.
 
-    Mapped, a header that promises more than the file holds takes no memory.
+    Mapping keeps a header that promises more than the file holds from allocating memory.
 
     Raises:
         MissingDataError: there is no such file.
-        DataError: it cannot be read, or is no such array.
+        DataError: it cannot be read, or is not such an array.
     """
     try:
         with path.expanduser().open("rb") as file:
             if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
                 raise DataError(f"{given} is not a .npy array of numbers")
         with warnings.catch_warnings(action="ignore"):
-            # What is odd about a header is none of the user's business as long as it can be read.
+            # Warnings about the header do not concern the user as long as it can be read.
             array = np.load(path.expanduser(), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise MissingDataError(f"{given} does not exist: check the path") from None
@@ -77,7 +78,13 @@ def read_array(path: Path, given: str) -> NDArray[np.generic]:
 
 
 def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local: str) -> Sequence[str]:
-    """Return a column of a data set on the hub; `arguments` go to `datasets`, `local` names what needs no network.
+    """Return a column of a data set on the hub.
+
+    Args:
+        calib: value of the argument `calib`, for errors.
+        arguments: arguments of `datasets.load_dataset`.
+        column: name of the column with texts.
+        local: sentence about the choices that need no network, for errors.
 
     Raises:
         MissingDataError: the hub cannot be reached.
@@ -86,7 +93,7 @@ def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local:
     try:
         rows = datasets.load_dataset(**arguments, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
-        # What `datasets` raises without a network changes from release to release; all of it means "not reachable".
+        # What `datasets` raises without a network changes from release to release; all of it means unreachable.
         raise MissingDataError(
             f"calib={calib} cannot be loaded from the hub ({type(error).__name__}). {local}"
         ) from error
@@ -96,7 +103,7 @@ def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local:
 
 
 class _Column(Sequence[str]):
-    """The texts of a data set, read row by row: C4's shard would fill gigabytes as a list."""
+    """A lazy column of a data set: as a list, a shard of C4 would take gigabytes."""
 
     def __init__(self, rows: datasets.Dataset, name: str) -> None:
         self._rows, self._name = rows, name
@@ -109,21 +116,21 @@ class _Column(Sequence[str]):
 
 
 def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
-    """Read from every row the text under the first of `names` that it has.
+    """Read from every row the text in the first of the fields `names` that it has.
 
     Raises:
-        DataError: no rows, or a row that is no JSON object with a text; the message names the line.
+        DataError: there are no rows, or a row is not a JSON object with a text; the message names the line.
     """
     wanted = " or ".join(map(repr, names))
     example = f'each row must be like {{"{names[0]}": "..."}}'
     texts = []
-    # Not `splitlines`: a text may hold U+2028 and other separators as they are.
+    # Not `splitlines`: JSON strings may contain U+2028 and other line separators.
     for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+        except NOT_JSON as error:
             raise DataError(f"calib={path} line {number} is not JSON: {error}") from None
         found = [row[name] for name in names if isinstance(row.get(name), str)] if isinstance(row, dict) else []
         if not found:
@@ -131,7 +138,7 @@ def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
         try:
             found[0].encode()
         except UnicodeEncodeError:
-            # JSON can write it, and no tokenizer reads it.
+            # Valid JSON, but tokenizers reject it.
             raise DataError(f"calib={path} line {number} holds half of a surrogate pair, which is no text") from None
         texts.append(found[0])
     if not texts:

@@ -1,26 +1,42 @@
-"""Calibration data: which text `calib` names, and the windows of token ids [samples seqlen] cut out of it."""
+"""Calibration sources: what the argument `calib` means, decided once from the settings and the checkpoint.
+
+A source is checked before any weight is loaded, tells `lm-eval-pruned plan` how much data it has, and makes the windows
+of token ids [samples seqlen].
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
-from lm_eval_pruned.paths import is_there
+from lm_eval_pruned.paths import bundled_folder, is_there
+from lm_eval_pruned.pruning.artifacts.fingerprint import windows_digest
+from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.readers import read_hub, read_jsonl, read_token_ids
-from lm_eval_pruned.pruning.calibration.windows import Encode, sample_chunks, sample_windows
+from lm_eval_pruned.pruning.calibration.windows import CHUNK_CHARACTERS, Encode, sample_chunks, sample_windows
+from lm_eval_pruned.pruning.model.shapes import WindowShape
 
 logger = logging.getLogger(__name__)
 
 LOCAL_CHOICES = "Local choices: a .jsonl file whose rows have a 'text', or a .npy of token ids [samples, seqlen]"
 TRACES = "traces"
 
-# Part of a data set is downloaded, so its splits cannot be what its card says; `datasets` before 5 would refuse that.
+# The context of a model whose config does not state one, in tokens.
+DEFAULT_CONTEXT = 2048
+# English prose, in the vocabularies of current models.
+CHARACTERS_PER_TOKEN = 4
+
+# Only a part of a data set is downloaded, which does not match the splits on its card; before version 5, `datasets`
+# would refuse that.
 _PART = {"verification_mode": "no_checks"}
 _HUB: Mapping[str, Mapping[str, object]] = {
     "c4": {
@@ -29,7 +45,7 @@ _HUB: Mapping[str, Mapping[str, object]] = {
         "split": "train",
         **_PART,
     },
-    # The copy in parquet: deepmind/pg19 is a script, which `datasets` from 4 on does not run.
+    # The copy in parquet: deepmind/pg19 is a script, which `datasets` does not run since version 4.
     "pg19": {
         "path": "emozilla/pg19",
         "data_files": {"validation": "data/validation-*"},
@@ -39,90 +55,306 @@ _HUB: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def load_windows(
-    config: PruneConfig, encode: Encode, *, vocabulary: int, context: int, bundled: Path | None = None
-) -> Int[Tensor, "samples seqlen"]:
-    """Return the calibration windows that `config` names.
+class Calibration(NamedTuple):
+    """Calibration windows that may not exist yet: a digest that identifies them, and a function that makes them."""
+
+    identity: str
+    windows: Callable[[], Windows]
+
+    @classmethod
+    def of(cls, windows: Windows) -> Calibration:
+        """Wrap windows that exist."""
+        return cls(windows_digest(windows), lambda: windows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInfo:
+    """What a calibration source needs to know of a checkpoint.
+
+    Attributes:
+        vocabulary: number of token ids.
+        context: longest sequence, in tokens; longer windows are shortened to it.
+        encode: the tokenizer, text to token ids; None where only `shape` is asked for.
+        generate_traces: generates chains of thought with the loaded dense model; None before it is loaded.
+    """
+
+    vocabulary: int
+    context: int
+    encode: Encode | None = None
+    generate_traces: Callable[[Traces], Calibration] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: PretrainedConfig,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        generate_traces: Callable[[Traces], Calibration] | None = None,
+    ) -> CheckpointInfo:
+        """Read the sizes from the config of a model."""
+        text_config = config.get_text_config()
+
+        def encode(text: str) -> Sequence[int]:
+            assert tokenizer is not None
+            ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
+            return ids
+
+        return cls(
+            vocabulary=text_config.vocab_size,
+            context=getattr(text_config, "max_position_embeddings", DEFAULT_CONTEXT),
+            encode=encode if tokenizer is not None else None,
+            generate_traces=generate_traces,
+        )
+
+    def required_encode(self) -> Encode:
+        """Return the tokenizer."""
+        assert self.encode is not None, "windows of text are only asked for with a tokenizer"
+        return self.encode
+
+
+@runtime_checkable
+class CalibrationSource(Protocol):
+    """Where calibration windows come from."""
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the loaded dense model writes the windows itself."""
+
+    def check(self) -> None:
+        """Check before any weight is loaded.
+
+        Raises:
+            ArgumentError: the name is neither a local file nor a data set.
+            MissingDataError: a local file does not exist.
+            DataError: a local file cannot be used.
+        """
+
+    def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
+        """Return how many windows of how many tokens there will be, at most, for cost estimates.
+
+        Raises:
+            DataError: a local file holds no text, or is not a matrix of token ids of this model.
+        """
+
+    def windows(self, checkpoint: CheckpointInfo) -> Calibration | None:
+        """Return the calibration windows; None if the recipe needs none.
+
+        Raises:
+            MissingDataError: the hub cannot be reached.
+            DataError: as `shape`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoCalibration:
+    """The recipe needs no calibration; the source that was named is checked all the same."""
+
+    unused: CalibrationSource
+
+    @property
+    def needs_model(self) -> bool:
+        """False."""
+        return False
+
+    def check(self) -> None:
+        """Check the source that was named."""
+        self.unused.check()
+
+    def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
+        """Return zeros."""
+        del checkpoint
+        return WindowShape(0, 0)
+
+    def windows(self, checkpoint: CheckpointInfo) -> None:
+        """Return None."""
+        del checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIds:
+    """A `.npy` of token ids [samples seqlen], used verbatim."""
+
+    calib: str
+    needs_model: bool = False
+
+    def check(self) -> None:
+        """Check that the file exists."""
+        _check_exists(self.calib, Path(self.calib))
+
+    def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
+        """Return the shape of the matrix."""
+        return WindowShape(*self._read(checkpoint).shape)
+
+    def windows(self, checkpoint: CheckpointInfo) -> Calibration:
+        """Return the matrix."""
+        return Calibration.of(self._read(checkpoint))
+
+    def _read(self, checkpoint: CheckpointInfo) -> Int[Tensor, "samples seqlen"]:
+        return read_token_ids(Path(self.calib), vocabulary=checkpoint.vocabulary, context=checkpoint.context)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """Windows of equal length cut at random out of a `.jsonl` file, C4, PG-19 or any data set with a `text` column."""
+
+    calib: str
+    samples: int
+    seqlen: int
+    seed: int
+    needs_model: bool = False
+
+    def check(self) -> None:
+        """Check that the name can be a data set, or that the file exists."""
+        _check_text_source(self.calib)
+
+    def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
+        """Return the windows that were asked for; short texts may give fewer."""
+        _read_if_local(self.calib)
+        return WindowShape(self.samples, min(self.seqlen, checkpoint.context))
+
+    def windows(self, checkpoint: CheckpointInfo) -> Calibration:
+        """Read the texts and cut the windows."""
+        seqlen = capped_seqlen(self.seqlen, checkpoint.context)
+        encode = checkpoint.required_encode()
+        return Calibration.of(
+            sample_windows(_read_texts(self.calib), encode, samples=self.samples, seqlen=seqlen, seed=self.seed)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperChunks:
+    """The texts on which the code of arXiv 2604.25098 calibrated ShortGPT: chunks of PG-19, of different lengths."""
+
+    calib: str
+    samples: int
+    seed: int
+    needs_model: bool = False
+
+    def check(self) -> None:
+        """Check that the name can be a data set, or that the file exists."""
+        _check_text_source(self.calib)
+
+    def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
+        """Return the chunks that were asked for and the estimated length of the longest."""
+        _read_if_local(self.calib)
+        return WindowShape(self.samples, min(CHUNK_CHARACTERS // CHARACTERS_PER_TOKEN, checkpoint.context))
+
+    def windows(self, checkpoint: CheckpointInfo) -> Calibration:
+        """Read the texts and draw the chunks."""
+        return Calibration.of(
+            sample_chunks(
+                _read_texts(self.calib),
+                checkpoint.required_encode(),
+                samples=self.samples,
+                seed=self.seed,
+                context=checkpoint.context,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traces:
+    """The model's own chains of thought about questions; `questions` is a `.jsonl` file, None for the default ones."""
+
+    calib: str
+    samples: int
+    seqlen: int
+    seed: int
+    is_bundled: bool
+    needs_model: bool = True
+
+    @property
+    def questions(self) -> Path | None:
+        """The `.jsonl` file with questions, if one is named."""
+        return None if self.calib == TRACES else Path(self.calib.removeprefix(f"{TRACES}:")).expanduser()
+
+    def check(self) -> None:
+        """Check that a named file of questions exists."""
+        if self.questions is None:
+            return
+        if not self.calib.endswith(".jsonl"):
+            raise ArgumentError(f"calib={self.calib} names no questions: give {TRACES}, or {TRACES}:FILE.jsonl")
+        _check_exists(self.calib, self.questions)
+
+    def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
+        """Return the windows that were asked for, all of which are filled."""
+        return WindowShape(self.samples, min(self.seqlen, checkpoint.context))
+
+    def windows(self, checkpoint: CheckpointInfo) -> Calibration:
+        """Return windows that the loaded model generates when they are needed.
+
+        Raises:
+            ArgumentError: the model is not loaded.
+        """
+        if checkpoint.generate_traces is None:
+            raise ArgumentError(
+                f"calib={self.calib} is written by the dense model itself: make these windows with "
+                f"lm_eval_pruned.models.traces.trace_windows, or give a text. {LOCAL_CHOICES}"
+            )
+        return checkpoint.generate_traces(self)
+
+
+def choose_source(config: PruneConfig, pretrained: str, *, is_needed: bool, paper_chunks: bool) -> CalibrationSource:
+    """Return what `calib` means for a checkpoint.
 
     Args:
-        config: `calib`, `calib_samples`, `calib_seqlen` (tokens) and `calib_seed` are read.
-        encode: the tokenizer, text to token ids.
-        vocabulary: number of token ids the model knows.
-        context: the longest sequence of the model, in tokens; longer windows are shortened to it.
-        bundled: windows that come with the model, used when `calib` is not given.
-
-    Raises:
-        ArgumentError: `calib` names traces, which only the loaded model can write.
-        MissingDataError: the file or the hub cannot be reached.
-        DataError: the file holds no text, or is no matrix of token ids of this model.
+        config: the settings, with the preset applied.
+        pretrained: folder or hub id of the checkpoint; a bundled model brings its own windows.
+        is_needed: whether the method or the allocation reads calibration data.
+        paper_chunks: whether texts are cut into chunks as the code of the paper did for ShortGPT.
     """
-    source = config.calib or (str(bundled) if bundled else "c4")
-    check_source(source)
-    if is_traces(source):
-        raise ArgumentError(
-            f"calib={source} is written by the dense model itself: make these windows with "
-            f"lm_eval_pruned.models.traces.trace_windows, or give a text. {LOCAL_CHOICES}"
-        )
-    if source.endswith(".npy"):
-        return read_token_ids(Path(source), vocabulary=vocabulary, context=context)
-    seqlen = capped_seqlen(config.calib_seqlen, context)
-    return sample_windows(
-        _read_texts(source), encode, samples=config.calib_samples, seqlen=seqlen, seed=config.calib_seed
-    )
+    source = _named_source(config, pretrained, paper_chunks=paper_chunks)
+    return source if is_needed else NoCalibration(unused=source)
 
 
-def load_chunks(config: PruneConfig, encode: Encode, *, context: int) -> list[Int[Tensor, " tokens"]]:
-    """Return the texts that ShortGPT was calibrated on in the paper's code: chunks of PG-19, of different lengths.
+def _named_source(config: PruneConfig, pretrained: str, *, paper_chunks: bool) -> CalibrationSource:
+    bundled = bundled_windows(pretrained)
+    samples, seqlen, seed = config.calib_samples, config.calib_seqlen, config.calib_seed
+    calib = config.calib or "c4"
+    if calib == TRACES or calib.startswith(f"{TRACES}:"):
+        return Traces(calib=calib, samples=samples, seqlen=seqlen, seed=seed, is_bundled=bundled is not None)
+    if calib.endswith(".npy"):
+        return TokenIds(calib=calib)
+    if paper_chunks:
+        return PaperChunks(calib=calib, samples=samples, seed=seed)
+    if config.calib is None and bundled is not None:
+        return TokenIds(calib=str(bundled))
+    return Texts(calib=calib, samples=samples, seqlen=seqlen, seed=seed)
 
-    `calib` (a text; PG-19 unless given), `calib_samples` and `calib_seed` of `config` are read; `context` is in tokens.
 
-    Raises:
-        MissingDataError: the file or the hub cannot be reached.
-        DataError: the file holds no text.
-    """
-    source = config.calib or "pg19"
-    check_source(source)
-    texts = _read_texts(source)
-    return sample_chunks(texts, encode, samples=config.calib_samples, seed=config.calib_seed, context=context)
-
-
-def is_traces(calib: str | None) -> bool:
-    """Tell whether `calib` asks for the model's own chains of thought.
-
-    Example:
-        >>> [is_traces(calib) for calib in ("traces", "traces:questions.jsonl", "traces.jsonl", None)]
-        [True, True, False, False]
-    """
-    return calib == TRACES or (calib or "").startswith(f"{TRACES}:")
+def bundled_windows(pretrained: str) -> Path | None:
+    """Return the calibration windows that lie beside a bundled model; None for every other checkpoint."""
+    folder = bundled_folder()
+    return folder / "calibration.npy" if Path(pretrained) == folder else None
 
 
 def capped_seqlen(seqlen: int, context: int) -> int:
-    """Return the length of a window that fits the model's context, both in tokens, and say so where it is shorter."""
+    """Return a window length that fits the model's context, both in tokens, and warn where it is shorter."""
     if seqlen > context:
         logger.warning("calib_seqlen=%d is beyond the model's context: using %d", seqlen, context)
     return min(seqlen, context)
 
 
-def check_source(calib: str | None) -> None:
-    """Raise, before any weight is loaded, where a local calibration file does not exist.
-
-    Raises:
-        ArgumentError: the name is neither a local file nor a data set.
-        MissingDataError: the file does not exist.
-    """
-    if calib is None or calib in _HUB or calib == TRACES:
+def _check_text_source(calib: str) -> None:
+    if calib in _HUB:
         return
-    if is_traces(calib) and not calib.endswith(".jsonl"):
-        raise ArgumentError(f"calib={calib} names no questions: give {TRACES}, or {TRACES}:FILE.jsonl")
-    if calib.endswith((".jsonl", ".npy")):
-        if not is_there(Path(calib.removeprefix(f"{TRACES}:")).expanduser()):
-            raise MissingDataError(f"calib={calib} does not exist: check the path. {LOCAL_CHOICES}")
+    if calib.endswith(".jsonl"):
+        _check_exists(calib, Path(calib))
     elif calib.startswith((".", "/", "~")) or "/" not in calib:
         known = ", ".join([*_HUB, TRACES])
         raise ArgumentError(f"calib={calib!r} is not known. {LOCAL_CHOICES}; or {known}, or a hub data set id")
 
 
-def _read_texts(source: str) -> Sequence[str]:
-    if source.endswith(".jsonl"):
-        return read_jsonl(Path(source).expanduser())
-    return read_hub(source, _HUB.get(source, {"path": source, "split": "train"}), column="text", local=LOCAL_CHOICES)
+def _check_exists(calib: str, path: Path) -> None:
+    if not is_there(path.expanduser()):
+        raise MissingDataError(f"calib={calib} does not exist: check the path. {LOCAL_CHOICES}")
+
+
+def _read_if_local(calib: str) -> None:
+    if calib.endswith(".jsonl"):
+        read_jsonl(Path(calib).expanduser())
+
+
+def _read_texts(calib: str) -> Sequence[str]:
+    if calib.endswith(".jsonl"):
+        return read_jsonl(Path(calib).expanduser())
+    return read_hub(calib, _HUB.get(calib, {"path": calib, "split": "train"}), column="text", local=LOCAL_CHOICES)

@@ -1,4 +1,4 @@
-"""Windows: token ids cut out of texts, all of one length or each as long as its piece of text."""
+"""Calibration windows: token ids cut out of texts, all of one length, or one chunk of text each."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ Encode = Callable[[str], Sequence[int]]
 def sample_windows(
     texts: Sequence[str], encode: Encode, *, samples: int, seqlen: int, seed: int
 ) -> Int[Tensor, "samples seqlen"]:
-    """Cut `samples` windows of `seqlen` tokens at random places of random documents longer than a window.
+    """Cut windows at random positions out of random documents that are longer than a window.
 
-    Documents may repeat. Where no document is long enough, all are laid end to end and cut into windows that do not
-    overlap, of which `samples` are taken, or as many as there are; a stream shorter than one window is the only window.
+    Documents may repeat. If no document is long enough, all are concatenated and cut into windows that do not overlap,
+    of which `samples` are drawn, or as many as there are; a stream shorter than one window is the only window.
+
+    Args:
+        texts: the documents.
+        encode: the tokenizer, text to token ids.
+        samples: number of windows.
+        seqlen: tokens per window.
+        seed: seed of Python's generator.
 
     Raises:
         DataError: there is no text.
@@ -36,7 +43,7 @@ def sample_windows(
         ['def', 'cde']
 
     Reference: the sampler of arXiv 2306.11695 (C4, seed 0): same draws from Python's generator.
-    Differs: the reference loops for ever where no document is long enough.
+    Differs: the reference loops for ever if no document is long enough.
     """
     rng = random.Random(seed)
     short: dict[int, Sequence[int]] = {}
@@ -76,15 +83,22 @@ def _cut_stream(stream: list[int], samples: int, seqlen: int, rng: random.Random
 def sample_chunks(
     texts: Sequence[str], encode: Encode, *, samples: int, seed: int, context: int
 ) -> list[Int[Tensor, " tokens"]]:
-    """Tokenize `samples` random chunks of at most 1024 characters, each as long as it is.
+    """Tokenize random chunks of at most 1024 characters; the windows have different lengths.
 
-    No chunk comes twice; where there are fewer, all are taken. `context` caps a chunk, in tokens.
+    Chunks are drawn without replacement; if there are fewer than `samples`, all are taken.
+
+    Args:
+        texts: the documents.
+        encode: the tokenizer, text to token ids.
+        samples: number of chunks.
+        seed: seed of Python's generator.
+        context: longest chunk, in tokens.
 
     Raises:
         DataError: there is no text.
 
     Reference: the calibration of ShortGPT in the code of arXiv 2510.22228 and 2604.25098 (PG-19, 100 chunks, seed 0).
-    Differs: books come in the order of the data set; the reference's order changes from process to process.
+    Differs: books are read in the order of the data set; the order of the reference changes between processes.
     """
     chunks = [chunk for text in texts for chunk in cut_chunks(text, characters=CHUNK_CHARACTERS)]
     if not chunks:
@@ -103,11 +117,11 @@ def cut_chunks(text: str, *, characters: int) -> list[str]:
         ['one two three', 'four']
 
     Reference: the code of arXiv 2510.22228, chunk for chunk where every line is shorter than a chunk.
-    Differs: a longer line is cut into pieces; the reference drops its end, or passes all of it on.
+    Differs: a longer line is cut into pieces; the reference drops its end, or keeps all of it as one chunk.
     """
     lines = (line.strip() for line in text.split("\n"))
     pieces = [line[start : start + characters] for line in lines for start in range(0, len(line), characters)]
-    # The reference counts a space in front of the first line of a text, though it writes none.
+    # The reference counts a space in front of the first line of a text, although it does not write one.
     chunks = [""]
     for piece in pieces:
         if len(chunks[-1]) + 1 + len(piece) <= characters:

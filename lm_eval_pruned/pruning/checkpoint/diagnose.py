@@ -1,4 +1,4 @@
-"""Loading: what transformers raises over a checkpoint, said in one sentence that names the file at fault."""
+"""Explain why a checkpoint cannot be loaded, in one sentence that names the damaged file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError
+from lm_eval_pruned.files import NOT_JSON
 from lm_eval_pruned.pruning.checkpoint.resolve import checkpoint_folder, unreachable
 
-# The files of JSON without which no checkpoint is loaded.
+# The JSON files that loading a checkpoint reads.
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
-# What files that are torn, or are something else, make transformers and what it calls raise.
+# What transformers and its dependencies raise for truncated or mistaken files.
 _ERRORS = (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 
 
 @contextmanager
 def explained(pretrained: str, *, revision: str = "main") -> Iterator[None]:
-    """Say why a checkpoint cannot be loaded in the `with` block; an error that is none of its files' passes.
+    """Turn errors in a `with` block that loads a checkpoint into ours; errors without a damaged file pass through.
 
     Raises:
         MissingDataError: it cannot be reached, or a file of it is missing.
@@ -50,7 +51,7 @@ def explained(pretrained: str, *, revision: str = "main") -> Iterator[None]:
 
 
 def _damage(pretrained: str, revision: str) -> str | None:
-    """Find the first file of a checkpoint that cannot be read and say why; or else why its config is none."""
+    """Return which file of a checkpoint cannot be read and why, or else why its config is invalid."""
     try:
         folder = checkpoint_folder(pretrained, revision=revision)
     except MissingDataError:
@@ -59,7 +60,7 @@ def _damage(pretrained: str, revision: str) -> str | None:
         try:
             if path.exists() and not isinstance(json.loads(path.read_bytes()), dict):
                 return f"{path} holds no JSON object"
-        except (ValueError, RecursionError) as error:
+        except NOT_JSON as error:
             return f"{path} is no JSON ({error})"
     for path in sorted(folder.glob("*.safetensors")):
         try:

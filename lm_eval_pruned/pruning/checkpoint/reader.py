@@ -1,4 +1,4 @@
-"""Shards: the safetensors files of a checkpoint as one mapping of names, each tensor read when it is asked for."""
+"""Read tensors by name from the safetensors shards of a checkpoint, each when it is needed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.pruning.checkpoint.resolve import find_file
 
-# Of a tensor no more than this is mapped at a time.
-PIECE_BYTES = 1 << 27
+# Tensors are mapped and copied in slices of at most this size, so that mapped pages do not add up.
+SLICE_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +29,10 @@ class Shards:
 
     @classmethod
     def open(cls, source: str, *, revision: str) -> Shards:
-        """List the tensors of a folder or hub id, whose files are downloaded first; without safetensors there are none.
+        """List the tensors of a folder or hub id, downloading its files; without safetensors the list is empty.
 
         Raises:
-            DataError: a file that there should be is not there, or is torn.
+            DataError: a file is missing or truncated.
         """
         single = find_file(source, SAFE_WEIGHTS_NAME, revision=revision)
         if single is not None:
@@ -42,7 +43,7 @@ class Shards:
             return cls(files={})
         try:
             names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise DataError(f"{index} is damaged ({error!r}): download the checkpoint again") from None
         found = {name: find_file(source, name, revision=revision) for name in sorted({*names.values()})}
         missing = [name for name, path in found.items() if path is None]
@@ -52,24 +53,26 @@ class Shards:
             )
         return cls(files={name: path for name, file in names.items() if (path := found[file])})
 
-    def copy_into(self, places: Mapping[str, Tensor]) -> None:
-        """Copy the named tensors to where they belong, in the dtype and on the device they have there.
+    def copy_into(self, destinations: Mapping[str, Tensor]) -> None:
+        """Copy the named tensors to their destinations, which may have another dtype and device.
 
         Raises:
-            DataError: a file is torn or lacks a tensor, or a tensor has another shape than its place.
+            DataError: a file is truncated or lacks a tensor, or a tensor has another shape than its destination.
         """
-        for name, place in sorted(places.items(), key=lambda item: self.files[item[0]]):
+        for name, destination in sorted(destinations.items(), key=lambda item: self.files[item[0]]):
             path = self.files[name]
             with _opened(path) as file:
                 shape = file.get_slice(name).get_shape()
-            if shape != [*place.shape]:
-                raise DataError(f"{name} in {path} has the shape {shape}, and not {[*place.shape]} as the config says")
-            step = max(1, PIECE_BYTES // max(1, place[:1].nbytes)) if shape else 1
+            if shape != [*destination.shape]:
+                raise DataError(
+                    f"{name} in {path} has the shape {shape}, and not {[*destination.shape]} as the config says"
+                )
+            step = max(1, SLICE_BYTES // max(1, destination[:1].nbytes)) if shape else 1
             for start in range(0, shape[0] if shape else 1, step):
                 rows = slice(start, start + step) if shape else ...
-                # What was mapped of a file stays in memory until the file is closed.
+                # Mapped pages stay in memory until the file is closed.
                 with _opened(path) as file:
-                    place[rows].copy_(file.get_slice(name)[rows])
+                    destination[rows].copy_(file.get_slice(name)[rows])
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""Checkpoints: which one `pretrained` means, how it is loaded, and the calibration windows that fit it."""
+"""Find and load checkpoints: which one `pretrained` means, its files, and the loaded model with its tokenizer."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import torch
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -19,13 +20,37 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
-from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
 from lm_eval_pruned.paths import BUNDLED, bundled_folder, is_there
-from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.calibration.source import load_chunks, load_windows
 
-DEFAULT_CONTEXT = 2048
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How a checkpoint is loaded.
+
+    Attributes:
+        dtype: name of a dtype of PyTorch, or `auto` for that of the checkpoint.
+        device: device that weights are loaded to.
+        revision: branch, tag or commit of a hub id.
+        trust_remote_code: whether code that comes with the checkpoint may run.
+        local_files_only: do not ask the hub.
+    """
+
+    dtype: str = "auto"
+    device: str = "cpu"
+    revision: str = "main"
+    trust_remote_code: bool = False
+    local_files_only: bool = False
+
+    def for_transformers(self) -> dict[str, object]:
+        """Return the keyword arguments that every `from_pretrained` of transformers takes."""
+        offline = {"local_files_only": True} if self.local_files_only else {}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **offline}
+
+    def torch_dtype(self, stored: torch.dtype) -> torch.dtype:
+        """Return the dtype of loaded weights, given that of the checkpoint."""
+        dtype: torch.dtype = stored if self.dtype == "auto" else getattr(torch, self.dtype)
+        return dtype
 
 
 class Checkpoint(NamedTuple):
@@ -40,7 +65,7 @@ def resolve_pretrained(pretrained: str) -> str:
 
     Raises:
         ArgumentError: it is empty.
-        MissingDataError: it is a path on this machine where no model is.
+        MissingDataError: it is a path on this machine without a model.
 
     Example:
         >>> resolve_pretrained("/nowhere")
@@ -59,7 +84,7 @@ def resolve_pretrained(pretrained: str) -> str:
 
 
 def unreachable(pretrained: str, error: Exception) -> MissingDataError:
-    """Word the error of transformers for a checkpoint that cannot be loaded."""
+    """Turn the error of transformers for a checkpoint that cannot be loaded into one of ours."""
     reason = " ".join(str(error).split())
     return MissingDataError(
         f"pretrained={pretrained} cannot be loaded: check the name and the network, or give a local folder or "
@@ -67,54 +92,51 @@ def unreachable(pretrained: str, error: Exception) -> MissingDataError:
     )
 
 
-def bundled_calibration(pretrained: str) -> Path | None:
-    """Return the calibration windows that lie beside a bundled model."""
-    folder = bundled_folder()
-    return folder / "calibration.npy" if Path(pretrained) == folder else None
+def read_config(source: str, options: LoadOptions) -> PretrainedConfig:
+    """Read the config of a checkpoint.
+
+    Raises:
+        MissingDataError: it cannot be reached, or it has no config that transformers knows.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options.for_transformers())
+    except (OSError, ValueError) as error:
+        raise unreachable(source, error) from error
+    return config
 
 
-def load_checkpoint(source: str, *, dtype: str, device: str, loading: Mapping[str, object]) -> Checkpoint:
-    """Load a causal language model and its tokenizer; `loading` goes to transformers.
+def load_tokenizer(source: str, options: LoadOptions) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a checkpoint.
+
+    Raises:
+        MissingDataError: it cannot be reached.
+    """
+    try:
+        return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(source, **options.for_transformers()))
+    except OSError as error:
+        raise unreachable(source, error) from error
+
+
+def load_checkpoint(source: str, options: LoadOptions) -> Checkpoint:
+    """Load a causal language model and its tokenizer.
 
     Raises:
         MissingDataError: the checkpoint cannot be reached.
     """
+    # Checked first: for a folder without a model, the tokenizer would report that a package is missing.
+    read_config(source, options)
+    tokenizer = load_tokenizer(source, options)
     try:
-        # Of a folder without a model this says so; what the tokenizer would say is that a package is missing.
-        AutoConfig.from_pretrained(source, **loading)
-    except (OSError, ValueError) as error:
-        raise unreachable(source, error) from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **loading)
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            source, dtype=options.dtype, **options.for_transformers()
+        )
     except OSError as error:
         raise unreachable(source, error) from error
-    return Checkpoint(cast("PreTrainedModel", model.to(device).eval()), tokenizer)
-
-
-def windows_for(
-    config: PruneConfig, source: str, model_config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> Windows:
-    """Return the calibration windows that `config` names, for the vocabulary and context of a checkpoint.
-
-    Under `preset=paper` the texts for shortgpt are chunks of different lengths.
-    """
-    text_config = model_config.get_text_config()
-    context = getattr(text_config, "max_position_embeddings", DEFAULT_CONTEXT)
-
-    def encode(text: str) -> list[int]:
-        return cast("list[int]", tokenizer(text, verbose=False)["input_ids"])
-
-    is_text = not (config.calib or "").endswith(".npy")
-    if config.preset == "paper" and config.method == "shortgpt" and is_text:
-        return load_chunks(config, encode, context=context)
-    return load_windows(
-        config, encode, vocabulary=text_config.vocab_size, context=context, bundled=bundled_calibration(source)
-    )
+    return Checkpoint(cast("PreTrainedModel", model.to(options.device).eval()), tokenizer)
 
 
 def find_file(source: str, name: str, *, revision: str) -> Path | None:
-    """Return a file of a folder or hub id, which is downloaded first; None where there is none."""
+    """Return the path of a file of a folder or hub id, downloaded if need be; None if there is no such file."""
     try:
         path = cached_file(source, name, revision=revision)
     except OSError:
@@ -123,9 +145,9 @@ def find_file(source: str, name: str, *, revision: str) -> Path | None:
 
 
 def copy_generation_config(source: str, folder: Path, *, revision: str) -> None:
-    """Give a checkpoint in `folder` the generation config of `source` as it is, or none: it says nothing of weights.
+    """Copy the generation config of `source` to `folder` unchanged, or remove it there if `source` has none.
 
-    Transformers reads some that it then refuses to write.
+    It is copied as a file, since transformers reads generation configs that it refuses to write.
     """
     (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
     found = find_file(source, GENERATION_CONFIG_NAME, revision=revision)
@@ -134,7 +156,7 @@ def copy_generation_config(source: str, folder: Path, *, revision: str) -> None:
 
 
 def checkpoint_folder(source: str, *, revision: str) -> Path:
-    """Return the folder of a checkpoint; of one on the hub that of its present commit, as far as it is downloaded.
+    """Return the folder of a checkpoint; for a hub id, the snapshot of its current commit in the local cache.
 
     Raises:
         MissingDataError: the checkpoint cannot be reached.
@@ -149,7 +171,7 @@ def checkpoint_folder(source: str, *, revision: str) -> Path:
 
 
 def looks_like_path(text: str) -> bool:
-    """Tell a path on this machine from a hub id such as `Qwen/Qwen3-8B`.
+    """Distinguish a path on this machine from a hub id such as `Qwen/Qwen3-8B`.
 
     Example:
         >>> [looks_like_path(text) for text in ("Qwen/Qwen3-8B", "/models/mine", "./mine", "a/b/c")]

@@ -1,4 +1,4 @@
-"""Writing: a checkpoint grows shard by shard as its tensors come, and never needs to be in memory as a whole."""
+"""Write a checkpoint shard by shard, so that it never has to be in memory as a whole."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-# A shard is in memory until it is written. A tensor that is larger than this has one to itself.
+# Bytes per shard, which is in memory until it is written; a larger tensor gets a shard of its own.
 SHARD_BYTES = 500_000_000
 
 
 @dataclass(slots=True, kw_only=True)
 class CheckpointWriter:
-    """Takes tensors, writes a shard whenever there are enough for one, and the index at the end.
+    """Collects tensors, writes a shard whenever there are enough, and the index at the end.
 
-    A shard is written while the next one is made; no more than one waits.
+    A shard is written in the background while the next one is collected; at most one is waiting.
 
     Example:
         >>> import tempfile, torch
@@ -43,11 +43,11 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the shard that is being written, so that whoever cleans up after an error finds nobody at work."""
+        """Wait for the shard that is being written, so that no thread writes while an error is cleaned up."""
         self._thread.shutdown()
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take named tensors, which must not be changed from now on; one that has come before is the same, tied."""
+        """Add named tensors, which must not change from now on; a name that was added before is tied, and skipped."""
         for name, tensor in tensors.items():
             if name in self._pending or any(name in names for names in self._shards):
                 continue
@@ -59,7 +59,7 @@ class CheckpointWriter:
                 self._flush()
 
     def finish(self) -> None:
-        """Write what is left, and give the shards the names by which a checkpoint is read."""
+        """Write the last shard and the index, and give the shards their final names."""
         if self._pending:
             self._flush()
         self._wait()
@@ -80,9 +80,9 @@ class CheckpointWriter:
     def _flush(self) -> None:
         self._wait()
         self._shards.append([*self._pending])
-        whole = {name: _of_its_own(tensor) for name, tensor in self._pending.items()}
+        tensors = {name: _unshared(tensor) for name, tensor in self._pending.items()}
         self._pending.clear()
-        self._writing = self._thread.submit(save_file, whole, self._path(len(self._shards)), {"format": "pt"})
+        self._writing = self._thread.submit(save_file, tensors, self._path(len(self._shards)), {"format": "pt"})
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -92,7 +92,7 @@ class CheckpointWriter:
         return self.folder / f"model-{number:05}.safetensors"
 
 
-def _of_its_own(tensor: Tensor) -> Tensor:
-    """Return a tensor that shares its memory with no other: safetensors refuses slices of a fused one."""
+def _unshared(tensor: Tensor) -> Tensor:
+    """Return a tensor that does not share its storage: safetensors refuses slices of a fused one."""
     tensor = tensor.cpu().contiguous()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

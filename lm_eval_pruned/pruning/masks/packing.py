@@ -1,4 +1,4 @@
-"""A stored mask is one bit a weight; applying it leaves every kept weight bit for bit as it was."""
+"""Packed masks: one bit per weight on disk, applied so that every kept weight stays bit for bit as it was."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from lm_eval_pruned.errors import DataError
 
-# A piece stays in the cache of a core from one step to the next.
-PIECE = 1 << 18
+# Weights counted at a time: few enough to stay in the cache of a core between two operations.
+SLICE_WEIGHTS = 1 << 18
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def pack(keep: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
-    """Pack a mask of any shape, on any device, eight weights a byte; the first one is the highest bit.
+    """Pack a mask of any shape, on any device, eight weights per byte; the first is the highest bit.
 
     Example:
         >>> import torch
@@ -30,7 +30,7 @@ def pack(keep: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
 
 
 def unpack(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
-    """Return the mask of the given shape that `pack` has packed, on the CPU.
+    """Return the mask of the given shape, on the CPU; the inverse of `pack`.
 
     Raises:
         DataError: `packed` holds another number of bytes than a mask of this shape needs.
@@ -42,35 +42,35 @@ def unpack(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor
     return torch.from_numpy(bits).view(torch.bool).reshape(tuple(shape))
 
 
-def zero_out(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> None:
-    """Set the weights that a packed mask removes to +0, in place; `weight` may be a strided view of a larger tensor.
+def zero_in_place(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> None:
+    """Set the weights that a packed mask removes to +0, in place; `weight` may be a strided view.
 
     Raises:
-        DataError: the mask is not one of this shape.
+        DataError: the mask has another shape.
 
     Example:
         >>> import torch
         >>> weight = torch.tensor([-1.0, 2.0, float("nan")])
-        >>> zero_out(weight, pack(torch.tensor([False, True, False])))
+        >>> zero_in_place(weight, pack(torch.tensor([False, True, False])))
         >>> weight.tolist()
         [0.0, 2.0, 0.0]
     """
     _bits(weight).mul_(unpack(packed, weight.shape).to(weight.device))
 
 
-def zeroed(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> Float[Tensor, "*shape"]:
-    """Return a copy of `weight` in which those that a packed mask removes are +0.
+def zeroed_copy(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> Float[Tensor, "*shape"]:
+    """Return a copy of `weight` in which the weights that a packed mask removes are +0.
 
-    Of a weight that is a file mapped into memory a copy is made four times as fast as a change in place.
+    For weights mapped from a file, copying is four times as fast as changing them in place.
 
     Raises:
-        DataError: the mask is not one of this shape.
+        DataError: the mask has another shape.
     """
     return (_bits(weight) * unpack(packed, weight.shape).to(weight.device)).view(weight.dtype)
 
 
-def clear(weight: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"]) -> None:
-    """Set the weights that a mask does not keep to +0, in place; numpy does so five times as fast as `masked_fill_`."""
+def apply_mask(weight: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"]) -> None:
+    """Set the weights that a mask does not keep to +0, in place; on a CPU numpy is five times as fast as PyTorch."""
     if weight.device.type == "cpu" and weight.is_contiguous():
         bits = _bits(weight.detach()).numpy()
         np.multiply(bits, keep.numpy(), out=bits)
@@ -79,15 +79,15 @@ def clear(weight: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"]) -> None
 
 
 def count_zeros(weight: Tensor) -> int:
-    """Return how many weights are +0 or -0, on a CPU by their bits, twenty times as fast as `count_nonzero`."""
+    """Count weights that are +0 or -0; on a CPU by their bits, which is twenty times as fast as `count_nonzero`."""
     if weight.device.type != "cpu" or not weight.is_contiguous():
         return weight.numel() - int(weight.bool().count_nonzero())
     bits = _bits(weight.detach()).reshape(-1).numpy()
-    pieces = (bits[start : start + PIECE] for start in range(0, len(bits), PIECE))
-    # Shifted to the left, the sign falls off.
-    return len(bits) - sum(int(np.count_nonzero(piece << 1)) for piece in pieces)
+    slices = (bits[start : start + SLICE_WEIGHTS] for start in range(0, len(bits), SLICE_WEIGHTS))
+    # The left shift drops the sign bit.
+    return len(bits) - sum(int(np.count_nonzero(part << 1)) for part in slices)
 
 
 def _bits(weight: Tensor) -> Tensor:
-    """See floats as integers: among floats 0 x -1 is -0 and 0 x inf no number, and masked_fill_ is 20 times slower."""
+    """View floats as integers: as floats, 0 x -1 is -0 and 0 x inf is NaN, and masked_fill_ is 20 times slower."""
     return weight.view(INTEGERS[weight.element_size()])

@@ -1,4 +1,4 @@
-"""A mask keeps the highest scores of each group; how many go is exact, and ties go by position."""
+"""Mask rules: keep the highest scores within each row or matrix, with exact counts and ties broken by position."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.masks.large import ScoreRows, keep_highest_of_many, pieces
+from lm_eval_pruned.pruning.masks.large import ScoreRows, keep_highest_of_many, row_slices
 
-Group = Literal["row", "matrix"]
+# The set of scores that are ranked against one another.
+Ranking = Literal["row", "matrix"]
 
-# Of fewer scores ranking is as fast as counting.
+# With fewer scores, `kthvalue` is as fast as selecting the threshold by counting.
 MANY = 1 << 15
 
 
-def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Tensor, "groups members"]:
-    """Mark all but the `zeros` lowest scores of every group; among equal scores the first ones go.
+def keep_highest(score: Float[Tensor, "rankings members"], zeros: int) -> Bool[Tensor, "rankings members"]:
+    """Keep all but the `zeros` lowest scores of every row of `score`; among equal scores the first are removed.
 
     Example:
         >>> import torch
@@ -29,7 +30,7 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
     if zeros == 0:
         return torch.ones_like(score, dtype=torch.bool)
     if score.numel() >= MANY and len(score) == 1 and score.device.type == "cpu" and score.dtype == torch.float32:
-        return keep_highest_of_many(lambda some: score.T[some], score.numel(), 1, zeros).T
+        return keep_highest_of_many(lambda rows: score.T[rows], score.numel(), 1, zeros).T
     threshold = score.kthvalue(zeros, dim=-1, keepdim=True).values
     above = score > threshold
     if above.sum() == above.numel() - zeros * len(above):
@@ -41,11 +42,16 @@ def keep_highest(score: Float[Tensor, "groups members"], zeros: int) -> Bool[Ten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskRule:
-    """Which scores of a matrix stay: a sparsity compared within rows or the matrix, or an N:M pattern.
+    """The rule that turns the scores of a matrix into a keep mask.
 
-    A row loses `floor(in * sparsity)` weights, a matrix `floor(out * in * sparsity)`. `pattern` is (N, M): the N
-    highest of M neighbours stay, whatever the sparsity. `every_tie` removes all scores up to and including the one
-    behind the count, as the published magnitude pruning does.
+    A row loses `floor(in * sparsity)` weights, a matrix `floor(out * in * sparsity)`.
+
+    Attributes:
+        sparsity: fraction of the weights to remove.
+        compare: whether scores are ranked within each row or within the whole matrix.
+        pattern: (N, M) keeps the N highest of every M neighbours in a row, whatever the sparsity.
+        every_tie: remove every score up to and including the one after the count, as the published magnitude pruning
+            does.
 
     Example:
         >>> rule = MaskRule(sparsity=0.5, compare="row")
@@ -54,35 +60,35 @@ class MaskRule:
     """
 
     sparsity: float
-    compare: Group
+    compare: Ranking
     pattern: tuple[int, int] | None = None
     every_tie: bool = False
 
     def zeros(self, rows: int, columns: int) -> int:
-        """Return how many weights of a matrix [rows columns] go; with `every_tie`, at least so many.
+        """Return how many weights of a matrix [rows columns] are removed; with `every_tie`, at least that many.
 
         Raises:
-            PruningError: the rows do not divide into groups of M.
+            PruningError: the columns do not divide into groups of M.
 
         Example:
             >>> [MaskRule(sparsity=0.5, compare=compare).zeros(3, 5) for compare in ("row", "matrix")]
             [6, 7]
         """
         if self.pattern is not None:
-            kept, size = self.pattern
-            _check_groups(columns, size)
-            return rows * columns // size * (size - kept)
+            n, m = self.pattern
+            _check_divides(columns, m)
+            return rows * columns // m * (m - n)
         if self.compare == "row":
             return rows * int(columns * self.sparsity)
         return int(rows * columns * self.sparsity) + self.every_tie
 
     def keep(self, score: Float[Tensor, "out columns"], *, start: int = 0) -> Bool[Tensor, "out columns"]:
-        """Return the mask of a matrix, or of the columns of it that begin at `start`.
+        """Return the keep mask of a matrix, or of a slice of its columns that begins at column `start`.
 
-        Columns taken one after another lose together exactly what the whole matrix would.
+        Slices taken one after another remove together exactly as many weights as the whole matrix would lose.
 
         Raises:
-            PruningError: a score is not a number, so that no ranking exists, or rows do not divide into groups of M.
+            PruningError: a score is NaN, so that no ranking exists, or the columns do not divide into groups of M.
         """
         _checked(score)
         rows, columns = score.shape
@@ -90,19 +96,19 @@ class MaskRule:
             return keep_pattern(score, *self.pattern)
         height = rows if self.compare == "matrix" else 1
         zeros = int((start + columns) * height * self.sparsity) - int(start * height * self.sparsity)
-        groups = score.reshape(1, -1) if self.compare == "matrix" else score
+        ranked = score.reshape(1, -1) if self.compare == "matrix" else score
         if self.every_tie:
-            return (groups > groups.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
-        return keep_highest(groups, zeros).reshape(score.shape)
+            return (ranked > ranked.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
+        return keep_highest(ranked, zeros).reshape(score.shape)
 
     def keep_by_rows(self, score: ScoreRows, weight: Float[Tensor, "out columns"]) -> Bool[Tensor, "out columns"]:
-        """Return the mask of a whole matrix without having all its scores in memory.
+        """Return the keep mask of a whole matrix without holding all its scores in memory.
 
-        On a GPU they are in memory nevertheless where they are compared within the matrix.
+        On a GPU, scores that are ranked within the matrix are all in memory nevertheless.
 
         Args:
-            score: gives the float32 scores of some rows of `weight`, which depend on no other row.
-            weight: says where the matrix is and how large.
+            score: returns the float32 scores of a slice of rows, which depend on no other row.
+            weight: the matrix; its device and shape are used.
 
         Raises:
             PruningError: as `keep`.
@@ -111,19 +117,19 @@ class MaskRule:
         if self.pattern is None and self.compare == "matrix":
             zeros = int(rows * columns * self.sparsity)
             if weight.device.type == "cpu" and weight.numel() >= MANY and zeros > 0 and not self.every_tie:
-                return keep_highest_of_many(lambda some: _checked(score(some)), rows, columns, zeros)
+                return keep_highest_of_many(lambda some_rows: _checked(score(some_rows)), rows, columns, zeros)
             return self.keep(score(slice(None)))
         keep = torch.empty(weight.shape, dtype=torch.bool, device=weight.device)
-        for some in pieces(rows, columns):
-            keep[some] = self.keep(score(some))
+        for some_rows in row_slices(rows, columns):
+            keep[some_rows] = self.keep(score(some_rows))
         return keep
 
 
-def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[Tensor, "out in"]:
-    """Return which weights stay under an N:M pattern: the `kept` highest of every `size` neighbours in a row.
+def keep_pattern(score: Float[Tensor, "out in"], n: int, m: int) -> Bool[Tensor, "out in"]:
+    """Return the keep mask of an N:M pattern: the `n` highest of every `m` neighbours in a row.
 
     Raises:
-        PruningError: the rows do not divide into groups.
+        PruningError: the columns do not divide into groups of `m`.
 
     Example:
         >>> import torch
@@ -132,17 +138,17 @@ def keep_pattern(score: Float[Tensor, "out in"], kept: int, size: int) -> Bool[T
 
     Reference: Mishra et al. 2021, arXiv 2104.08378.
     """
-    _check_groups(score.shape[1], size)
-    return keep_highest(score.reshape(-1, size), size - kept).reshape(score.shape)
+    _check_divides(score.shape[1], m)
+    return keep_highest(score.reshape(-1, m), m - n).reshape(score.shape)
 
 
-def _check_groups(columns: int, size: int) -> None:
-    if columns % size:
-        raise PruningError(f"its {columns} columns do not divide into groups of {size}: choose another pattern")
+def _check_divides(columns: int, m: int) -> None:
+    if columns % m:
+        raise PruningError(f"its {columns} columns do not divide into groups of {m}: choose another pattern")
 
 
 def _checked(score: Tensor) -> Tensor:
-    # The highest of numbers one of which is NaN is NaN.
+    # The maximum of a tensor that contains NaN is NaN.
     if score.amax().isnan():
         raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")
     return score

@@ -1,6 +1,7 @@
 """Pruning methods: a score for every weight, a solution for every matrix, or a rank for every block.
 
-A new one is a file here and an import line below.
+A method of this package is a file here and an import line below. Another package registers one through the entry point
+group `lm_eval_pruned.methods`.
 """
 
 from __future__ import annotations

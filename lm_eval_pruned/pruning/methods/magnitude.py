@@ -1,4 +1,4 @@
-"""Magnitude: a weight matters as much as its size."""
+"""Magnitude pruning: the score of a weight is its absolute value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def magnitude(weight: Float[Tensor, "out in"], statistics: InputStatistics | Non
         [[1.0, 2.0]]
 
     Reference: Han et al. 2015, arXiv 1506.02626; as used by arXiv 2306.11695.
-    Differs: ties at the threshold go by position until the count is exact; the reference removes every tie.
+    Differs: ties at the threshold are broken by position, so that the count is exact; the reference removes all ties.
     """
     del statistics
     return weight.abs() if weight.dtype == torch.float32 else weight.float().abs_()

@@ -1,4 +1,4 @@
-"""ShortGPT: a block matters as much as it turns the hidden states."""
+"""ShortGPT: block influence is one minus the cosine similarity of the hidden states before and after a block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SparseGPT: what a removed weight did is taken over by the weights of its row that come after it."""
+"""SparseGPT: remove weights column by column, and update the later weights of each row to compensate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods.kinds import solve_method
 
-# Columns that are masked together and then corrected one by one, as published.
+# Columns that are masked together and then eliminated one by one, as published.
 BLOCK = 128
-# Share of the mean diagonal added to the diagonal, as published: a gram matrix of few tokens has no inverse.
+# Fraction of the mean diagonal that is added to the diagonal, as published: a Gram matrix of few tokens is singular.
 DAMPING = 0.01
 
 
@@ -20,9 +20,9 @@ DAMPING = 0.01
 def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rule: MaskRule) -> Float[Tensor, "out in"]:
     """Remove weights in column order, and correct the later columns for each by the inverse Hessian.
 
-    H = X X^T + damping, U^T U = H^-1 with U upper triangular. Of every 128 columns the weights with the lowest
-    S_ij = W_ij^2 / U_jj^2 go (under N:M of every M columns); then, column by column, with e = (what was removed of
-    W_j) / U_jj, the columns k > j become W_k - e U_jk.
+    H = X X^T + damping, U^T U = H^-1 with U upper triangular. In every 128 columns (N:M: every M columns), the weights
+    with the lowest S_ij = W_ij^2 / U_jj^2 are removed; then, column by column, with e = (the removed part of W_j) /
+    U_jj, the columns k > j become W_k - e U_jk.
 
     Raises:
         PruningError: the Hessian cannot be inverted.
@@ -33,8 +33,8 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
         [0.0, 3.99]
 
     Reference: Frantar and Alistarh 2023, arXiv 2301.00774.
-    Differs: counts are exact over the whole matrix (the reference removes every tie and one weight more in each 128
-    columns); columns whose input is always 0 go first but are not all removed.
+    Differs: counts are exact over the whole matrix (the reference removes all ties and one weight more in every 128
+    columns); columns whose input is always 0 are removed first, but not all of them.
     """
     solved = weight.float().clone()
     upper, dead = _inverse_factor(gram.to(solved.device))
@@ -46,9 +46,9 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
         errors = torch.zeros_like(solved[:, begin:end])
         for column in range(begin, end):
             if (column - begin) % step == 0:
-                part = slice(column, min(column + step, end))
-                score = (solved[:, part] / upper.diagonal()[part]).square()
-                keep = rule.keep(score.masked_fill(dead[part], 0.0), start=column)
+                chosen = slice(column, min(column + step, end))
+                score = (solved[:, chosen] / upper.diagonal()[chosen]).square()
+                keep = rule.keep(score.masked_fill(dead[chosen], 0.0), start=column)
                 first = column
             error = solved[:, column].masked_fill(keep[:, column - first], 0.0) / upper[column, column]
             solved[:, column].masked_fill_(~keep[:, column - first], 0.0)
@@ -59,7 +59,7 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
 
 
 def _inverse_factor(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Return U [in in] with U^T U the inverse of the damped gram matrix, and which inputs were always 0."""
+    """Return U [in in], where U^T U is the inverse of the damped Gram matrix, and which inputs were always 0."""
     dead = gram.diagonal() == 0
     hessian = gram + torch.diag(dead.float())
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())

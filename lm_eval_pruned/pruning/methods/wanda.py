@@ -1,4 +1,4 @@
-"""Wanda: a weight matters as much as its size times the size of its input."""
+"""Wanda: the score of a weight is its absolute value times the norm of its input."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def wanda(weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -
 
     Reference: Sun et al. 2023, arXiv 2306.11695.
     """
-    assert statistics is not None, "the engine hands statistics to every method that declares needs_calibration"
+    assert statistics is not None, "the engine passes statistics to every method that declares needs_calibration"
     return weight.float().abs() * statistics.norm.to(weight.device)

@@ -1,4 +1,4 @@
-"""The decoder seen as a list of blocks, each with its Linear weights, found by structure and never by name."""
+"""Decoder blocks and their Linear weights, found by the structure of a model and never by module names."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.model.experts import fused_weights, split_experts
-from lm_eval_pruned.pruning.model.residency import IN_MEMORY, Presence
+from lm_eval_pruned.pruning.model.residency import RESIDENT, Residency
 
-Part = Literal["attn", "mlp"]
+Sublayer = Literal["attn", "mlp"]
+SUBLAYERS: tuple[Sublayer, ...] = ("attn", "mlp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """One prunable weight matrix of a block, known by its place in a module, since weights may come and go.
+    """One prunable weight matrix of a block.
 
-    `name` is its full name in the model, of a fused expert the one it has in a checkpoint. It is the `parameter` of
-    `module`, or of a fused one the `rows` of its `expert`. `routed` says that only some tokens come by: it belongs to
-    one of several experts.
+    It is stored as a location in a module and not as a tensor, since weights are onloaded and offloaded.
+
+    Attributes:
+        name: full name in the model; of a fused expert, the name it has in a checkpoint.
+        sublayer: whether it belongs to the attention or to the MLP of its block.
+        module: the module that holds the parameter.
+        parameter: name of the parameter in `module`.
+        expert: index into the first axis of a parameter that fuses all experts, else None.
+        rows: output rows of the matrix within a fused parameter.
+        routed: whether only some tokens reach it, because it belongs to one of several experts.
     """
 
     name: str
-    part: Part
+    sublayer: Sublayer
     module: nn.Module
     parameter: str = "weight"
     expert: int | None = None
@@ -33,8 +42,8 @@ class Linear:
     routed: bool = False
 
     @property
-    def factor(self) -> Tensor:
-        """What the forward pass multiplies by: the whole parameter, or all that is fused of one expert."""
+    def operand(self) -> Tensor:
+        """The tensor that the forward pass multiplies by: the parameter, or all that is fused for this expert."""
         value: Tensor = getattr(self.module, self.parameter)
         return value if self.expert is None else value.detach()[self.expert]
 
@@ -42,13 +51,13 @@ class Linear:
     def weight(self) -> Tensor:
         """The matrix [out in]: the parameter itself, or a view of it."""
         if self.expert is None:
-            return self.factor
-        return (self.factor.T if self.module.is_transposed else self.factor)[self.rows]
+            return self.operand
+        return (self.operand.T if self.module.is_transposed else self.operand)[self.rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One decoder block with its prunable Linears in the model's own order."""
+    """One decoder block with its prunable Linears in the order of the model."""
 
     index: int
     name: str
@@ -58,7 +67,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
-    """A weight matrix that no method touches, and why."""
+    """A weight matrix that is not pruned, and why."""
 
     name: str
     reason: str
@@ -66,27 +75,52 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """The blocks of a causal language model, the Linears that are out of reach, and where the weights are."""
+    """A causal language model seen as its decoder blocks.
 
+    Attributes:
+        model: the whole model, with embeddings and head.
+        blocks: the decoder blocks, first to last.
+        excluded: matrices that are never pruned.
+        residency: how the weights get into memory.
+    """
+
+    model: nn.Module
     blocks: tuple[Block, ...]
     excluded: tuple[Excluded, ...]
-    presence: Presence = IN_MEMORY
+    residency: Residency = RESIDENT
+
+    @property
+    def linears(self) -> Iterator[Linear]:
+        """The prunable Linears of all blocks, in order."""
+        return (linear for block in self.blocks for linear in block.linears)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of onloaded weights."""
+        return self.residency.device(self.model)
+
+    def onload_blocks(self) -> Iterator[Block]:
+        """Yield the blocks in order, each with its weights in memory until the next one is asked for."""
+        modules = [block.module for block in self.blocks]
+        # The iterator over modules comes first in the zip, so that it is exhausted and offloads the last block.
+        for _, block in zip(self.residency.onload_each(modules), self.blocks, strict=True):
+            yield block
 
 
 def find_decoder(model: nn.Module) -> Decoder:
     """Find the decoder blocks of `model`: the outermost `ModuleList` whose members hold Linear weights.
 
-    Where a model has several such lists (a vision tower beside the language model), `get_decoder()`, if offered, tells
-    which part is the decoder; among equals the list with the most weights wins.
+    If there are several such lists (a vision tower beside the language model), `get_decoder()` tells which part of the
+    model is the decoder, where the model has it; among the rest the list with the most weights is taken.
 
     Raises:
-        PruningError: there is no such list, or a block holds fused expert weights whose layout nobody states.
+        PruningError: there is no such list, or a block holds fused expert weights in an unknown layout.
 
     Example:
         >>> layers = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4))])
         >>> model = nn.ModuleDict({"layers": layers, "head": nn.Linear(4, 9)})
         >>> decoder = find_decoder(model)
-        >>> [linear.name for block in decoder.blocks for linear in block.linears]
+        >>> [linear.name for linear in decoder.linears]
         ['layers.0.0', 'layers.1.0']
         >>> decoder.excluded
         (Excluded(name='head', reason='outside the decoder blocks'),)
@@ -94,7 +128,7 @@ def find_decoder(model: nn.Module) -> Decoder:
     names = {module: name for name, module in model.named_modules()}
     get_decoder = getattr(model, "get_decoder", lambda: None)
     root: nn.Module | None = get_decoder()
-    # What transformers 4.56 answers of most language models is None.
+    # transformers 4.56 returns None for most language models.
     lists = list(_outermost_lists(model if root is None else root))
     if not lists:
         raise PruningError(f"{type(model).__name__} has no list of blocks with Linear weights: nothing can be pruned")
@@ -103,7 +137,7 @@ def find_decoder(model: nn.Module) -> Decoder:
         Block(index=index, name=names[module], module=module, linears=tuple(_linears(module, names[module])))
         for index, module in enumerate(chosen)
     )
-    return Decoder(blocks=blocks, excluded=tuple(_excluded(model, blocks)))
+    return Decoder(model=model, blocks=blocks, excluded=tuple(_excluded(model, blocks)))
 
 
 def _outermost_lists(root: nn.Module) -> Iterator[nn.ModuleList]:
@@ -123,18 +157,18 @@ def _linears(block: nn.Module, block_name: str) -> Iterator[Linear]:
         full_name = f"{block_name}.{name}"
         if fused_weights(module):
             for expert in split_experts(module, full_name):
-                yield Linear(part=_part(block, name), routed=True, module=module, **expert._asdict())
+                yield Linear(sublayer=_sublayer(block, name), routed=True, module=module, **expert._asdict())
         elif isinstance(module, nn.Linear) and not _is_router(block, name, module):
             yield Linear(
                 name=full_name,
-                part=_part(block, name),
+                sublayer=_sublayer(block, name),
                 module=module,
                 routed=any(isinstance(parent, nn.ModuleList) for parent in _parents(block, name)),
             )
 
 
 def _excluded(model: nn.Module, blocks: Sequence[Block]) -> Iterator[Excluded]:
-    """Name every other matrix that multiplies hidden states: Linears, and what stands in for one inside a block."""
+    """Name every other matrix that multiplies hidden states: other Linears, and 2-D parameters inside a block."""
     prunable = {linear.name for block in blocks for linear in block.linears}
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{block.name}.") for block in blocks)
@@ -147,15 +181,15 @@ def _excluded(model: nn.Module, blocks: Sequence[Block]) -> Iterator[Excluded]:
                 yield Excluded(name=f"{name}.{weight}", reason="not the weight of a Linear")
 
 
-def _part(block: nn.Module, name: str) -> Part:
-    """Attention is what keeps a slot in the key/value cache: some module above the Linear carries `layer_idx`."""
+def _sublayer(block: nn.Module, name: str) -> Sublayer:
+    """Attention owns a slot of the KV cache: some module above the Linear has a `layer_idx`."""
     return "attn" if any(hasattr(module, "layer_idx") for module in _parents(block, name)) else "mlp"
 
 
 def _parents(block: nn.Module, name: str) -> Iterator[nn.Module]:
     """Yield the modules between a block and the module `name` in it."""
-    parts = name.split(".")[:-1]
-    return (block.get_submodule(".".join(parts[: depth + 1])) for depth in range(len(parts)))
+    pieces = name.split(".")[:-1]
+    return (block.get_submodule(".".join(pieces[: depth + 1])) for depth in range(len(pieces)))
 
 
 def _is_router(block: nn.Module, name: str, linear: nn.Linear) -> bool:

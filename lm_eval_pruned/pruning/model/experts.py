@@ -1,4 +1,4 @@
-"""Mixtures of experts whose weights are fused into one tensor [experts ...], seen as one matrix an expert again."""
+"""Fused mixture-of-experts weights: one tensor [experts ...], addressed as one matrix for each expert."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lm_eval_pruned.errors import PruningError
 
 
 class Expert(NamedTuple):
-    """Where one matrix of one expert is, under its name in a checkpoint; the fields are those of `blocks.Linear`."""
+    """Location of one matrix of one expert, with its name in a checkpoint; the fields are those of `decoder.Linear`."""
 
     name: str
     parameter: str
@@ -27,7 +27,7 @@ def fused_weights(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def split_experts(module: nn.Module, name: str) -> Iterator[Expert]:
-    """Yield the places of the matrices inside fused tensors; a fused gate and up projection are two matrices.
+    """Yield the locations of the matrices inside fused tensors; a fused gate and up projection is two matrices.
 
     Raises:
         PruningError: the module does not say how its tensors are laid out.
@@ -50,11 +50,11 @@ def split_experts(module: nn.Module, name: str) -> Iterator[Expert]:
     for index in range(len(next(iter(fused.values())))):
         for parameter, value in fused.items():
             rows = value.shape[2 if module.is_transposed else 1]
-            for part, own in _parts(parameter, rows, concatenated=concatenated):
-                yield Expert(f"{name}.{index}.{part}", parameter, index, own)
+            for projection, own in _projections(parameter, rows, concatenated=concatenated):
+                yield Expert(f"{name}.{index}.{projection}", parameter, index, own)
 
 
-def _parts(parameter: str, rows: int, *, concatenated: bool) -> list[tuple[str, slice]]:
+def _projections(parameter: str, rows: int, *, concatenated: bool) -> list[tuple[str, slice]]:
     if parameter != "gate_up_proj":
         return [(parameter, slice(None))]
     if concatenated:
@@ -63,8 +63,8 @@ def _parts(parameter: str, rows: int, *, concatenated: bool) -> list[tuple[str, 
 
 
 @contextmanager
-def one_by_one(model: nn.Module) -> Iterator[None]:
-    """Let every expert multiply its own tokens for the length of a `with` block, so that its inputs can be seen.
+def unfused_experts(model: nn.Module) -> Iterator[None]:
+    """Run experts one by one for a `with` block, so that the inputs of each can be observed.
 
     Grouped kernels multiply all experts at once; the `eager` implementation of transformers does not.
     """

@@ -1,4 +1,8 @@
-"""Presence: weights are in memory while somebody works with them, wherever they are before and after."""
+"""Weight residency: onload the weights of a module for a `with` block, and offload them afterwards.
+
+Code that prunes or measures asks for weights through this protocol, so that it works alike on a model in memory
+(`Resident`) and on one whose weights stay in its checkpoint (`checkpoint.offload.Offloaded`).
+"""
 
 from __future__ import annotations
 
@@ -11,51 +15,51 @@ from torch import nn
 
 
 @runtime_checkable
-class Presence(Protocol):
-    """Brings the weights of parts of a model into memory, and lets them go again."""
+class Residency(Protocol):
+    """Onloads the weights of modules and offloads them again."""
 
-    def of(self, part: nn.Module) -> AbstractContextManager[object]:
-        """Hold the weights of a block, or of a module outside the blocks, for the length of a `with` block.
+    def onload(self, module: nn.Module) -> AbstractContextManager[object]:
+        """Keep the weights of a block, or of a module outside the blocks, in memory for a `with` block.
 
-        What is changed in them is gone behind it, unless they were in memory before.
+        Changes to them are lost afterwards unless the model is resident.
         """
 
-    def each(self, parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
-        """Yield parts one after another, each with its weights while it is at hand."""
+    def onload_each(self, modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
+        """Yield modules one after another, each with its weights in memory until the next one is asked for."""
 
-    def running(self) -> AbstractContextManager[object]:
-        """Let the whole model run within a `with` block: what a forward pass comes to is there when it does."""
+    def forward_pass(self) -> AbstractContextManager[object]:
+        """Let the whole model run within a `with` block: each module is onloaded when the forward pass reaches it."""
 
     def device(self, model: nn.Module) -> torch.device:
-        """Return where the weights of `model` are once they are in memory."""
+        """Return the device of the weights of `model` once they are onloaded."""
 
-    def parts(self, model: nn.Module) -> Sequence[nn.Module]:
+    def modules(self, model: nn.Module) -> Sequence[nn.Module]:
         """Return modules that together hold all parameters of `model`, in its order."""
 
 
-class InMemory:
-    """The presence of a loaded model: everything is there all the time."""
+class Resident:
+    """The residency of a loaded model: all weights are in memory all the time."""
 
-    def of(self, part: nn.Module) -> AbstractContextManager[object]:
+    def onload(self, module: nn.Module) -> AbstractContextManager[object]:
         """Do nothing."""
-        del part
+        del module
         return nullcontext()
 
-    def each(self, parts: Sequence[nn.Module]) -> Iterator[nn.Module]:
-        """Yield what is given."""
-        yield from parts
+    def onload_each(self, modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
+        """Yield the given modules."""
+        yield from modules
 
-    def running(self) -> AbstractContextManager[object]:
+    def forward_pass(self) -> AbstractContextManager[object]:
         """Do nothing."""
         return nullcontext()
 
     def device(self, model: nn.Module) -> torch.device:
-        """Return where the first of them is."""
+        """Return the device of the first parameter."""
         return next(model.parameters()).device
 
-    def parts(self, model: nn.Module) -> Sequence[nn.Module]:
-        """Return the model as a whole."""
+    def modules(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Return the model itself."""
         return [model]
 
 
-IN_MEMORY = InMemory()
+RESIDENT = Resident()

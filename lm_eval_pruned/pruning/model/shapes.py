@@ -1,4 +1,4 @@
-"""Shapes: what of a model and its calibration set decides the work and the memory that pruning takes."""
+"""Shapes of a model and its calibration set, from which the cost of pruning is computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Matrix(NamedTuple):
     """A weight matrix [rows columns] of a block.
 
-    Matrices of one `source` are fed the same input, and `share` is the fraction of the tokens that come by.
+    Matrices with the same `source` share their input; `share` is the fraction of the tokens that reach the matrix.
     """
 
     rows: int
@@ -21,7 +21,7 @@ class Matrix(NamedTuple):
 
 
 class BlockShape(NamedTuple):
-    """The matrices of a block in their order, and the width of its attention: heads times the size of a head."""
+    """The matrices of a block in order, and the width of its attention: number of heads times head size."""
 
     matrices: tuple[Matrix, ...]
     attention: int
@@ -34,11 +34,17 @@ class BlockShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What decides the work besides the recipe: blocks, widths, and bytes a weight.
+    """The sizes of a model that determine the cost of pruning it.
 
-    `weights` counts the whole model. Where it is read part by part, `outside` counts the largest part outside of the
-    blocks, else it is None. `whole_scores` are the heads whose attention scores [seqlen seqlen] are held as a whole: 0
-    where attention is fused.
+    Attributes:
+        blocks: shapes of the decoder blocks.
+        hidden: width of the hidden states.
+        vocabulary: number of token ids.
+        weights: number of weights of the whole model.
+        itemsize: bytes per weight.
+        whole_scores: number of heads whose attention scores [seqlen seqlen] are materialised; 0 with fused attention.
+        outside: weights of the largest module outside the blocks where the model is pruned block-wise from disk, None
+            where all weights are in memory.
     """
 
     blocks: tuple[BlockShape, ...]
@@ -49,16 +55,21 @@ class Architecture:
     whole_scores: int = 0
     outside: int | None = None
 
+    @property
+    def scoped(self) -> list[Matrix]:
+        """The matrices of all blocks that are pruned."""
+        return [matrix for block in self.blocks for matrix in block.scoped]
+
 
 class WindowShape(NamedTuple):
-    """The size of the calibration set: `samples` windows of `seqlen` tokens; 0 where none is needed."""
+    """The size of the calibration set: `samples` windows of `seqlen` tokens; zeros where none is needed."""
 
     samples: int
     seqlen: int
 
 
 def count_weights(matrices: Iterable[Matrix]) -> int:
-    """Return how many weights the matrices have together."""
+    """Return the number of weights of the matrices together."""
     return sum(matrix.rows * matrix.columns for matrix in matrices)
 
 
@@ -68,6 +79,6 @@ def distinct_inputs(matrices: Iterable[Matrix]) -> list[Matrix]:
 
 
 def elements(matrices: Sequence[Matrix]) -> float:
-    """Return the elements a token brings to products and takes from them."""
+    """Return the number of elements per token that go into the products and come out of them."""
     outputs = sum(matrix.share * matrix.rows for matrix in matrices)
     return outputs + sum(matrix.share * matrix.columns for matrix in distinct_inputs(matrices))

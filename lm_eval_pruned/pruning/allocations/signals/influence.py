@@ -1,8 +1,7 @@
-"""Influence: dot products of training gradients with a held-out gradient, without ever holding a training gradient.
+"""LayerIF's influence signal: dot products of training gradients with a held-out gradient.
 
-Of a Linear with inputs x_t and output gradients d_t, the gradient of one sample is sum_t d_t x_t^T. Its dot product
-with the held-out gradient G is sum_t d_t . (G x_t): one product with a matrix, in place of the one of the same size
-that would make the gradient.
+The gradient of one sample for a Linear with inputs x_t and output gradients d_t is sum_t d_t x_t^T. Its dot product
+with the held-out gradient G is sum_t d_t . (G x_t), which costs one matrix product and never forms the gradient itself.
 """
 
 from __future__ import annotations
@@ -16,41 +15,43 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
-from lm_eval_pruned.pruning.model.decoder import Block, Linear
-from lm_eval_pruned.pruning.model.experts import one_by_one
+from lm_eval_pruned.pruning.model.decoder import Linear
+from lm_eval_pruned.pruning.model.experts import unfused_experts
+from lm_eval_pruned.pruning.model.flops import Work, gradient_dot_products
+from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape
 
-Absorb = Callable[[Linear, Tensor, Tensor], None]
+# Takes a Linear, its inputs [tokens in] and its output gradients [tokens out].
+OnGradient = Callable[[Linear, Tensor, Tensor], None]
 
-# One in so many samples, at the end, is held out.
+# One in this many windows, at the end, is held out.
 HELD_OUT = 4
 
 
-def influences(
-    model: nn.Module,
-    blocks: Sequence[Block],
-    scoped: Sequence[Sequence[Sequence[Linear]]],
-    windows: Windows,
-) -> Float[Tensor, "groups blocks"]:
-    """Return S = sum_i max(0, G . g_i) for every group of Linears and block, in the order of `scoped`.
+def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
+    """Return S = sum_i max(0, G . g_i) for every allocation group and block.
 
-    g_i is the gradient of the mean token loss of sample i, G the mean of it over the last quarter of the samples, which
+    g_i is the gradient of the mean token loss of sample i, and G its mean over the last quarter of the samples, which
     the sum leaves out.
 
     Raises:
         ArgumentError: there are fewer than two samples.
-        PruningError: the weights are float16, whose gradients underflow, or a gradient is not finite.
+        PruningError: the weights are float16, in which gradients underflow, or a gradient is not finite.
 
     Reference: arXiv 2604.25098, after Askari et al. 2025, arXiv 2505.23811, with the identity for the Hessian.
     """
-    linears = [linear for group in scoped for of_block in group for linear in of_block]
+    del config
+    model, blocks, windows = dense.decoder.model, dense.decoder.blocks, dense.required_windows()
+    linears = [linear for group in dense.groups for in_block in group.blocks for linear in in_block]
     check_gradients(len(windows), {linear.weight.dtype for linear in linears})
     training, held_out = windows[: -_held_out(windows)], windows[-_held_out(windows) :]
     mean_gradients: dict[str, Tensor] = {}
 
-    def add(linear: Linear, inputs: Tensor, gradients: Tensor) -> None:
+    def accumulate(linear: Linear, inputs: Tensor, gradients: Tensor) -> None:
         product = gradients.float().T @ inputs.float() / len(held_out)
         known = mean_gradients.get(linear.name)
         mean_gradients[linear.name] = product if known is None else known.add_(product)
@@ -62,19 +63,21 @@ def influences(
             along = torch.nn.functional.linear(inputs, mean_gradients[linear.name].to(inputs.dtype))
             dots[linear.name] = dots[linear.name] + (along.float() * gradients.float()).sum().double().cpu()
 
-    total = torch.zeros(len(scoped), len(blocks), dtype=torch.float64)
+    total = torch.zeros(len(dense.groups), len(blocks), dtype=torch.float64)
     with (
         _differentiable_from(blocks[0].module, model),
-        one_by_one(model),
+        unfused_experts(model),
         tqdm(total=len(windows), desc="layerif", unit="sample", disable=None) as progress,
     ):
         for window in held_out:
-            _backward(model, linears, window, add)
+            _backward(model, linears, window, accumulate)
             progress.update()
         for window in training:
             dots.clear()
             _backward(model, linears, window, dot)
-            of_sample = [[sum(float(dots[one.name]) for one in of_block) for of_block in group] for group in scoped]
+            of_sample = [
+                [sum(float(dots[one.name]) for one in in_block) for in_block in g.blocks] for g in dense.groups
+            ]
             total += torch.tensor(of_sample, dtype=torch.float64).clamp(min=0)
             progress.update()
     if not total.isfinite().all():
@@ -83,7 +86,7 @@ def influences(
 
 
 def check_gradients(samples: int, dtypes: Collection[torch.dtype]) -> None:
-    """Raise where influences cannot be computed from so many samples, or with weights of these dtypes.
+    """Check that influences can be computed from this number of samples with weights of these dtypes.
 
     Raises:
         ArgumentError: there are fewer than two samples.
@@ -99,29 +102,29 @@ def _held_out(windows: Windows) -> int:
     return max(1, len(windows) // HELD_OUT)
 
 
-def _backward(model: nn.Module, linears: Sequence[Linear], window: Tensor, absorb: Absorb) -> None:
-    """Run a window forwards and backwards; `absorb` gets inputs and output gradients [tokens ...] of every Linear."""
+def _backward(model: nn.Module, linears: Sequence[Linear], window: Tensor, on_gradient: OnGradient) -> None:
+    """Run one window forward and backward, and call `on_gradient` for every Linear."""
 
     def hook(watched: Sequence[Linear], inputs: Tensor, outputs: Tensor) -> None:
-        kept = inputs.detach().flatten(0, -2)
+        rows_in = inputs.detach().flatten(0, -2)
 
-        def on_gradient(gradient: Tensor) -> None:
-            rows = gradient.flatten(0, -2)
+        def split(gradient: Tensor) -> None:
+            rows_out = gradient.flatten(0, -2)
             for linear in watched:
-                absorb(linear, kept, rows[:, linear.rows])
+                on_gradient(linear, rows_in, rows_out[:, linear.rows])
 
-        outputs.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+        outputs.register_hook(split)  # type: ignore[no-untyped-call]
 
     ids = window[None].to(next(model.parameters()).device)
     with torch.enable_grad():
-        with Watch(linears, behind=hook):
+        with Watch(linears, after=hook):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
 
 
 @contextmanager
 def _differentiable_from(block: nn.Module, model: nn.Module) -> Iterator[None]:
-    """Differentiate by the hidden states alone, from the first block on: no parameter collects a gradient."""
+    """Take gradients of the hidden states from the first block on; no parameter accumulates a gradient."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
     def start(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
@@ -137,3 +140,17 @@ def _differentiable_from(block: nn.Module, model: nn.Module) -> Iterator[None]:
         handle.remove()
         for parameter, needed in before.items():
             parameter.requires_grad_(needed)
+
+
+def _work(architecture: Architecture, windows: WindowShape) -> Work:
+    return gradient_dot_products(architecture, windows, held_out=1 / HELD_OUT)
+
+
+INFLUENCE = Signal(
+    name="influence",
+    needs=Needs.GRADIENTS,
+    measure=influences,
+    work=_work,
+    description="how far gradients agree with held-out ones in each block",
+    is_stored=True,
+)

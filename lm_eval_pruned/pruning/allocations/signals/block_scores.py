@@ -1,0 +1,50 @@
+"""Wanda scores of all Linears of a block, measured while dense activations are propagated from block to block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel
+from lm_eval_pruned.pruning.calibration.activations import Activations
+from lm_eval_pruned.pruning.calibration.statistics import InputNorm, InputStatistics
+from lm_eval_pruned.pruning.methods.wanda import wanda
+from lm_eval_pruned.pruning.model.decoder import Linear
+from lm_eval_pruned.pruning.model.flops import Work, dense_calibration, total
+from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape, count_weights
+
+# Yields the scores of the Linears of a block, one matrix after another; may be called several times.
+Scores = Callable[[], Iterator[Tensor]]
+
+
+def reduce_block_scores(
+    dense: DenseModel, reduce: Callable[[Scores], float], name: str
+) -> Float[Tensor, "groups blocks"]:
+    """Reduce the Wanda scores of every allocation group and block to a number; `name` labels the progress bar."""
+    windows, decoder = dense.required_windows(), dense.decoder
+    with tqdm(total=len(windows) * len(decoder.blocks), desc=name, unit="window", disable=None) as progress:
+        activations = Activations.capture(decoder, windows, progress.update)
+        rows = []
+        for block in decoder.blocks:
+            groups = [group.blocks[block.index] for group in dense.groups]
+            linears = [linear for group in groups for linear in group]
+            is_last = block is decoder.blocks[-1]
+            with decoder.residency.onload(block.module):
+                statistics = activations.measure(block, linears, InputNorm, advance=not is_last)
+                rows.append([reduce(_scores(group, statistics)) if group else 0.0 for group in groups])
+    return torch.tensor(rows, dtype=torch.float64).T
+
+
+def _scores(linears: Sequence[Linear], statistics: Mapping[str, InputStatistics]) -> Scores:
+    """Return the scores of the Linears; experts that no token was routed to have none."""
+    return lambda: (wanda(linear.weight, statistics[linear.name]) for linear in linears if linear.name in statistics)
+
+
+def work_of_block_scores(architecture: Architecture, windows: WindowShape) -> Work:
+    """Count a calibration with dense activations, and the scores it ranks."""
+    ranked = Work(sorted=count_weights(architecture.scoped))
+    return total([dense_calibration(architecture.blocks, windows), ranked])

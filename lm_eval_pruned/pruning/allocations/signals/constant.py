@@ -1,0 +1,26 @@
+"""The constant signal, for allocations that read nothing of the model."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
+from lm_eval_pruned.pruning.model.flops import Work
+
+
+def zeros(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
+    """Return zeros."""
+    del config
+    return torch.zeros(len(dense.groups), len(dense.decoder.blocks), dtype=torch.float64)
+
+
+CONSTANT = Signal(
+    name="none",
+    needs=Needs.NOTHING,
+    measure=zeros,
+    work=lambda architecture, windows: Work(),
+    description="nothing",
+)

@@ -1,0 +1,113 @@
+"""The `Signal` type: a number per decoder block, measured on the dense model, that an allocation reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.model.decoder import Decoder, Linear, Sublayer
+from lm_eval_pruned.pruning.model.flops import Work
+from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape
+
+
+class Needs(IntEnum):
+    """What a signal reads of the dense model; each level includes those before it."""
+
+    NOTHING = 0
+    WEIGHTS = 1
+    ACTIVATIONS = 2
+    GRADIENTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationGroup:
+    """The Linears, block by block, whose sparsity is allocated together: attention, MLP, or both."""
+
+    blocks: tuple[tuple[Linear, ...], ...]
+
+    @classmethod
+    def of(cls, decoder: Decoder, sublayers: Sequence[Sublayer]) -> AllocationGroup:
+        """Collect the Linears of the given sublayers of every block."""
+        return cls(tuple(tuple(one for one in block.linears if one.sublayer in sublayers) for block in decoder.blocks))
+
+    def sizes(self) -> Float[Tensor, " blocks"]:
+        """Return the number of weights in each block."""
+        return torch.tensor([sum(one.weight.numel() for one in linears) for linears in self.blocks]).double()
+
+
+class DenseModel(NamedTuple):
+    """A model before pruning, with its allocation groups and the calibration windows, if any."""
+
+    decoder: Decoder
+    groups: Sequence[AllocationGroup]
+    windows: Windows | None
+
+    def required_windows(self) -> Windows:
+        """Return the calibration windows.
+
+        Raises:
+            ArgumentError: there are none.
+        """
+        if self.windows is None:
+            raise ArgumentError("this allocation needs calibration windows: pass token ids [samples, seqlen]")
+        return self.windows
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """A function that measures a signal; it leaves the model as it is."""
+
+    def __call__(self, dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
+        """Signal [groups blocks] in float64; `config` has the model arguments that `Signal.settings` names."""
+
+
+@runtime_checkable
+class CountWork(Protocol):
+    """A function that counts the operations of a measurement."""
+
+    def __call__(self, architecture: Architecture, windows: WindowShape) -> Work:
+        """Operations, from shapes alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A quantity measured on the dense model, with what callers need to know to plan for it.
+
+    Attributes:
+        name: identifies it in plans.
+        needs: what it reads of the model.
+        measure: the measurement.
+        work: the operations it takes, for cost estimates.
+        description: noun phrase for `lm-eval-pruned plan`.
+        settings: model arguments that it reads.
+        scores_whole_blocks: whether it holds the scores of all Linears of a block at the same time.
+        is_stored: whether artifacts and reports hold it, because it is expensive to measure.
+    """
+
+    name: str
+    needs: Needs
+    measure: Measure
+    work: CountWork
+    description: str
+    settings: tuple[str, ...] = ()
+    scores_whole_blocks: bool = False
+    is_stored: bool = False
+
+    @property
+    def needs_windows(self) -> bool:
+        """Whether calibration windows are run through the model."""
+        return self.needs >= Needs.ACTIVATIONS
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether gradients are taken, which run through the whole model."""
+        return self.needs >= Needs.GRADIENTS

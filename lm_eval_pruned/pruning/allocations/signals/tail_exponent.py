@@ -1,0 +1,81 @@
+"""The spectral tail exponent of AlphaPruning: the power law in the upper tail of a weight matrix's eigenvalues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
+from lm_eval_pruned.pruning.model.decoder import Linear
+from lm_eval_pruned.pruning.model.flops import Work
+from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape
+
+BINS = 100
+
+
+def tail_exponent(weight: Float[Tensor, "out in"]) -> float:
+    """Return the exponent of the power law that the eigenvalues of W^T W follow in their upper tail.
+
+    alpha = 1 + k / sum_{i=1}^{k} ln(lambda_{n-i+1} / lambda_{n-k}), the Hill estimator over the k eigenvalues above
+    lambda_{n-k}, the first one in the fullest of 100 equal bins of log10 lambda.
+
+    Example:
+        >>> squares = torch.cat([torch.full((9,), 1.0), torch.tensor([torch.e**2])])
+        >>> round(tail_exponent(torch.diag(squares.sqrt())), 4)
+        5.5
+
+    Reference: Lu et al. 2024, arXiv 2410.10912; the peak as threshold is what it calls the Fix-finger method.
+    Differs: the published code also searches the thresholds around the peak for the closest fit.
+    """
+    eigenvalues = torch.linalg.svdvals(weight.float()).double().square().sort().values
+    # Eigenvalues below the precision of float32 singular values are rounding errors.
+    precise = eigenvalues[eigenvalues > eigenvalues[-1] * torch.finfo(torch.float32).eps ** 2]
+    logs = precise.log10().cpu()
+    counts, edges = torch.histogram(logs, BINS)
+    first = int((logs >= edges[counts.argmax()]).nonzero()[0])
+    tail = precise[first:].log()
+    excess = float((tail - tail[0]).sum())
+    return 1 + (len(tail) - 1) / excess if excess > 0 else 1.0
+
+
+@torch.no_grad()
+def tail_exponents(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
+    """Return the mean tail exponent of the matrices of each block; needs no calibration windows.
+
+    Reference: Lu et al. 2024, arXiv 2410.10912.
+    """
+    del config
+    count = sum(len(linears) for group in dense.groups for linears in group.blocks)
+    with tqdm(total=count, desc="alphapruning", unit="matrix", disable=None) as progress:
+
+        def mean(linears: Sequence[Linear]) -> float:
+            exponents = []
+            for linear in linears:
+                exponents.append(tail_exponent(linear.weight))
+                progress.update()
+            return sum(exponents) / len(exponents) if exponents else 0.0
+
+        rows = []
+        for block in dense.decoder.blocks:
+            with dense.decoder.residency.onload(block.module):
+                rows.append([mean(group.blocks[block.index]) for group in dense.groups])
+    return torch.tensor(rows, dtype=torch.float64).T
+
+
+def _work(architecture: Architecture, windows: WindowShape) -> Work:
+    del windows
+    return Work(svd_flops=sum(one.rows * one.columns * min(one.rows, one.columns) for one in architecture.scoped))
+
+
+TAIL_EXPONENT = Signal(
+    name="tail_exponent",
+    needs=Needs.WEIGHTS,
+    measure=tail_exponents,
+    work=_work,
+    description="the spectra of the weights of each block",
+)

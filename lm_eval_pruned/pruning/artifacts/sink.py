@@ -1,0 +1,61 @@
+"""Block sinks: where pruned blocks and the tensors of an artifact go while a model is pruned block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from lm_eval_pruned.pruning.masks.packing import count_zeros
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder
+
+
+@runtime_checkable
+class BlockSink(Protocol):
+    """Takes what an artifact stores of each Linear, and each finished block while its weights are onloaded."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What was stored: packed masks or solved weights by the name of their Linear, and measured signals."""
+
+    def store(self, name: str, tensor: Tensor) -> None:
+        """Store a tensor of the artifact."""
+
+    def block_done(self, block: Block) -> None:
+        """Take a pruned block."""
+
+
+@dataclass(slots=True)
+class InMemorySink:
+    """Collects the tensors of an artifact in memory; the blocks stay where they are."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def store(self, name: str, tensor: Tensor) -> None:
+        """Store a tensor of the artifact."""
+        self.tensors[name] = tensor
+
+    def block_done(self, block: Block) -> None:
+        """Do nothing."""
+
+
+class ZeroCounts(NamedTuple):
+    """Zero weights of the visited blocks: how many there were before, and of each Linear by name afterwards."""
+
+    before: int
+    after: Mapping[str, int]
+
+
+def visit_blocks(
+    decoder: Decoder, sink: BlockSink, process: Callable[[Block], object] = lambda block: None
+) -> ZeroCounts:
+    """Onload each block in order, process it, count its zeros before and after, and pass it to the sink."""
+    before, after = 0, {}
+    for block in decoder.onload_blocks():
+        before += sum(count_zeros(linear.weight) for linear in block.linears)
+        process(block)
+        after.update({linear.name: count_zeros(linear.weight) for linear in block.linears})
+        sink.block_done(block)
+    return ZeroCounts(before, after)

@@ -1,0 +1,108 @@
+"""Operation counts of forward and backward passes, by kind of operation, computed from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from lm_eval_pruned.pruning.model.shapes import Architecture, BlockShape, Matrix, WindowShape, elements
+
+# The backward pass of fused attention makes five products where the forward pass makes two.
+ATTENTION_BACKWARD = 2.5
+
+
+class Work(NamedTuple):
+    """Number of operations of each kind; as a throughput, the number per second.
+
+    Attributes:
+        matmul_flops: floating-point operations of matrix products in the dtype of the model.
+        fp32_matmul_flops: floating-point operations of matrix products in float32.
+        elementwise: elements that pass between products.
+        sorted: weights ranked.
+        solved: weights eliminated one column at a time by a solver.
+        svd_flops: operations of singular value decompositions, rows x columns x the smaller of the two.
+    """
+
+    matmul_flops: float = 0.0
+    fp32_matmul_flops: float = 0.0
+    elementwise: float = 0.0
+    sorted: float = 0.0
+    solved: float = 0.0
+    svd_flops: float = 0.0
+
+
+def seconds(work: Work, throughput: Work) -> float:
+    """Return how long `work` takes at a throughput in operations per second.
+
+    Example:
+        >>> seconds(Work(matmul_flops=6.0, sorted=1.0), Work(2.0, 1.0, 1.0, 4.0, 1.0, 1.0))
+        3.25
+    """
+    return sum((count / rate for count, rate in zip(work, throughput, strict=True) if count), start=0.0)
+
+
+def total(works: Iterable[Work]) -> Work:
+    """Add up, kind by kind.
+
+    Example:
+        >>> total([Work(matmul_flops=1.0), Work(matmul_flops=2.0, sorted=3.0)])[:4]
+        (3.0, 0.0, 0.0, 3.0)
+    """
+    return Work(*(float(sum(counts)) for counts in zip(Work(), *works, strict=True)))
+
+
+def forward(block: BlockShape, windows: WindowShape, matrices: Sequence[Matrix] | None = None) -> Work:
+    """Count the forward pass of all windows through a block, or through the given matrices of it.
+
+    Two operations per weight and token, and in causal attention 2 seqlen width per token.
+    """
+    used = block.matrices if matrices is None else matrices
+    tokens = windows.samples * windows.seqlen
+    flops = sum(2 * matrix.rows * matrix.columns * matrix.share for matrix in used)
+    return Work(
+        matmul_flops=tokens * (flops + 2 * windows.seqlen * block.attention),
+        elementwise=tokens * elements(used),
+    )
+
+
+def capture_pass(blocks: Sequence[BlockShape], windows: WindowShape) -> Work:
+    """Count the one forward pass, up to the last block, that records the arguments each block is called with."""
+    one = WindowShape(1, windows.seqlen)
+    return total(forward(block, one) for block in blocks[:-1])
+
+
+def calibration_pass(block: BlockShape, windows: WindowShape) -> Work:
+    """Count the pass of all windows through a block that ends at the input of the last matrix in scope.
+
+    Which matrix that is becomes known in the first window, which runs to the end. With experts every window does.
+    """
+    places = [place for place, matrix in enumerate(block.matrices) if matrix.in_scope]
+    if not places or any(matrix.share < 1 for matrix in block.scoped):
+        return forward(block, windows) if places else Work()
+    first, others = WindowShape(1, windows.seqlen), WindowShape(windows.samples - 1, windows.seqlen)
+    return total([forward(block, first), forward(block, others, block.matrices[: places[-1]])])
+
+
+def dense_calibration(blocks: Sequence[BlockShape], windows: WindowShape) -> Work:
+    """Count a calibration in which dense activations are propagated from block to block."""
+    passed = (forward(block, windows) for block in blocks[:-1])
+    return total([capture_pass(blocks, windows), *passed, calibration_pass(blocks[-1], windows)])
+
+
+def gradient_dot_products(architecture: Architecture, windows: WindowShape, held_out: float) -> Work:
+    """Count LayerIF's passes: forward, backward by the hidden states alone, one product more per gradient in scope.
+
+    `held_out` is the fraction of the windows whose gradients are accumulated in float32.
+    """
+    tokens = windows.samples * windows.seqlen
+    passes = total(forward(block, windows) for block in architecture.blocks)
+    attention = tokens * 2 * windows.seqlen * sum(block.attention for block in architecture.blocks)
+    head = 2 * tokens * architecture.vocabulary * architecture.hidden
+    gradients = 2 * tokens * sum(one.rows * one.columns * one.share for one in architecture.scoped)
+    return Work(
+        matmul_flops=2 * (passes.matmul_flops + head)
+        + (ATTENTION_BACKWARD - 1) * attention
+        + gradients * (1 - held_out),
+        fp32_matmul_flops=gradients * held_out,
+        elementwise=3 * passes.elementwise + 2 * tokens * architecture.vocabulary,
+    )

@@ -1,0 +1,141 @@
+"""Methods and allocations of another package: installed with pip, found by name, used by `prune`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lm_eval_pruned.errors import UnknownNameError
+from lm_eval_pruned.registry import Registry, source_digest
+from tests.environments import HOST_PACKAGES, ROOT, Environment
+
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "smallest-first"
+version = "1.0"
+
+[project.entry-points."lm_eval_pruned.methods"]
+largest = "smallest_first:largest"
+forgotten = "smallest_first"
+broken = "smallest_first:nowhere"
+
+[project.entry-points."lm_eval_pruned.allocations"]
+deepest = "smallest_first:deepest"
+"""
+MODULE = '''
+import torch
+
+from lm_eval_pruned.pruning.allocations.kinds import allocation
+from lm_eval_pruned.pruning.allocations.signals.constant import CONSTANT
+from lm_eval_pruned.pruning.methods.kinds import score_method
+
+
+@score_method("largest", compare="matrix", needs_calibration=False)
+def largest(weight, statistics):
+    """Remove the largest weights first."""
+    return FACTOR * weight.float().abs()
+
+
+@allocation("deepest", signal=CONSTANT)
+def deepest(signal, target, sizes):
+    """Prune the last block alone."""
+    sparsities = torch.zeros(len(sizes), dtype=torch.float64)
+    sparsities[-1] = target * sizes.sum() / sizes[-1]
+    return sparsities
+
+
+FACTOR = -1
+'''
+TINY = ("--pretrained", "tiny-reasoner")
+
+
+class Installed:
+    """An environment in which our package lies beside the one that extends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "source"
+        self.source.mkdir()
+        (self.source / "pyproject.toml").write_text(PROJECT)
+        self.environment = Environment(folder / "environment")
+        self.environment.add_path(ROOT)
+        self.environment.add_path(HOST_PACKAGES)
+
+    def install(self, module: str) -> None:
+        (self.source / "smallest_first.py").write_text(module)
+        self.environment.pip(
+            "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall", self.source
+        )
+
+    def run(self, *arguments: str | Path):
+        return self.environment.run("-m", "lm_eval_pruned", *arguments)
+
+    def prune(self, output: Path, *arguments: str) -> dict[str, object]:
+        done = self.run("prune", *TINY, *arguments, "--output", output, "--artifacts", output.with_name("artifacts"))
+        assert done.returncode == 0, done.stderr
+        return json.loads((output / "pruning_report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    there = Installed(tmp_path_factory.mktemp("plugins"))
+    there.install(MODULE)
+    return there
+
+
+def test_a_method_and_an_allocation_of_another_package_prune(installed, tmp_path):
+    report = installed.prune(tmp_path / "out", "--method", "largest", "--sparsity", "0.1")
+    assert report["achieved_sparsity"] == pytest.approx(0.1, abs=1e-4)
+    deepest = installed.prune(tmp_path / "deep", "--method", "magnitude", "--alloc", "deepest", "--sparsity", "0.1")
+    assert [block["achieved"] > 0 for block in deepest["blocks"]] == [False] * 4 + [True]
+    listed = installed.run("list").stdout
+    assert "Remove the largest weights first." in listed
+    assert "Prune the last block alone." in listed
+
+
+def test_masks_of_an_older_version_of_the_package_are_not_reused(installed, tmp_path):
+    given = ("--method", "largest", "--sparsity", "0.1")
+    first = installed.prune(tmp_path / "first", *given)
+    again = installed.prune(tmp_path / "again", *given)
+    assert again["fingerprint"] == first["fingerprint"]
+    installed.install(MODULE.replace("FACTOR = -1", "FACTOR = -2"))
+    changed = installed.prune(tmp_path / "changed", *given)
+    assert changed["fingerprint"] != first["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("larges", "unknown method 'larges': did you mean 'largest'?"),
+        ("forgotten", "the package smallest-first promises method 'forgotten' and does not register it"),
+        ("broken", "method 'broken' of the package smallest-first cannot be loaded"),
+    ],
+)
+def test_a_wrong_entry_point_is_one_sentence(installed, tmp_path, method, message):
+    done = installed.run("prune", *TINY, "--method", method, "--sparsity", "0.1", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_method_defined_at_run_time_is_known_at_once():
+    registry: Registry[int] = Registry("fruit")
+    registry.add("apple", 1)
+    with pytest.raises(UnknownNameError, match="unknown fruit 'appel': did you mean 'apple'"):
+        registry["appel"]
+    with pytest.raises(ValueError, match="fruit 'apple' is registered twice"):
+        registry.add("apple", 2)
+
+
+def test_only_the_source_of_others_is_digested():
+    namespace: dict[str, object] = {"__name__": "notebook"}
+    exec("def ours(): return 1\ndef theirs(): return 2", namespace)
+    assert source_digest(Registry.add) == ""
+    digests = {source_digest(namespace["ours"]), source_digest(namespace["theirs"])}
+    assert len(digests) == 2
+    assert all(len(digest) == 64 for digest in digests)
