@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import same
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.conjunctions import plain_joints
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.symbolic.pool import ask
-
-# Longer answers are compared as they stand: a verdict never comes from part of an answer.
-MAX_ANSWER_CHARACTERS = 10_000
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"
 EMPTY = "empty"

@@ -12,10 +12,7 @@ from lm_eval_pruned.grading.answer_kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
 from lm_eval_pruned.grading.extract.choices import read_letter
 from lm_eval_pruned.grading.extract.extract import extract, extract_list
-
-# Samples of one question repeat their answers. What is long is not kept, so that the cache stays below some megabytes.
-MAX_CACHED_VERDICTS = 4096
-MAX_CACHED_CHARACTERS = 400
+from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
 
 _Arguments = ParamSpec("_Arguments")
 

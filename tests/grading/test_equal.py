@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, equal
+from lm_eval_pruned.grading.equal import TOO_LONG, equal
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_DECIMAL_EXPONENT, MAX_NUMBER_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import normalize
-from lm_eval_pruned.grading.read.decimal import MAX_EXPONENT, MAX_NUMBER_CHARACTERS, read_number
+from lm_eval_pruned.grading.read.decimal import read_number
 from lm_eval_pruned.grading.verdict import grade
 from tests.grading.test_normalize import answers
 
@@ -108,7 +109,7 @@ def test_different_golds_are_equal_only_as_values(data_folder: Path) -> None:
         "\\log_{2}" * 240 + "x",
         "0." + "3" * 5000,
         "1e" + "9" * 500,
-        f"10^{{{MAX_EXPONENT + 1}}}",
+        f"10^{{{MAX_DECIMAL_EXPONENT + 1}}}",
         "\\frac{1}{" + "9" * 5000 + "}",
         "9" * MAX_NUMBER_CHARACTERS + "/7",
         "5^{5^{5^{5^{5}}}}",
@@ -145,7 +146,7 @@ def test_an_equality_is_as_true_as_its_verdict() -> None:
 def test_numbers_beyond_the_caps_are_not_read() -> None:
     assert read_number("9" * MAX_NUMBER_CHARACTERS) is not None
     assert read_number("9" * (MAX_NUMBER_CHARACTERS + 1)) is None
-    assert read_number(f"10^{{{MAX_EXPONENT}}}") is not None
-    assert read_number(f"10^{{-{MAX_EXPONENT + 1}}}") is None
+    assert read_number(f"10^{{{MAX_DECIMAL_EXPONENT}}}") is not None
+    assert read_number(f"10^{{-{MAX_DECIMAL_EXPONENT + 1}}}") is None
     assert read_number("5x") is None
     assert read_number("3\\frac{7}{2}") is None

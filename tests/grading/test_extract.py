@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.grading.extract.extract import MAX_RESPONSE_CHARACTERS, extract
+from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.grading.limits import MAX_RESPONSE_CHARACTERS
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "extract.jsonl").read_text().splitlines()]
 

@@ -13,7 +13,7 @@ from lm_eval.tasks.aime import utils as aime
 from lm_eval.tasks.hendrycks_math import utils as harness
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.modes import MODES, extract_in, hendrycks, minerva, verify_in
 from lm_eval_pruned.grading.modes.typed import typed, without_group_commas
 from tests.grading.test_extract import HOSTILE

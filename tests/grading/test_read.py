@@ -5,9 +5,9 @@ from fractions import Fraction
 import pytest
 
 from lm_eval_pruned.grading.compare.evaluate import exact, names
+from lm_eval_pruned.grading.limits import MAX_PARSED_CHARACTERS, MAX_PARSER_DEPTH
 from lm_eval_pruned.grading.normalize.normalize import normalize
-from lm_eval_pruned.grading.read.parser import MAX_CHARACTERS, read
-from lm_eval_pruned.grading.read.tokens import MAX_DEPTH
+from lm_eval_pruned.grading.read.parser import read
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_a_long_product_is_flat_and_deep_nesting_is_refused():
     tree = read(normalize("x" + r"\cdot x" * 200))
     assert tree is not None
     assert len(tree.parts) == 201
-    assert read("(" * MAX_DEPTH + "x" + ")" * MAX_DEPTH) is None
+    assert read("(" * MAX_PARSER_DEPTH + "x" + ")" * MAX_PARSER_DEPTH) is None
     assert read("(" * 10 + "x" + ")" * 10) is not None
-    assert read("1+" * MAX_CHARACTERS + "1") is None
+    assert read("1+" * MAX_PARSED_CHARACTERS + "1") is None

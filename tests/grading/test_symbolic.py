@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 import sympy
 
+from lm_eval_pruned.grading.limits import MAX_SYMPY_DEPTH, MAX_SYMPY_DIGITS
 from lm_eval_pruned.grading.symbolic import latex_parser as parse
 from lm_eval_pruned.grading.symbolic.compare import decide, symbolically_equal
-from lm_eval_pruned.grading.symbolic.latex_parser import MAX_DEPTH, MAX_DIGITS
 
 EQUAL = [
     (r"\int_0^1 x^2 \, dx", r"\frac13"),
@@ -130,8 +130,8 @@ UNDECIDED = [
     ("", "1"),
     ("(1", "1"),
     (r"x\in\{1\}", "x=1"),
-    ("9" * (MAX_DIGITS + 1), "1"),
-    ("(" * (MAX_DEPTH + 1) + "x" + ")" * (MAX_DEPTH + 1), "x"),
+    ("9" * (MAX_SYMPY_DIGITS + 1), "1"),
+    ("(" * (MAX_SYMPY_DEPTH + 1) + "x" + ")" * (MAX_SYMPY_DEPTH + 1), "x"),
     (",".join("1" * 100), "1"),
 ]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading import Verdict, grade, verify
 from lm_eval_pruned.grading import verdict as verdict_module
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, Equality
+from lm_eval_pruned.grading.equal import Equality
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_CACHED_CHARACTERS
 from lm_eval_pruned.grading.modes import grade_in, verify_in
 from tests.grading.test_extract import texts
 
@@ -120,5 +121,5 @@ def test_a_verdict_is_remembered_and_a_timeout_is_not(monkeypatch: pytest.Monkey
 
 def test_long_answers_are_not_kept() -> None:
     size = verdict_module._judge_once.cache_info().currsize
-    verify("7", "x" * verdict_module.MAX_CACHED_CHARACTERS)
+    verify("7", "x" * MAX_CACHED_CHARACTERS)
     assert verdict_module._judge_once.cache_info().currsize == size

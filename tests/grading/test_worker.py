@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lm_eval_pruned.grading.limits import MAX_SYMPY_CHARACTERS, MAX_WORKERS, SPARE_WORKER_AFTER, WORKER_DEADLINE
 from lm_eval_pruned.grading.symbolic import pool as worker
-from lm_eval_pruned.grading.symbolic.pool import DEADLINE, MAX_CHARACTERS, Answer, ask
+from lm_eval_pruned.grading.symbolic.pool import Answer, ask
 
 # Seconds for killing a worker and for a machine that does something else as well.
 SLACK = 1.5
@@ -122,7 +123,7 @@ def test_answers_say_what_was_decided() -> None:
     assert ask(r"\sin^2 x+\cos^2 x", "1")[:2] == (True, "ok")
     assert ask("x", "y")[:2] == (False, "ok")
     assert ask("east", "seat")[:2] == (None, "unparsed")
-    assert ask("x" * (MAX_CHARACTERS + 1), "x").status == ask("", "x").status == "unparsed"
+    assert ask("x" * (MAX_SYMPY_CHARACTERS + 1), "x").status == ask("", "x").status == "unparsed"
 
 
 @pytest.mark.parametrize("text", CODE + LARGE + ODD, ids=range(len(CODE + LARGE + ODD)))
@@ -130,7 +131,7 @@ def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str
     ask("x", "1+x")  # whoever is to start has started
     began = time.monotonic()
     answer = ask(text, "y+7")
-    assert time.monotonic() - began < DEADLINE + SLACK
+    assert time.monotonic() - began < WORKER_DEADLINE + SLACK
     assert not answer.equal
     assert not CANARY.exists()
 
@@ -210,9 +211,9 @@ def test_a_spare_worker_starts_beside_a_slow_question() -> None:
     """It is there before the deadline, so that the next question does not wait for its start."""
     (busy,) = worker_pids()
     seen: list[set[int]] = []
-    look = threading.Timer(2 * worker.SLOW, lambda: seen.append(worker_pids()))
+    look = threading.Timer(2 * SPARE_WORKER_AFTER, lambda: seen.append(worker_pids()))
     look.start()
-    assert ask(ENDLESS, "1", deadline=4 * worker.SLOW).status == "timeout"
+    assert ask(ENDLESS, "1", deadline=4 * SPARE_WORKER_AFTER).status == "timeout"
     look.join()
     (spare,) = seen[0] - {busy}
     assert worker_pids() == {spare}
@@ -251,7 +252,7 @@ def test_a_stopped_worker_is_replaced() -> None:
 
 def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     worker.close()
-    monkeypatch.setattr(worker, "MAX_TASKS", 2)
+    monkeypatch.setattr(worker, "MAX_PAIRS_PER_WORKER", 2)
     pids = []
     for _ in range(4):
         pids.append(min(worker_pids(), default=0))
@@ -266,7 +267,7 @@ def test_threads_get_their_own_answers() -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda pair: ask(*pair), pairs))
     assert [answer.equal for answer in answers] == [n % 2 == 0 for n in range(1, 201)]
-    assert len(worker._pool.workers) <= worker.MAX_WORKERS
+    assert len(worker._pool.workers) <= MAX_WORKERS
 
 
 def test_asyncio_is_not_blocked() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS, DIGITS, Numeric, is_close
+from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, is_close
 from lm_eval_pruned.grading.compare.expand import as_tuples, expand
 from lm_eval_pruned.grading.compare.intervals import REALS, between, bounded
 from lm_eval_pruned.grading.compare.values import agree, same_value
 from lm_eval_pruned.grading.compare.vectors import components
+from lm_eval_pruned.grading.limits import MAX_UNORDERED_MEMBERS
 from lm_eval_pruned.grading.read.tree import (
     FLIPPED,
     INFINITY,
@@ -21,9 +22,7 @@ from lm_eval_pruned.grading.read.tree import (
     product,
     total,
 )
-
-# Each member may have to be compared with each of the other side.
-MAX_MEMBERS = 40
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 _UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection", "and", "or"))
 
@@ -109,7 +108,7 @@ def _same_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
         return False
     mine, theirs = Counter(ones), Counter(others)
     left, undecided = list((theirs - mine).elements()), False
-    if len(left) > MAX_MEMBERS:
+    if len(left) > MAX_UNORDERED_MEMBERS:
         return None
     for one in (mine - theirs).elements():
         verdicts = [_same(one, other) for other in left]
@@ -136,7 +135,7 @@ def _distinct(node: Node) -> Sequence[Node]:
         return node.parts
     kept: list[Node] = []
     parts = list(dict.fromkeys(node.parts))
-    if len(parts) > MAX_MEMBERS:
+    if len(parts) > MAX_UNORDERED_MEMBERS:
         return parts
     for part in parts:
         if not any(_same(part, known) for known in kept):

@@ -8,15 +8,12 @@ from fractions import Fraction
 from math import comb, factorial, gcd, lcm, prod
 from typing import TYPE_CHECKING, Protocol
 
+from lm_eval_pruned.grading.limits import MAX_EXACT_BITS, MAX_GROWING_ARGUMENT, MAX_NUMERIC_EXPONENT
 from lm_eval_pruned.grading.read.tree import Node
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 if TYPE_CHECKING:
     from mpmath.ctx_mp import MPContext
-
-# Beyond these nothing is computed: an answer this large is written, not meant.
-MAX_BITS = 20_000
-MAX_EXPONENT = 10_000
-MAX_COUNT = 2_000
 
 DIGITS = 30
 LOST_DIGITS = 8
@@ -35,8 +32,6 @@ _FUNCTIONS = {
     "abs": "fabs",
 }
 _GROWING = ("factorial", "binomial", "exp", "sinh", "cosh")
-
-CONSTANTS = ("e", "i", "\\pi", "\\infty")
 
 
 class UndefinedError(ArithmeticError):
@@ -92,7 +87,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
     if exponent.denominator != 1:
         return None
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(exponent) * bits > MAX_BITS:
+    if abs(exponent) * bits > MAX_EXACT_BITS:
         raise UndefinedError("too large")
     if not base and exponent <= 0:
         raise UndefinedError("a power of zero")
@@ -120,7 +115,7 @@ def _count(function: str, values: list[Fraction]) -> Fraction | None:
     if function in ("gcd", "lcm"):
         return _bounded(Fraction((gcd if function == "gcd" else lcm)(*whole)))
     bits = whole[0].bit_length() * (min(whole[1], abs(whole[0] - whole[1])) if function == "binomial" else whole[0])
-    if bits > MAX_BITS:
+    if bits > MAX_EXACT_BITS:
         raise UndefinedError("too large")
     match function:
         case "factorial":
@@ -131,7 +126,7 @@ def _count(function: str, values: list[Fraction]) -> Fraction | None:
 
 
 def _bounded(value: Fraction) -> Fraction:
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_EXACT_BITS:
         raise UndefinedError("too large")
     return value
 
@@ -202,7 +197,7 @@ def _numeric(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeri
             value = mp.fprod(_numeric(mp, part, point) for part in node.parts)
         case "^":
             base, exponent = (_numeric(mp, part, point) for part in node.parts)
-            if abs(exponent) > MAX_EXPONENT:
+            if abs(exponent) > MAX_NUMERIC_EXPONENT:
                 raise UndefinedError("too large")
             value = mp.power(base, exponent)
         case "call":
@@ -213,7 +208,7 @@ def _numeric(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeri
 
 
 def _call(mp: MPContext, function: str, arguments: list[Numeric]) -> Numeric:
-    largest = MAX_COUNT if function in _GROWING else MAX_EXPONENT**3
+    largest = MAX_GROWING_ARGUMENT if function in _GROWING else MAX_NUMERIC_EXPONENT**3
     if function not in (*_FUNCTIONS, "root") or any(abs(argument) > largest for argument in arguments):
         raise UndefinedError(f"no value: {function}")
     if function == "root":

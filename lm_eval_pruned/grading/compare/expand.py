@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS, names
+from lm_eval_pruned.grading.compare.evaluate import names
 from lm_eval_pruned.grading.compare.regions import computed, region_of
 from lm_eval_pruned.grading.compare.values import same_value
 from lm_eval_pruned.grading.compare.vectors import transposed
 from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, number, product
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 
 def expand(node: Node) -> Node:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS, exact, names
+from lm_eval_pruned.grading.compare.evaluate import exact, names
 from lm_eval_pruned.grading.compare.linear import solved
 from lm_eval_pruned.grading.read.tree import FLIPPED, INFINITY, MINUS_INFINITY, VALUES, Node, name, negative
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 REALS = name("\\mathbbR")
 

@@ -6,8 +6,9 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS, exact
+from lm_eval_pruned.grading.compare.evaluate import exact
 from lm_eval_pruned.grading.read.tree import FLIPPED, Node
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 
 class Linear(NamedTuple):

@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 from lm_eval_pruned.grading.compare.evaluate import UndefinedError, exact, names, numeric
 from lm_eval_pruned.grading.compare.intervals import REALS, between, bounded
+from lm_eval_pruned.grading.limits import MAX_REGION_BOUNDS
 from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Head, Node
-
-# Every part is cut with all that are left of the others.
-MAX_PARTS = 40
 
 # Where a bound that is not rational stands is rounded to so many places.
 PLACES = 20
@@ -56,7 +54,7 @@ def region_of(node: Node) -> Node | None:
     relations = list(_relations(node))
     bounds = [bounded(relation) for relation in relations]
     variables = {bound.variable for bound in bounds if bound}
-    if None in bounds or len(variables) != 1 or len(bounds) > MAX_PARTS:
+    if None in bounds or len(variables) != 1 or len(bounds) > MAX_REGION_BOUNDS:
         return None
     try:
         region = _joined(node)

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.extract.spans import bold, boxes, fields, tagged
 from lm_eval_pruned.grading.extract.statements import anchored
-
-# A choice with its text; boxes may nest, so reading each in full would take quadratic time.
-MAX_CHOICE_CHARACTERS = 300
+from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS
 
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"

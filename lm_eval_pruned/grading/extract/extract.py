@@ -18,12 +18,7 @@ from lm_eval_pruned.grading.extract.statements import (
     tidy,
     unwrap,
 )
-
-# Of a longer response only the end is read: the answer comes last.
-MAX_RESPONSE_CHARACTERS = 200_000
-
-# A response longer than this is more than a bare answer.
-MAX_BARE_CHARACTERS = 100
+from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
 _TAGS = ("think", "thinking", "thought")
 THINKING_ENDS = (
@@ -99,5 +94,5 @@ def _find_mathematics(text: str) -> Iterator[str]:
     yield from amounts(text)
     if has_box(text) or is_announced(text):
         return
-    if len(text) <= MAX_BARE_CHARACTERS and "\n" not in text and is_short(text):
+    if len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and is_short(text):
         yield unwrap(text)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Nothing longer is an answer. Without a limit, spans that overlap would take quadratic time.
-MAX_SPAN_CHARACTERS = 1000
+from lm_eval_pruned.grading.limits import MAX_SPAN_CHARACTERS
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from lm_eval_pruned.grading.extract.spans import bold, mathematics
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS, MAX_DECLARED_CHARACTERS
 
 # Repetitions are bounded and never overlap, so that matching stays linear on hostile text.
 _ANCHOR = re.compile(
@@ -42,15 +43,6 @@ _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
 
-# Enough to see how a line announces its answer; overlapping lines of any length would take quadratic time.
-MAX_LINE_CHARACTERS = 400
-
-# A response that announces more answers than this repeats itself.
-MAX_ANCHORS = 1000
-
-# "25 is the answer" puts it in front, without blanks.
-MAX_DECLARED_CHARACTERS = 60
-
 # With this many words a line is prose around its answer; with fewer they are the answer or its unit.
 PROSE_WORDS = 3
 
@@ -62,7 +54,7 @@ def anchored(text: str) -> Iterator[str]:
         >>> list(anchored("The answer is 4. Wait. **Final Answer:** 5"))
         ['5', '4. Wait. **Final Answer:** 5']
     """
-    for anchor in reversed(list(_ANCHOR.finditer(text))[-MAX_ANCHORS:]):
+    for anchor in reversed(list(_ANCHOR.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         rest = _TAKEN_BACK.sub("", _first_line(text, anchor.end()), count=1)
         if rest:
             yield rest
@@ -92,7 +84,7 @@ def amounts(text: str) -> Iterator[str]:
         >>> list(amounts("The total cost is $45.50.")), list(amounts("She has $5 and gets $6."))
         (['$45.50'], [])
     """
-    line = text.rpartition("\n")[2][-MAX_LINE_CHARACTERS:]
+    line = text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]
     found = _MONEY.findall(line)
     if len(found) == line.count("$") == 1:
         yield found[0]
@@ -105,7 +97,7 @@ def declared(text: str) -> Iterator[str]:
         >>> list(declared("We see that 25 is the answer. This is the answer to everything."))
         ['25']
     """
-    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANCHORS:]):
+    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         words = text[max(0, match.start() - MAX_DECLARED_CHARACTERS) : match.start()].split()
         if words and words[-1].count("$") != 1 and any(sign.isdigit() for sign in words[-1]):
             yield words[-1]
@@ -183,7 +175,7 @@ def _trim(text: str) -> str:
 
 def _first_line(text: str, start: int) -> str:
     """Return what is left of the line at `start`, or the next line or displayed formula that is no decoration."""
-    rest = text[start : start + MAX_LINE_CHARACTERS]
+    rest = text[start : start + MAX_ANNOUNCEMENT_CHARACTERS]
     environment = _ENVIRONMENT.match(rest.lstrip(_DECORATION))
     if environment:
         return rest.lstrip(_DECORATION)[environment.end() :].partition(f"\\end{{{environment[1]}}}")[0].strip()

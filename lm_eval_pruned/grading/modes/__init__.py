@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from lm_eval_pruned.errors import unknown_name
 from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, Equality, equal
+from lm_eval_pruned.grading.equal import TOO_LONG, Equality, equal
 from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.modes import hendrycks, minerva, prm800k, s1
 from lm_eval_pruned.grading.verdict import Verdict, grade, timed, verify
 from lm_eval_pruned.registry import Registry

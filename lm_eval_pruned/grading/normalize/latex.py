@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.normalize.latex_writer import Writer, commands
+from lm_eval_pruned.grading.normalize.latex_writer import Writer
 from lm_eval_pruned.grading.normalize.typed_math import plain_typing
+from lm_eval_pruned.grading.vocabulary import commands
 
 # A run of characters that stand for themselves is one token, parted where only its first one is an argument.
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9A-Za-z][0-9A-Za-z.+\-/']*|.", re.DOTALL)

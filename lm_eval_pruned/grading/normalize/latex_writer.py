@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-
-def commands(names: str) -> frozenset[str]:
-    r"""Return the LaTeX commands with these names.
-
-    Example:
-        >>> sorted(commands("pi sqrt"))
-        ['\\pi', '\\sqrt']
-    """
-    return frozenset(f"\\{name}" for name in names.split())
-
+from lm_eval_pruned.grading.vocabulary import commands
 
 # How many arguments follow; of a command in neither list any number of groups may be arguments.
 _ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}

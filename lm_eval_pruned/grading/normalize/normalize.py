@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 
+from lm_eval_pruned.grading.limits import MAX_NORMALIZE_PASSES
 from lm_eval_pruned.grading.normalize.latex import plain_latex
 from lm_eval_pruned.grading.normalize.unicode import plain_characters
 from lm_eval_pruned.grading.normalize.unit_spelling import plain_units
 from lm_eval_pruned.grading.normalize.unit_table import PLAIN, WORDS
-from lm_eval_pruned.grading.read.tokens import FUNCTIONS, LONGEST_PRODUCT, TYPED
-
-# Dropping one thing can bring two others together (a letter and its accent, say); a few rounds settle every answer.
-MAX_ROUNDS = 8
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
 
 _WRAPPING = '*`" \t\n'
 _ENDING = _WRAPPING + ".,;"
@@ -24,7 +22,7 @@ _SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\sqrt(?=\{)|\\frac(?=\{[^{}]{0,99}\}\{)
 _SHORT_WORDS = (
     WORDS.keys()
     | set(map(str.casefold, PLAIN))
-    | TYPED.keys()
+    | TYPED_SYMBOLS.keys()
     | {name[1:] for name in FUNCTIONS}
     | {"am", "pm", "and", "or", "if"}
 )
@@ -47,7 +45,7 @@ def normalize(answer: str) -> str:
     """
     if answer.isascii() and answer.isdigit():
         return answer
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MAX_NORMALIZE_PASSES):
         form = _round(answer)
         if form == answer or _SETTLED.fullmatch(form):
             return form

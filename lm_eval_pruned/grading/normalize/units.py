@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from lm_eval_pruned.grading.limits import MAX_UNIT_CHARACTERS
 from lm_eval_pruned.grading.normalize.unit_table import NAMES, WORDS
-from lm_eval_pruned.grading.read.tokens import NUMBER_WORDS
+from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS
 
 
 class Quantity(NamedTuple):
@@ -33,8 +34,6 @@ _SUFFIX = re.compile(
     rf"(?<=[0-9.)}}\] ])(?P<unit>(?:{_FACTORS})(?:/{_FACTORS})?)\Z"
     r"|(?P<sign>[\u00a2-\u00a5\u20a0-\u20bf]|\\%|\\\$|\^\{\\circ\})\Z"
 )
-# Longer units are none: the search looks at so much of the end of a form.
-_MAX_CHARACTERS = 80
 # Without brackets: those of a tuple part its members, too.
 _MEMBERS = re.compile(r"[^()\[\]=<>]*")
 _PRICED = re.compile(
@@ -92,7 +91,7 @@ def split_unit(form: str) -> Quantity:
         sign = priced["sign"]
         unit = _CURRENCIES.get(sign) or _SIGNS.get(sign)
         return Quantity(priced["minus"] + priced["value"], unit) if unit else Quantity(form, "")
-    suffix = None if _ANGLE.search(form) else _SUFFIX.search(form, max(1, len(form) - _MAX_CHARACTERS))
+    suffix = None if _ANGLE.search(form) else _SUFFIX.search(form, max(1, len(form) - MAX_UNIT_CHARACTERS))
     if suffix and form[suffix.start() - 1] in "0123456789.}) ]":
         unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else _one_name(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])

@@ -6,9 +6,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-# Far below the 4300 digits at which Python's int() refuses, and above every answer of the benchmarks.
-MAX_NUMBER_CHARACTERS = 1000
-MAX_EXPONENT = 1000
+from lm_eval_pruned.grading.limits import MAX_DECIMAL_EXPONENT, MAX_NUMBER_CHARACTERS
 
 # With fewer digits shown, too many values round to the same decimal for it to name one of them.
 MIN_SIGNIFICANT_DIGITS = 4
@@ -68,7 +66,7 @@ def _read_scientific(body: str) -> Number | None:
         return None
     mantissa = match["mantissa"] or "1"
     exponent = int(match["exponent"] or match["short"] or match["power"] or 0)
-    if abs(exponent) > MAX_EXPONENT:
+    if abs(exponent) > MAX_DECIMAL_EXPONENT:
         return None
     scale = Fraction(10) ** exponent
     whole, _, decimals = mantissa.partition(".")

@@ -7,15 +7,8 @@ from collections.abc import Callable, Collection
 from fractions import Fraction
 from typing import Protocol
 
-from lm_eval_pruned.grading.read.tokens import (
-    FUNCTIONS,
-    NAMES,
-    NUMBER_WORDS,
-    TYPED,
-    Tokens,
-    UnreadableError,
-    read_decimal,
-)
+from lm_eval_pruned.grading.limits import MAX_PARSED_CHARACTERS, MAX_POSTFIXES
+from lm_eval_pruned.grading.read.tokens import Tokens, UnreadableError, read_decimal
 from lm_eval_pruned.grading.read.tree import (
     Head,
     Node,
@@ -29,8 +22,7 @@ from lm_eval_pruned.grading.read.tree import (
     quotient,
     total,
 )
-
-MAX_CHARACTERS = 2000
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, NUMBER_WORDS, SYMBOLS, TYPED_SYMBOLS
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\notin": "not in",
@@ -69,7 +61,7 @@ def read(form: str) -> Node | None:
     if form in NUMBER_WORDS:
         return number(NUMBER_WORDS[form])
     form = _MEANT.get(form, form)
-    if len(form) > MAX_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED):
+    if len(form) > MAX_PARSED_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED_SYMBOLS):
         return None
     if form[:1] == "]" or form[-1:] == "[":
         form = _TURNED.sub(_turned, form)
@@ -163,8 +155,6 @@ class _Answers:
         self._tokens.bars = bars
         return node
 
-
-MAX_POSTFIXES = 6
 
 _UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
 _FIGURES = tuple("0123456789.")
@@ -278,7 +268,7 @@ class Expressions:
                 "\\lvert",
             )
             or token in FUNCTIONS
-            or token in NAMES
+            or token in SYMBOLS
             or token in ("\\mathbb", "\\begin")
             or token[0] == "."
         )
@@ -334,7 +324,7 @@ class Expressions:
             return read_decimal(token)
         if token in FUNCTIONS:
             return self._function(token[1:])
-        if token in NAMES:
+        if token in SYMBOLS:
             return self._named(token)
         if token in _UNKNOWN_FUNCTIONS and self._tokens.next == "(":
             return call(token, *self._arguments())
@@ -420,8 +410,8 @@ class Expressions:
             node = self.sum()
             self._tokens.expect(")")
             return power(node, number(Fraction(1, 2)))
-        if word in TYPED:
-            return self._named(TYPED[word])
+        if word in TYPED_SYMBOLS:
+            return self._named(TYPED_SYMBOLS[word])
         if len(word) > 1:
             raise UnreadableError(f"the word {word!r}")
         return self._named(word)

@@ -5,40 +5,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from lm_eval_pruned.grading.normalize.latex_writer import commands
+from lm_eval_pruned.grading.limits import MAX_NUMBER_CHARACTERS, MAX_PARSER_DEPTH
 from lm_eval_pruned.grading.read.tree import Node, number
-
-MAX_DIGITS = 1000
-MAX_DEPTH = 40
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<blank>[ ]+)|(?P<sign>.)",
     re.DOTALL,
 )
-FUNCTIONS = commands(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh log ln lg exp gcd lcm max min det abs"
-)
-NAMES = commands(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty emptyset ell hbar"
-)
-TYPED = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-NUMBER_WORDS = {
-    **{word: value for value, word in enumerate((*_ONES, *_TEENS))},
-    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
-    **{
-        f"{tens}{hyphen}{ones}": 10 * value + unit
-        for value, tens in enumerate(_TENS, 2)
-        for unit, ones in enumerate(_ONES[1:], 1)
-        for hyphen in ("-", "")
-    },
-}
-# Three letters can be a product of three variables; more are a word.
-LONGEST_PRODUCT = 3
 # Who types x^10 does not mean what LaTeX makes of it.
 _LONE_DIGIT = re.compile(r"\^\{([0-9])\}([0-9]+)")
 
@@ -99,7 +74,7 @@ class Tokens:
     def descend(self) -> None:
         """Stand one level deeper, which is bounded."""
         self._depth += 1
-        if self._depth > MAX_DEPTH:
+        if self._depth > MAX_PARSER_DEPTH:
             raise UnreadableError("nested too deeply")
 
     def ascend(self) -> None:
@@ -120,7 +95,7 @@ def tokenize(form: str) -> list[str]:
         if (
             match["word"]
             and f"\\{match[0]}" not in FUNCTIONS
-            and match[0] not in TYPED
+            and match[0] not in TYPED_SYMBOLS
             and len(match[0]) <= LONGEST_PRODUCT
         ):
             tokens += match[0]
@@ -137,7 +112,7 @@ def read_decimal(token: str) -> Node:
     Raises:
         UnreadableError: it has too many digits.
     """
-    if len(token) > MAX_DIGITS:
+    if len(token) > MAX_NUMBER_CHARACTERS:
         raise UnreadableError("too many digits")
     whole, point, decimals = token.partition(".")
     if "\\overline" in token:

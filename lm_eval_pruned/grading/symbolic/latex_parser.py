@@ -17,18 +17,19 @@ from typing import NamedTuple, TypeAlias
 import sympy
 from sympy.core.parameters import evaluate
 
+from lm_eval_pruned.grading.limits import (
+    MAX_SYMPY_BITS,
+    MAX_SYMPY_CHARACTERS,
+    MAX_SYMPY_DEPTH,
+    MAX_SYMPY_DIGITS,
+    MAX_SYMPY_FACTORIAL,
+    MAX_SYMPY_FACTORS,
+    MAX_SYMPY_MEMBERS,
+)
 from lm_eval_pruned.grading.normalize.latex import plain_latex
 from lm_eval_pruned.grading.normalize.unicode import plain_characters
 from lm_eval_pruned.grading.read.tokens import UnreadableError
 
-MAX_CHARACTERS = 2000
-MAX_DEPTH = 30
-MAX_DIGITS = 200
-MAX_MEMBERS = 60
-# Of any number that can arise, numerator and denominator together; about 30,000 decimal digits.
-MAX_BITS = 100_000
-MAX_FACTORIAL = 1000
-MAX_FACTORS = 1000
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 _OPENING = {"(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\begin"}
 _CLOSING = {")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\end"}
@@ -70,10 +71,10 @@ def parse(text: str) -> Parsed:
     Raises:
         UnreadableError: it is no mathematics, reads in more than one way, or is too large to be evaluated.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise UnreadableError(f"longer than {MAX_CHARACTERS} characters")
-    if re.search(rf"[0-9]{{{MAX_DIGITS + 1}}}", text):
-        raise UnreadableError(f"more than {MAX_DIGITS} digits")
+    if len(text) > MAX_SYMPY_CHARACTERS:
+        raise UnreadableError(f"longer than {MAX_SYMPY_CHARACTERS} characters")
+    if re.search(rf"[0-9]{{{MAX_SYMPY_DIGITS + 1}}}", text):
+        raise UnreadableError(f"more than {MAX_SYMPY_DIGITS} digits")
     if re.search(r"\\text|\\mathrm\{\w{2}|(?<![0-9_^])[0-9]+\s+[0-9]", text):
         raise UnreadableError("words or spaced numbers")
     tokens = _TOKEN.findall(plain_latex(plain_characters(text)))
@@ -81,8 +82,8 @@ def parse(text: str) -> Parsed:
     for token in tokens:
         depth += (token in _OPENING) - (token in _CLOSING)
         deepest = max(deepest, depth)
-    if depth or deepest > MAX_DEPTH:
-        raise UnreadableError(f"unbalanced, or nested deeper than {MAX_DEPTH}")
+    if depth or deepest > MAX_SYMPY_DEPTH:
+        raise UnreadableError(f"unbalanced, or nested deeper than {MAX_SYMPY_DEPTH}")
     return _node(tokens)
 
 
@@ -107,8 +108,8 @@ def _node(tokens: list[str]) -> Parsed:
 
 
 def _group(kind: str, parts: list[list[str]], *, ordered: bool = False) -> Group:
-    if len(parts) > MAX_MEMBERS:
-        raise UnreadableError(f"more than {MAX_MEMBERS} members")
+    if len(parts) > MAX_SYMPY_MEMBERS:
+        raise UnreadableError(f"more than {MAX_SYMPY_MEMBERS} members")
     return Group(kind, ordered, tuple(_node(part) for part in parts))
 
 
@@ -206,7 +207,7 @@ def _bits(node: sympy.Basic) -> float:
         bits = 5.0
     else:
         bits = _bits_of_operation(node, [_bits(argument) for argument in node.args])
-    if bits > MAX_BITS:
+    if bits > MAX_SYMPY_BITS:
         raise UnreadableError("too large a number")
     return max(bits, 1.0)
 
@@ -218,11 +219,11 @@ def _bits_of_operation(node: sympy.Basic, bits: list[float]) -> float:
         return float(2 * _at_most(node.args[0], bits[0]))
     if isinstance(node, (sympy.factorial, sympy.binomial)):
         bound = _at_most(node.args[0], bits[0])
-        if bound > MAX_FACTORIAL:
-            raise UnreadableError(f"a factorial or binomial of more than {MAX_FACTORIAL}")
+        if bound > MAX_SYMPY_FACTORIAL:
+            raise UnreadableError(f"a factorial or binomial of more than {MAX_SYMPY_FACTORIAL}")
         return float(bound * math.log2(bound + 2))
-    if isinstance(node, sympy.Product) and _at_most(node.args[1].args[-1], bits[1]) > MAX_FACTORS:
-        raise UnreadableError(f"a product of more than {MAX_FACTORS} factors")
+    if isinstance(node, sympy.Product) and _at_most(node.args[1].args[-1], bits[1]) > MAX_SYMPY_FACTORS:
+        raise UnreadableError(f"a product of more than {MAX_SYMPY_FACTORS} factors")
     if isinstance(node, sympy.Add):
         return max(bits) + math.log2(len(bits))
     return sum(bits)

@@ -17,24 +17,18 @@ import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
-from lm_eval_pruned.grading.symbolic.worker_process import MAX_BYTES_OF_MEMORY
+from lm_eval_pruned.grading.limits import (
+    MAX_PAIRS_PER_WORKER,
+    MAX_SYMPY_CHARACTERS,
+    MAX_WORKER_BYTES,
+    MAX_WORKERS,
+    SPARE_WORKER_AFTER,
+    WORKER_DEADLINE,
+    WORKER_START_DEADLINE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# Seconds that a pair may take on a started worker (a verdict with all its layers stays inside 2 s) and that a worker
-# may take to start.
-DEADLINE = 1.5
-START_DEADLINE = 60.0
-# A pair that takes longer than this, in seconds, may cost its worker: a spare one starts beside it, since the next pair
-# is to be decided in its own time alone.
-SLOW = 0.3
-
-MAX_WORKERS = 4
-# sympy's caches grow; a new worker costs half a second, mostly beside what the caller does.
-MAX_TASKS = 500
-# Longer texts are not sent: what is sent fits into a pipe, so that sending never waits for the worker.
-MAX_CHARACTERS = 2000
 
 # The first line on stdin is the caller's sys.path, so that the worker finds the very packages that the caller has.
 _START = (
@@ -51,7 +45,7 @@ class Answer(NamedTuple):
     reason: str
 
 
-def ask(left: str, right: str, *, deadline: float = DEADLINE) -> Answer:
+def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE) -> Answer:
     r"""Compare two LaTeX expressions by sympy, in another process, within `deadline` seconds; never raises.
 
     Waiting for a free worker and starting one do not count as time of the pair. May be called from any thread; from
@@ -64,8 +58,8 @@ def ask(left: str, right: str, *, deadline: float = DEADLINE) -> Answer:
     left, right = sorted((left, right))
     if not left.strip() or not right.strip():
         return Answer(None, "unparsed", "empty")
-    if max(len(left), len(right)) > MAX_CHARACTERS:
-        return Answer(None, "unparsed", f"longer than {MAX_CHARACTERS} characters")
+    if max(len(left), len(right)) > MAX_SYMPY_CHARACTERS:
+        return Answer(None, "unparsed", f"longer than {MAX_SYMPY_CHARACTERS} characters")
     return _pool.ask(left, right, deadline)
 
 
@@ -104,7 +98,7 @@ class _Worker:
     def wait(self) -> None:
         """Wait until the worker can take a pair; raise _WorkerEndedError if it cannot."""
         if not self.ready:
-            with self._deadline(START_DEADLINE):
+            with self._deadline(WORKER_START_DEADLINE):
                 self._receive()
             self.ready = True
 
@@ -158,7 +152,7 @@ class _Worker:
     @property
     def usable(self) -> bool:
         """Whether another pair can be given to it."""
-        return not self.ended and self.tasks < MAX_TASKS and self.process.poll() is None
+        return not self.ended and self.tasks < MAX_PAIRS_PER_WORKER and self.process.poll() is None
 
     def end(self) -> None:
         """Kill the process and collect it."""
@@ -191,7 +185,7 @@ class _Pool:
                 worker = self._take()
             except (_WorkerEndedError, OSError) as error:
                 return Answer(None, "timeout", f"no worker could be started: {type(error).__name__}")
-            spare = threading.Timer(SLOW, self._provide)
+            spare = threading.Timer(SPARE_WORKER_AFTER, self._provide)
             spare.daemon = True
             spare.start()
             try:
@@ -258,7 +252,7 @@ def _answer(worker: _Worker, left: str, right: str, deadline: float) -> Answer:
         return Answer(None, "timeout", f"not decided in {deadline:g} s" if late else "the worker was killed")
     if reply.get("exhausted"):
         worker.ended = True
-        return Answer(None, "timeout", f"not decided in {MAX_BYTES_OF_MEMORY // 1024**2} MiB")
+        return Answer(None, "timeout", f"not decided in {MAX_WORKER_BYTES // 1024**2} MiB")
     equal = reply["equal"] if isinstance(reply["equal"], bool) else None
     return Answer(equal, "unparsed" if equal is None else "ok", str(reply["reason"]))
 

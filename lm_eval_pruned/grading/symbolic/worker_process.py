@@ -10,9 +10,7 @@ import time
 from contextlib import suppress
 from typing import IO
 
-MAX_BYTES_OF_MEMORY = 2 * 1024**3
-# How often a worker looks whether its parent still lives while it computes.
-PARENT_CHECK_SECONDS = 0.5
+from lm_eval_pruned.grading.limits import MAX_WORKER_BYTES, PARENT_CHECK_INTERVAL, WORKER_CPU_GRACE
 
 # What sympy never does, and code in an answer would.
 _FORBIDDEN = (
@@ -73,7 +71,7 @@ def _write(pipe: IO[bytes], reply: dict[str, object]) -> None:
 def _end_with(parent: int) -> None:
     """End this process soon after its parent: while it computes it does not see that stdin has ended."""
     while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
+        time.sleep(PARENT_CHECK_INTERVAL)
     os._exit(1)
 
 
@@ -85,7 +83,7 @@ def _limit() -> None:
         import resource
 
         for limit, value in (
-            (resource.RLIMIT_AS, MAX_BYTES_OF_MEMORY),
+            (resource.RLIMIT_AS, MAX_WORKER_BYTES),
             (resource.RLIMIT_FSIZE, 0),
             (resource.RLIMIT_CORE, 0),
         ):
@@ -101,7 +99,7 @@ def _limit_seconds(seconds: float) -> None:
 
         used = resource.getrusage(resource.RUSAGE_SELF)
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        soft = int(used.ru_utime + used.ru_stime + seconds) + 2
+        soft = int(used.ru_utime + used.ru_stime + seconds) + WORKER_CPU_GRACE
         resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
