@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import DIGITS, UndefinedError, exact, is_close, names, numeric
-from lm_eval_pruned.grading.read.decimal import MIN_SIGNIFICANT_DIGITS
+from lm_eval_pruned.grading.read.decimal import Number, rounds_to
 from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Node, name
 
 # Where expressions with names are compared; neighbours are unlike enough not to agree by chance.
@@ -22,7 +22,8 @@ def same_value(one: Node, other: Node) -> bool | None:
     """Tell whether two expressions have the same value, or None where neither of them has one at enough points."""
     left, right = exact(one), exact(other)
     if left is not None and right is not None:
-        return left == right or _rounds(one, right, other) or _rounds(other, left, one)
+        exactly = Number(left, one.step, one.significant), Number(right, other.step, other.significant)
+        return left == right or rounds_to(*exactly) or rounds_to(*reversed(exactly))
     if _is_infinite(one) or _is_infinite(other):
         return _is_infinite(one) and one == other
     return _rounds_numerically(one, other) or agree(one, _with_constant_of(one, other), is_close)
@@ -37,22 +38,16 @@ def _with_constant_of(one: Node, other: Node) -> Node:
     return Node("+", tuple(mine[0] if part == theirs[0] else part for part in other.parts))
 
 
-def _rounds(decimal: Node, value: Fraction, origin: Node) -> bool:
-    """Tell whether a decimal is a value rounded to the digits it shows; whole numbers and decimals never round."""
-    if decimal.step is None or decimal.significant < MIN_SIGNIFICANT_DIGITS or origin.step is not None:
-        return False
-    return value.denominator != 1 and 2 * abs(value - decimal.value) <= decimal.step
-
-
 def _rounds_numerically(one: Node, other: Node) -> bool:
     decimal, value = (one, other) if one.head == "number" else (other, one)
-    if decimal.step is None or decimal.significant < MIN_SIGNIFICANT_DIGITS or names(value):
+    tolerance = Number(decimal.value, decimal.step, decimal.significant).tolerance
+    if tolerance is None or names(value):
         return False
     try:
         exactly = numeric(value, {})
     except UndefinedError:
         return False
-    return bool(2 * abs(exactly - numeric(decimal, {})) <= float(decimal.step))
+    return bool(abs(exactly - numeric(decimal, {})) <= float(tolerance))
 
 
 def _is_infinite(node: Node) -> bool:

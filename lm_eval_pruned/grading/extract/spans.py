@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from lm_eval_pruned.grading.limits import MAX_SPAN_CHARACTERS
+from lm_eval_pruned.grading.normalize.braces import match_braces_in
 
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or |about |approximately |roughly ){1,2})[\s$(\[\\]{0,9}"
@@ -36,7 +36,7 @@ def boxes(text: str) -> Iterator[str]:
         >>> list(boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
         ['7', '\\frac{1}{2}']
     """
-    partners = brace_partners(text)
+    partners = match_braces_in(text)
     contents: list[str] = []
     end = 0
     for box in _BOX.finditer(text):
@@ -134,20 +134,3 @@ def _is_money(text: str, opened: re.Match[str], closed: re.Match[str]) -> bool:
 
 def _span(text: str, start: int, end: int) -> str:
     return text[start:end].strip() if end - start <= MAX_SPAN_CHARACTERS else ""
-
-
-def brace_partners(text: str) -> dict[int, int]:
-    r"""Return where the brace stands that closes each opening one; `\{` and braces without a partner are none.
-
-    Example:
-        >>> brace_partners(r"{a{b}\{")
-        {2: 4}
-    """
-    partners: dict[int, int] = {}
-    opened: list[int] = []
-    for brace in _BRACE.finditer(text):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif brace[0] == "}" and opened:
-            partners[opened.pop()] = brace.start()
-    return partners

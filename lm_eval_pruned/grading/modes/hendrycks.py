@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.equal import Equality
+from lm_eval_pruned.grading.normalize.braces import match_braces
 
 SAME, DIFFERENT = "same string after normalisation", "different strings after normalisation"
 
@@ -49,12 +50,9 @@ def last_box(response: str) -> str | None:
     start = response.rfind(command) + len(command)
     if not response.startswith(command + "{", start - len(command)):
         return None
-    depth = 0
-    for brace in _BRACE.finditer(response, start):
-        depth += 1 if brace[0] == "{" else -1
-        if not depth:
-            return response[start + 1 : brace.start()]
-    return None
+    # Escaped braces count, as in the original.
+    end = match_braces((brace.start(), brace[0]) for brace in _BRACE.finditer(response, start)).get(start)
+    return None if end is None else response[start + 1 : end]
 
 
 def equal(gold: str, answer: str) -> Equality:

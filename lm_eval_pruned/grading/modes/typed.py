@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.extract.spans import brace_partners
+from lm_eval_pruned.grading.normalize.braces import match_braces_in
 from lm_eval_pruned.grading.read.decimal import read_number
 
 # What is so near to a whole number is one.
@@ -122,7 +122,7 @@ def _without_units(text: str) -> str:
 def _type_latex(text: str) -> str:
     """Write `/` behind the first argument of a fraction and parentheses around that of a root; name the rest."""
     text = text.replace("\\tfrac", "\\frac").replace("\\dfrac", "\\frac").replace("\\frac", " \\frac")
-    partners = brace_partners(text)
+    partners = match_braces_in(text)
     signs: list[tuple[int, str]] = []
     for command in _TAKES_ARGUMENT.finditer(text):
         end = _argument_end(text, command.end(), partners)

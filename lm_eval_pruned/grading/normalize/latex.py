@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lm_eval_pruned.grading.normalize.braces import match_braces
 from lm_eval_pruned.grading.normalize.latex_writer import Writer
 from lm_eval_pruned.grading.normalize.typed_math import plain_typing
 from lm_eval_pruned.grading.vocabulary import commands
@@ -102,7 +103,8 @@ def plain_latex(text: str) -> str:
         tokens = _without_edges(tokens)
     if "^" in text and "(" in text:
         tokens = _with_braced_exponents(tokens)
-    partners = _partners(tokens)
+    partners = match_braces(enumerate(tokens))
+    closing = set(partners.values())
     writer, index = Writer(), 0
     while index < len(tokens):
         token = tokens[index]
@@ -110,7 +112,7 @@ def plain_latex(text: str) -> str:
             writer.put_run(token)
             index += 1
             continue
-        index = _step(writer, tokens, index, partners)
+        index = _step(writer, tokens, index, partners, closing)
     return writer.finish()
 
 
@@ -153,7 +155,7 @@ def _with_braced_exponents(tokens: list[str]) -> list[str]:
     return braced
 
 
-def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int]) -> int:
+def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int], closing: set[int]) -> int:
     """Write the token at `index` and return the index of the next one."""
     token, after = tokens[index], index + 1
     following = tokens[after] if after < len(tokens) else ""
@@ -170,23 +172,10 @@ def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
         return after + (following in _THIN)
     elif token == "{" and index in partners:
         writer.open()
-    elif token == "}" and index in partners:
+    elif token == "}" and index in closing:
         writer.close()
     elif token == "[" and writer.waiting and writer.last == "\\sqrt":
         writer.open_option()
     elif token not in ("{", "}", "\\!"):
         writer.put(token)
     return after
-
-
-def _partners(tokens: list[str]) -> dict[int, int]:
-    partners: dict[int, int] = {}
-    opened: list[int] = []
-    for index, token in enumerate(tokens):
-        if token == "{":
-            opened.append(index)
-        elif token == "}" and opened:
-            start = opened.pop()
-            partners[start] = index
-            partners[index] = start
-    return partners
