@@ -27,7 +27,7 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from lm_eval_pruned.grading import verify
-from lm_eval_pruned.grading.verdict import forget_verdicts
+from lm_eval_pruned.grading.verdict import clear_cached_verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -99,7 +99,7 @@ def gold_pairs(file: Path) -> Iterator[Pair]:
 
 
 def ours(gold: str, answer: str) -> Outcome:
-    forget_verdicts()
+    clear_cached_verdicts()
     begin = time.perf_counter()
     correct = verify(gold, answer).correct
     return Outcome(correct, (time.perf_counter() - begin) * 1000)

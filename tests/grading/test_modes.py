@@ -13,12 +13,21 @@ from lm_eval.tasks.aime import utils as aime
 from lm_eval.tasks.hendrycks_math import utils as harness
 
 from lm_eval_pruned.errors import UnknownNameError
+from lm_eval_pruned.grading.equal import equal
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.modes import MODES, extract_in, hendrycks, minerva, verify_in
+from lm_eval_pruned.grading.modes import MODES, extract_in, grade_in, hendrycks, minerva, prm800k, s1, verify_in
 from lm_eval_pruned.grading.modes.typed import typed, without_group_commas
 from tests.grading.test_extract import HOSTILE
 
 OTHERS = [name for name in MODES if name != "default"]
+# The comparison behind each mode, without the bound on length that `verify` puts in front of it.
+EQUAL = {
+    "default": equal,
+    "hendrycks": hendrycks.equal,
+    "minerva": minerva.equal,
+    "prm800k": prm800k.equal,
+    "s1": s1.equal,
+}
 LENGTH = 100_000
 
 PIECES = ["\\frac", "\\sqrt", "\\text{", "\\boxed{", "{", "}", "1", "2", ",", "=", "/", " ", "$", ".", "\n", "cm", "\\"]
@@ -52,7 +61,7 @@ def test_the_modes() -> None:
 @pytest.mark.parametrize("name", MODES)
 class TestEveryMode:
     def test_every_gold_equals_itself(self, name: str, golds: list[str]) -> None:
-        assert [gold for gold in golds if not MODES[name].equal(gold, gold)] == []
+        assert [gold for gold in golds if not EQUAL[name](gold, gold)] == []
 
     def test_every_gold_is_right_in_the_form_the_mode_asks_for(self, name: str, golds: list[str]) -> None:
         form = (
@@ -65,15 +74,24 @@ class TestEveryMode:
 
     def test_other_numbers_are_wrong(self, name: str) -> None:
         for gold, answer in [("204", "205"), ("\\frac{1}{2}", "\\frac{1}{3}"), ("(1,2)", "(2,1)"), ("-5", "5")]:
-            assert not MODES[name].equal(gold, answer)
+            assert not EQUAL[name](gold, answer)
 
     @pytest.mark.parametrize("unit", [*HOSTILE, "\\frac", "\\sqrt", "\\text{", "1,234", "^ ", "cm ", "1 ", "Answer:"])
     def test_hostile_text_takes_linear_time(self, name: str, unit: str) -> None:
         text = (unit * LENGTH)[:LENGTH]
         start = process_time()
-        MODES[name].extract(text)
-        MODES[name].equal(text, f"{text}1")
+        MODES[name].extract(text, "math")
+        EQUAL[name](text, f"{text}1")
         assert process_time() - start < 2
+
+
+@pytest.mark.parametrize("name", MODES)
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["7", "C", "\\frac{1}{2}"]), answers)
+def test_grading_is_extracting_and_verifying(name: str, gold: str, response: str) -> None:
+    for kind in ("math", "choice"):
+        extracted = extract_in(name, response, kind)  # type: ignore[arg-type]
+        assert grade_in(name, gold, response, kind) == verify_in(name, gold, extracted, kind)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -83,7 +101,7 @@ def test_no_text_raises_and_order_does_not_matter(name: str, gold: str, answer: 
     verdict = verify_in(name, gold, extract_in(name, answer))
     assert verdict.reason
     assert verdict.status in {"ok", "no_answer", "unparsed"}
-    assert MODES[name].equal(gold, answer).correct == MODES[name].equal(answer, gold).correct
+    assert EQUAL[name](gold, answer).correct == EQUAL[name](answer, gold).correct
 
 
 class TestHendrycks:
@@ -196,7 +214,7 @@ class TestPrm800k:
         ],
     )
     def test_pairs(self, gold: str, answer: str, same: bool) -> None:
-        assert MODES["prm800k"].equal(gold, answer).correct is same
+        assert prm800k.equal(gold, answer).correct is same
 
     def test_a_heading_comes_before_a_box(self) -> None:
         assert extract_in("prm800k", "\\boxed{4}\n# Answer\n\n5") == "5"
@@ -227,14 +245,14 @@ class TestS1:
         ],
     )
     def test_extracts(self, response: str, answer: str) -> None:
-        assert MODES["s1"].extract(response) == answer
+        assert s1.extract(response) == answer
 
     @pytest.mark.parametrize(
         ("gold", "answer", "same"),
         [("025", "25", True), ("27", "27.0", False), ("0", "000", True), ("C", "C", True), ("\u00b2", "2", False)],
     )
     def test_pairs(self, gold: str, answer: str, same: bool) -> None:
-        assert MODES["s1"].equal(gold, answer).correct is same
+        assert s1.equal(gold, answer).correct is same
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -116,10 +116,10 @@ def test_a_verdict_is_remembered_and_a_timeout_is_not(monkeypatch: pytest.Monkey
     reasons = [verify("a pair of its own", "51").reason for _ in range(3)]
     assert reasons == ["not decided in time", "decided", "decided"]
     assert verify("51", "a pair of its own").reason == "asked again"
-    verdict_module.forget_verdicts()
+    verdict_module.clear_cached_verdicts()
 
 
 def test_long_answers_are_not_kept() -> None:
-    size = verdict_module._judge_once.cache_info().currsize
+    size = verdict_module._judge_cached.cache_info().currsize
     verify("7", "x" * MAX_CACHED_CHARACTERS)
-    assert verdict_module._judge_once.cache_info().currsize == size
+    assert verdict_module._judge_cached.cache_info().currsize == size

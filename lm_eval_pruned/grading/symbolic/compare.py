@@ -34,20 +34,16 @@ class Decision(NamedTuple):
     reason: str
 
 
-def symbolically_equal(left: str, right: str) -> bool | None:
-    r"""Compare two LaTeX expressions as mathematics; the order of the two never matters.
+def decide(left: str, right: str) -> Decision:
+    r"""Compare two LaTeX expressions with sympy; the order of the two never matters.
 
-    None means undecided. Nothing is ever evaluated as Python, and sizes are bounded before anything is computed.
+    Nothing is ever evaluated as Python, and sizes are bounded before anything is computed. Must run in a worker
+    process, which bounds time and memory.
 
     Example:
-        >>> symbolically_equal(r"\sin^2 x + \cos^2 x", "1"), symbolically_equal("(x+1)^2", "x^2+1")
+        >>> decide(r"\sin^2 x + \cos^2 x", "1").equal, decide("(x+1)^2", "x^2+1").equal
         (True, False)
     """
-    return decide(left, right).equal
-
-
-def decide(left: str, right: str) -> Decision:
-    """Do what `symbolically_equal` does and say why."""
     one, other = sorted((left, right))
     try:
         return _compare(parse(one), parse(other))
