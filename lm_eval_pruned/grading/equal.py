@@ -6,9 +6,9 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Status
-from lm_eval_pruned.grading.compare.compare import same
+from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.normalize.conjunctions import plain_joints
+from lm_eval_pruned.grading.normalize.conjunctions import normalize_conjunctions
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
@@ -115,7 +115,7 @@ def _typed(text: str) -> str:
         # "1/2 or 0.5": two spellings of one answer are no list.
         text = first
     announced = _ANNOUNCED.match(text)
-    return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text[announced.end() :] if announced else text))
+    return _HALF_OF_DAY.sub(r"\1\2", normalize_conjunctions(text[announced.end() :] if announced else text))
 
 
 def _without_approximation(form: str) -> str:
@@ -175,7 +175,7 @@ def _compare_meanings(left: str, right: str) -> Equality:
         one = read(f"({left})")
     elif other is None and one is not None and right.isalpha():
         other = read(f"({right})")
-    verdict = same(one, other) if one and other else None
+    verdict = compare_answers(one, other) if one and other else None
     if verdict is not None:
         return Equality(verdict, "same meaning" if verdict else "different meanings")
     if _CALCULUS.search(left) or _CALCULUS.search(right):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_pruned.grading.compare.compare import same
+from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.normalize.normalize import normalize
 from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.verdict import verify
@@ -17,8 +17,8 @@ def verdict(one: str, other: str) -> bool | None:
     left, right = read(normalize(one)), read(normalize(other))
     assert left is not None
     assert right is not None
-    assert same(left, right) == same(right, left)
-    return same(left, right)
+    assert compare_answers(left, right) == compare_answers(right, left)
+    return compare_answers(left, right)
 
 
 @pytest.mark.parametrize(

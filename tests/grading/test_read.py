@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from lm_eval_pruned.grading.compare.evaluate import exact, names
+from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly, free_names
 from lm_eval_pruned.grading.limits import MAX_PARSED_CHARACTERS, MAX_PARSER_DEPTH
 from lm_eval_pruned.grading.normalize.normalize import normalize
 from lm_eval_pruned.grading.read.parser import read
@@ -36,7 +36,7 @@ from lm_eval_pruned.grading.read.parser import read
 def test_rational_values(answer, value):
     tree = read(normalize(answer))
     assert tree is not None
-    assert exact(tree) == value
+    assert evaluate_exactly(tree) == value
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_kinds(answer, head, label):
 def test_names_keep_subscripts_primes_and_case():
     tree = read(normalize(r"x_{1}+x_{12}+y'+A\alpha+a-\pi e i"))
     assert tree is not None
-    assert names(tree) == {"x_{1}", "x_{12}", "y'", "A", "a", "\\alpha"}
+    assert free_names(tree) == {"x_{1}", "x_{12}", "y'", "A", "a", "\\alpha"}
 
 
 @pytest.mark.parametrize(

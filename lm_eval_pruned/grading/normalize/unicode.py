@@ -1,4 +1,4 @@
-"""One spelling for every character: what Unicode offers for a sign of mathematics becomes its LaTeX or ASCII form."""
+"""Rewrite Unicode characters with a mathematical meaning as ASCII or LaTeX."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 import unicodedata
 from itertools import groupby
 
-# Control, format (bidi marks, zero-width joiners) and surrogate characters cannot be seen, so they mean nothing.
+# Control, format (bidirectional marks, zero-width joiners) and surrogate characters are invisible and are removed.
 _INVISIBLE = ("Cc", "Cf", "Cs")
 
-# NFKC would turn x² into x2, 1½ into 11/2 and a ring above into a space: these are rewritten before it runs.
+# These are rewritten before NFKC, which would turn x² into x2, 1½ into 11/2 and a ring above into a blank.
 _RAISED = {"<super>": "^", "<sub>": "_"}
 _DEGREES = "\u00b0\u00ba\u02da"
 
@@ -40,11 +40,11 @@ _GREEK = (
 )
 _SMALL_ALPHA, _CAPITAL_ALPHA = 0x3B1, 0x391
 _LETTERS = {
-    **{_CAPITAL_ALPHA + place: f"\\{name.capitalize()} " for place, name in enumerate(_GREEK)},
-    **{_SMALL_ALPHA + place: f"\\{name} " for place, name in enumerate(_GREEK)},
+    **{_CAPITAL_ALPHA + index: f"\\{name.capitalize()} " for index, name in enumerate(_GREEK)},
+    **{_SMALL_ALPHA + index: f"\\{name} " for index, name in enumerate(_GREEK)},
 }
 
-# NFKC would make plain letters of these.
+# NFKC would make plain letters of the number sets.
 _NUMBER_SETS = str.maketrans(
     {f"{sign}": f"\\mathbb{{{name}}}" for sign, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)}
 )
@@ -52,30 +52,30 @@ _NUMBER_SETS = str.maketrans(
 _ROOT = re.compile(r"([√∛]) ?(?:([0-9]+|[A-Za-z])|\(([^()]*)\))")
 
 
-def plain_characters(text: str) -> str:
-    r"""Spell `text` with ASCII and LaTeX where it uses other characters for the same signs.
+def normalize_characters(text: str) -> str:
+    r"""Rewrite `text` in ASCII and LaTeX where other characters mean the same.
 
     Example:
-        >>> plain_characters("1½ ≤ x²")
+        >>> normalize_characters("1½ ≤ x²")
         '1\\frac{1}{2} \\le  x^{2}'
     """
     if text.isascii() and text.isprintable():
         return text
     pieces = []
-    for form, run in groupby(text.translate(_NUMBER_SETS), _form):
+    for tag, run in groupby(text.translate(_NUMBER_SETS), _compatibility):
         signs = "".join(run)
-        if form in _RAISED:
+        if tag in _RAISED:
             inner = unicodedata.normalize("NFKC", signs)
-            pieces.append(f"{_RAISED[form]}{{{inner}}}")
-        elif form == "<fraction>":
+            pieces.append(f"{_RAISED[tag]}{{{inner}}}")
+        elif tag == "<fraction>":
             pieces.extend(_fraction(sign) for sign in signs)
         else:
-            pieces.append("".join(map(_visible, signs)))
+            pieces.append("".join(map(_plain_character, signs)))
     plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SIGNS).translate(_LETTERS)
     return _ROOT.sub(lambda root: f"\\sqrt{'[3]' * (root[1] == '∛')}{{{root[2] or root[3]}}}", plain)
 
 
-def _form(sign: str) -> str:
+def _compatibility(sign: str) -> str:
     if sign in _DEGREES:
         return ""
     tag = unicodedata.decomposition(sign).partition(" ")[0]
@@ -87,7 +87,7 @@ def _fraction(sign: str) -> str:
     return f"\\frac{{{above}}}{{{below}}}"
 
 
-def _visible(sign: str) -> str:
+def _plain_character(sign: str) -> str:
     if sign.isspace():
         return " "
     if sign in _DEGREES:

@@ -26,8 +26,8 @@ from lm_eval_pruned.grading.limits import (
     MAX_SYMPY_FACTORS,
     MAX_SYMPY_MEMBERS,
 )
-from lm_eval_pruned.grading.normalize.latex import plain_latex
-from lm_eval_pruned.grading.normalize.unicode import plain_characters
+from lm_eval_pruned.grading.normalize.latex import normalize_latex
+from lm_eval_pruned.grading.normalize.unicode import normalize_characters
 from lm_eval_pruned.grading.read.tokens import UnreadableError
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
@@ -77,7 +77,7 @@ def parse(text: str) -> Parsed:
         raise UnreadableError(f"more than {MAX_SYMPY_DIGITS} digits")
     if re.search(r"\\text|\\mathrm\{\w{2}|(?<![0-9_^])[0-9]+\s+[0-9]", text):
         raise UnreadableError("words or spaced numbers")
-    tokens = _TOKEN.findall(plain_latex(plain_characters(text)))
+    tokens = _TOKEN.findall(normalize_latex(normalize_characters(text)))
     depth = deepest = 0
     for token in tokens:
         depth += (token in _OPENING) - (token in _CLOSING)
