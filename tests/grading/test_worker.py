@@ -16,7 +16,7 @@ import pytest
 
 from lm_eval_pruned.grading.limits import MAX_SYMPY_CHARACTERS, MAX_WORKERS, SPARE_WORKER_AFTER, WORKER_DEADLINE
 from lm_eval_pruned.grading.symbolic import pool as worker
-from lm_eval_pruned.grading.symbolic.pool import Answer, ask
+from lm_eval_pruned.grading.symbolic.pool import Outcome, ask
 
 # Seconds for killing a worker and for a machine that does something else as well.
 SLACK = 1.5
@@ -140,7 +140,7 @@ def test_the_worker_itself_may_neither_write_nor_start_anything(tmp_path: Path) 
     script = f"""
 import os, socket, subprocess, sys
 from lm_eval_pruned.grading.symbolic import worker_process
-worker_process._limit()
+worker_process._enter_sandbox()
 acts = [
     lambda: open({str(tmp_path / "canary")!r}, "w"), lambda: os.remove({str(tmp_path)!r}), os.fork,
     lambda: subprocess.run(["true"]), lambda: os.system("true"), lambda: socket.create_connection(("127.0.0.1", 9)),
@@ -174,8 +174,8 @@ def decide(left, right):
     return real(left, right)
 symbolic.decide = decide
 """
-    start = worker._START.replace("worker_process.serve(", f"exec({patch!r}, {{}}); worker_process.serve(")
-    monkeypatch.setattr(worker, "_START", start)
+    start = worker._WORKER_PROGRAM.replace("worker_process.serve(", f"exec({patch!r}, {{}}); worker_process.serve(")
+    monkeypatch.setattr(worker, "_WORKER_PROGRAM", start)
     worker.close()
     yield
     worker.close()
@@ -183,7 +183,7 @@ symbolic.decide = decide
 
 @pytest.mark.usefixtures("patched")
 def test_memory_is_bounded_and_costs_one_verdict() -> None:
-    assert ask("1", "memory") == Answer(None, "timeout", "not decided in 2048 MiB")
+    assert ask("1", "memory") == Outcome(None, "timeout", "not decided in 2048 MiB")
     assert ask("x+x", "2x").equal
 
 
@@ -200,7 +200,7 @@ def test_a_deadline_kills_one_worker_and_the_next_question_is_answered() -> None
     began = time.monotonic()
     answer = ask(ENDLESS, "1", deadline=0.5)
     assert 0.4 < time.monotonic() - began < 0.5 + SLACK
-    assert answer == Answer(None, "timeout", "not decided in 0.5 s")
+    assert answer == Outcome(None, "timeout", "not decided in 0.5 s")
     assert ask("x+x", "2x").equal
     assert not before & worker_pids()
     assert all(not running(pid) for pid in before)
@@ -236,7 +236,7 @@ def test_a_worker_killed_at_work_costs_one_verdict() -> None:
     (pid,) = worker_pids()
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
-    assert ask(ENDLESS, "1") == Answer(None, "timeout", "the worker was killed")
+    assert ask(ENDLESS, "1") == Outcome(None, "timeout", "the worker was killed")
     killer.join()
     assert ask(r"\sqrt8", r"2\sqrt2").equal
 
