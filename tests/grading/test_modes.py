@@ -16,7 +16,7 @@ from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading.equal import equal
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.modes import MODES, extract_in, grade_in, hendrycks, minerva, prm800k, s1, verify_in
-from lm_eval_pruned.grading.modes.typed import typed, without_group_commas
+from lm_eval_pruned.grading.modes.typed import strip_group_commas, type_answer
 from tests.grading.test_extract import HOSTILE
 
 OTHERS = [name for name in MODES if name != "default"]
@@ -221,11 +221,11 @@ class TestPrm800k:
 
     def test_typed_text_is_typed_once(self, golds: list[str]) -> None:
         for gold in golds:
-            assert not {"{", "}", " ", "$"} & set(typed(gold))
+            assert not {"{", "}", " ", "$"} & set(type_answer(gold))
 
     def test_commas_of_groups(self) -> None:
-        assert without_group_commas("(1,234, 5,678)") == "(1234, 5678)"
-        assert without_group_commas("1,2345") == "1,2345"
+        assert strip_group_commas("(1,234, 5,678)") == "(1234, 5678)"
+        assert strip_group_commas("1,2345") == "1,2345"
 
 
 class TestS1:
