@@ -1,3 +1,5 @@
+"""Grading modes: properties of every mode, and agreement with the graders that they reproduce."""
+
 from __future__ import annotations
 
 import json
@@ -20,7 +22,7 @@ from lm_eval_pruned.grading.modes.typed import strip_group_commas, type_answer
 from tests.grading.test_extract import HOSTILE
 
 OTHERS = [name for name in MODES if name != "default"]
-# The comparison behind each mode, without the bound on length that `verify` puts in front of it.
+# The comparison of each mode, without the bound on length that `verify` checks first.
 EQUAL = {
     "default": equal,
     "hendrycks": hendrycks.equal,
@@ -63,7 +65,7 @@ class TestEveryMode:
     def test_every_gold_equals_itself(self, name: str, golds: list[str]) -> None:
         assert [gold for gold in golds if not EQUAL[name](gold, gold)] == []
 
-    def test_every_gold_is_right_in_the_form_the_mode_asks_for(self, name: str, golds: list[str]) -> None:
+    def test_every_gold_is_found_and_right(self, name: str, golds: list[str]) -> None:
         form = (
             "Final Answer: The final answer is ${}$. I hope it is correct."
             if name == "minerva"
@@ -105,14 +107,14 @@ def test_no_text_raises_and_order_does_not_matter(name: str, gold: str, answer: 
 
 
 class TestHendrycks:
-    def test_boxes_are_those_of_the_harness(self, rows: list[dict[str, object]]) -> None:
+    def test_boxes_agree_with_the_harness(self, rows: list[dict[str, object]]) -> None:
         solutions = [str(row["solution"]) for row in rows if "solution" in row]
         assert len(solutions) >= 500
         for solution in solutions:
             box = harness.last_boxed_only_string(solution)
             assert hendrycks.last_box(solution) == (box and harness.remove_boxed(box))
 
-    def test_normal_forms_are_those_of_the_harness(self, golds: list[str]) -> None:
+    def test_normal_forms_agree_with_the_harness(self, golds: list[str]) -> None:
         compared = 0
         for text in (variant for gold in golds for variant in variants(gold)):
             try:
@@ -120,13 +122,13 @@ class TestHendrycks:
             except (AssertionError, IndexError):
                 expected = None
             except ValueError:
-                # Of `x/2` only the harness's copy fails.
+                # Only the harness's copy fails on `x/2`.
                 continue
             assert hendrycks.normal_form(text) == expected, text
             compared += 1
         assert compared > 8500
 
-    def test_verdicts_are_those_of_the_aime_tasks(self, golds: list[str]) -> None:
+    def test_verdicts_agree_with_the_aime_tasks(self, golds: list[str]) -> None:
         for gold, other in pairwise(golds):
             for answer in (*variants(gold), other):
                 if "/2" not in answer:
@@ -182,7 +184,7 @@ class TestMinerva:
     def test_normal_forms(self, answer: str, form: str) -> None:
         assert minerva.normal_form(answer) == form
 
-    def test_nothing_equals_nothing(self) -> None:
+    def test_empty_normal_forms_are_not_equal(self) -> None:
         assert not minerva.equal("dollars", "meters")
 
 
@@ -219,11 +221,11 @@ class TestPrm800k:
     def test_a_heading_comes_before_a_box(self) -> None:
         assert extract_in("prm800k", "\\boxed{4}\n# Answer\n\n5") == "5"
 
-    def test_typed_text_is_typed_once(self, golds: list[str]) -> None:
+    def test_typed_text_has_no_latex_braces(self, golds: list[str]) -> None:
         for gold in golds:
             assert not {"{", "}", " ", "$"} & set(type_answer(gold))
 
-    def test_commas_of_groups(self) -> None:
+    def test_group_commas(self) -> None:
         assert strip_group_commas("(1,234, 5,678)") == "(1234, 5678)"
         assert strip_group_commas("1,2345") == "1,2345"
 
@@ -256,14 +258,14 @@ class TestS1:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_long_answers_are_compared_as_they_stand(name: str) -> None:
+def test_long_answers_are_compared_as_strings(name: str) -> None:
     text = "1" * (MAX_ANSWER_CHARACTERS + 1)
     assert verify_in(name, text, text).status == "ok"
     assert verify_in(name, text, text + "0").status == "unparsed"
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_an_empty_answer_is_none(name: str) -> None:
+def test_an_empty_answer_is_no_answer(name: str) -> None:
     assert [verify_in(name, "5", answer).status for answer in (None, "", " ")] == ["no_answer"] * 3
 
 

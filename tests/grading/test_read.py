@@ -1,3 +1,5 @@
+"""Parser: values, kinds of nodes, labels of names, and forms that are refused."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -57,7 +59,7 @@ def test_rational_values(answer, value):
         (r"\log_{2}(x)", "*", ""),
     ],
 )
-def test_kinds(answer, head, label):
+def test_heads_and_labels(answer, head, label):
     tree = read(normalize(answer))
     assert tree is not None
     assert (tree.head, tree.label) == (head, label)
@@ -77,7 +79,7 @@ def test_names_keep_subscripts_primes_and_case():
         r"\int_0^1 x\,dx", "5 apples and", "2 3", "3.4.5", "x$y", "\\undefined{3}", "|x", "((((", "!", "&", "3&4",
     ],
 )  # fmt: skip
-def test_what_is_not_read_to_its_end_is_not_read(answer):
+def test_forms_that_cannot_be_parsed_to_their_end(answer):
     assert read(normalize(answer)) is None
 
 

@@ -1,3 +1,5 @@
+"""Comparison with sympy inside this process: decisions, bounds on sizes, the choice of LaTeX parser."""
+
 from __future__ import annotations
 
 import io
@@ -79,7 +81,7 @@ UNEQUAL = [
     ("2(3)", "5"),
     (r"2\frac12", "1"),
     ("X", "x"),
-    # These agree in 29 digits.
+    # These agree to 29 digits.
     (r"e^{\pi\sqrt{163}}", "640320^3+744"),
     ("10^{-40}", "0"),
     ("10^{-40}", "10^{-41}"),
@@ -161,7 +163,7 @@ def test_decimals_are_exact() -> None:
     assert decide("0.3333333333333333333333333333333333333333", r"\frac13").equal is False
 
 
-def test_the_old_parser_serves_where_it_is_the_only_one_and_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_older_parser_is_used_if_it_is_the_only_one_and_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def latex2sympy(text: str) -> sympy.Expr:
         print(text)
         return sympy.Symbol(text)

@@ -1,3 +1,5 @@
+"""Pool of sympy workers: deadlines, sandbox, replacement of workers, threads, forks and the end of the program."""
+
 from __future__ import annotations
 
 import asyncio
@@ -18,10 +20,10 @@ from lm_eval_pruned.grading.limits import MAX_SYMPY_CHARACTERS, MAX_WORKERS, SPA
 from lm_eval_pruned.grading.symbolic import pool as worker
 from lm_eval_pruned.grading.symbolic.pool import Outcome, ask
 
-# Seconds for killing a worker and for a machine that does something else as well.
+# Seconds allowed for killing a worker on a busy machine.
 SLACK = 1.5
 
-# Takes sympy minutes.
+# Sympy needs minutes for this.
 ENDLESS = r"\int_0^\infty \frac{x^{7}}{(1+x^{13})^{17/3}\ln(2+x)} dx"
 
 CANARY = Path("/tmp") / f"lm-eval-pruned-canary-{os.getpid()}"
@@ -112,14 +114,14 @@ def fresh() -> None:
     ask("x+x", "2x")
 
 
-def test_an_import_brings_no_sympy_and_starts_no_process() -> None:
+def test_importing_the_pool_loads_no_sympy_and_starts_no_process() -> None:
     script = (
         "import sys, lm_eval_pruned.grading.symbolic.pool as w; print('sympy' in sys.modules, len(w._pool.workers))"
     )
     assert run(script) == "False 0"
 
 
-def test_answers_say_what_was_decided() -> None:
+def test_outcomes() -> None:
     assert ask(r"\sin^2 x+\cos^2 x", "1")[:2] == (True, "ok")
     assert ask("x", "y")[:2] == (False, "ok")
     assert ask("east", "seat")[:2] == (None, "unparsed")
@@ -127,8 +129,8 @@ def test_answers_say_what_was_decided() -> None:
 
 
 @pytest.mark.parametrize("text", CODE + LARGE + ODD, ids=range(len(CODE + LARGE + ODD)))
-def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str) -> None:
-    ask("x", "1+x")  # whoever is to start has started
+def test_hostile_text_is_never_equal_late_or_executed(text: str) -> None:
+    ask("x", "1+x")  # so that a worker has started
     began = time.monotonic()
     answer = ask(text, "y+7")
     assert time.monotonic() - began < WORKER_DEADLINE + SLACK
@@ -136,7 +138,7 @@ def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str
     assert not CANARY.exists()
 
 
-def test_the_worker_itself_may_neither_write_nor_start_anything(tmp_path: Path) -> None:
+def test_the_sandbox_forbids_files_processes_sockets_and_memory(tmp_path: Path) -> None:
     script = f"""
 import os, socket, subprocess, sys
 from lm_eval_pruned.grading.symbolic import worker_process
@@ -161,7 +163,7 @@ except MemoryError:
 
 @pytest.fixture
 def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers that take 8 GB for one question and print at another."""
+    """Workers that allocate 8 GB for one pair and print for another."""
     patch = """
 import os, sys
 from lm_eval_pruned.grading.symbolic import compare as symbolic
@@ -182,20 +184,20 @@ symbolic.decide = decide
 
 
 @pytest.mark.usefixtures("patched")
-def test_memory_is_bounded_and_costs_one_verdict() -> None:
+def test_exceeding_the_memory_limit_costs_one_verdict() -> None:
     assert ask("1", "memory") == Outcome(None, "timeout", "not decided in 2048 MiB")
     assert ask("x+x", "2x").equal
 
 
 @pytest.mark.usefixtures("patched")
-def test_what_libraries_print_or_read_does_not_reach_the_pipes() -> None:
+def test_library_output_does_not_reach_the_pipes() -> None:
     assert ask("1", "noise").status == "unparsed"
     assert ask("x+x", "2x").equal
     assert ask("x", "y").equal is False
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_deadline_kills_one_worker_and_the_next_question_is_answered() -> None:
+def test_a_deadline_kills_one_worker_and_the_next_pair_is_decided() -> None:
     before = worker_pids()
     began = time.monotonic()
     answer = ask(ENDLESS, "1", deadline=0.5)
@@ -207,8 +209,8 @@ def test_a_deadline_kills_one_worker_and_the_next_question_is_answered() -> None
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_spare_worker_starts_beside_a_slow_question() -> None:
-    """It is there before the deadline, so that the next question does not wait for its start."""
+def test_a_spare_worker_starts_during_a_slow_pair() -> None:
+    """It is ready before the deadline, so that the next pair does not wait for its start."""
     (busy,) = worker_pids()
     seen: list[set[int]] = []
     look = threading.Timer(2 * SPARE_WORKER_AFTER, lambda: seen.append(worker_pids()))
@@ -232,7 +234,7 @@ def test_a_worker_killed_while_idle_costs_nothing() -> None:
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_worker_killed_at_work_costs_one_verdict() -> None:
+def test_a_worker_killed_while_busy_costs_one_verdict() -> None:
     (pid,) = worker_pids()
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
@@ -250,7 +252,7 @@ def test_a_stopped_worker_is_replaced() -> None:
     assert ask("x", "y").equal is False
 
 
-def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_replaced_after_its_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     worker.close()
     monkeypatch.setattr(worker, "MAX_PAIRS_PER_WORKER", 2)
     pids = []
@@ -262,7 +264,7 @@ def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatc
     assert wait_for_end(first)
 
 
-def test_threads_get_their_own_answers() -> None:
+def test_threads_get_the_outcomes_of_their_own_pairs() -> None:
     pairs = [(f"{n}x+{n}x", f"{2 * n + n % 2}x") for n in range(1, 201)]
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda pair: ask(*pair), pairs))
@@ -272,12 +274,12 @@ def test_threads_get_their_own_answers() -> None:
 
 def test_asyncio_is_not_blocked() -> None:
     async def ticks_until_answered() -> int:
-        question = asyncio.create_task(asyncio.to_thread(ask, ENDLESS, "1", deadline=0.5))
+        pair = asyncio.create_task(asyncio.to_thread(ask, ENDLESS, "1", deadline=0.5))
         ticks = 0
-        while not question.done():
+        while not pair.done():
             await asyncio.sleep(0.02)
             ticks += 1
-        assert question.result().status == "timeout"
+        assert pair.result().status == "timeout"
         return ticks
 
     assert asyncio.run(ticks_until_answered()) >= 5
@@ -295,7 +297,7 @@ with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
     assert run(script) == "True\nTrue"
 
 
-def test_a_forked_child_has_workers_of_its_own_and_leaves_those_of_its_parent_alone() -> None:
+def test_a_forked_child_starts_its_own_workers_and_leaves_its_parents_alone() -> None:
     script = """
 import os, warnings
 warnings.simplefilter("error")
@@ -316,14 +318,14 @@ print([one.process.pid for one in worker._pool.workers] == [pid])
     assert run(script) == "True"
 
 
-@pytest.mark.parametrize("question", ["'x', 'y'", f"{ENDLESS!r}, '1', deadline=60"], ids=["idle", "busy"])
-def test_workers_die_with_a_parent_that_is_killed(question: str) -> None:
+@pytest.mark.parametrize("pair", ["'x', 'y'", f"{ENDLESS!r}, '1', deadline=60"], ids=["idle", "busy"])
+def test_workers_die_with_a_parent_that_is_killed(pair: str) -> None:
     script = f"""
 import threading, time
 from lm_eval_pruned.grading.symbolic import pool as worker
 worker.ask("x", "1+x")
 threading.Thread(target=worker.ask, args=("x", "y"), daemon=True).start()
-threading.Thread(target=lambda: worker.ask({question}), daemon=True).start()
+threading.Thread(target=lambda: worker.ask({pair}), daemon=True).start()
 time.sleep(0.5)
 print(*(one.process.pid for one in worker._pool.workers), flush=True)
 time.sleep(60)
