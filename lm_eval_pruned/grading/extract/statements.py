@@ -27,13 +27,13 @@ _REASON = re.compile(
     r"|(?: \(|, or )(?:about|approximately|roughly)\b"
 )
 # "not 14 but 15" withdraws the first of the two.
-_TAKEN_BACK = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
+_RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
 _DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
 _BULLET = re.compile(r"> |[-\u2022] (?=[$\\*])")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 # "their sum: $7$", "given by $7$": words that describe the formula after them.
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
-_NUMERAL = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
+_NUMBER = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
 _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
@@ -57,7 +57,7 @@ def find_announced(text: str) -> Iterator[str]:
         ['5', '4. Wait. **Final Answer:** 5']
     """
     for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
-        rest = _TAKEN_BACK.sub("", _first_line(text, announcement.end()), count=1)
+        rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
         if rest:
             yield rest
 
@@ -101,7 +101,7 @@ def find_declared(text: str) -> Iterator[str]:
     """
     for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         words = text[max(0, match.start() - MAX_DECLARED_CHARACTERS) : match.start()].split()
-        if words and words[-1].count("$") != 1 and any(sign.isdigit() for sign in words[-1]):
+        if words and words[-1].count("$") != 1 and any(character.isdigit() for character in words[-1]):
             yield words[-1]
 
 
@@ -113,7 +113,7 @@ def is_short(text: str) -> bool:
         (True, True, False)
     """
     words = len(_PROSE.findall(text))
-    return words <= 1 or (words < PROSE_WORDS and any(sign.isdigit() or sign == "\\" for sign in text))
+    return words <= 1 or (words < PROSE_WORDS and any(character.isdigit() or character == "\\" for character in text))
 
 
 def strip_prose(line: str) -> str:
@@ -166,8 +166,8 @@ def unwrap(text: str) -> str:
 
 def _only_number(line: str) -> list[str]:
     """Return the number of a line of plain words that has only one, else the line; numbers in formulas do not count."""
-    numerals = set(_NUMERAL.findall(line))
-    return list(numerals) if len(numerals) == 1 and not _FORMULA.search(line) else [line]
+    numbers = set(_NUMBER.findall(line))
+    return list(numbers) if len(numbers) == 1 and not _FORMULA.search(line) else [line]
 
 
 def _trim(text: str) -> str:

@@ -106,8 +106,8 @@ def _strip_outer_parentheses(text: str) -> str:
     if not most or "," in text or ";" in text:
         return text
     depth = lowest = most
-    for sign in text[most:-most]:
-        depth += (sign == "(") - (sign == ")")
+    for character in text[most:-most]:
+        depth += (character == "(") - (character == ")")
         lowest = min(lowest, depth)
     layers = min(most, lowest)
     return text[layers:-layers] if layers > 0 and depth == most else text

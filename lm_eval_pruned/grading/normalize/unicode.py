@@ -13,7 +13,7 @@ _INVISIBLE = ("Cc", "Cf", "Cs")
 _RAISED = {"<super>": "^", "<sub>": "_"}
 _DEGREES = "\u00b0\u00ba\u02da"
 
-_SIGNS = str.maketrans(
+_SYMBOLS = str.maketrans(
     {
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
         **dict.fromkeys("\u00b7\u00d7\u2219\u22c5", "\\cdot "),
@@ -46,7 +46,10 @@ _LETTERS = {
 
 # NFKC would make plain letters of the number sets.
 _NUMBER_SETS = str.maketrans(
-    {f"{sign}": f"\\mathbb{{{name}}}" for sign, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)}
+    {
+        f"{character}": f"\\mathbb{{{name}}}"
+        for character, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)
+    }
 )
 
 _ROOT = re.compile(r"([√∛]) ?(?:([0-9]+|[A-Za-z])|\(([^()]*)\))")
@@ -63,35 +66,35 @@ def normalize_characters(text: str) -> str:
         return text
     pieces = []
     for tag, run in groupby(text.translate(_NUMBER_SETS), _compatibility):
-        signs = "".join(run)
+        characters = "".join(run)
         if tag in _RAISED:
-            inner = unicodedata.normalize("NFKC", signs)
+            inner = unicodedata.normalize("NFKC", characters)
             pieces.append(f"{_RAISED[tag]}{{{inner}}}")
         elif tag == "<fraction>":
-            pieces.extend(_fraction(sign) for sign in signs)
+            pieces.extend(_fraction(character) for character in characters)
         else:
-            pieces.append("".join(map(_plain_character, signs)))
-    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SIGNS).translate(_LETTERS)
+            pieces.append("".join(map(_plain_character, characters)))
+    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SYMBOLS).translate(_LETTERS)
     return _ROOT.sub(lambda root: f"\\sqrt{'[3]' * (root[1] == '∛')}{{{root[2] or root[3]}}}", plain)
 
 
-def _compatibility(sign: str) -> str:
-    if sign in _DEGREES:
+def _compatibility(character: str) -> str:
+    if character in _DEGREES:
         return ""
-    tag = unicodedata.decomposition(sign).partition(" ")[0]
+    tag = unicodedata.decomposition(character).partition(" ")[0]
     return tag if tag in {*_RAISED, "<fraction>"} else ""
 
 
-def _fraction(sign: str) -> str:
-    above, _, below = unicodedata.normalize("NFKC", sign).partition("\u2044")
-    return f"\\frac{{{above}}}{{{below}}}"
+def _fraction(character: str) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", character).partition("\u2044")
+    return f"\\frac{{{numerator}}}{{{denominator}}}"
 
 
-def _plain_character(sign: str) -> str:
-    if sign.isspace():
+def _plain_character(character: str) -> str:
+    if character.isspace():
         return " "
-    if sign in _DEGREES:
+    if character in _DEGREES:
         return "\u00b0"
-    if sign.isdecimal():
-        return str(unicodedata.decimal(sign))
-    return "" if unicodedata.category(sign) in _INVISIBLE else sign
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "" if unicodedata.category(character) in _INVISIBLE else character

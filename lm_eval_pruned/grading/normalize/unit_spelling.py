@@ -134,11 +134,11 @@ def _read_factors(stretch: str) -> list[_Factor]:
 def _spell_product(factors: list[_Factor]) -> str:
     powers: Counter[str] = Counter()
     for factor in factors:
-        above, _, below = factor.unit.partition("/")
-        powers[above] += factor.power
-        if below:
-            powers[below] -= factor.power
-    above, below = (
+        numerator, _, denominator = factor.unit.partition("/")
+        powers[numerator] += factor.power
+        if denominator:
+            powers[denominator] -= factor.power
+    numerator, denominator = (
         "\\cdot ".join(
             unit if sign * power == 1 else f"{unit}^{{{sign * power}}}"
             for unit, power in sorted(powers.items())
@@ -147,7 +147,7 @@ def _spell_product(factors: list[_Factor]) -> str:
         for sign in (1, -1)
     )
     return (
-        (above + f"/{below}" if below else above)
-        if above
+        (numerator + f"/{denominator}" if denominator else numerator)
+        if numerator
         else "".join(f"{unit}^{{{powers[unit]}}}" for unit in sorted(powers))
     )

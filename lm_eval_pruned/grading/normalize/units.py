@@ -49,7 +49,7 @@ _COUNTED = re.compile(
     r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))"
     r"(?P<noun>[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
 )
-_NO_PLURALS = re.compile(
+_NOT_COUNTED = re.compile(
     r".*(?:ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
     r"lakhs|crores|grands|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|elevens|twelves|teens|t[iy]es|times|"
     r"roots|logs|sines|cosines|tangents|negatives|positives|doubles|infinitys|percents)|"
@@ -96,7 +96,7 @@ def split_unit(form: str) -> Quantity:
         unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else _canonical_name(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])
     counted = _COUNTED.fullmatch(form)
-    if counted and not _NO_PLURALS.fullmatch(counted["noun"]):
+    if counted and not _NOT_COUNTED.fullmatch(counted["noun"]):
         return Quantity(counted["value"], counted["noun"].removesuffix("s"))
     return Quantity(form, "")
 
