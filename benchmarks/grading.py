@@ -1,13 +1,12 @@
-"""Ours against math-verify: how many pairs of answers each judges right, and how long a pair takes.
+"""Accuracy and speed of our grading and of math-verify on the same pairs of answers.
 
     python benchmarks/grading.py [--peer .venv-math-verify] [--timeout 10] [--output table.md]
 
 The pairs are tests/cases/{equal,pairs}.jsonl and the golds of MATH-500 (math500.jsonl in the folder LM_EVAL_PRUNED_DATA
-or ../shared/data), each against its own spellings and against the gold of another problem. math-verify lives in a
-virtual environment of its own, which the first run makes. It gets both answers as `$...$` and runs with its default
-settings in a process that answers one pair at a time and is replaced if it exceeds the timeout. Both graders are warm
-before the clock starts; all pairs are judged three times over, so that neither finds a pair in a cache it has just
-filled, and the best time of a pair counts. Our verdicts are forgotten before each.
+or ../shared/data), each with other spellings of itself and with the gold of another problem. math-verify lives in a
+virtual environment of its own, which the first run creates. It gets both answers as `$...$` and runs with its default
+settings in a process that is replaced if a pair exceeds the timeout. Both graders are warmed up first. All pairs are
+judged three times and the best time of a pair counts; our cache of verdicts is cleared before each.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from lm_eval_pruned.grading import verify
-from lm_eval_pruned.grading.verdict import forget_verdicts
+from lm_eval_pruned.grading.verdict import clear_cached_verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -35,7 +34,7 @@ PEER = "math-verify[antlr4_13_2]"
 
 WARM_UP = (("4", "5"), ("2x", "x+x"), (r"\sin 2a", r"2\sin a\cos a"), ("(1,2)", "[1,2]"), (r"\{3\}", "x=3"))
 
-# The machine is shared: the best of several times is the one least disturbed by others; what is slow is timed once.
+# The machine is shared, so the best of several times is the least disturbed one; slow pairs are timed once.
 PASSES = 3
 WORTH_REPEATING_MS = 100
 
@@ -68,7 +67,7 @@ class Pair(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a grader said of a pair, and in how many milliseconds."""
+    """The verdict of a grader on a pair, and its time in milliseconds."""
 
     correct: bool
     ms: float
@@ -86,7 +85,7 @@ def case_pairs() -> Iterator[Pair]:
 
 def gold_pairs(file: Path) -> Iterator[Pair]:
     golds = list(dict.fromkeys(json.loads(line)["answer"] for line in file.read_text().splitlines()))
-    for place, gold in enumerate(golds):
+    for index, gold in enumerate(golds):
         yield Pair("MATH-500, boxed", gold, f"\\boxed{{{gold}}}", correct=True)
         spaced = re.sub("([=+])", r" \1 ", gold)
         yield Pair("MATH-500, blanks", gold, f"$ {spaced} $", correct=True)
@@ -95,18 +94,18 @@ def gold_pairs(file: Path) -> Iterator[Pair]:
             yield Pair("MATH-500, \\left \\right", gold, sized, correct=True)
         if "\\frac" in gold:
             yield Pair("MATH-500, \\dfrac", gold, gold.replace("\\frac", "\\dfrac"), correct=True)
-        yield Pair("MATH-500, of another problem", gold, golds[place - 1], correct=False)
+        yield Pair("MATH-500, of another problem", gold, golds[index - 1], correct=False)
 
 
 def ours(gold: str, answer: str) -> Outcome:
-    forget_verdicts()
+    clear_cached_verdicts()
     begin = time.perf_counter()
     correct = verify(gold, answer).correct
     return Outcome(correct, (time.perf_counter() - begin) * 1000)
 
 
 class Peer:
-    """math-verify in a process of its own."""
+    """math-verify in its own process and virtual environment."""
 
     def __init__(self, folder: Path, timeout: float) -> None:
         self._python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -117,7 +116,7 @@ class Peer:
         self._start()
 
     def __call__(self, gold: str, answer: str) -> Outcome:
-        """Judge one pair; what takes longer than the timeout is not equal."""
+        """Judge one pair; a pair that exceeds the timeout counts as not equal."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps([gold, answer]) + "\n")
@@ -194,7 +193,7 @@ def main() -> None:
     for gold, answer in WARM_UP:
         ours(gold, answer)
     outcomes = {name: [Outcome(correct=False, ms=WORTH_REPEATING_MS)] * len(pairs) for name in judges}
-    # In turns, so that a busy machine slows both alike.
+    # In turns, so that a busy machine slows both down alike.
     for turn in range(PASSES):
         for place, pair in enumerate(pairs):
             for name, judge in judges.items():

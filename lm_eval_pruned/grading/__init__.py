@@ -1,4 +1,4 @@
-"""Is the answer right: extract it from the response, bring it to normal form, compare it exactly."""
+"""Offline grading of answers: extract the answer from a response, normalise it, and compare it with the gold."""
 
 from lm_eval_pruned.grading.answer_kinds import Kind
 from lm_eval_pruned.grading.verdict import Verdict, grade, verify

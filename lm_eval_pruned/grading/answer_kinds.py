@@ -1,4 +1,4 @@
-"""An answer is either a piece of mathematics or the letter of a choice."""
+"""Kinds of answers (mathematics or the letter of a choice) and the statuses of a verdict."""
 
 from __future__ import annotations
 

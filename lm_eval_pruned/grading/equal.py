@@ -1,4 +1,8 @@
-"""Two answers are equal if their normal forms are, or if both are numbers of the same exact value."""
+"""Comparison of two answers: labels, names and units first, then numbers, then parsed meanings, then sympy.
+
+The first step that can decide does: equal normal forms; a choice label or a name on one side only; units; exact numbers
+and rounded decimals; expression trees; and sympy in a worker process, for integrals, sums, products and limits only.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,15 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Status
-from lm_eval_pruned.grading.compare.compare import same
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS
-from lm_eval_pruned.grading.normalize.conjunctions import plain_joints
+from lm_eval_pruned.grading.compare.compare import compare_answers
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.normalize.conjunctions import normalize_conjunctions
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.symbolic.pool import ask
-
-# Longer answers are compared as they stand: a verdict never comes from part of an answer.
-MAX_ANSWER_CHARACTERS = 10_000
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"
 EMPTY = "empty"
@@ -25,30 +27,30 @@ UNDECIDED = "different normal forms"
 _NAME = re.compile(
     r"(?:[^\W\d_]{1,40}|\\[A-Za-z]{1,20})(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
     r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
-    # Values of functions, probabilities, lengths and areas, and quotients of two letters.
+    # Function values, probabilities, lengths and areas, and quotients of two letters.
     r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
     r"|[nN]\([A-Z](?:\\c[au]p ?[A-Z])*\)|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
     r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
 _ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>[^=]+)")
-_LETTERS = tuple("abcde")
-_LABELLED = re.compile(r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)", re.DOTALL)
+_CHOICE_LETTERS = tuple("abcde")
+_LABELLED_CHOICE = re.compile(r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)", re.DOTALL)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
-# What our own reader does not read is left to sympy, in a process of its own.
-_CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
+# Notation that our own parser does not read and sympy does.
+_SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
-_ANNOUNCED = re.compile(
+_ANNOUNCEMENT = re.compile(
     r"\s?(?:\\text\{)?\s?(?:so |thus |hence )?(?:the )?(?:final |correct )?answer ?(?:is|[:=])[:= ]?\s?\}?(?=.)",
     re.IGNORECASE,
 )
-_LEADING = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
-_HALF_OF_DAY = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
+_LEADING_SIGNS = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
+_AM_OR_PM = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
 
 class Equality(NamedTuple):
-    """Whether two answers are equal, and what decided it. True or false as its `correct` is."""
+    """Whether two answers are equal, with the reason. Its truth value is that of `correct`."""
 
     correct: bool
     reason: str
@@ -61,8 +63,9 @@ class Equality(NamedTuple):
 def equal(gold: str, answer: str) -> Equality:
     r"""Compare two answers; the order of the two never matters.
 
-    A name on one side only (`x = 5` and `5`) and a unit on one side only (`40\%` and `40`) are ignored, two different
-    ones are not. A decimal equals a fraction if it is the fraction rounded to the digits shown, at least four of them.
+    A name on one side only (`x = 5` and `5`) and a unit on one side only (`40\%` and `40`) are ignored; two different
+    names or units are not. A decimal equals a fraction if it is the fraction rounded to the digits shown, of which
+    there must be at least four.
 
     Example:
         >>> equal("025", "25.0").reason
@@ -74,7 +77,7 @@ def equal(gold: str, answer: str) -> Equality:
 
 
 def normal_form(answer: str) -> str:
-    r"""Return what is compared of an answer; one that is too long stays as it is.
+    r"""Return the form of an answer that is compared; an answer beyond the limit is returned unchanged.
 
     Example:
         >>> normal_form(r"x = \tfrac12 \text{ or } x = 2.")
@@ -82,10 +85,10 @@ def normal_form(answer: str) -> str:
     """
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return answer
-    form = normalize(_typed(answer))
+    form = normalize(_strip_announcement(answer))
     if "\\approx" in form:
-        form = normalize(_without_approximation(form))
-    return _LEADING.sub("", form, count=1) if form[:1] in ("=", "\\") else form
+        form = normalize(_strip_approximation(form))
+    return _LEADING_SIGNS.sub("", form, count=1) if form[:1] in ("=", "\\") else form
 
 
 def equal_forms(left: str, right: str) -> Equality:
@@ -96,7 +99,7 @@ def equal_forms(left: str, right: str) -> Equality:
         return Equality(False, EMPTY, "unparsed")
     if left == right:
         return Equality(True, "same normal form")
-    return _compare_values(*_without_names(*_without_labels(left, right)))
+    return _compare_values(*_strip_names(*_strip_labels(left, right)))
 
 
 def is_list(answer: str) -> bool:
@@ -110,39 +113,40 @@ def is_list(answer: str) -> bool:
     return tree is not None and tree.head in ("list", "and", "or")
 
 
-def _typed(text: str) -> str:
-    """Drop what only announces an answer, write lists with commas, and the halves of a day as one word."""
+def _strip_announcement(text: str) -> str:
+    """Remove words that announce an answer, write lists with commas, and a.m. and p.m. as one word."""
     first, _, second = text.partition(" or ")
-    if second and " or " not in second and not _CALCULUS.search(text) and equal(first, second):
-        # "1/2 or 0.5": two spellings of one answer are no list.
+    if second and " or " not in second and not _SYMPY_COMMANDS.search(text) and equal(first, second):
+        # "1/2 or 0.5" is one answer in two spellings, not a list.
         text = first
-    announced = _ANNOUNCED.match(text)
-    return _HALF_OF_DAY.sub(r"\1\2", plain_joints(text[announced.end() :] if announced else text))
+    announced = _ANNOUNCEMENT.match(text)
+    return _AM_OR_PM.sub(r"\1\2", normalize_conjunctions(text[announced.end() :] if announced else text))
 
 
-def _without_approximation(form: str) -> str:
-    r"""Drop the decimal that only says how large an exact value is; elsewhere `\approx` says as much as `=`."""
+def _strip_approximation(form: str) -> str:
+    r"""Remove a decimal that only approximates an exact value; otherwise read `\approx` as `=`."""
     exact, _, decimal = form.rpartition("\\approx")
     is_exact = exact and (exact in CONSTANTS or not _NAME.fullmatch(exact)) and _DECIMAL.match(decimal)
     return (exact if is_exact else form).replace("\\approx", "=").removeprefix("=")
 
 
-def _without_labels(left: str, right: str) -> tuple[str, str]:
-    """Where one side is a choice with its text, `(C)5`, take of it what the other side is, letter or text."""
-    one, other = _LABELLED.fullmatch(left), _LABELLED.fullmatch(right)
+def _strip_labels(left: str, right: str) -> tuple[str, str]:
+    """If one side is a choice with its text, such as `(C)5`, reduce it to what the other side is, letter or text."""
+    one, other = _LABELLED_CHOICE.fullmatch(left), _LABELLED_CHOICE.fullmatch(right)
     if one and not other:
-        return (one["letter"].casefold() if right in _LETTERS else normalize(one["value"])), right
+        return (one["letter"].casefold() if right in _CHOICE_LETTERS else normalize(one["value"])), right
     if other and not one:
-        return left, (other["letter"].casefold() if left in _LETTERS else normalize(other["value"]))
+        return left, (other["letter"].casefold() if left in _CHOICE_LETTERS else normalize(other["value"]))
     return left, right
 
 
-def _without_names(left: str, right: str) -> tuple[str, str]:
-    one, other = _assignment(left), _assignment(right)
+def _strip_names(left: str, right: str) -> tuple[str, str]:
+    """Remove the name from `x = 5` if the other side has the same name or none."""
+    one, other = _match_assignment(left), _match_assignment(right)
     if one and other:
         names = [fold_words(match["name"] + match["relation"]) for match in (one, other)]
         values = [one["value"], other["value"]]
-        # Behind a name, what differs in case is made of other variables: P=IV, P=iv.
+        # After a name, different case means different variables: P=IV, P=iv.
         if names[0] != names[1] or (values[0] != values[1] and fold_words(values[0]) == fold_words(values[1])):
             return left, right
     if (one and not other and _RELATION.search(right)) or (other and not one and _RELATION.search(left)):
@@ -150,8 +154,8 @@ def _without_names(left: str, right: str) -> tuple[str, str]:
     return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
 
 
-def _assignment(form: str) -> re.Match[str] | None:
-    """Match a name and its value, which is none where it holds another relation."""
+def _match_assignment(form: str) -> re.Match[str] | None:
+    """Match a name and its value, or return None if the value contains another relation."""
     match = _ASSIGNMENT.fullmatch(form)
     return match if match and not _RELATION.search(match["value"]) else None
 
@@ -167,25 +171,25 @@ def _compare_values(left: str, right: str) -> Equality:
     left_number, right_number = read_number(one.value), read_number(other.value)
     if left_number and right_number:
         return _compare_numbers(left_number, right_number)
-    return _compare_meanings(one.value, other.value)
+    return _compare_parsed(one.value, other.value)
 
 
-def _compare_meanings(left: str, right: str) -> Equality:
+def _compare_parsed(left: str, right: str) -> Equality:
     one, other = read(left), read(right)
     if one is None and other is not None and left.isalpha():
-        # Beside an expression a few letters are a product, otherwise a word.
+        # Compared with an expression, a few letters are a product; otherwise they are a word.
         one = read(f"({left})")
     elif other is None and one is not None and right.isalpha():
         other = read(f"({right})")
-    verdict = same(one, other) if one and other else None
+    verdict = compare_answers(one, other) if one and other else None
     if verdict is not None:
         return Equality(verdict, "same meaning" if verdict else "different meanings")
-    if _CALCULUS.search(left) or _CALCULUS.search(right):
+    if _SYMPY_COMMANDS.search(left) or _SYMPY_COMMANDS.search(right):
         answer = ask(left, right)
         return Equality(answer.equal is True, answer.reason, answer.status)
     if not (one and other) and fold_words(left) == fold_words(right):
         return Equality(True, "same text")
-    # Two texts that are no mathematics differ; two expressions that could not be compared may not.
+    # Two texts that are not mathematics are different; two expressions that could not be compared may be equal.
     return Equality(False, UNDECIDED, "unparsed" if one and other else "ok")
 
 

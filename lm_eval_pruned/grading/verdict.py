@@ -1,4 +1,4 @@
-"""A verdict says whether an answer is right, whether that could be decided at all, and why."""
+"""Verdicts: whether an answer is right, whether that could be decided at all, and why."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from lm_eval_pruned.grading.answer_kinds import Kind, Status, check_kind
 from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
 from lm_eval_pruned.grading.extract.choices import read_letter
 from lm_eval_pruned.grading.extract.extract import extract, extract_list
-
-# Samples of one question repeat their answers. What is long is not kept, so that the cache stays below some megabytes.
-MAX_CACHED_VERDICTS = 4096
-MAX_CACHED_CHARACTERS = 400
+from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -24,10 +21,10 @@ _Arguments = ParamSpec("_Arguments")
 class Verdict:
     """The outcome of grading one answer.
 
-    Only `status="ok"` is a decision; "no_answer" (nothing was given), "unparsed" (what was given cannot be read or
-    compared) and "timeout" are kept apart from wrong answers. The forms are what was compared, of a choice its letters;
-    None where nothing was, and under the rules of others. The time is no part of the outcome: two verdicts are equal
-    without it.
+    Only `status="ok"` is a decision. The other statuses keep apart from wrong answers what was not decided: "no_answer"
+    (there is no answer), "unparsed" (it cannot be read or compared) and "timeout". The two forms are the normal forms,
+    or for a choice the letters, that were compared; None if nothing was, and in modes other than ours. The time does
+    not count when two verdicts are compared.
     """
 
     correct: bool
@@ -40,15 +37,15 @@ class Verdict:
 
 
 def timed(judge: Callable[_Arguments, Verdict]) -> Callable[_Arguments, Verdict]:
-    """Have a judge note in its verdict how long it took."""
+    """Decorate a function so that its verdict says how long it took."""
 
     @wraps(judge)
-    def judge_by_the_clock(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Verdict:
+    def timed_judge(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Verdict:
         start = perf_counter()
         verdict = judge(*args, **kwargs)
         return replace(verdict, milliseconds=1000 * (perf_counter() - start))
 
-    return judge_by_the_clock
+    return timed_judge
 
 
 @timed
@@ -72,9 +69,9 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
 
 @timed
 def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
-    r"""Extract the answer from a response and judge it, whatever the response is.
+    r"""Extract the answer from a response and judge it; no text raises.
 
-    Only where the gold is a list are the boxes of one line its members; elsewhere the last one is the answer.
+    Several boxes in one line are read as a list only if the gold is a list; otherwise the last box is the answer.
 
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".
@@ -87,11 +84,16 @@ def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
     """
     extracted = extract(response, kind)
     if extracted is None:
-        return Verdict(correct=False, status="no_answer", reason="no answer in the response", extracted=None)
+        return no_answer()
     verdict = verify(gold, extracted, kind)
     if not verdict.correct and kind == "math" and is_list(gold) and (members := extract_list(response)):
         return verify(gold, members, kind)
     return verdict
+
+
+def no_answer() -> Verdict:
+    """Return the verdict on a response that gives no answer."""
+    return Verdict(correct=False, status="no_answer", reason="no answer in the response", extracted=None)
 
 
 def _verify_letter(gold: str, answer: str) -> Verdict:
@@ -115,13 +117,13 @@ def _verify_mathematics(gold: str, answer: str) -> Verdict:
     if len(gold) + len(answer) > MAX_CACHED_CHARACTERS:
         return _judge(gold, answer)
     try:
-        return _judge_once(gold, answer)
+        return _judge_cached(gold, answer)
     except _TimedOutError as timeout:
         return timeout.verdict
 
 
 class _TimedOutError(Exception):
-    """Carries a verdict past the cache: another try may be quicker."""
+    """Carries a verdict "timeout" past the cache: another attempt may be faster."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
@@ -129,16 +131,16 @@ class _TimedOutError(Exception):
 
 
 @lru_cache(maxsize=MAX_CACHED_VERDICTS)
-def _judge_once(gold: str, answer: str) -> Verdict:
+def _judge_cached(gold: str, answer: str) -> Verdict:
     verdict = _judge(gold, answer)
     if verdict.status == "timeout":
         raise _TimedOutError(verdict)
     return verdict
 
 
-def forget_verdicts() -> None:
-    """Forget what was judged, so that the next verdict is reached anew."""
-    _judge_once.cache_clear()
+def clear_cached_verdicts() -> None:
+    """Empty the cache of verdicts, for benchmarks and tests."""
+    _judge_cached.cache_clear()
 
 
 def _judge(gold: str, answer: str) -> Verdict:

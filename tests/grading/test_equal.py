@@ -1,3 +1,5 @@
+"""Equality of two answers: rows of cases, the golds of the benchmarks, random fractions, hostile and overlong text."""
+
 from __future__ import annotations
 
 import json
@@ -12,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, equal
+from lm_eval_pruned.grading.equal import TOO_LONG, equal
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_DECIMAL_EXPONENT, MAX_NUMBER_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import normalize
-from lm_eval_pruned.grading.read.decimal import MAX_EXPONENT, MAX_NUMBER_CHARACTERS, read_number
+from lm_eval_pruned.grading.read.decimal import read_number
 from lm_eval_pruned.grading.verdict import grade
 from tests.grading.test_normalize import answers
 
@@ -49,7 +52,7 @@ def test_fractions_compare_as_fractions_do(a: int, b: int, c: int, d: int) -> No
 
 @settings(max_examples=100, deadline=None)
 @given(integers, st.integers(1, 10**4), st.integers(0, 9))
-def test_a_decimal_rounds_to_a_fraction_as_schools_teach(above: int, below: int, places: int) -> None:
+def test_a_decimal_with_enough_digits_equals_the_fraction_it_rounds(above: int, below: int, places: int) -> None:
     value = Fraction(above, below)
     shifted = abs(value) * 10**places
     digits = f"{int(shifted + Fraction(1, 2)):0{places + 1}d}"
@@ -66,7 +69,7 @@ def test_every_gold_equals_itself_and_its_box(data_folder: Path) -> None:
         assert (verdict.correct, verdict.status, verdict.extracted) == (True, "ok", gold)
 
 
-def test_every_gold_equals_itself_however_it_is_set(data_folder: Path) -> None:
+def test_every_gold_equals_itself_in_other_typesetting(data_folder: Path) -> None:
     for gold in golds(data_folder):
         for variant in (
             gold.replace("+", " + ").replace("=", " = ").replace("}{", "} {"),
@@ -108,7 +111,7 @@ def test_different_golds_are_equal_only_as_values(data_folder: Path) -> None:
         "\\log_{2}" * 240 + "x",
         "0." + "3" * 5000,
         "1e" + "9" * 500,
-        f"10^{{{MAX_EXPONENT + 1}}}",
+        f"10^{{{MAX_DECIMAL_EXPONENT + 1}}}",
         "\\frac{1}{" + "9" * 5000 + "}",
         "9" * MAX_NUMBER_CHARACTERS + "/7",
         "5^{5^{5^{5^{5}}}}",
@@ -124,7 +127,7 @@ def test_different_golds_are_equal_only_as_values(data_folder: Path) -> None:
     ],
     ids=lambda answer: ascii(answer[:20]),
 )
-def test_hostile_answers_are_judged_at_once(answer: str) -> None:
+def test_hostile_answers_are_judged_in_two_seconds(answer: str) -> None:
     start = process_time()
     assert not equal("7", answer).correct
     assert not equal(answer, answer + "1").correct
@@ -137,15 +140,15 @@ def test_an_overlong_answer_equals_only_its_copy() -> None:
     assert equal(long, f"{long}.") == (False, TOO_LONG, "unparsed")
 
 
-def test_an_equality_is_as_true_as_its_verdict() -> None:
+def test_truth_of_an_equality() -> None:
     assert equal("1", "1.0")
     assert not equal("1", "2")
 
 
-def test_numbers_beyond_the_caps_are_not_read() -> None:
+def test_numbers_beyond_the_limits_are_not_read() -> None:
     assert read_number("9" * MAX_NUMBER_CHARACTERS) is not None
     assert read_number("9" * (MAX_NUMBER_CHARACTERS + 1)) is None
-    assert read_number(f"10^{{{MAX_EXPONENT}}}") is not None
-    assert read_number(f"10^{{-{MAX_EXPONENT + 1}}}") is None
+    assert read_number(f"10^{{{MAX_DECIMAL_EXPONENT}}}") is not None
+    assert read_number(f"10^{{-{MAX_DECIMAL_EXPONENT + 1}}}") is None
     assert read_number("5x") is None
     assert read_number("3\\frac{7}{2}") is None

@@ -1,3 +1,5 @@
+"""Extraction of answers from responses: rows of cases, random and hostile text."""
+
 from __future__ import annotations
 
 import json
@@ -9,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.grading.extract.extract import MAX_RESPONSE_CHARACTERS, extract
+from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.grading.limits import MAX_RESPONSE_CHARACTERS
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "extract.jsonl").read_text().splitlines()]
 
-# Each repeated to the largest response that is read; all have made some scanner take quadratic time.
+# Each is repeated to the longest response that is read; all of them have made some scanner take quadratic time.
 HOSTILE = (
     *("{", "}", "\\boxed{", "\\boxed", "\\boxed 7", "\\fbox{1", "$", "$$", "$x$ and ", "\\(", "\\", "**", "**a", "* "),
     *("answer ", "answer is ", "answer of ", "answer:\n", "final answer\n", "<answer>", "</answer>", "<answer>1"),
@@ -63,7 +66,7 @@ def test_only_the_end_of_a_long_response_is_read() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(texts)
-def test_any_text_gives_an_answer_or_none(text: str) -> None:
+def test_random_text_gives_a_stripped_answer_or_none(text: str) -> None:
     answer = extract(text, "math")
     assert answer is None or answer == answer.strip() != ""
     assert extract(text, "choice") in {None, "A", "B", "C", "D"}
@@ -71,7 +74,7 @@ def test_any_text_gives_an_answer_or_none(text: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab {}()$*<>/.\n", max_size=60), st.sampled_from(["7", "\\frac{1}{2}", "\\{1, 2\\}"]))
-def test_a_last_box_wins_whatever_stands_before_it(before: str, answer: str) -> None:
+def test_the_last_box_wins_after_any_text(before: str, answer: str) -> None:
     assert extract(f"{before} \\boxed{{{answer}}}") == answer
 
 

@@ -1,4 +1,4 @@
-"""No text makes a pattern of the package, or a verdict, take more than linear time."""
+"""Linear time: no text makes a pattern of the package or a verdict take longer than in proportion to its length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from lm_eval_pruned import grading
 from lm_eval_pruned.grading import grade, verify
 
-# What patterns repeat: each is repeated to the longest answer, behind a start and before an end that may not match.
+# Pieces that patterns repeat; each is repeated to the longest answer, between a start and an end that may not match.
 UNITS = (
     *" \t0a,(-\\{$.*^_/=:;!|&<\n'\"[",
     *(
@@ -42,7 +42,7 @@ UNITS = (
 )
 FRAMES = (("", ""), ("7", "8"), ("x=", "!"), ("\\text{", "}"))
 SHORT, LONG = 5_000, 10_000
-# Linear time doubles; what is slower than this at four times as much is quadratic, and the rest is a busy machine.
+# Linear time doubles with the length. More than four times as much is quadratic; the rest is a busy machine.
 MOST_TIMES, SLACK = 4, 0.05
 
 
@@ -72,17 +72,17 @@ def seconds(judge: Callable[[str], object], given: str) -> float:
 
 
 def is_linear(judge: Callable[[str], object], unit: str, frame: tuple[str, str]) -> bool:
-    """Compare the times of two lengths, the longer one first: what is fast there need not be timed again."""
+    """Compare the times of two lengths; if the longer one is fast, the shorter one is not timed."""
     longer = seconds(judge, text(unit, LONG, frame))
     return longer <= SLACK or longer <= SLACK + MOST_TIMES * seconds(judge, text(unit, SHORT, frame))
 
 
-def test_the_patterns_are_found() -> None:
+def test_the_search_finds_the_patterns() -> None:
     assert len(PATTERNS) > 60
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_patterns(name: str) -> None:
+def test_patterns_take_linear_time(name: str) -> None:
     pattern = PATTERNS[name]
 
     def match(given: str) -> None:
@@ -93,7 +93,7 @@ def test_patterns(name: str) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_verdicts(unit: str) -> None:
+def test_verdicts_take_linear_time(unit: str) -> None:
     for frame in FRAMES:
         assert is_linear(lambda given: verify("7", given), unit, frame), frame
         assert is_linear(lambda given: grade("7", f"\\boxed{{{given}}}"), unit, frame), frame
@@ -101,6 +101,6 @@ def test_verdicts(unit: str) -> None:
         assert is_linear(lambda given: grade("A", given, "choice"), unit, frame), frame
 
 
-def test_long_numbers() -> None:
+def test_long_numbers_take_linear_time() -> None:
     assert is_linear(lambda given: verify(given + "7", given + "8"), "9", ("", ""))
     assert is_linear(lambda given: verify(given, given + ",001"), ",000", ("1", ""))

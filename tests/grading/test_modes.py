@@ -1,3 +1,5 @@
+"""Grading modes: properties of every mode, and agreement with the graders that they reproduce."""
+
 from __future__ import annotations
 
 import json
@@ -13,12 +15,21 @@ from lm_eval.tasks.aime import utils as aime
 from lm_eval.tasks.hendrycks_math import utils as harness
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.modes import MODES, extract_in, hendrycks, minerva, verify_in
-from lm_eval_pruned.grading.modes.typed import typed, without_group_commas
+from lm_eval_pruned.grading.equal import equal
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.modes import MODES, extract_in, grade_in, hendrycks, minerva, prm800k, s1, verify_in
+from lm_eval_pruned.grading.modes.typed import strip_group_commas, type_answer
 from tests.grading.test_extract import HOSTILE
 
 OTHERS = [name for name in MODES if name != "default"]
+# The comparison of each mode, without the bound on length that `verify` checks first.
+EQUAL = {
+    "default": equal,
+    "hendrycks": hendrycks.equal,
+    "minerva": minerva.equal,
+    "prm800k": prm800k.equal,
+    "s1": s1.equal,
+}
 LENGTH = 100_000
 
 PIECES = ["\\frac", "\\sqrt", "\\text{", "\\boxed{", "{", "}", "1", "2", ",", "=", "/", " ", "$", ".", "\n", "cm", "\\"]
@@ -52,9 +63,9 @@ def test_the_modes() -> None:
 @pytest.mark.parametrize("name", MODES)
 class TestEveryMode:
     def test_every_gold_equals_itself(self, name: str, golds: list[str]) -> None:
-        assert [gold for gold in golds if not MODES[name].equal(gold, gold)] == []
+        assert [gold for gold in golds if not EQUAL[name](gold, gold)] == []
 
-    def test_every_gold_is_right_in_the_form_the_mode_asks_for(self, name: str, golds: list[str]) -> None:
+    def test_every_gold_is_found_and_right(self, name: str, golds: list[str]) -> None:
         form = (
             "Final Answer: The final answer is ${}$. I hope it is correct."
             if name == "minerva"
@@ -65,15 +76,24 @@ class TestEveryMode:
 
     def test_other_numbers_are_wrong(self, name: str) -> None:
         for gold, answer in [("204", "205"), ("\\frac{1}{2}", "\\frac{1}{3}"), ("(1,2)", "(2,1)"), ("-5", "5")]:
-            assert not MODES[name].equal(gold, answer)
+            assert not EQUAL[name](gold, answer)
 
     @pytest.mark.parametrize("unit", [*HOSTILE, "\\frac", "\\sqrt", "\\text{", "1,234", "^ ", "cm ", "1 ", "Answer:"])
     def test_hostile_text_takes_linear_time(self, name: str, unit: str) -> None:
         text = (unit * LENGTH)[:LENGTH]
         start = process_time()
-        MODES[name].extract(text)
-        MODES[name].equal(text, f"{text}1")
+        MODES[name].extract(text, "math")
+        EQUAL[name](text, f"{text}1")
         assert process_time() - start < 2
+
+
+@pytest.mark.parametrize("name", MODES)
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["7", "C", "\\frac{1}{2}"]), answers)
+def test_grading_is_extracting_and_verifying(name: str, gold: str, response: str) -> None:
+    for kind in ("math", "choice"):
+        extracted = extract_in(name, response, kind)  # type: ignore[arg-type]
+        assert grade_in(name, gold, response, kind) == verify_in(name, gold, extracted, kind)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -83,18 +103,18 @@ def test_no_text_raises_and_order_does_not_matter(name: str, gold: str, answer: 
     verdict = verify_in(name, gold, extract_in(name, answer))
     assert verdict.reason
     assert verdict.status in {"ok", "no_answer", "unparsed"}
-    assert MODES[name].equal(gold, answer).correct == MODES[name].equal(answer, gold).correct
+    assert EQUAL[name](gold, answer).correct == EQUAL[name](answer, gold).correct
 
 
 class TestHendrycks:
-    def test_boxes_are_those_of_the_harness(self, rows: list[dict[str, object]]) -> None:
+    def test_boxes_agree_with_the_harness(self, rows: list[dict[str, object]]) -> None:
         solutions = [str(row["solution"]) for row in rows if "solution" in row]
         assert len(solutions) >= 500
         for solution in solutions:
             box = harness.last_boxed_only_string(solution)
             assert hendrycks.last_box(solution) == (box and harness.remove_boxed(box))
 
-    def test_normal_forms_are_those_of_the_harness(self, golds: list[str]) -> None:
+    def test_normal_forms_agree_with_the_harness(self, golds: list[str]) -> None:
         compared = 0
         for text in (variant for gold in golds for variant in variants(gold)):
             try:
@@ -102,13 +122,13 @@ class TestHendrycks:
             except (AssertionError, IndexError):
                 expected = None
             except ValueError:
-                # Of `x/2` only the harness's copy fails.
+                # Only the harness's copy fails on `x/2`.
                 continue
             assert hendrycks.normal_form(text) == expected, text
             compared += 1
         assert compared > 8500
 
-    def test_verdicts_are_those_of_the_aime_tasks(self, golds: list[str]) -> None:
+    def test_verdicts_agree_with_the_aime_tasks(self, golds: list[str]) -> None:
         for gold, other in pairwise(golds):
             for answer in (*variants(gold), other):
                 if "/2" not in answer:
@@ -164,7 +184,7 @@ class TestMinerva:
     def test_normal_forms(self, answer: str, form: str) -> None:
         assert minerva.normal_form(answer) == form
 
-    def test_nothing_equals_nothing(self) -> None:
+    def test_empty_normal_forms_are_not_equal(self) -> None:
         assert not minerva.equal("dollars", "meters")
 
 
@@ -196,18 +216,18 @@ class TestPrm800k:
         ],
     )
     def test_pairs(self, gold: str, answer: str, same: bool) -> None:
-        assert MODES["prm800k"].equal(gold, answer).correct is same
+        assert prm800k.equal(gold, answer).correct is same
 
     def test_a_heading_comes_before_a_box(self) -> None:
         assert extract_in("prm800k", "\\boxed{4}\n# Answer\n\n5") == "5"
 
-    def test_typed_text_is_typed_once(self, golds: list[str]) -> None:
+    def test_typed_text_has_no_latex_braces(self, golds: list[str]) -> None:
         for gold in golds:
-            assert not {"{", "}", " ", "$"} & set(typed(gold))
+            assert not {"{", "}", " ", "$"} & set(type_answer(gold))
 
-    def test_commas_of_groups(self) -> None:
-        assert without_group_commas("(1,234, 5,678)") == "(1234, 5678)"
-        assert without_group_commas("1,2345") == "1,2345"
+    def test_group_commas(self) -> None:
+        assert strip_group_commas("(1,234, 5,678)") == "(1234, 5678)"
+        assert strip_group_commas("1,2345") == "1,2345"
 
 
 class TestS1:
@@ -227,25 +247,25 @@ class TestS1:
         ],
     )
     def test_extracts(self, response: str, answer: str) -> None:
-        assert MODES["s1"].extract(response) == answer
+        assert s1.extract(response) == answer
 
     @pytest.mark.parametrize(
         ("gold", "answer", "same"),
         [("025", "25", True), ("27", "27.0", False), ("0", "000", True), ("C", "C", True), ("\u00b2", "2", False)],
     )
     def test_pairs(self, gold: str, answer: str, same: bool) -> None:
-        assert MODES["s1"].equal(gold, answer).correct is same
+        assert s1.equal(gold, answer).correct is same
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_long_answers_are_compared_as_they_stand(name: str) -> None:
+def test_long_answers_are_compared_as_strings(name: str) -> None:
     text = "1" * (MAX_ANSWER_CHARACTERS + 1)
     assert verify_in(name, text, text).status == "ok"
     assert verify_in(name, text, text + "0").status == "unparsed"
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_an_empty_answer_is_none(name: str) -> None:
+def test_an_empty_answer_is_no_answer(name: str) -> None:
     assert [verify_in(name, "5", answer).status for answer in (None, "", " ")] == ["no_answer"] * 3
 
 

@@ -1,3 +1,5 @@
+"""Normal forms: examples, idempotence, redundant wrapping, nesting of any depth."""
+
 from __future__ import annotations
 
 import json
@@ -57,7 +59,7 @@ def test_normal_forms(answer: str, form: str) -> None:
 @example("e$\u0301")
 @example("\u1100{}\u1161")
 @example("{{\\frac2}\u200b1}")
-def test_normal_forms_stay_as_they_are(answer: str) -> None:
+def test_normalisation_is_idempotent(answer: str) -> None:
     form = normalize(answer)
     assert normalize(form) == form
 
@@ -72,7 +74,7 @@ def test_redundant_wrapping_changes_nothing(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("unit", ["\\*", "&\\\\[4pt]", ", \\\\", "&\\text{", "\\emptyset\\choose *", ".\\ "])
-def test_what_takes_a_round_each_is_taken_at_once(unit: str) -> None:
+def test_repeated_decoration_needs_a_bounded_number_of_passes(unit: str) -> None:
     form = normalize("{x=" + 500 * unit)
     assert normalize(form) == form
 

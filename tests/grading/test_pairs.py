@@ -1,3 +1,5 @@
+"""Verdicts on pairs of answers: rows of cases by category, and properties that hold for random answers."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ for row in ROWS:
     ROWS_OF[row["category"]].append(row)
 
 LETTERS = "abcdkmnpqrtxyz"
-# Atoms no two of which are equal, so that a different answer can be made by taking another one.
+# Atoms of which no two are equal, so that exchanging one gives a different answer.
 ATOMS = ["7", "-3", r"\frac{2}{9}", r"\sqrt{5}", r"2\pi", "0.35", "x+1", r"-\frac{1}{4}", r"1+\sqrt{2}"]
 
 few = settings(max_examples=60, deadline=None)
@@ -28,7 +30,7 @@ atoms = st.lists(st.sampled_from(ATOMS), min_size=2, max_size=5, unique=True)
 
 
 def correct(one: str, other: str) -> bool:
-    """Judge both ways; the order never matters."""
+    """Judge in both orders, which must agree."""
     forwards, backwards = verify(one, other), verify(other, one)
     assert forwards.correct == backwards.correct, (one, other)
     return forwards.correct
@@ -41,12 +43,14 @@ def test_pairs(category: str) -> None:
         orders = ((row["gold"], row["answer"]), (row["answer"], row["gold"]))
         verdicts = [verify(gold, answer) for gold, answer in orders]
         if any(verdict.correct is not row["correct"] for verdict in verdicts):
-            said = " / ".join(f"{verdict.correct} ({verdict.reason})" for verdict in verdicts)
-            failed.append(f"{row['gold']}  |  {row['answer']}  should be {row['correct']} ({row['why']}), is {said}")
+            verdict_texts = " / ".join(f"{verdict.correct} ({verdict.reason})" for verdict in verdicts)
+            failed.append(
+                f"{row['gold']}  |  {row['answer']}  should be {row['correct']} ({row['why']}), is {verdict_texts}"
+            )
     assert not failed, f"{len(failed)} of {len(ROWS_OF[category])}:\n" + "\n".join(failed)
 
 
-def test_every_row_says_one_new_thing() -> None:
+def test_rows_are_distinct_explained_and_balanced() -> None:
     assert len({frozenset((row["gold"], row["answer"])) for row in ROWS}) == len(ROWS)
     assert all(row["why"] and row["gold"] != row["answer"] for row in ROWS)
     assert 0.4 < sum(row["correct"] for row in ROWS) / len(ROWS) < 0.6
@@ -90,7 +94,7 @@ def test_sets_and_lists_have_no_order(members: list[str], random: Random) -> Non
 
 @few
 @given(st.sampled_from(ATOMS), st.sampled_from(ATOMS))
-def test_different_atoms_are_different_wherever_they_stand(one: str, other: str) -> None:
+def test_different_atoms_are_different_in_any_frame(one: str, other: str) -> None:
     for frame in ("{}", "({},8)", "\\{{{},8\\}}", "[{},\\infty)", "v={}", "\\begin{{pmatrix}}{}\\\\8\\end{{pmatrix}}"):
         assert correct(frame.format(one), frame.format(other)) == (one == other)
 

@@ -1,13 +1,15 @@
+"""Parser: values, kinds of nodes, labels of names, and forms that are refused."""
+
 from __future__ import annotations
 
 from fractions import Fraction
 
 import pytest
 
-from lm_eval_pruned.grading.compare.evaluate import exact, names
+from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly, free_names
+from lm_eval_pruned.grading.limits import MAX_PARSED_CHARACTERS, MAX_PARSER_DEPTH
 from lm_eval_pruned.grading.normalize.normalize import normalize
-from lm_eval_pruned.grading.read.parser import MAX_CHARACTERS, read
-from lm_eval_pruned.grading.read.tokens import MAX_DEPTH
+from lm_eval_pruned.grading.read.parser import read
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ from lm_eval_pruned.grading.read.tokens import MAX_DEPTH
 def test_rational_values(answer, value):
     tree = read(normalize(answer))
     assert tree is not None
-    assert exact(tree) == value
+    assert evaluate_exactly(tree) == value
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_rational_values(answer, value):
         (r"\log_{2}(x)", "*", ""),
     ],
 )
-def test_kinds(answer, head, label):
+def test_heads_and_labels(answer, head, label):
     tree = read(normalize(answer))
     assert tree is not None
     assert (tree.head, tree.label) == (head, label)
@@ -66,7 +68,7 @@ def test_kinds(answer, head, label):
 def test_names_keep_subscripts_primes_and_case():
     tree = read(normalize(r"x_{1}+x_{12}+y'+A\alpha+a-\pi e i"))
     assert tree is not None
-    assert names(tree) == {"x_{1}", "x_{12}", "y'", "A", "a", "\\alpha"}
+    assert free_names(tree) == {"x_{1}", "x_{12}", "y'", "A", "a", "\\alpha"}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_names_keep_subscripts_primes_and_case():
         r"\int_0^1 x\,dx", "5 apples and", "2 3", "3.4.5", "x$y", "\\undefined{3}", "|x", "((((", "!", "&", "3&4",
     ],
 )  # fmt: skip
-def test_what_is_not_read_to_its_end_is_not_read(answer):
+def test_forms_that_cannot_be_parsed_to_their_end(answer):
     assert read(normalize(answer)) is None
 
 
@@ -85,6 +87,6 @@ def test_a_long_product_is_flat_and_deep_nesting_is_refused():
     tree = read(normalize("x" + r"\cdot x" * 200))
     assert tree is not None
     assert len(tree.parts) == 201
-    assert read("(" * MAX_DEPTH + "x" + ")" * MAX_DEPTH) is None
+    assert read("(" * MAX_PARSER_DEPTH + "x" + ")" * MAX_PARSER_DEPTH) is None
     assert read("(" * 10 + "x" + ")" * 10) is not None
-    assert read("1+" * MAX_CHARACTERS + "1") is None
+    assert read("1+" * MAX_PARSED_CHARACTERS + "1") is None

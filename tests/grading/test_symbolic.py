@@ -1,3 +1,5 @@
+"""Comparison with sympy inside this process: decisions, bounds on sizes, the choice of LaTeX parser."""
+
 from __future__ import annotations
 
 import io
@@ -8,9 +10,9 @@ from types import ModuleType
 import pytest
 import sympy
 
+from lm_eval_pruned.grading.limits import MAX_SYMPY_DEPTH, MAX_SYMPY_DIGITS
 from lm_eval_pruned.grading.symbolic import latex_parser as parse
-from lm_eval_pruned.grading.symbolic.compare import decide, symbolically_equal
-from lm_eval_pruned.grading.symbolic.latex_parser import MAX_DEPTH, MAX_DIGITS
+from lm_eval_pruned.grading.symbolic.compare import decide
 
 EQUAL = [
     (r"\int_0^1 x^2 \, dx", r"\frac13"),
@@ -79,7 +81,7 @@ UNEQUAL = [
     ("2(3)", "5"),
     (r"2\frac12", "1"),
     ("X", "x"),
-    # These agree in 29 digits.
+    # These agree to 29 digits.
     (r"e^{\pi\sqrt{163}}", "640320^3+744"),
     ("10^{-40}", "0"),
     ("10^{-40}", "10^{-41}"),
@@ -130,8 +132,8 @@ UNDECIDED = [
     ("", "1"),
     ("(1", "1"),
     (r"x\in\{1\}", "x=1"),
-    ("9" * (MAX_DIGITS + 1), "1"),
-    ("(" * (MAX_DEPTH + 1) + "x" + ")" * (MAX_DEPTH + 1), "x"),
+    ("9" * (MAX_SYMPY_DIGITS + 1), "1"),
+    ("(" * (MAX_SYMPY_DEPTH + 1) + "x" + ")" * (MAX_SYMPY_DEPTH + 1), "x"),
     (",".join("1" * 100), "1"),
 ]
 
@@ -141,7 +143,7 @@ UNDECIDED = [
     [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in UNEQUAL] + [(*pair, None) for pair in UNDECIDED],
 )
 def test_decisions_do_not_depend_on_the_order(left: str, right: str, wanted: bool | None) -> None:
-    assert symbolically_equal(left, right) is wanted
+    assert decide(left, right).equal is wanted
     assert decide(left, right) == decide(right, left)
 
 
@@ -161,7 +163,7 @@ def test_decimals_are_exact() -> None:
     assert decide("0.3333333333333333333333333333333333333333", r"\frac13").equal is False
 
 
-def test_the_old_parser_serves_where_it_is_the_only_one_and_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_older_parser_is_used_if_it_is_the_only_one_and_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def latex2sympy(text: str) -> sympy.Expr:
         print(text)
         return sympy.Symbol(text)

@@ -1,3 +1,5 @@
+"""Verdicts: statuses, forms, times, the cache, and lists of boxes."""
+
 from __future__ import annotations
 
 import subprocess
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading import Verdict, grade, verify
 from lm_eval_pruned.grading import verdict as verdict_module
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, Equality
+from lm_eval_pruned.grading.equal import Equality
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_CACHED_CHARACTERS
 from lm_eval_pruned.grading.modes import grade_in, verify_in
 from tests.grading.test_extract import texts
 
@@ -78,7 +81,7 @@ def test_a_verdict_shows_what_was_compared(verdict: Verdict, forms: tuple[str | 
     assert (verdict.gold_form, verdict.answer_form) == forms
 
 
-def test_the_time_is_measured_and_no_part_of_the_outcome() -> None:
+def test_time_is_measured_and_does_not_count_in_comparisons() -> None:
     calculus = verify(r"\int_0^1 46x\,dx", "23")
     again = verify(r"\int_0^1 46x\,dx", "23")
     assert calculus.correct
@@ -91,13 +94,13 @@ def test_the_time_is_measured_and_no_part_of_the_outcome() -> None:
     assert grade_in("s1", "1", "no answer").milliseconds > 0
 
 
-def test_the_room_loads_no_heavy_package() -> None:
+def test_importing_grading_loads_no_heavy_package() -> None:
     code = "import sys, lm_eval_pruned.grading; print({'torch', 'sympy', 'lm_eval', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_boxes_of_one_line_are_members_only_where_a_list_is_asked_for():
+def test_boxes_of_one_line_form_a_list_only_if_the_gold_is_one():
     response = "Trying \\boxed{9} first.\nHence $x=\\boxed{2}$ or $x=\\boxed{-3}$."
     assert grade("-3, 2", response).correct
     assert grade("-3, 2", response).extracted == "2, -3"
@@ -107,7 +110,7 @@ def test_boxes_of_one_line_are_members_only_where_a_list_is_asked_for():
     assert grade("x<0 or x>4", r"Hence \boxed{x>4} or \boxed{x<0}.").correct
 
 
-def test_a_verdict_is_remembered_and_a_timeout_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_are_cached_and_timeouts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = iter(
         [Equality(False, "not decided in time", "timeout"), Equality(True, "decided"), Equality(False, "asked again")]
     )
@@ -115,10 +118,10 @@ def test_a_verdict_is_remembered_and_a_timeout_is_not(monkeypatch: pytest.Monkey
     reasons = [verify("a pair of its own", "51").reason for _ in range(3)]
     assert reasons == ["not decided in time", "decided", "decided"]
     assert verify("51", "a pair of its own").reason == "asked again"
-    verdict_module.forget_verdicts()
+    verdict_module.clear_cached_verdicts()
 
 
-def test_long_answers_are_not_kept() -> None:
-    size = verdict_module._judge_once.cache_info().currsize
-    verify("7", "x" * verdict_module.MAX_CACHED_CHARACTERS)
-    assert verdict_module._judge_once.cache_info().currsize == size
+def test_long_answers_are_not_cached() -> None:
+    size = verdict_module._judge_cached.cache_info().currsize
+    verify("7", "x" * MAX_CACHED_CHARACTERS)
+    assert verdict_module._judge_cached.cache_info().currsize == size

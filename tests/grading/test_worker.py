@@ -1,3 +1,5 @@
+"""Pool of sympy workers: deadlines, sandbox, replacement of workers, threads, forks and the end of the program."""
+
 from __future__ import annotations
 
 import asyncio
@@ -14,13 +16,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lm_eval_pruned.grading.limits import MAX_SYMPY_CHARACTERS, MAX_WORKERS, SPARE_WORKER_AFTER, WORKER_DEADLINE
 from lm_eval_pruned.grading.symbolic import pool as worker
-from lm_eval_pruned.grading.symbolic.pool import DEADLINE, MAX_CHARACTERS, Answer, ask
+from lm_eval_pruned.grading.symbolic.pool import Outcome, ask
 
-# Seconds for killing a worker and for a machine that does something else as well.
+# Seconds allowed for killing a worker on a busy machine.
 SLACK = 1.5
 
-# Takes sympy minutes.
+# Sympy needs minutes for this.
 ENDLESS = r"\int_0^\infty \frac{x^{7}}{(1+x^{13})^{17/3}\ln(2+x)} dx"
 
 CANARY = Path("/tmp") / f"lm-eval-pruned-canary-{os.getpid()}"
@@ -111,35 +114,35 @@ def fresh() -> None:
     ask("x+x", "2x")
 
 
-def test_an_import_brings_no_sympy_and_starts_no_process() -> None:
+def test_importing_the_pool_loads_no_sympy_and_starts_no_process() -> None:
     script = (
         "import sys, lm_eval_pruned.grading.symbolic.pool as w; print('sympy' in sys.modules, len(w._pool.workers))"
     )
     assert run(script) == "False 0"
 
 
-def test_answers_say_what_was_decided() -> None:
+def test_outcomes() -> None:
     assert ask(r"\sin^2 x+\cos^2 x", "1")[:2] == (True, "ok")
     assert ask("x", "y")[:2] == (False, "ok")
     assert ask("east", "seat")[:2] == (None, "unparsed")
-    assert ask("x" * (MAX_CHARACTERS + 1), "x").status == ask("", "x").status == "unparsed"
+    assert ask("x" * (MAX_SYMPY_CHARACTERS + 1), "x").status == ask("", "x").status == "unparsed"
 
 
 @pytest.mark.parametrize("text", CODE + LARGE + ODD, ids=range(len(CODE + LARGE + ODD)))
-def test_hostile_answers_are_never_right_never_late_and_never_executed(text: str) -> None:
-    ask("x", "1+x")  # whoever is to start has started
+def test_hostile_text_is_never_equal_late_or_executed(text: str) -> None:
+    ask("x", "1+x")  # so that a worker has started
     began = time.monotonic()
     answer = ask(text, "y+7")
-    assert time.monotonic() - began < DEADLINE + SLACK
+    assert time.monotonic() - began < WORKER_DEADLINE + SLACK
     assert not answer.equal
     assert not CANARY.exists()
 
 
-def test_the_worker_itself_may_neither_write_nor_start_anything(tmp_path: Path) -> None:
+def test_the_sandbox_forbids_files_processes_sockets_and_memory(tmp_path: Path) -> None:
     script = f"""
 import os, socket, subprocess, sys
 from lm_eval_pruned.grading.symbolic import worker_process
-worker_process._limit()
+worker_process._enter_sandbox()
 acts = [
     lambda: open({str(tmp_path / "canary")!r}, "w"), lambda: os.remove({str(tmp_path)!r}), os.fork,
     lambda: subprocess.run(["true"]), lambda: os.system("true"), lambda: socket.create_connection(("127.0.0.1", 9)),
@@ -160,7 +163,7 @@ except MemoryError:
 
 @pytest.fixture
 def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers that take 8 GB for one question and print at another."""
+    """Workers that allocate 8 GB for one pair and print for another."""
     patch = """
 import os, sys
 from lm_eval_pruned.grading.symbolic import compare as symbolic
@@ -173,46 +176,46 @@ def decide(left, right):
     return real(left, right)
 symbolic.decide = decide
 """
-    start = worker._START.replace("worker_process.serve(", f"exec({patch!r}, {{}}); worker_process.serve(")
-    monkeypatch.setattr(worker, "_START", start)
+    start = worker._WORKER_PROGRAM.replace("worker_process.serve(", f"exec({patch!r}, {{}}); worker_process.serve(")
+    monkeypatch.setattr(worker, "_WORKER_PROGRAM", start)
     worker.close()
     yield
     worker.close()
 
 
 @pytest.mark.usefixtures("patched")
-def test_memory_is_bounded_and_costs_one_verdict() -> None:
-    assert ask("1", "memory") == Answer(None, "timeout", "not decided in 2048 MiB")
+def test_exceeding_the_memory_limit_costs_one_verdict() -> None:
+    assert ask("1", "memory") == Outcome(None, "timeout", "not decided in 2048 MiB")
     assert ask("x+x", "2x").equal
 
 
 @pytest.mark.usefixtures("patched")
-def test_what_libraries_print_or_read_does_not_reach_the_pipes() -> None:
+def test_library_output_does_not_reach_the_pipes() -> None:
     assert ask("1", "noise").status == "unparsed"
     assert ask("x+x", "2x").equal
     assert ask("x", "y").equal is False
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_deadline_kills_one_worker_and_the_next_question_is_answered() -> None:
+def test_a_deadline_kills_one_worker_and_the_next_pair_is_decided() -> None:
     before = worker_pids()
     began = time.monotonic()
     answer = ask(ENDLESS, "1", deadline=0.5)
     assert 0.4 < time.monotonic() - began < 0.5 + SLACK
-    assert answer == Answer(None, "timeout", "not decided in 0.5 s")
+    assert answer == Outcome(None, "timeout", "not decided in 0.5 s")
     assert ask("x+x", "2x").equal
     assert not before & worker_pids()
     assert all(not running(pid) for pid in before)
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_spare_worker_starts_beside_a_slow_question() -> None:
-    """It is there before the deadline, so that the next question does not wait for its start."""
+def test_a_spare_worker_starts_during_a_slow_pair() -> None:
+    """It is ready before the deadline, so that the next pair does not wait for its start."""
     (busy,) = worker_pids()
     seen: list[set[int]] = []
-    look = threading.Timer(2 * worker.SLOW, lambda: seen.append(worker_pids()))
+    look = threading.Timer(2 * SPARE_WORKER_AFTER, lambda: seen.append(worker_pids()))
     look.start()
-    assert ask(ENDLESS, "1", deadline=4 * worker.SLOW).status == "timeout"
+    assert ask(ENDLESS, "1", deadline=4 * SPARE_WORKER_AFTER).status == "timeout"
     look.join()
     (spare,) = seen[0] - {busy}
     assert worker_pids() == {spare}
@@ -231,11 +234,11 @@ def test_a_worker_killed_while_idle_costs_nothing() -> None:
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_worker_killed_at_work_costs_one_verdict() -> None:
+def test_a_worker_killed_while_busy_costs_one_verdict() -> None:
     (pid,) = worker_pids()
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
-    assert ask(ENDLESS, "1") == Answer(None, "timeout", "the worker was killed")
+    assert ask(ENDLESS, "1") == Outcome(None, "timeout", "the worker was killed")
     killer.join()
     assert ask(r"\sqrt8", r"2\sqrt2").equal
 
@@ -249,9 +252,9 @@ def test_a_stopped_worker_is_replaced() -> None:
     assert ask("x", "y").equal is False
 
 
-def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_replaced_after_its_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     worker.close()
-    monkeypatch.setattr(worker, "MAX_TASKS", 2)
+    monkeypatch.setattr(worker, "MAX_PAIRS_PER_WORKER", 2)
     pids = []
     for _ in range(4):
         pids.append(min(worker_pids(), default=0))
@@ -261,22 +264,22 @@ def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatc
     assert wait_for_end(first)
 
 
-def test_threads_get_their_own_answers() -> None:
+def test_threads_get_the_outcomes_of_their_own_pairs() -> None:
     pairs = [(f"{n}x+{n}x", f"{2 * n + n % 2}x") for n in range(1, 201)]
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda pair: ask(*pair), pairs))
     assert [answer.equal for answer in answers] == [n % 2 == 0 for n in range(1, 201)]
-    assert len(worker._pool.workers) <= worker.MAX_WORKERS
+    assert len(worker._pool.workers) <= MAX_WORKERS
 
 
 def test_asyncio_is_not_blocked() -> None:
     async def ticks_until_answered() -> int:
-        question = asyncio.create_task(asyncio.to_thread(ask, ENDLESS, "1", deadline=0.5))
+        pair = asyncio.create_task(asyncio.to_thread(ask, ENDLESS, "1", deadline=0.5))
         ticks = 0
-        while not question.done():
+        while not pair.done():
             await asyncio.sleep(0.02)
             ticks += 1
-        assert question.result().status == "timeout"
+        assert pair.result().status == "timeout"
         return ticks
 
     assert asyncio.run(ticks_until_answered()) >= 5
@@ -294,7 +297,7 @@ with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
     assert run(script) == "True\nTrue"
 
 
-def test_a_forked_child_has_workers_of_its_own_and_leaves_those_of_its_parent_alone() -> None:
+def test_a_forked_child_starts_its_own_workers_and_leaves_its_parents_alone() -> None:
     script = """
 import os, warnings
 warnings.simplefilter("error")
@@ -315,14 +318,14 @@ print([one.process.pid for one in worker._pool.workers] == [pid])
     assert run(script) == "True"
 
 
-@pytest.mark.parametrize("question", ["'x', 'y'", f"{ENDLESS!r}, '1', deadline=60"], ids=["idle", "busy"])
-def test_workers_die_with_a_parent_that_is_killed(question: str) -> None:
+@pytest.mark.parametrize("pair", ["'x', 'y'", f"{ENDLESS!r}, '1', deadline=60"], ids=["idle", "busy"])
+def test_workers_die_with_a_parent_that_is_killed(pair: str) -> None:
     script = f"""
 import threading, time
 from lm_eval_pruned.grading.symbolic import pool as worker
 worker.ask("x", "1+x")
 threading.Thread(target=worker.ask, args=("x", "y"), daemon=True).start()
-threading.Thread(target=lambda: worker.ask({question}), daemon=True).start()
+threading.Thread(target=lambda: worker.ask({pair}), daemon=True).start()
 time.sleep(0.5)
 print(*(one.process.pid for one in worker._pool.workers), flush=True)
 time.sleep(60)

@@ -1,1 +1,1 @@
-"""Comparison: decide whether two parsed answers have equal values."""
+"""Comparison: decide whether two parsed answers mean the same."""

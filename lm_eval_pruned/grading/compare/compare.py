@@ -1,15 +1,16 @@
-"""Two answers are compared by what they are: values, collections of them, intervals, equations."""
+"""Comparison of two parsed answers by kind: values, lists, sets, tuples, intervals, vectors, equations."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS, DIGITS, Numeric, is_close
-from lm_eval_pruned.grading.compare.expand import as_tuples, expand
-from lm_eval_pruned.grading.compare.intervals import REALS, between, bounded
-from lm_eval_pruned.grading.compare.values import agree, same_value
-from lm_eval_pruned.grading.compare.vectors import components
+from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, is_close
+from lm_eval_pruned.grading.compare.expand import expand, solutions_as_tuples
+from lm_eval_pruned.grading.compare.intervals import REALS, interval, read_bound
+from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
+from lm_eval_pruned.grading.compare.vectors import split_components
+from lm_eval_pruned.grading.limits import MAX_UNORDERED_MEMBERS
 from lm_eval_pruned.grading.read.tree import (
     FLIPPED,
     INFINITY,
@@ -21,178 +22,180 @@ from lm_eval_pruned.grading.read.tree import (
     product,
     total,
 )
-
-# Each member may have to be compared with each of the other side.
-MAX_MEMBERS = 40
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 _UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection", "and", "or"))
 
 
-def same(one: Node, other: Node) -> bool | None:
-    r"""Tell whether two answers are the same, or None where that could not be decided.
+def compare_answers(one: Node, other: Node) -> bool | None:
+    r"""Tell whether two answers are the same, or None if that could not be decided. Their order does not matter.
 
     Example:
         >>> from lm_eval_pruned.grading.read.parser import read
-        >>> same(read(r"(x+1)^{2}"), read(r"x^{2}+2x+1")), same(read("(1, 2)"), read("(2, 1)"))
+        >>> compare_answers(read(r"(x+1)^{2}"), read(r"x^{2}+2x+1")), compare_answers(read("(1, 2)"), read("(2, 1)"))
         (True, False)
-        >>> same(read("x>2"), read(r"(2, \infty)")), same(read("2x+2y=6"), read("y=3-x"))
+        >>> compare_answers(read("x>2"), read(r"(2, \infty)")), compare_answers(read("2x+2y=6"), read("y=3-x"))
         (True, True)
     """
-    return _same(expand(one), expand(other))
+    return _compare(expand(one), expand(other))
 
 
-def _same(one: Node, other: Node) -> bool | None:
+def _compare(one: Node, other: Node) -> bool | None:
     if one.head in VALUES and other.head in VALUES:
-        return same_value(one, other)
+        return compare_values(one, other)
     if one.head == other.head == "relation":
-        return _same_relation(one, other) or _same_intervals(one, other)
+        return _compare_relation(one, other) or _compare_intervals(one, other)
     if one.head == other.head and one.label == other.label:
         if one.head == "ratio":
-            return _same_ratio(one.parts, other.parts)
+            return _compare_ratio(one.parts, other.parts)
         if one.head == "list" and _are_named(one) != _are_named(other):
-            # Names say which is which.
-            return _same_sequence(one.parts, other.parts) or _same_solutions(one, other) or _same_solutions(other, one)
+            # Names say which value is which.
+            return (
+                _compare_sequence(one.parts, other.parts)
+                or _compare_solutions(one, other)
+                or _compare_solutions(other, one)
+            )
         if one.head in _UNORDERED:
             return (
-                _same_members(_distinct(one), _distinct(other))
-                or _same_solutions(one, other)
-                or _same_solutions(other, one)
+                _compare_members(_members(one), _members(other))
+                or _compare_solutions(one, other)
+                or _compare_solutions(other, one)
             )
-        return _same_sequence(one.parts, other.parts)
-    verdict = _same_kinds(one, other)
-    return _same_kinds(other, one) if verdict is False else verdict
+        return _compare_sequence(one.parts, other.parts)
+    verdict = _compare_kinds(one, other)
+    return _compare_kinds(other, one) if verdict is False else verdict
 
 
-def _same_kinds(one: Node, other: Node) -> bool | None:
-    """Compare two answers of different kinds that can mean the same, given in this order."""
+def _compare_kinds(one: Node, other: Node) -> bool | None:
+    """Compare two answers of different kinds that can mean the same, in this order."""
     match one.head, other.head:
         case "relation", "union" | "bracket" | "set" | "list" | "name" | "number" | "+" | "*" | "^" | "call":
-            return _same_named(one, other)
-        case "list", "bracket" | "set" if (solutions := as_tuples(one)) is not None:
-            return _same_members(solutions, [other] if other.head == "bracket" else _distinct(other))
+            return _compare_named(one, other)
+        case "list", "bracket" | "set" if (solutions := solutions_as_tuples(one)) is not None:
+            return _compare_members(solutions, [other] if other.head == "bracket" else _members(other))
         case "list", "set" if not _are_named(one):
-            return _same_members(one.parts, _distinct(other))
+            return _compare_members(one.parts, _members(other))
         case "list", "and" | "or":
-            # Which of the two a comma means is not said.
-            return _same_members(one.parts, other.parts)
+            # A comma can mean either of the two.
+            return _compare_members(one.parts, other.parts)
         case "list", "union":
-            return _same_members([_region(part) for part in one.parts], other.parts)
+            return _compare_members([_region(part) for part in one.parts], other.parts)
         case "matrix", "bracket":
-            return _same_vector(one, other)
+            return _compare_vector(one, other)
         case "bracket", "name" if other == REALS:
-            return one == between(MINUS_INFINITY, INFINITY)
+            return one == interval(MINUS_INFINITY, INFINITY)
         case "bracket", _ if other.head in VALUES and one.label == "()":
-            return _same_components(one.parts, other)
+            return _compare_components(one.parts, other)
         case "matrix", _ if other.head in VALUES and all(len(row.parts) == 1 for row in one.parts):
-            return _same_components([cell for row in one.parts for cell in row.parts], other)
+            return _compare_components([cell for row in one.parts for cell in row.parts], other)
         case "set", "name" if not one.parts:
             return other.label == "\\emptyset"
         case "set", _ if len(one.parts) == 1 and other.head in VALUES:
-            return _same(one.parts[0], other)
+            return _compare(one.parts[0], other)
         case "ratio", _ if other.head in VALUES:
-            return _same_quotient(one, other)
+            return _compare_quotient(one, other)
     return False
 
 
 # Collections
 
 
-def _same_sequence(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
+def _compare_sequence(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
     if len(ones) != len(others):
         return False
-    return _all(_same(one, other) for one, other in zip(ones, others, strict=True))
+    return _all_true(_compare(one, other) for one, other in zip(ones, others, strict=True))
 
 
-def _same_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
-    """Pair every member with one of the other side that is the same; members are compared in any order."""
+def _compare_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
+    """Match every member with one of the other side, in any order."""
     if len(ones) != len(others):
         return False
     mine, theirs = Counter(ones), Counter(others)
-    left, undecided = list((theirs - mine).elements()), False
-    if len(left) > MAX_MEMBERS:
+    unmatched, is_undecided = list((theirs - mine).elements()), False
+    if len(unmatched) > MAX_UNORDERED_MEMBERS:
         return None
     for one in (mine - theirs).elements():
-        verdicts = [_same(one, other) for other in left]
+        verdicts = [_compare(one, other) for other in unmatched]
         if True in verdicts:
-            del left[verdicts.index(True)]
+            del unmatched[verdicts.index(True)]
         elif None in verdicts:
-            undecided = True
+            is_undecided = True
         else:
             return False
-    return None if undecided else True
+    return None if is_undecided else True
 
 
 def _are_named(items: Node) -> bool:
     """Tell whether members are values of different names, as in `x = 1, y = 2`."""
     named = [part.parts[0].label for part in items.parts if part.head == "relation" and part.parts[0].head == "name"]
-    # Numbered names of one kind are numbered in any order.
+    # Numbered names such as x_1, x_2 may be in any order.
     labels = {label.partition("_")[0] for label in named}
     return len(labels) == len(items.parts) > 1
 
 
-def _distinct(node: Node) -> Sequence[Node]:
-    """Return the members of a set, each once; a list keeps what it repeats."""
+def _members(node: Node) -> Sequence[Node]:
+    """Return the members of a collection; equal members of a set once, those of a list as often as they occur."""
     if node.head != "set":
         return node.parts
-    kept: list[Node] = []
+    distinct: list[Node] = []
     parts = list(dict.fromkeys(node.parts))
-    if len(parts) > MAX_MEMBERS:
+    if len(parts) > MAX_UNORDERED_MEMBERS:
         return parts
     for part in parts:
-        if not any(_same(part, known) for known in kept):
-            kept.append(part)
-    return kept
+        if not any(_compare(part, known) for known in distinct):
+            distinct.append(part)
+    return distinct
 
 
-def _same_vector(one: Node, other: Node) -> bool | None:
+def _compare_vector(one: Node, other: Node) -> bool | None:
     matrix, bracket = (one, other) if one.head == "matrix" else (other, one)
     rows = matrix.parts
     if all(part.head == "bracket" for part in bracket.parts):
-        return _same_sequence(
+        return _compare_sequence(
             [Node("bracket", row.parts) for row in rows], [Node("bracket", part.parts) for part in bracket.parts]
         )
     if bracket.label != "()" or not (len(rows) == 1 or all(len(row.parts) == 1 for row in rows)):
         return False
-    return _same_sequence([cell for row in rows for cell in row.parts], bracket.parts)
+    return _compare_sequence([cell for row in rows for cell in row.parts], bracket.parts)
 
 
-def _same_components(parts: Sequence[Node], value: Node) -> bool | None:
-    """Compare a vector with a sum of unit vectors, or a tuple with the point of a name: `P(3, 4)`."""
+def _compare_components(parts: Sequence[Node], value: Node) -> bool | None:
+    """Compare a vector with a sum of unit vectors, or a tuple with a named point such as `P(3, 4)`."""
     if value.head == "call" and len(value.label) == 1 and value.label.isupper():
-        return _same_sequence(parts, value.parts)
-    given = components(value, len(parts))
-    return False if given is None else _same_sequence(parts, given)
+        return _compare_sequence(parts, value.parts)
+    given = split_components(value, len(parts))
+    return False if given is None else _compare_sequence(parts, given)
 
 
-def _same_solutions(named: Node, tuples: Node) -> bool | None:
-    """Compare solutions that name their values with tuples of values."""
+def _compare_solutions(named: Node, tuples: Node) -> bool | None:
+    """Compare solutions whose values are named with tuples of values."""
     if any(part.head != "bracket" for part in tuples.parts):
         return False
-    solutions = as_tuples(named) if named.head == "list" else None
-    return False if solutions is None else _same_members(solutions, _distinct(tuples))
+    solutions = solutions_as_tuples(named) if named.head == "list" else None
+    return False if solutions is None else _compare_members(solutions, _members(tuples))
 
 
-def _same_ratio(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
+def _compare_ratio(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
     if len(ones) != len(others):
         return False
-    return _all(
-        same_value(product(one, others[0]), product(other, ones[0]))
+    return _all_true(
+        compare_values(product(one, others[0]), product(other, ones[0]))
         for one, other in zip(ones[1:], others[1:], strict=True)
         if _is_value(one, other)
     )
 
 
-def _same_quotient(ratio: Node, value: Node) -> bool | None:
+def _compare_quotient(ratio: Node, value: Node) -> bool | None:
     if len(ratio.parts) != 2 or not _is_value(*ratio.parts):
         return False
-    return same_value(ratio.parts[0], product(value, ratio.parts[1]))
+    return compare_values(ratio.parts[0], product(value, ratio.parts[1]))
 
 
 def _is_value(*nodes: Node) -> bool:
     return all(node.head in VALUES for node in nodes)
 
 
-def _all(verdicts: Iterator[bool | None]) -> bool | None:
+def _all_true(verdicts: Iterator[bool | None]) -> bool | None:
     known = list(verdicts)
     return False if False in known else None if None in known else True
 
@@ -200,40 +203,40 @@ def _all(verdicts: Iterator[bool | None]) -> bool | None:
 # Relations
 
 
-def _same_relation(one: Node, other: Node) -> bool | None:
-    steps, others = _steps(one), _steps(other)
+def _compare_relation(one: Node, other: Node) -> bool | None:
+    steps, others = _split_chain(one), _split_chain(other)
     if len(steps) != len(others):
         return False
     if len(steps) > 1:
-        forward = _all(_same_step(step, peer) for step, peer in zip(steps, others, strict=True))
-        return forward or _all(
-            _same_step(step, _turned(peer)) for step, peer in zip(steps, reversed(others), strict=True)
+        forward = _all_true(_compare_step(step, peer) for step, peer in zip(steps, others, strict=True))
+        return forward or _all_true(
+            _compare_step(step, _flip(peer)) for step, peer in zip(steps, reversed(others), strict=True)
         )
-    return _same_step(steps[0], others[0])
+    return _compare_step(steps[0], others[0])
 
 
-def _steps(relation: Node) -> list[Node]:
-    """Take a chain apart into the relations between neighbours."""
+def _split_chain(relation: Node) -> list[Node]:
+    """Split a chain of relations into the relations between neighbours."""
     sides, signs = relation.parts, relation.label.split()
-    return [Node("relation", sides[place : place + 2], label=sign) for place, sign in enumerate(signs)]
+    return [Node("relation", sides[index : index + 2], label=sign) for index, sign in enumerate(signs)]
 
 
-def _turned(relation: Node) -> Node:
+def _flip(relation: Node) -> Node:
     label = FLIPPED.get(relation.label, relation.label)
     return Node("relation", relation.parts[::-1] if relation.label in FLIPPED else relation.parts, label=label)
 
 
-def _same_step(one: Node, other: Node) -> bool | None:
-    """Compare equations up to a factor that is not zero, and inequalities up to one that is positive."""
+def _compare_step(one: Node, other: Node) -> bool | None:
+    """Compare equations up to a factor that is not zero, and inequalities up to a positive factor."""
     if not (_is_value(*one.parts) and _is_value(*other.parts)):
-        return one.label == other.label and _same_sequence(one.parts, other.parts)
+        return one.label == other.label and _compare_sequence(one.parts, other.parts)
     sign = one.label
     if sign not in FLIPPED or other.label not in (sign, FLIPPED[sign]):
-        return one.label == other.label and _same_sequence(one.parts, other.parts)
-    left, right = _difference(one), _difference(other if other.label == sign else _turned(other))
+        return one.label == other.label and _compare_sequence(one.parts, other.parts)
+    left, right = _difference(one), _difference(other if other.label == sign else _flip(other))
     factors: list[Numeric] = []
 
-    def same_factor(mine: Numeric, theirs: Numeric, *, digits: int) -> bool:
+    def has_same_factor(mine: Numeric, theirs: Numeric, *, digits: int) -> bool:
         if not theirs or not mine:
             return not mine and not theirs
         factor = mine / theirs
@@ -243,7 +246,7 @@ def _same_step(one: Node, other: Node) -> bool | None:
             is_ordered and (factor.real <= 0 or abs(factor.imag) > abs(factor.real))
         )
 
-    return agree(left, right, same_factor)
+    return agree_at_points(left, right, has_same_factor)
 
 
 def _difference(relation: Node) -> Node:
@@ -251,23 +254,23 @@ def _difference(relation: Node) -> Node:
     return total(left, negative(right))
 
 
-def _same_named(relation: Node, value: Node) -> bool | None:
-    """Compare `x = 5`, `x in S` or `x > 2` with what it says about the name, given alone."""
-    if (bound := bounded(relation)) is not None:
-        return _same(bound.region, value)
+def _compare_named(relation: Node, value: Node) -> bool | None:
+    """Compare `x = 5`, `x in S` or `x > 2` with what it says about the name, given without the name."""
+    if (bound := read_bound(relation)) is not None:
+        return _compare(bound.region, value)
     if relation.label not in ("=", "in"):
         return False
     left, right = relation.parts
     if left.head == "name" and left.label not in CONSTANTS:
-        return _same(right, value)
-    return _same(left, value) if right.head == "name" and relation.label == "=" else False
+        return _compare(right, value)
+    return _compare(left, value) if right.head == "name" and relation.label == "=" else False
 
 
-def _same_intervals(one: Node, other: Node) -> bool | None:
-    left, right = bounded(one), bounded(other)
-    return _same(left.region, right.region) if left and right and left.variable == right.variable else False
+def _compare_intervals(one: Node, other: Node) -> bool | None:
+    left, right = read_bound(one), read_bound(other)
+    return _compare(left.region, right.region) if left and right and left.variable == right.variable else False
 
 
 def _region(part: Node) -> Node:
-    bound = bounded(part)
+    bound = read_bound(part)
     return bound.region if bound else part

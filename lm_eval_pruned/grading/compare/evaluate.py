@@ -1,4 +1,4 @@
-"""The value of an expression: exact where it is rational, else to many digits, at points where it has names."""
+"""Evaluation of expression trees: exactly if they are rational, else numerically at given values of their variables."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from fractions import Fraction
 from math import comb, factorial, gcd, lcm, prod
 from typing import TYPE_CHECKING, Protocol
 
+from lm_eval_pruned.grading.limits import MAX_EXACT_BITS, MAX_GROWING_ARGUMENT, MAX_NUMERIC_EXPONENT
 from lm_eval_pruned.grading.read.tree import Node
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 if TYPE_CHECKING:
     from mpmath.ctx_mp import MPContext
 
-# Beyond these nothing is computed: an answer this large is written, not meant.
-MAX_BITS = 20_000
-MAX_EXPONENT = 10_000
-MAX_COUNT = 2_000
-
+# Decimal digits of a numerical evaluation, and how many of them may be lost to rounding.
 DIGITS = 30
 LOST_DIGITS = 8
+# Smaller values are evaluated again with more digits, to tell them from zero.
 _SMALL = 1e-15
 
-# What mpmath calls our functions.
+# The names of our functions in mpmath.
 _FUNCTIONS = {
     **{name: name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "ln", "exp")},
     **{name: name for name in ("floor", "ceil", "factorial", "binomial")},
@@ -36,15 +35,13 @@ _FUNCTIONS = {
 }
 _GROWING = ("factorial", "binomial", "exp", "sinh", "cosh")
 
-CONSTANTS = ("e", "i", "\\pi", "\\infty")
-
 
 class UndefinedError(ArithmeticError):
-    """An expression has no value here, or none that may be computed."""
+    """An expression that has no value, or none that may be computed within the limits."""
 
 
 class Numeric(Protocol):
-    """A number of mpmath, real or complex."""
+    """A real or complex number of mpmath."""
 
     real: float
     imag: float
@@ -55,52 +52,52 @@ class Numeric(Protocol):
     def __truediv__(self, other: Numeric) -> Numeric: ...
 
 
-def exact(node: Node) -> Fraction | None:
-    r"""Return the value of an expression made of rational numbers alone, or None.
+def evaluate_exactly(node: Node) -> Fraction | None:
+    r"""Return the value of an expression that contains rational numbers only, or None.
 
     Example:
         >>> from lm_eval_pruned.grading.read.parser import read
-        >>> exact(read(r"2^{-3}+\frac{3}{8}")), exact(read(r"\sqrt{2}"))
+        >>> evaluate_exactly(read(r"2^{-3}+\frac{3}{8}")), evaluate_exactly(read(r"\sqrt{2}"))
         (Fraction(1, 2), None)
     """
     try:
-        return _exact(node)
+        return _evaluate_exactly(node)
     except ArithmeticError:
         return None
 
 
-def _exact(node: Node) -> Fraction | None:
+def _evaluate_exactly(node: Node) -> Fraction | None:
     if node.head == "number":
         return node.value
     if node.head not in ("+", "*", "^", "call"):
         return None
-    parts = [_exact(part) for part in node.parts]
+    parts = [_evaluate_exactly(part) for part in node.parts]
     values = [part for part in parts if part is not None]
     if len(values) < len(parts) or not parts:
         return None
     match node.head:
         case "+":
-            return _bounded(sum(values, Fraction(0)))
+            return _check_size(sum(values, Fraction(0)))
         case "*":
-            return _bounded(prod(values, start=Fraction(1)))
+            return _check_size(prod(values, start=Fraction(1)))
         case "^":
-            return _power(*values)
-    return _count(node.label, values)
+            return _raise_power(*values)
+    return _apply_to_rationals(node.label, values)
 
 
-def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+def _raise_power(base: Fraction, exponent: Fraction) -> Fraction | None:
     if exponent.denominator != 1:
         return None
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(exponent) * bits > MAX_BITS:
+    if abs(exponent) * bits > MAX_EXACT_BITS:
         raise UndefinedError("too large")
     if not base and exponent <= 0:
         raise UndefinedError("a power of zero")
     return Fraction(base ** int(exponent))
 
 
-def _count(function: str, values: list[Fraction]) -> Fraction | None:
-    """Compute the functions of whole numbers, and those that leave a rational number rational."""
+def _apply_to_rationals(function: str, values: list[Fraction]) -> Fraction | None:
+    """Compute the functions of whole numbers, and those that map rational numbers to rational numbers."""
     first = values[0]
     if function == "abs":
         return abs(first)
@@ -118,9 +115,9 @@ def _count(function: str, values: list[Fraction]) -> Fraction | None:
         return None
     whole = [int(value) for value in values]
     if function in ("gcd", "lcm"):
-        return _bounded(Fraction((gcd if function == "gcd" else lcm)(*whole)))
+        return _check_size(Fraction((gcd if function == "gcd" else lcm)(*whole)))
     bits = whole[0].bit_length() * (min(whole[1], abs(whole[0] - whole[1])) if function == "binomial" else whole[0])
-    if bits > MAX_BITS:
+    if bits > MAX_EXACT_BITS:
         raise UndefinedError("too large")
     match function:
         case "factorial":
@@ -130,35 +127,35 @@ def _count(function: str, values: list[Fraction]) -> Fraction | None:
     return Fraction(comb(*whole))
 
 
-def _bounded(value: Fraction) -> Fraction:
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+def _check_size(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_EXACT_BITS:
         raise UndefinedError("too large")
     return value
 
 
-def names(node: Node) -> frozenset[str]:
-    """Return the names in an expression that are no constants."""
+def free_names(node: Node) -> frozenset[str]:
+    """Return the names in an expression that are variables."""
     if node.head == "name":
         return frozenset() if node.label in CONSTANTS else frozenset([node.label])
-    return frozenset().union(*map(names, node.parts))
+    return frozenset().union(*map(free_names, node.parts))
 
 
-def numeric(node: Node, point: Mapping[str, Fraction], *, digits: int = DIGITS) -> Numeric:
-    """Compute the value of an expression to so many digits where its names have the values of `point`.
+def evaluate_numerically(node: Node, point: Mapping[str, Fraction], *, digits: int = DIGITS) -> Numeric:
+    """Evaluate an expression to `digits` decimal digits, with the variables at the values in `point`.
 
     Raises:
-        UndefinedError: there is none, it is infinite, or it may not be computed.
+        UndefinedError: it has no value, is infinite, or is beyond the limits.
     """
-    value = _compute(node, point, digits)
+    value = _evaluate_finite(node, point, digits)
     if 0 < abs(value) < _SMALL:
-        # What is left of terms that cancel shrinks with more digits; a small number does not.
-        finer = _compute(node, point, 2 * digits)
+        # The residue of terms that cancel shrinks with more digits; a number that is merely small does not.
+        finer = _evaluate_finite(node, point, 2 * digits)
         return finer if abs(finer) > _SMALL * abs(value) else finer - finer
     return value
 
 
 def is_close(one: Numeric, other: Numeric, *, digits: int = DIGITS) -> bool:
-    """Tell whether two values agree in all digits but the last few, relative to the larger of them."""
+    """Tell whether two values agree in all but the last `LOST_DIGITS` digits, relative to the larger of them."""
     return bool(abs(one - other) <= 10.0 ** (LOST_DIGITS - digits) * max(abs(one), abs(other)))
 
 
@@ -166,7 +163,7 @@ _LOCAL = threading.local()
 
 
 def _context(digits: int) -> MPContext:
-    """Return mpmath with so many digits; its precision is a global, so that every thread has contexts of its own."""
+    """Return an mpmath context of this precision. Contexts are mutable, so every thread has its own."""
     contexts: dict[int, MPContext] = _LOCAL.__dict__.setdefault("contexts", {})
     if digits not in contexts:
         import mpmath
@@ -176,10 +173,10 @@ def _context(digits: int) -> MPContext:
     return contexts[digits]
 
 
-def _compute(node: Node, point: Mapping[str, Fraction], digits: int) -> Numeric:
+def _evaluate_finite(node: Node, point: Mapping[str, Fraction], digits: int) -> Numeric:
     mp = _context(digits)
     try:
-        value: Numeric = mp.mpc(_numeric(mp, node, point))
+        value: Numeric = mp.mpc(_evaluate(mp, node, point))
     except (ArithmeticError, ValueError, TypeError, NotImplementedError) as error:
         raise UndefinedError(str(error)) from error
     if not mp.isfinite(value):
@@ -187,7 +184,7 @@ def _compute(node: Node, point: Mapping[str, Fraction], digits: int) -> Numeric:
     return value
 
 
-def _numeric(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeric:
+def _evaluate(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeric:
     value: Numeric
     match node.head:
         case "number":
@@ -197,33 +194,33 @@ def _numeric(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeri
             constants = {"\\pi": mp.mpf(mp.pi), "e": mp.mpf(mp.e), "i": mp.mpc(0, 1), "\\infty": mp.inf}
             value = constants[node.label] if node.label in constants else mp.mpf(at.numerator) / at.denominator
         case "+":
-            value = mp.fsum(_numeric(mp, part, point) for part in node.parts)
+            value = mp.fsum(_evaluate(mp, part, point) for part in node.parts)
         case "*":
-            value = mp.fprod(_numeric(mp, part, point) for part in node.parts)
+            value = mp.fprod(_evaluate(mp, part, point) for part in node.parts)
         case "^":
-            base, exponent = (_numeric(mp, part, point) for part in node.parts)
-            if abs(exponent) > MAX_EXPONENT:
+            base, exponent = (_evaluate(mp, part, point) for part in node.parts)
+            if abs(exponent) > MAX_NUMERIC_EXPONENT:
                 raise UndefinedError("too large")
             value = mp.power(base, exponent)
         case "call":
-            value = _call(mp, node.label, [_numeric(mp, part, point) for part in node.parts])
+            value = _apply(mp, node.label, [_evaluate(mp, part, point) for part in node.parts])
         case _:
             raise UndefinedError(f"no value: {node.head}")
     return value
 
 
-def _call(mp: MPContext, function: str, arguments: list[Numeric]) -> Numeric:
-    largest = MAX_COUNT if function in _GROWING else MAX_EXPONENT**3
+def _apply(mp: MPContext, function: str, arguments: list[Numeric]) -> Numeric:
+    largest = MAX_GROWING_ARGUMENT if function in _GROWING else MAX_NUMERIC_EXPONENT**3
     if function not in (*_FUNCTIONS, "root") or any(abs(argument) > largest for argument in arguments):
         raise UndefinedError(f"no value: {function}")
     if function == "root":
-        return _root(mp, *arguments)
+        return _take_root(mp, *arguments)
     value: Numeric = getattr(mp, _FUNCTIONS[function])(*arguments)
     return value
 
 
-def _root(mp: MPContext, base: Numeric, degree: Numeric) -> Numeric:
-    """Return a root, of an odd degree the real one, as schools do: -2 for the third of -8."""
+def _take_root(mp: MPContext, base: Numeric, degree: Numeric) -> Numeric:
+    """Return a root: for an odd degree the real one, as taught in schools, so that the third root of -8 is -2."""
     is_odd = not degree.imag and degree.real % 2 == 1
     if is_odd and not base.imag and base.real < 0:
         value: Numeric = -mp.power(mp.mpf(0) - base, mp.mpf(1) / degree)

@@ -1,12 +1,13 @@
-"""A variable that is bounded stands in an interval, and numbers left out of the real line part it into several."""
+"""The set of values that an inequality, a membership or an excluded value allows for one variable."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from lm_eval_pruned.grading.compare.evaluate import CONSTANTS, exact, names
-from lm_eval_pruned.grading.compare.linear import solved
+from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly, free_names
+from lm_eval_pruned.grading.compare.linear import solve_linear
 from lm_eval_pruned.grading.read.tree import FLIPPED, INFINITY, MINUS_INFINITY, VALUES, Node, name, negative
+from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 REALS = name("\\mathbbR")
 
@@ -15,14 +16,14 @@ _BOUNDS = ("<", ">", "!=", *_CLOSED)
 
 
 class Bounded(NamedTuple):
-    """A variable and the set that it is in."""
+    """A variable and the set of values that it may have."""
 
     variable: Node
     region: Node
 
 
-def bounded(relation: Node) -> Bounded | None:
-    """Return where a relation that bounds one variable by constants says it is, or None."""
+def read_bound(relation: Node) -> Bounded | None:
+    """Return the variable that a relation bounds by constants, with its set of values, or None."""
     if relation.head != "relation":
         return None
     sides, signs = relation.parts, relation.label.split()
@@ -30,27 +31,27 @@ def bounded(relation: Node) -> Bounded | None:
         return Bounded(*sides)
     if any(sign not in _BOUNDS for sign in signs) or any(side.head not in VALUES for side in sides):
         return None
-    places = [place for place, side in enumerate(sides) if side.head == "name" and side.label not in CONSTANTS]
-    if len(places) != 1 or any(names(side) for place, side in enumerate(sides) if place != places[0]):
-        simpler = _without_bars(relation) or solved(relation)
-        return bounded(simpler) if simpler else None
+    variables = [index for index, side in enumerate(sides) if side.head == "name" and side.label not in CONSTANTS]
+    if len(variables) != 1 or any(free_names(side) for index, side in enumerate(sides) if index != variables[0]):
+        simpler = _without_bars(relation) or solve_linear(relation)
+        return read_bound(simpler) if simpler else None
     if len(sides) == 2:
-        sign = signs[0] if places[0] == 0 else FLIPPED[signs[0]]
-        return Bounded(sides[places[0]], _half_line(sign, sides[1 - places[0]]))
-    if len(sides) == 3 and places == [1] and "!=" not in signs and signs[0][0] == signs[1][0]:
+        sign = signs[0] if variables[0] == 0 else FLIPPED[signs[0]]
+        return Bounded(sides[variables[0]], _half_line(sign, sides[1 - variables[0]]))
+    if len(sides) == 3 and variables == [1] and "!=" not in signs and signs[0][0] == signs[1][0]:
         ends, bounds = (sides[::2], signs) if signs[0][0] == "<" else (sides[::-2], signs[::-1])
         low, high = ("[" if bounds[0] in _CLOSED else "("), ("]" if bounds[1] in _CLOSED else ")")
-        return Bounded(sides[1], between(*ends, low=low, high=high))
+        return Bounded(sides[1], interval(*ends, low=low, high=high))
     return None
 
 
 def _without_bars(relation: Node) -> Node | None:
-    r"""Write `|x-1|<3` as `-3<x-1<3`, or return None; where the distance is at least something, there are two ways."""
+    """Write `|x-1|<3` as `-3<x-1<3`, or return None; `|x-1|>3` leaves two ranges and is not rewritten."""
     left, right = relation.parts[:2]
     sign = relation.label
     if right.head == "call" and right.label == "abs":
         left, right, sign = right, left, FLIPPED.get(sign, "")
-    bound = exact(right)
+    bound = evaluate_exactly(right)
     if len(relation.parts) > 2 or left.head != "call" or left.label != "abs" or bound is None or bound <= 0:
         return None
     if sign not in ("<", "<="):
@@ -59,14 +60,14 @@ def _without_bars(relation: Node) -> Node | None:
 
 
 def _half_line(sign: str, bound: Node) -> Node:
-    """Return where a variable is that stands in this relation to a bound."""
+    """Return the values of a variable that is in this relation to a bound."""
     if sign == "!=":
-        return Node("union", (between(MINUS_INFINITY, bound), between(bound, INFINITY)))
+        return Node("union", (interval(MINUS_INFINITY, bound), interval(bound, INFINITY)))
     if sign[0] == "<":
-        return between(MINUS_INFINITY, bound, high="]" if sign in _CLOSED else ")")
-    return between(bound, INFINITY, low="[" if sign in _CLOSED else "(")
+        return interval(MINUS_INFINITY, bound, high="]" if sign in _CLOSED else ")")
+    return interval(bound, INFINITY, low="[" if sign in _CLOSED else "(")
 
 
-def between(start: Node, end: Node, *, low: str = "(", high: str = ")") -> Node:
-    """Return an interval, open unless its brackets say otherwise."""
+def interval(start: Node, end: Node, *, low: str = "(", high: str = ")") -> Node:
+    """Return an interval, open unless `low` and `high` are other brackets."""
     return Node("bracket", (start, end), label=low + high)

@@ -1,18 +1,18 @@
-r"""A vector is written as a row, as a column, or as a sum of unit vectors: `(2, -9)`, `2\hat{i}-9\hat{j}`."""
+r"""Vectors written as a row, as a column, or as a sum of unit vectors: `(2, -9)`, `2\hat{i}-9\hat{j}`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.compare.evaluate import names
+from lm_eval_pruned.grading.compare.evaluate import free_names
 from lm_eval_pruned.grading.read.tree import Node, name, number, product
 
 _UNITS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
 _TRANSPOSE = name("T")
 
 
-def transposed(node: Node) -> Node | None:
-    """Return a matrix whose transpose is written; a transposed tuple is the same vector."""
+def transpose(node: Node) -> Node | None:
+    """Return the transpose of a matrix or tuple that has `T` as its exponent, else None; a tuple stays the same."""
     if node.head != "^" or node.parts[1] != _TRANSPOSE:
         return None
     base = node.parts[0]
@@ -22,13 +22,13 @@ def transposed(node: Node) -> Node | None:
     return base if base.head == "bracket" else None
 
 
-def components(node: Node, size: int) -> list[Node] | None:
-    r"""Return so many components of a sum of unit vectors, or None where it is none.
+def split_components(node: Node, size: int) -> list[Node] | None:
+    r"""Return the `size` components of a sum of unit vectors, or None if a node is something else.
 
     Example:
-        >>> from lm_eval_pruned.grading.compare.evaluate import exact
+        >>> from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly
         >>> from lm_eval_pruned.grading.read.parser import read
-        >>> list(map(exact, components(read(r"2\hat{i}-9\hat{k}"), 3)))
+        >>> list(map(evaluate_exactly, split_components(read(r"2\hat{i}-9\hat{k}"), 3)))
         [Fraction(2, 1), Fraction(0, 1), Fraction(-9, 1)]
     """
     terms = node.parts if node.head == "+" else (node,)
@@ -41,10 +41,10 @@ def components(node: Node, size: int) -> list[Node] | None:
 
 
 def _unit(term: Node) -> str:
-    """Return the one unit vector that is a factor of a term, empty where there is none or more than one."""
+    """Return the unit vector that is a factor of a term, empty if there is none or more than one."""
     factors = list(_factors(term))
     units = [factor.label for factor in factors if factor.head == "name" and factor.label in _UNITS]
-    others = (label for factor in factors if factor.head != "name" for label in names(factor))
+    others = (label for factor in factors if factor.head != "name" for label in free_names(factor))
     return units[0] if len(units) == 1 and not any(label in _UNITS for label in others) else ""
 
 

@@ -1,15 +1,13 @@
-"""The letter of a choice is a capital A to D that stands alone; the article "a" and the pronoun "I" never are one."""
+"""Choice letters: a capital A to D that stands alone in a response and is not the article or one of several."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.extract.spans import bold, boxes, fields, tagged
-from lm_eval_pruned.grading.extract.statements import anchored
-
-# A choice with its text; boxes may nest, so reading each in full would take quadratic time.
-MAX_CHOICE_CHARACTERS = 300
+from lm_eval_pruned.grading.extract.spans import find_bold, find_boxes, find_json_answers, find_tagged
+from lm_eval_pruned.grading.extract.statements import find_announced
+from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS
 
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
@@ -25,14 +23,14 @@ _DECLARED = re.compile(
 )
 _STANDALONE = re.compile(r"(?<![A-Za-z0-9_^\\\u2019\u00b0/=+-])([A-D])(?![A-Za-z0-9_^/]|['\u2019-][A-Za-z]|\s?[=+<>])")
 
-# "A proton is ..." begins a sentence, "A is ..." names the choice.
+# "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
 _ARTICLE = re.compile(r"A\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches)\b)[a-z]")
-# "A or B", "(A), (B) and (D)" settle on none.
+# "A or B" and "(A), (B) and (D)" do not decide on one letter.
 _SEVERAL = re.compile(
     r"\(?\b[A-D]\b\)?(?:\s?(?:,?\s(?:and|or|nor)\b|/|&)\s?\(?[A-D]\b\)?"
     r"|\s?,\s?\(?[A-D]\b\)?(?! (?:is|must|seems|looks)\b))+"
 )
-# The choices, a line each, repeated from the question.
+# The list of choices, one on each line, repeated from the question.
 _CHOICES = re.compile(
     "".join(rf"^[ \t]{{0,9}}\(?{letter}[).:][^\n]{{0,{MAX_CHOICE_CHARACTERS}}}(?:\n|\Z)\n?" for letter in "ABCD"),
     re.MULTILINE,
@@ -40,7 +38,7 @@ _CHOICES = re.compile(
 
 
 def read_letter(content: str) -> str | None:
-    r"""Read the whole of a short text as one letter, possibly followed by the text of that choice.
+    r"""Read all of a short text as one letter, which the text of that choice may follow.
 
     Example:
         >>> read_letter(r"\text{(C)}"), read_letter("c"), read_letter("B) 5 m/s"), read_letter("Cu")
@@ -54,7 +52,9 @@ def read_letter(content: str) -> str | None:
 
 
 def find_letter(text: str) -> str | None:
-    """Find the letter a response settles on: boxed, tagged, announced, bold, or the last one that stands alone.
+    """Return the letter that a response decides on, or None.
+
+    The most explicit place counts: a box, a tag, an announcement, bold text, or the last letter that stands alone.
 
     Example:
         >>> find_letter("I think a proton has too little charge, so the answer is (C).")
@@ -64,17 +64,17 @@ def find_letter(text: str) -> str | None:
 
 
 def _letters(text: str) -> Iterator[str]:
-    for content in (*boxes(text), *tagged(text), *fields(text)):
+    for content in (*find_boxes(text), *find_tagged(text), *find_json_answers(text)):
         if letter := read_letter(content):
             yield letter
-    for line in anchored(text):
+    for line in find_announced(text):
         plain = _plain(line)
         match = _LEADING.match(plain)
         if match and not _ARTICLE.match(plain, match.start(1)):
             yield match[1]
         elif letter := read_letter(line):
             yield letter
-    for content in reversed(bold(text)):
+    for content in reversed(find_bold(text)):
         if letter := read_letter(content):
             yield letter
     plain = _plain(_CHOICES.sub("", text))

@@ -1,4 +1,4 @@
-"""What a response gives as its answer: the most explicit statement in it, the last of its kind, or nothing."""
+"""Answer extraction: the most explicit statement of an answer in a response, the last one of its kind, or None."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.spans import boxes, fields, has_box, mathematics, tagged
+from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
-    amounts,
-    anchored,
-    bold_answers,
-    declared,
-    hashed,
+    find_after_hashes,
+    find_amount,
+    find_announced,
+    find_bold_answers,
+    find_declared,
     is_announced,
     is_short,
-    tidy,
+    strip_prose,
     unwrap,
 )
-
-# Of a longer response only the end is read: the answer comes last.
-MAX_RESPONSE_CHARACTERS = 200_000
-
-# A response longer than this is more than a bare answer.
-MAX_BARE_CHARACTERS = 100
+from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
 _TAGS = ("think", "thinking", "thought")
 THINKING_ENDS = (
@@ -41,12 +36,12 @@ TEXT_ENDS = (
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
-    r"""Return the answer a response gives, or None where it gives none.
+    r"""Return the answer that a response gives, or None if it gives none. Takes linear time.
 
-    For mathematics, the last non-empty of the first kind found: `\boxed{}`, `<answer>`, `"answer":`, `####` in the last
-    line, a line such as "the answer is 5", bold, mathematics, the only amount of money of the last line, a response
-    that is nothing but a short answer. For a choice, its letter.
-    Thinking is skipped, and thinking that never ends holds no answer. Linear time.
+    For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
+    `\boxed{}`, `<answer>`, `"answer":`, `####` in the last line, a line such as "the answer is 5", "5 is the answer",
+    bold text, mathematics, the only amount of money in the last line, a response that is only a short answer. For a
+    choice, its letter. Thinking is skipped, and thinking that never ends holds no answer.
 
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".
@@ -58,28 +53,28 @@ def extract(response: str, kind: Kind = "math") -> str | None:
         'B'
     """
     check_kind(kind)
-    text = answer_part(response[-MAX_RESPONSE_CHARACTERS:])
+    text = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:])
     return find_letter(text) if kind == "choice" else next(filter(None, _find_mathematics(text)), None)
 
 
 def extract_list(response: str) -> str | None:
-    r"""Return the boxes of the last line that has any as one list, or None where it has fewer than two.
+    r"""Return the boxes of the last line with boxes as one list, or None if that line has fewer than two.
 
     Example:
         >>> extract_list(r"So \boxed{7}, no:" + "\n" + r"\(x=\boxed{2}\) or \(x=\boxed{3}\).")
         '2, 3'
         >>> extract_list(r"\boxed{7}")
     """
-    lines = answer_part(response[-MAX_RESPONSE_CHARACTERS:]).split("\n")
-    last = next((found for line in reversed(lines) if (found := list(boxes(line)))), [])
+    lines = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:]).split("\n")
+    last = next((found for line in reversed(lines) if (found := list(find_boxes(line)))), [])
     return ", ".join(reversed(last)) if len(last) > 1 else None
 
 
-def answer_part(response: str) -> str:
-    """Return what follows the last end of thinking, up to where thinking starts again or the text ends.
+def strip_thinking(response: str) -> str:
+    """Return the text after the last end of thinking, up to where thinking starts again or the text ends.
 
     Example:
-        >>> answer_part("<think>5?</think>It is 6.<|im_end|>")
+        >>> strip_thinking("<think>5?</think>It is 6.<|im_end|>")
         'It is 6.'
     """
     start = max(response.rfind(marker) + len(marker) if marker in response else 0 for marker in THINKING_ENDS)
@@ -88,16 +83,16 @@ def answer_part(response: str) -> str:
 
 
 def _find_mathematics(text: str) -> Iterator[str]:
-    yield from boxes(text)
-    yield from map(tidy, tagged(text))
-    yield from map(tidy, fields(text))
-    yield from hashed(text)
-    yield from filter(is_short, map(tidy, anchored(text)))
-    yield from map(unwrap, declared(text))
-    yield from bold_answers(text)
-    yield from map(unwrap, reversed(mathematics(text)))
-    yield from amounts(text)
+    yield from find_boxes(text)
+    yield from map(strip_prose, find_tagged(text))
+    yield from map(strip_prose, find_json_answers(text))
+    yield from find_after_hashes(text)
+    yield from filter(is_short, map(strip_prose, find_announced(text)))
+    yield from map(unwrap, find_declared(text))
+    yield from find_bold_answers(text)
+    yield from map(unwrap, reversed(find_math(text)))
+    yield from find_amount(text)
     if has_box(text) or is_announced(text):
         return
-    if len(text) <= MAX_BARE_CHARACTERS and "\n" not in text and is_short(text):
+    if len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and is_short(text):
         yield unwrap(text)

@@ -1,21 +1,20 @@
-"""Where an answer stands in a text: boxes, tags, bold and mathematics, each found in one pass without backtracking."""
+"""Marked spans in a response (boxes, tags, JSON fields, bold, mathematics), each kind found in linear time."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# Nothing longer is an answer. Without a limit, spans that overlap would take quadratic time.
-MAX_SPAN_CHARACTERS = 1000
+from lm_eval_pruned.grading.limits import MAX_SPAN_CHARACTERS
+from lm_eval_pruned.grading.normalize.braces import match_braces_in
 
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or |about |approximately |roughly ){1,2})[\s$(\[\\]{0,9}"
 )
-# Without braces a box holds a number, a command or one letter; anything longer is prose about boxes.
+# Without braces, a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
-# A box that holds a question mark or three dots is one that was to be filled.
+# A box with only a question mark or dots is a template that was not filled in.
 _SAYS_SOMETHING = re.compile(r"[^\W_]|\\")
 _TAG = re.compile(r"<(/?)(?:final_)?answer>|(?-i:\[(/?)ANSWER\])", re.IGNORECASE)
 _FIELD = re.compile(
@@ -28,16 +27,16 @@ _JOINT = re.compile(r"\s*(?:,|,?\s?(?:and|or))\s*")
 _CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 
 
-def boxes(text: str) -> Iterator[str]:
-    r"""Yield the contents of `\boxed{...}`, `\fbox{...}` and `\boxed 7`, last first; one that never closes is none.
+def find_boxes(text: str) -> Iterator[str]:
+    r"""Yield the contents of `\boxed{...}`, `\fbox{...}` and `\boxed 7`, the last one first.
 
-    A box that only approximates the one in front of it comes behind that one.
+    Boxes that never close are skipped. A box that only approximates the box before it is yielded after that one.
 
     Example:
-        >>> list(boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
+        >>> list(find_boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
         ['7', '\\frac{1}{2}']
     """
-    partners = brace_partners(text)
+    partners = match_braces_in(text)
     contents: list[str] = []
     end = 0
     for box in _BOX.finditer(text):
@@ -58,15 +57,15 @@ def boxes(text: str) -> Iterator[str]:
 
 
 def has_box(text: str) -> bool:
-    """Tell whether a text has a box, if only an empty one."""
+    """Tell whether a text has a box, even an empty one."""
     return _BOX.search(text) is not None
 
 
-def tagged(text: str) -> Iterator[str]:
-    """Yield the contents of `<answer>...</answer>`, last first; a tag that never closes reaches to the end of its line.
+def find_tagged(text: str) -> Iterator[str]:
+    """Yield the contents of `<answer>...</answer>`, the last one first; a tag that never closes ends with its line.
 
     Example:
-        >>> list(tagged("<answer> 5 </answer> or <answer>6"))
+        >>> list(find_tagged("<answer> 5 </answer> or <answer>6"))
         ['6', '5']
     """
     end: int | None = None
@@ -80,34 +79,34 @@ def tagged(text: str) -> Iterator[str]:
         end = None
 
 
-def fields(text: str) -> Iterator[str]:
-    r"""Yield the values of `"answer": ...` in JSON, last first, whether they are strings or not.
+def find_json_answers(text: str) -> Iterator[str]:
+    r"""Yield the values of `"answer": ...` in JSON, strings and others, the last one first.
 
     Example:
-        >>> list(fields('{"answer": "\\frac{1}{2}"} {"final_answer": 5}'))
+        >>> list(find_json_answers('{"answer": "\\frac{1}{2}"} {"final_answer": 5}'))
         ['5', '\\frac{1}{2}']
     """
     for field in reversed(list(_FIELD.finditer(text))):
         yield field["bare"] or field["string"].replace("\\\\", "\\").strip()
 
 
-def bold(text: str) -> list[str]:
-    """Return the contents of `**...**` in order, headings that end in a colon left out.
+def find_bold(text: str) -> list[str]:
+    """Return the contents of `**...**` in order, without headings that end in a colon.
 
     Example:
-        >>> bold("**Step 1:** so **25** it is")
+        >>> find_bold("**Step 1:** so **25** it is")
         ['25']
     """
     return [span for span in (match[1].strip() for match in _BOLD.finditer(text)) if span and not span.endswith(":")]
 
 
-def mathematics(text: str) -> list[str]:
+def find_math(text: str) -> list[str]:
     r"""Return the contents of `$...$`, `$$...$$`, `\(...\)` and `\[...\]` in order.
 
-    Neighbours joined by a comma, "and" or "or" are members of one list; amounts of dollars are no spans.
+    Neighbours joined by a comma, "and" or "or" form one list. Amounts of dollars are not mathematics.
 
     Example:
-        >>> mathematics(r"It costs $5 and $6, so \(x=1\); $y$ and $z$")
+        >>> find_math(r"It costs $5 and $6, so \(x=1\); $y$ and $z$")
         ['x=1', 'y, z']
     """
     lists: list[list[str]] = []
@@ -127,7 +126,10 @@ def mathematics(text: str) -> list[str]:
 
 
 def _is_money(text: str, opened: re.Match[str], closed: re.Match[str]) -> bool:
-    """Apply pandoc's rule, but for `$ x $`: before a closing dollar sign is no blank, and behind it no digit."""
+    """Tell whether dollar signs mean money, by pandoc's rule: no blank before a closing sign, no digit after it.
+
+    Unlike in pandoc, `$ x $` is mathematics.
+    """
     padded = text[opened.end()].isspace()
     blank = text[closed.start() - 1].isspace()
     return closed[0] == "$" and ((blank and not padded) or text[closed.end() : closed.end() + 1].isdigit())
@@ -135,20 +137,3 @@ def _is_money(text: str, opened: re.Match[str], closed: re.Match[str]) -> bool:
 
 def _span(text: str, start: int, end: int) -> str:
     return text[start:end].strip() if end - start <= MAX_SPAN_CHARACTERS else ""
-
-
-def brace_partners(text: str) -> dict[int, int]:
-    r"""Return where the brace stands that closes each opening one; `\{` and braces without a partner are none.
-
-    Example:
-        >>> brace_partners(r"{a{b}\{")
-        {2: 4}
-    """
-    partners: dict[int, int] = {}
-    opened: list[int] = []
-    for brace in _BRACE.finditer(text):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif brace[0] == "}" and opened:
-            partners[opened.pop()] = brace.start()
-    return partners

@@ -1,14 +1,15 @@
-"""What a sentence says the answer is: the text behind "the answer is", less the reasons and the decoration."""
+"""Sentences that state an answer: the text after "the answer is" or before "is the answer", without its prose."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.extract.spans import bold, mathematics
+from lm_eval_pruned.grading.extract.spans import find_bold, find_math
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS, MAX_DECLARED_CHARACTERS
 
-# Repetitions are bounded and never overlap, so that matching stays linear on hostile text.
-_ANCHOR = re.compile(
+# Repetitions are bounded and never overlap, so that matching takes linear time on hostile text.
+_ANNOUNCEMENT = re.compile(
     r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
     r"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
     r"(?: (?:finale?|correct[ae]|corretta))?(?: (?:to|of|for|in|we|you|that) [^\n.:=]{0,60}?)?[\s*_]{0,20}"
@@ -25,14 +26,14 @@ _REASON = re.compile(
     r"|,? \(?(?:because|since|where|as required|as desired)\b"
     r"|(?: \(|, or )(?:about|approximately|roughly)\b"
 )
-# "not 14 but 15" takes back the first of the two.
-_TAKEN_BACK = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
+# "not 14 but 15" withdraws the first of the two.
+_RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
 _DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
 _BULLET = re.compile(r"> |[-\u2022] (?=[$\\*])")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
-# "their sum: $7$", "given by $7$": what is said of the answer in front of it.
-_ABOUT = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
-_NUMERAL = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
+# "their sum: $7$", "given by $7$": words that describe the formula after them.
+_DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
+_NUMBER = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
 _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
@@ -42,42 +43,35 @@ _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
 
-# Enough to see how a line announces its answer; overlapping lines of any length would take quadratic time.
-MAX_LINE_CHARACTERS = 400
-
-# A response that announces more answers than this repeats itself.
-MAX_ANCHORS = 1000
-
-# "25 is the answer" puts it in front, without blanks.
-MAX_DECLARED_CHARACTERS = 60
-
-# With this many words a line is prose around its answer; with fewer they are the answer or its unit.
+# A line with this many words is prose around its answer; with fewer, they are the answer or its unit.
 PROSE_WORDS = 3
 
 
-def anchored(text: str) -> Iterator[str]:
-    """Yield the rest of each line that announces an answer, last first; the next line where nothing is left of it.
+def find_announced(text: str) -> Iterator[str]:
+    """Yield what follows each announcement of an answer, the last one first.
+
+    That is the rest of the line or, if nothing is left of it, the next line.
 
     Example:
-        >>> list(anchored("The answer is 4. Wait. **Final Answer:** 5"))
+        >>> list(find_announced("The answer is 4. Wait. **Final Answer:** 5"))
         ['5', '4. Wait. **Final Answer:** 5']
     """
-    for anchor in reversed(list(_ANCHOR.finditer(text))[-MAX_ANCHORS:]):
-        rest = _TAKEN_BACK.sub("", _first_line(text, anchor.end()), count=1)
+    for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
+        rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
         if rest:
             yield rest
 
 
 def is_announced(text: str) -> bool:
-    """Tell whether a text announces an answer, whether or not one follows."""
-    return _ANCHOR.search(text) is not None
+    """Tell whether a text announces an answer, even if none follows."""
+    return _ANNOUNCEMENT.search(text) is not None
 
 
-def hashed(text: str) -> Iterator[str]:
-    r"""Yield what the last line says behind `####`, if that is an answer and no heading.
+def find_after_hashes(text: str) -> Iterator[str]:
+    r"""Yield what follows `####` in the last line, if it is an answer and not a heading.
 
     Example:
-        >>> list(hashed("So 4+4=8.\n#### 8")), list(hashed("#### Second step of the proof"))
+        >>> list(find_after_hashes("So 4+4=8.\n#### 8")), list(find_after_hashes("#### Second step of the proof"))
         (['8'], [])
     """
     line = text.rpartition("\n")[2].strip()
@@ -85,76 +79,76 @@ def hashed(text: str) -> Iterator[str]:
         yield line.removeprefix(_HASHES).strip()
 
 
-def amounts(text: str) -> Iterator[str]:
-    """Yield the only amount of money in the last line.
+def find_amount(text: str) -> Iterator[str]:
+    """Yield the amount of money in the last line, if there is only one.
 
     Example:
-        >>> list(amounts("The total cost is $45.50.")), list(amounts("She has $5 and gets $6."))
+        >>> list(find_amount("The total cost is $45.50.")), list(find_amount("She has $5 and gets $6."))
         (['$45.50'], [])
     """
-    line = text.rpartition("\n")[2][-MAX_LINE_CHARACTERS:]
+    line = text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]
     found = _MONEY.findall(line)
     if len(found) == line.count("$") == 1:
         yield found[0]
 
 
-def declared(text: str) -> Iterator[str]:
-    """Yield the figures in front of "is the answer", last first.
+def find_declared(text: str) -> Iterator[str]:
+    """Yield the figures before "is the answer", the last ones first.
 
     Example:
-        >>> list(declared("We see that 25 is the answer. This is the answer to everything."))
+        >>> list(find_declared("We see that 25 is the answer. This is the answer to everything."))
         ['25']
     """
-    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANCHORS:]):
+    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         words = text[max(0, match.start() - MAX_DECLARED_CHARACTERS) : match.start()].split()
-        if words and words[-1].count("$") != 1 and any(sign.isdigit() for sign in words[-1]):
+        if words and words[-1].count("$") != 1 and any(character.isdigit() for character in words[-1]):
             yield words[-1]
 
 
 def is_short(text: str) -> bool:
-    """Tell whether a text can be an answer and nothing else: a word, or figures and commands with hardly any words.
+    """Tell whether a text can be a bare answer: one word, or figures and commands with hardly any words.
 
     Example:
         >>> is_short("5 square inches"), is_short("Evelyn"), is_short("I am not sure")
         (True, True, False)
     """
     words = len(_PROSE.findall(text))
-    return words <= 1 or (words < PROSE_WORDS and any(sign.isdigit() or sign == "\\" for sign in text))
+    return words <= 1 or (words < PROSE_WORDS and any(character.isdigit() or character == "\\" for character in text))
 
 
-def tidy(line: str) -> str:
-    """Reduce a sentence to its answer: cut reasons, then take mathematics, bold or the only number out of prose.
+def strip_prose(line: str) -> str:
+    """Reduce a sentence to its answer: cut reasons, then take the mathematics, bold text or only number in prose.
 
     Example:
-        >>> tidy("$25$, since $20+5=25$. I hope it is correct.")
+        >>> strip_prose("$25$, since $20+5=25$. I hope it is correct.")
         '25'
-        >>> tidy("There are 25 ways to do it."), tidy("27 cents.")
+        >>> strip_prose("There are 25 ways to do it."), strip_prose("27 cents.")
         ('25', '27 cents')
     """
     reason = _REASON.search(line)
     line = unwrap(line[: reason.start()] if reason else line)
-    if (about := _ABOUT.match(line)) and len(spans := mathematics(line[about.end() :])) == 1:
+    if (description := _DESCRIPTION.match(line)) and len(spans := find_math(line[description.end() :])) == 1:
         return spans[0]
     if len(_PROSE.findall(line)) < PROSE_WORDS:
         return line
-    candidates = mathematics(line) or bold(line) or _only_number(line)
+    candidates = find_math(line) or find_bold(line) or _only_number(line)
     return unwrap(candidates[0] if line.startswith(("$", "\\", "*")) else candidates[-1])
 
 
-def bold_answers(text: str) -> Iterator[str]:
-    r"""Yield what is short and bold, last first: anything at the end, elsewhere figures but no headings.
+def find_bold_answers(text: str) -> Iterator[str]:
+    r"""Yield short bold text, last first: anything at the end, elsewhere figures that are not headings.
 
     Example:
-        >>> list(bold_answers("**Step 1** gives **25**. So her name\nis **Evelyn**."))
+        >>> list(find_bold_answers("**Step 1** gives **25**. So her name\nis **Evelyn**."))
         ['Evelyn', '25']
     """
     last_line = text.rstrip().rpartition("\n")[2]
-    yield from map(unwrap, filter(is_short, bold(last_line)[-1:]))
-    yield from (unwrap(span) for span in reversed(bold(text)) if is_short(span) and _FIGURES.match(span))
+    yield from map(unwrap, filter(is_short, find_bold(last_line)[-1:]))
+    yield from (unwrap(span) for span in reversed(find_bold(text)) if is_short(span) and _FIGURES.match(span))
 
 
 def unwrap(text: str) -> str:
-    """Take off blanks, a final full stop and whole layers of dollar signs, maths brackets, stars or backticks.
+    """Remove blanks, a final full stop and whole layers of dollar signs, maths brackets, stars or backticks.
 
     Example:
         >>> unwrap(" **$25$**. ")
@@ -171,9 +165,9 @@ def unwrap(text: str) -> str:
 
 
 def _only_number(line: str) -> list[str]:
-    """Find the one number of a line of plain words; a number inside a formula is only a part of it."""
-    numerals = set(_NUMERAL.findall(line))
-    return list(numerals) if len(numerals) == 1 and not _FORMULA.search(line) else [line]
+    """Return the number of a line of plain words that has only one, else the line; numbers in formulas do not count."""
+    numbers = set(_NUMBER.findall(line))
+    return list(numbers) if len(numbers) == 1 and not _FORMULA.search(line) else [line]
 
 
 def _trim(text: str) -> str:
@@ -182,11 +176,11 @@ def _trim(text: str) -> str:
 
 
 def _first_line(text: str, start: int) -> str:
-    """Return what is left of the line at `start`, or the next line or displayed formula that is no decoration."""
-    rest = text[start : start + MAX_LINE_CHARACTERS]
+    """Return the rest of the line at `start` or, if it is only decoration, the next line or displayed formula."""
+    rest = text[start : start + MAX_ANNOUNCEMENT_CHARACTERS]
     environment = _ENVIRONMENT.match(rest.lstrip(_DECORATION))
     if environment:
         return rest.lstrip(_DECORATION)[environment.end() :].partition(f"\\end{{{environment[1]}}}")[0].strip()
-    display = mathematics(rest) if rest.lstrip(_DECORATION).startswith(_DISPLAYS) else []
+    display = find_math(rest) if rest.lstrip(_DECORATION).startswith(_DISPLAYS) else []
     lines = (line.strip() for line in rest.split("\n") if not line.startswith("```"))
     return display[0] if display else next((line for line in lines if line.strip(_DECORATION)), "")

@@ -1,4 +1,4 @@
-"""Modes of grading: ours, and those under which others have published their numbers."""
+"""Registry of grading modes: ours, and the graders with which published numbers were made."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from lm_eval_pruned.errors import unknown_name
 from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
-from lm_eval_pruned.grading.equal import MAX_ANSWER_CHARACTERS, TOO_LONG, Equality, equal
+from lm_eval_pruned.grading.equal import TOO_LONG, Equality
 from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.modes import hendrycks, minerva, prm800k, s1
-from lm_eval_pruned.grading.verdict import Verdict, grade, timed, verify
+from lm_eval_pruned.grading.verdict import Verdict, grade, no_answer, timed, verify
 from lm_eval_pruned.registry import Registry
 
 DEFAULT = "default"
@@ -18,55 +19,80 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """How an answer is found in a response and compared with the gold, both in linear time and without evaluating."""
+    """The rules of one grader, as three functions that take linear time and evaluate nothing that a model wrote."""
 
     summary: str
-    extract: Callable[[str], str | None]
-    equal: Callable[[str, str], Equality]
+    # The answer in a response, or None.
+    extract: Callable[[str, Kind], str | None]
+    # The verdict on a gold and an extracted answer.
+    verify: Callable[[str, str, Kind], Verdict]
+    # The verdict on a gold and a whole response.
+    grade: Callable[[str, str, Kind], Verdict]
 
 
 MODES: Registry[Mode] = Registry("mode")
 
+
+def _string_mode(
+    summary: str, extract_string: Callable[[str], str | None], equal: Callable[[str, str], Equality]
+) -> Mode:
+    """Make the mode of a grader that compares strings and knows no kinds: a letter is a string like any other."""
+
+    def verify_string(gold: str, answer: str, kind: Kind) -> Verdict:
+        if not answer.strip():
+            return verify(gold, answer, kind)
+        if max(len(gold), len(answer)) > MAX_ANSWER_CHARACTERS:
+            same = gold == answer
+            return Verdict(correct=same, status="ok" if same else "unparsed", reason=TOO_LONG, extracted=answer)
+        equality = equal(gold, answer)
+        return Verdict(correct=equality.correct, status="ok", reason=equality.reason, extracted=answer)
+
+    def grade_string(gold: str, response: str, kind: Kind) -> Verdict:
+        answer = extract_string(response)
+        return no_answer() if answer is None else verify_string(gold, answer, kind)
+
+    return Mode(
+        summary=summary,
+        extract=lambda response, kind: extract_string(response),
+        verify=verify_string,
+        grade=grade_string,
+    )
+
+
 MODES.add(
     DEFAULT,
-    Mode(summary="Ours: the most explicit answer, compared exactly.", extract=extract, equal=equal),
+    Mode(summary="Ours: the most explicit answer, compared exactly.", extract=extract, verify=verify, grade=grade),
 )
 MODES.add(
     "hendrycks",
-    Mode(
-        summary="MATH (2021): the last box, the same string after its normalisation.",
-        extract=hendrycks.last_box,
-        equal=hendrycks.equal,
+    _string_mode(
+        "MATH (2021): the last box, the same string after its normalisation.", hendrycks.last_box, hendrycks.equal
     ),
 )
 MODES.add(
     "minerva",
-    Mode(
-        summary="Minerva (2022): 'The final answer is', the same string without units; no sympy.",
-        extract=minerva.extract,
-        equal=minerva.equal,
+    _string_mode(
+        "Minerva (2022): 'The final answer is', the same string without units; no sympy.",
+        minerva.extract,
+        minerva.equal,
     ),
 )
 MODES.add(
     "prm800k",
-    Mode(
-        summary="PRM800K (2023): '# Answer' or the last box, strings and numbers; no sympy.",
-        extract=prm800k.extract,
-        equal=prm800k.equal,
+    _string_mode(
+        "PRM800K (2023): '# Answer' or the last box, strings and numbers; no sympy.", prm800k.extract, prm800k.equal
     ),
 )
 MODES.add(
     "s1",
-    Mode(
-        summary="s1 (2025): the last box or 'Answer:', the same string or whole number; no judge.",
-        extract=s1.extract,
-        equal=s1.equal,
+    _string_mode(
+        "s1 (2025): the last box or 'Answer:', the same string or whole number; no judge.", s1.extract, s1.equal
     ),
 )
 
 
 def check_mode(mode: str) -> None:
-    """Refuse a mode that does not exist.
+    """Refuse the name of a mode that does not exist.
 
     Raises:
         UnknownNameError: there is no such mode.
@@ -76,7 +102,7 @@ def check_mode(mode: str) -> None:
 
 
 def extract_in(mode: str, response: str, kind: Kind = "math") -> str | None:
-    r"""Return the answer a response gives under a mode, or None where it gives none.
+    r"""Return the answer that a response gives under a mode, or None if it gives none.
 
     Raises:
         UnknownNameError: there is no such mode or kind.
@@ -86,26 +112,35 @@ def extract_in(mode: str, response: str, kind: Kind = "math") -> str | None:
         ('C', None)
     """
     check_kind(kind)
-    return extract(response, kind) if mode == DEFAULT else MODES[mode].extract(response)
+    return MODES[mode].extract(response, kind)
 
 
 @timed
 def grade_in(mode: str, gold: str, response: str, kind: Kind = "math") -> Verdict:
     """Extract the answer from a response and judge it, both under a mode.
 
+    Args:
+        mode: name of the mode.
+        gold: the right answer.
+        response: all that the model wrote.
+        kind: what the answer is; only our own mode looks at it.
+
     Raises:
         UnknownNameError: there is no such mode or kind.
     """
-    if mode == DEFAULT:
-        return grade(gold, response, kind)
-    return verify_in(mode, gold, extract_in(mode, response, kind), kind)
+    check_kind(kind)
+    return MODES[mode].grade(gold, response, kind)
 
 
 @timed
 def verify_in(mode: str, gold: str, answer: str | None, kind: Kind = "math") -> Verdict:
-    r"""Judge an answer under a mode; None is a response that gave none.
+    r"""Judge an extracted answer under a mode.
 
-    Only our own mode knows letters: to the others the letter of a choice is a string like any.
+    Args:
+        mode: name of the mode.
+        gold: the right answer.
+        answer: the extracted answer, None if the response gave none.
+        kind: what the answer is; only our own mode looks at it.
 
     Raises:
         UnknownNameError: there is no such mode or kind.
@@ -116,12 +151,4 @@ def verify_in(mode: str, gold: str, answer: str | None, kind: Kind = "math") -> 
     """
     check_kind(kind)
     chosen = MODES[mode]
-    if answer is None:
-        return Verdict(correct=False, status="no_answer", reason="no answer in the response", extracted=None)
-    if mode == DEFAULT or not answer.strip():
-        return verify(gold, answer, kind)
-    if max(len(gold), len(answer)) > MAX_ANSWER_CHARACTERS:
-        same = gold == answer
-        return Verdict(correct=same, status="ok" if same else "unparsed", reason=TOO_LONG, extracted=answer)
-    equality = chosen.equal(gold, answer)
-    return Verdict(correct=equality.correct, status="ok", reason=equality.reason, extracted=answer)
+    return no_answer() if answer is None else chosen.verify(gold, answer, kind)

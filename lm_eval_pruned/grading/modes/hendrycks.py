@@ -1,4 +1,6 @@
-r"""The MATH data set's own grading: the last box, a string without blanks, units and shorthand, and string equality.
+"""Grading as in the MATH data set: the last box, a string without blanks, units and shorthand, and string equality.
+
+Reference: Hendrycks et al., Measuring Mathematical Problem Solving With the MATH Dataset, arXiv 2103.03874.
 
 Reference: Hendrycks et al., Measuring Mathematical Problem Solving With the MATH Dataset, arXiv 2103.03874.
 """
@@ -8,10 +10,11 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.equal import Equality
+from lm_eval_pruned.grading.normalize.braces import match_braces
 
 SAME, DIFFERENT = "same string after normalisation", "different strings after normalisation"
 
-# Applied in this order, before and after a unit at the end is cut.
+# Replacements, in this order, before and after a unit at the end is removed.
 _BEFORE_UNITS = (
     ("\n", ""),
     ("\\!", ""),
@@ -32,9 +35,9 @@ _SIMPLE_RATIO = re.compile(r"(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)")
 
 
 def last_box(response: str) -> str | None:
-    r"""Return what the last `\boxed` or `\fbox` holds, or None if that one never closes.
+    r"""Return what the last `\boxed` or `\fbox` contains, or None if that one never closes.
 
-    `\boxed 7`, with a blank, comes before every other box and reaches to the next dollar sign.
+    `\boxed 7`, with a blank, takes precedence over all other boxes and ends at the next dollar sign.
 
     Differs: the content of an `\fbox` counts, on which the original fails.
 
@@ -49,18 +52,15 @@ def last_box(response: str) -> str | None:
     start = response.rfind(command) + len(command)
     if not response.startswith(command + "{", start - len(command)):
         return None
-    depth = 0
-    for brace in _BRACE.finditer(response, start):
-        depth += 1 if brace[0] == "{" else -1
-        if not depth:
-            return response[start + 1 : brace.start()]
-    return None
+    # Escaped braces count, as in the original.
+    end = match_braces((brace.start(), brace[0]) for brace in _BRACE.finditer(response, start)).get(start)
+    return None if end is None else response[start + 1 : end]
 
 
 def equal(gold: str, answer: str) -> Equality:
-    r"""Compare normal forms; where the rules fail on either side, the two texts as they are.
+    r"""Compare normal forms or, if the rules fail for either side, the two texts unchanged.
 
-    Differs: nothing from the original. The harness's copy fails on `x/2`, which the original leaves as it is.
+    Differs: not from the original. The harness's copy fails on `x/2`, which the original leaves unchanged.
 
     Example:
         >>> equal(r"\frac{1}{2}", r"x = \dfrac12").correct, equal("0.25", r"\frac14").correct
@@ -72,7 +72,7 @@ def equal(gold: str, answer: str) -> Equality:
 
 
 def normal_form(answer: str) -> str | None:
-    r"""Return the string that is compared, or None where the rules fail: two units, or a command without argument.
+    r"""Return the string that is compared, or None if the rules fail: two units, or a command without its argument.
 
     Example:
         >>> normal_form(r"\sqrt3/2 \text{ cm}"), normal_form("1/2"), normal_form(r"\frac")
@@ -84,12 +84,16 @@ def normal_form(answer: str) -> str | None:
     text = _replace(text.partition(_UNIT)[0], _AFTER_UNITS)
     if not text:
         return text
-    text = _without_short_name("0" + text if text.startswith(".") else text)
+    text = _strip_short_name("0" + text if text.startswith(".") else text)
     rooted = _brace_roots(text)
     fractions = None if rooted is None else _brace_fractions(rooted.replace(" ", ""))
     if fractions is None:
         return None
-    return _SIMPLE_RATIO.sub(r"\\frac{\1}{\2}", fractions) if _SIMPLE_RATIO.fullmatch(fractions) else _half(fractions)
+    return (
+        _SIMPLE_RATIO.sub(r"\\frac{\1}{\2}", fractions)
+        if _SIMPLE_RATIO.fullmatch(fractions)
+        else _spell_half(fractions)
+    )
 
 
 def _replace(text: str, pairs: tuple[tuple[str, str], ...]) -> str:
@@ -98,7 +102,7 @@ def _replace(text: str, pairs: tuple[tuple[str, str], ...]) -> str:
     return text
 
 
-def _without_short_name(text: str) -> str:
+def _strip_short_name(text: str) -> str:
     name, _, value = text.partition("=")
     return value if text.count("=") == 1 and len(name) <= 2 else text
 
@@ -128,5 +132,5 @@ def _brace_fractions(text: str) -> str | None:
     return "\\frac".join(done)
 
 
-def _half(text: str) -> str:
+def _spell_half(text: str) -> str:
     return "\\frac{1}{2}" if text == "0.5" else text

@@ -1,4 +1,6 @@
-r"""Minerva's grading: the sentence that the prompt asks for, then a string without units, decoration and shorthand.
+"""Grading as for Minerva: the sentence that its prompt asks for, then a string without units, decoration and shorthand.
+
+Reference: Lewkowycz et al., Solving Quantitative Reasoning Problems with Language Models, arXiv 2206.14858, appendix D.
 
 Reference: Lewkowycz et al., Solving Quantitative Reasoning Problems with Language Models, arXiv 2206.14858, appendix D.
 """
@@ -15,7 +17,7 @@ from lm_eval_pruned.grading.modes.hendrycks import DIFFERENT, SAME
 OPENING = "Final Answer: The final answer is"
 CLOSING = " I hope it is correct"
 
-# Both in the order of the paper; what is removed early changes what is found later.
+# Both in the order of the paper: an early replacement changes what a later one matches.
 _SUBSTITUTIONS = (
     ("an ", ""),
     ("a ", ""),
@@ -43,7 +45,7 @@ _ROOT = re.compile(r"(sqrt)([^{])")
 
 
 def extract(response: str) -> str | None:
-    """Return what the first line in the form of Minerva's prompt announces; the end of the text may close it.
+    """Return what the first line in the form of Minerva's prompt announces; the end of the text may end it, too.
 
     Example:
         >>> extract("Final Answer: The final answer is $24$. I hope it is correct.")
@@ -53,7 +55,7 @@ def extract(response: str) -> str | None:
     """
     for line in f"{response}{CLOSING[1:]}.".split("\n"):
         _, found, rest = line.partition(OPENING)
-        # One more character, a full stop as a rule, stands on either side of the closing words.
+        # One more character, usually a full stop, is on either side of the closing words.
         end = rest.find(CLOSING, 1)
         if found and 0 < end < len(rest) - len(CLOSING):
             return rest[: end - 1].strip()
@@ -61,9 +63,9 @@ def extract(response: str) -> str | None:
 
 
 def equal(gold: str, answer: str) -> Equality:
-    r"""Compare normal forms; an answer of which nothing is left equals none.
+    r"""Compare normal forms; two answers whose normal forms are empty are not equal.
 
-    Differs: the paper also accepts what sympy simplifies to the same value; strings alone decide here.
+    Differs: the paper also accepts what sympy simplifies to the same value; here only strings are compared.
 
     Example:
         >>> equal(r"\frac{1}{2}", r"x = $\frac12$ cm").correct, equal(r"\frac{1}{2}", "0.5").correct
@@ -85,7 +87,7 @@ def normal_form(answer: str) -> str:
     text = answer.rpartition("=")[2]
     for before, after in (*_SUBSTITUTIONS, *((expression, "") for expression in _REMOVED)):
         text = text.replace(before, after)
-    text = _line_by_line(_mathematics, text)
+    text = _line_by_line(_keep_math, text)
     for opening in _UNWRAPPED:
         text = _line_by_line(partial(_unwrap, opening), text)
     text = _line_by_line(_unbox, text)
@@ -96,22 +98,22 @@ def normal_form(answer: str) -> str:
 
 
 def _line_by_line(change: Callable[[str], str], text: str) -> str:
-    """Change each line alone: in the paper's patterns no span crosses a line break."""
+    """Apply a change to each line: in the paper's patterns, no match crosses a line break."""
     return "\n".join(map(change, text.split("\n")))
 
 
-def _mathematics(line: str) -> str:
+def _keep_math(line: str) -> str:
     parts = line.split("$", 2)
     return f"${parts[1]}$" if len(parts) == 3 else line
 
 
 def _unwrap(opening: str, line: str) -> str:
-    """Take each `opening` with the nearest closing brace away, innermost groups notwithstanding."""
-    done, place = [], 0
-    while (start := line.find(opening, place)) >= 0 and (end := line.find("}", start)) >= 0:
-        done += [line[place:start], line[start + len(opening) : end]]
-        place = end + 1
-    return "".join(done) + line[place:]
+    """Remove each `opening` and the nearest closing brace after it, even if that closes an inner group."""
+    pieces, done = [], 0
+    while (start := line.find(opening, done)) >= 0 and (end := line.find("}", start)) >= 0:
+        pieces += [line[done:start], line[start + len(opening) : end]]
+        done = end + 1
+    return "".join(pieces) + line[done:]
 
 
 def _unbox(line: str) -> str:

@@ -1,4 +1,6 @@
-r"""s1's grading without its judge: the answer part, its last box or what follows "Answer:", then the same string.
+r"""Grading as for s1, without its judge: the last box of the answer or the text after "Answer:", compared as strings.
+
+Reference: Muennighoff et al., s1: Simple test-time scaling, arXiv 2501.19393, and its evaluation code.
 
 Reference: Muennighoff et al., s1: Simple test-time scaling, arXiv 2501.19393, and its evaluation code.
 """
@@ -17,11 +19,11 @@ _ANNOUNCED = re.compile(r"answer\s*:\s*", re.IGNORECASE)
 
 
 def extract(response: str) -> str:
-    r"""Return the last box of the answer part, else what follows its first "Answer:", else all of it.
+    r"""Return the last box of the answer part, else the text after its first "Answer:", else all of it.
 
-    Blanks and a full stop at the end stay, as in the original, and so does what else follows "Answer:".
+    Blanks and a full stop at the end stay, as in the original, and so does any other text after "Answer:".
 
-    Differs: the content of an `\fbox` counts, on which the original ends with an error.
+    Differs: the content of an `\fbox` counts; the original fails on it.
 
     Example:
         >>> extract("<|im_start|>think\n\\boxed{1}<|im_start|>answer\nFinal Answer: It is \\boxed{025}.")
@@ -38,9 +40,9 @@ def extract(response: str) -> str:
 
 
 def equal(gold: str, answer: str) -> Equality:
-    """Compare whole numbers by value and everything else as it stands.
+    """Compare whole numbers by value and everything else as strings.
 
-    Differs: where a language model judges what is no whole number in the original, strings alone decide here.
+    Differs: the original has a language model judge what is not a whole number; here it is compared as a string.
 
     Example:
         >>> equal("025", "25").reason, equal("27", "27.0").correct
@@ -57,7 +59,7 @@ def _answer_part(response: str) -> str:
     if found:
         return rest
     _, found, rest = response.rpartition(MARKER)
-    # The first line behind a marker is a role.
+    # The first line after a marker is a role.
     return rest.partition("\n")[2] if found and "\n" in rest else rest
 
 

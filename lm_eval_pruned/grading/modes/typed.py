@@ -1,13 +1,13 @@
-r"""An answer as one would type it into a calculator, `\frac{1}{2}` as `1/2`, which PRM800K compares."""
+r"""Conversion of an answer to calculator notation, `\frac{1}{2}` to `1/2`, which PRM800K's grading compares."""
 
 from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.extract.spans import brace_partners
+from lm_eval_pruned.grading.normalize.braces import match_braces_in
 from lm_eval_pruned.grading.read.decimal import read_number
 
-# What is so near to a whole number is one.
+# A number this close to a whole number is one.
 WHOLE_WITHIN = 1e-7
 
 _WORDS = (
@@ -54,14 +54,14 @@ _TYPED = {
 }
 
 
-def typed(answer: str) -> str:
+def type_answer(answer: str) -> str:
     r"""Return an answer as typed text, without units, blanks and braces and in lower case.
 
     Example:
-        >>> typed(r"3\frac{1}{2} \text{ miles}"), typed(r"\text{Evelyn}"), typed(r"\$1,234.00")
+        >>> type_answer(r"3\frac{1}{2} \text{ miles}"), type_answer(r"\text{Evelyn}"), type_answer(r"\$1,234.00")
         ('3+1/2', 'evelyn', '1234')
     """
-    text = _without_units(_only_text(answer))
+    text = _strip_units(_unwrap_text(answer))
     if text.startswith("{") and text.endswith("}"):
         text = text[1:-1]
     text = _THIN_COMMA.sub("", text)
@@ -74,7 +74,7 @@ def typed(answer: str) -> str:
 
 
 def read_whole(text: str) -> int | None:
-    """Read a number that is whole, commas between groups of three included.
+    """Read a number whose value is whole, with or without commas between groups of three digits.
 
     Example:
         >>> read_whole("1,234.0"), read_whole("1,2"), read_whole("4/2")
@@ -82,7 +82,7 @@ def read_whole(text: str) -> int | None:
     """
     if "/" in text or "\\" in text:
         return None
-    digits = without_group_commas(text)
+    digits = strip_group_commas(text)
     number = read_number(digits[:-1] if _WHOLE_WITH_POINT.fullmatch(digits) else digits)
     if number is None:
         return None
@@ -90,13 +90,13 @@ def read_whole(text: str) -> int | None:
     return whole if abs(number.value - whole) <= WHOLE_WITHIN else None
 
 
-def without_group_commas(text: str) -> str:
-    """Drop commas before groups of three figures.
+def strip_group_commas(text: str) -> str:
+    """Remove commas before groups of three digits.
 
-    Each match takes the sign behind its group along, as in the original, and hides the next comma from its round.
+    As in the original, a match includes the character after its group, so that the next comma waits for another pass.
 
     Example:
-        >>> without_group_commas("(1,234,567, 1,23)"), without_group_commas("1,234,567,890")
+        >>> strip_group_commas("(1,234,567, 1,23)"), strip_group_commas("1,234,567,890")
         ('(1234567, 1,23)', '1234,567890')
     """
     while (shorter := _GROUP_COMMA.sub(r"\1\2\3", text)) != text:
@@ -104,13 +104,13 @@ def without_group_commas(text: str) -> str:
     return text
 
 
-def _only_text(answer: str) -> str:
+def _unwrap_text(answer: str) -> str:
     inner = answer[len("\\text{") : -1]
     wrapped = answer.startswith("\\text{") and answer.endswith("}") and inner and "\n" not in inner
     return inner if wrapped else answer
 
 
-def _without_units(text: str) -> str:
+def _strip_units(text: str) -> str:
     for before, after in _WORDS:
         text = text.replace(before, after)
     for unit, pattern in _UNIT_PATTERNS:
@@ -120,18 +120,18 @@ def _without_units(text: str) -> str:
 
 
 def _type_latex(text: str) -> str:
-    """Write `/` behind the first argument of a fraction and parentheses around that of a root; name the rest."""
+    """Write `/` after the first argument of a fraction and parentheses around that of a root; name other commands."""
     text = text.replace("\\tfrac", "\\frac").replace("\\dfrac", "\\frac").replace("\\frac", " \\frac")
-    partners = brace_partners(text)
+    partners = match_braces_in(text)
     signs: list[tuple[int, str]] = []
     for command in _TAKES_ARGUMENT.finditer(text):
         end = _argument_end(text, command.end(), partners)
         signs += [(end, "/")] if command[1] == "frac" else [(command.end(), "("), (end, ")")]
-    pieces, place = [], 0
+    pieces, done = [], 0
     for position, sign in sorted(signs, key=lambda pair: pair[0]):
-        pieces += [text[place:position], sign]
-        place = position
-    written = _COMMAND.sub(_name, "".join(pieces) + text[place:])
+        pieces += [text[done:position], sign]
+        done = position
+    written = _COMMAND.sub(_type_command, "".join(pieces) + text[done:])
     return written.translate(_NO_BRACES).strip()
 
 
@@ -142,5 +142,5 @@ def _argument_end(text: str, start: int, partners: dict[int, int]) -> int:
     return command.end() if command else min(start + 1, len(text))
 
 
-def _name(command: re.Match[str]) -> str:
+def _type_command(command: re.Match[str]) -> str:
     return _TYPED.get(command[1], command[1] if command[1].isalpha() else " ")

@@ -1,1 +1,1 @@
-"""Normal form: rewrite an answer to one canonical LaTeX spelling."""
+"""Normalisation: rewrite an answer to one canonical LaTeX spelling."""

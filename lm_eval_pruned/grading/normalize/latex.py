@@ -1,13 +1,15 @@
-"""One spelling for every LaTeX construct: braces stand around arguments and nowhere else, looks are dropped."""
+"""Rewrite LaTeX with one spelling for each construct: braces around arguments only, no fonts, sizes or spacing."""
 
 from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.normalize.latex_writer import Writer, commands
-from lm_eval_pruned.grading.normalize.typed_math import plain_typing
+from lm_eval_pruned.grading.normalize.braces import match_braces
+from lm_eval_pruned.grading.normalize.latex_writer import Writer
+from lm_eval_pruned.grading.normalize.typed_math import normalize_typed_math
+from lm_eval_pruned.grading.vocabulary import commands
 
-# A run of characters that stand for themselves is one token, parted where only its first one is an argument.
+# A run of ordinary characters is one token; it is split only where its first character is an argument.
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9A-Za-z][0-9A-Za-z.+\-/']*|.", re.DOTALL)
 
 _FONTS = commands(
@@ -19,15 +21,15 @@ _FONTS = commands(
 _SIZES = commands(
     "left right middle big Big bigg Bigg bigl bigr Bigl Bigr tiny small normalsize large Large LARGE huge Huge"
 )
-# Their first argument changes looks alone; what follows is meant.
-_LOOKS = commands("color textcolor hspace vspace phantom hphantom vphantom")
+# Commands whose first argument only changes the appearance.
+_APPEARANCE = commands("color textcolor hspace vspace phantom hphantom vphantom")
 _THIN = commands("! ,")
 _GAPS = commands(
     "( ) [ ] , : ; > quad qquad enspace thinspace medspace thickspace hfill "
     "therefore checkmark blacksquare qed mathstrut strut nonumber notag"
 ) | {"\\ ", "$", "~"}
 
-_SAME = {
+_SYNONYMS = {
     "*": "\\cdot",
     "%": "\\%",
     "\\times": "\\cdot",
@@ -66,42 +68,43 @@ _SAME = {
     "\\textdegree": "^{\\circ}",
     "\\dollar": "\\$",
 }
-_DISPLAYS = [
+_DISPLAY_ENVIRONMENTS = [
     f"\\{side}{{{name}{star}}}"
     for side in ("begin", "end")
     for name in ("aligned", "align", "split", "gather", "gathered", "equation", "math", "displaymath")
     for star in ("", "*")
 ]
-# What this leaves as it is; most short answers.
+# Matches most short answers, which need no rewriting.
 _PLAIN = re.compile(r"[A-Za-z0-9+\-()|!':/]*(?:[.=<>](?![.=])[A-Za-z0-9+\-()|!':/]*)*")
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\approx", "\\equiv"}
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge "}
 
 
-def plain_latex(text: str) -> str:
-    r"""Rewrite `text` with one spelling for each LaTeX construct; runs in linear time and without recursion.
+def normalize_latex(text: str) -> str:
+    r"""Rewrite `text` with one spelling for each LaTeX construct; takes linear time and no recursion.
 
     Example:
-        >>> plain_latex(r"\left( \dfrac12, {x}^{2} \right)")
+        >>> normalize_latex(r"\left( \dfrac12, {x}^{2} \right)")
         '(\\frac{1}{2}, x^{2})'
-        >>> plain_latex(r"\frac{270}7\text{ degrees}")
+        >>> normalize_latex(r"\frac{270}7\text{ degrees}")
         '\\frac{270}{7}degrees'
     """
-    text = plain_typing(text)
+    text = normalize_typed_math(text)
     if _PLAIN.fullmatch(text):
         return text
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     if "\\begin" in text or "\\end" in text:
-        for display in _DISPLAYS:
+        for display in _DISPLAY_ENVIRONMENTS:
             text = text.replace(display, "")
         text = text.replace("{bmatrix}", "{pmatrix}")
-    tokens = [_SAME.get(token, token) for token in _TOKEN.findall(text)]
+    tokens = [_SYNONYMS.get(token, token) for token in _TOKEN.findall(text)]
     if ("&" in text or "\\\\" in text) and "\\begin" not in text:
-        tokens = _without_edges(tokens)
+        tokens = _strip_alignment(tokens)
     if "^" in text and "(" in text:
-        tokens = _with_braced_exponents(tokens)
-    partners = _partners(tokens)
+        tokens = _brace_exponents(tokens)
+    partners = match_braces(enumerate(tokens))
+    closing = set(partners.values())
     writer, index = Writer(), 0
     while index < len(tokens):
         token = tokens[index]
@@ -109,32 +112,32 @@ def plain_latex(text: str) -> str:
             writer.put_run(token)
             index += 1
             continue
-        index = _step(writer, tokens, index, partners)
+        index = _write_token(writer, tokens, index, partners, closing)
     return writer.finish()
 
 
-def _without_edges(tokens: list[str]) -> list[str]:
-    """Drop the marks of columns beside a relation or at an end, and the end of a line behind which no other comes."""
-    # Marks wait for what comes behind them; `before` is what stood in front of them.
-    kept: list[str] = []
+def _strip_alignment(tokens: list[str]) -> list[str]:
+    r"""Remove `&` next to a relation or at an end, and a final `\\`."""
+    # `waiting` holds alignment marks until the token after them is known; `before` is the token before them.
+    written: list[str] = []
     waiting: list[str] = []
     before = "="
     for token in [*tokens, "="]:
         if token == "&" or (waiting and token.isspace()):
             waiting.append(token)
             continue
-        beside_relation = before in _RELATIONS or token in _RELATIONS
-        kept += [mark for mark in waiting if mark != "&" or not beside_relation]
-        kept.append(token)
+        next_to_relation = before in _RELATIONS or token in _RELATIONS
+        written += [mark for mark in waiting if mark != "&" or not next_to_relation]
+        written.append(token)
         waiting, before = [], before if token.isspace() else token
-    kept.pop()
-    while kept and (kept[-1] in ("\\\\", "&", ",", ";", ".") or kept[-1].isspace()):
-        kept.pop()
-    return kept
+    written.pop()
+    while written and (written[-1] in ("\\\\", "&", ",", ";", ".") or written[-1].isspace()):
+        written.pop()
+    return written
 
 
-def _with_braced_exponents(tokens: list[str]) -> list[str]:
-    """Put braces around an exponent in parentheses, all of which is raised."""
+def _brace_exponents(tokens: list[str]) -> list[str]:
+    """Put braces around an exponent in parentheses, since people mean all of it to be raised."""
     braced: list[str] = []
     closers: list[str] = []
     before = ""
@@ -147,12 +150,12 @@ def _with_braced_exponents(tokens: list[str]) -> list[str]:
             braced += closers.pop()
         else:
             braced.append(token)
-        # The size of a bracket stands between.
+        # Sizes such as \left stand between `^` and its bracket.
         before = before if token in _SIZES or token.isspace() else token
     return braced
 
 
-def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int]) -> int:
+def _write_token(writer: Writer, tokens: list[str], index: int, partners: dict[int, int], closing: set[int]) -> int:
     """Write the token at `index` and return the index of the next one."""
     token, after = tokens[index], index + 1
     following = tokens[after] if after < len(tokens) else ""
@@ -160,7 +163,7 @@ def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
         writer.skip_blank()
     elif token in _FONTS:
         writer.end_arguments()
-    elif token in _LOOKS and following == "{" and after in partners:
+    elif token in _APPEARANCE and following == "{" and after in partners:
         return partners[after] + 1
     elif token in _SIZES:
         return after + (following == ".")
@@ -169,23 +172,10 @@ def _step(writer: Writer, tokens: list[str], index: int, partners: dict[int, int
         return after + (following in _THIN)
     elif token == "{" and index in partners:
         writer.open()
-    elif token == "}" and index in partners:
+    elif token == "}" and index in closing:
         writer.close()
     elif token == "[" and writer.waiting and writer.last == "\\sqrt":
         writer.open_option()
     elif token not in ("{", "}", "\\!"):
         writer.put(token)
     return after
-
-
-def _partners(tokens: list[str]) -> dict[int, int]:
-    partners: dict[int, int] = {}
-    opened: list[int] = []
-    for index, token in enumerate(tokens):
-        if token == "{":
-            opened.append(index)
-        elif token == "}" and opened:
-            start = opened.pop()
-            partners[start] = index
-            partners[index] = start
-    return partners

@@ -1,21 +1,12 @@
-"""Braces stand around every argument and nowhere else: LaTeX shows no others, so `x^2` is `x^{2}` and `{x}` is `x`."""
+"""Writer of LaTeX with braces around every argument and nowhere else: `x^2` becomes `x^{2}`, and `{x}` becomes `x`."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from lm_eval_pruned.grading.vocabulary import commands
 
-def commands(names: str) -> frozenset[str]:
-    r"""Return the LaTeX commands with these names.
-
-    Example:
-        >>> sorted(commands("pi sqrt"))
-        ['\\pi', '\\sqrt']
-    """
-    return frozenset(f"\\{name}" for name in names.split())
-
-
-# How many arguments follow; of a command in neither list any number of groups may be arguments.
+# Arguments of each command. Every group after a command in neither list may be an argument.
 _ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}
 _BARE = commands(
     "sin cos tan cot sec csc arcsin arccos arctan log ln exp cdot pm mp le ge ne in cup cap to infty pi circ ldots "
@@ -25,13 +16,15 @@ _ANY = -1
 
 
 class _Frame(NamedTuple):
+    """A group that is open: how it will be closed, and the arguments expected after it."""
+
     closer: str
     waiting: int
     implicit: bool = False
 
 
 class Writer:
-    """Writes tokens and knows for how many arguments the last command still waits."""
+    """Writes tokens, and counts how many arguments the last command still expects."""
 
     def __init__(self) -> None:
         self._out: list[str] = []
@@ -45,9 +38,9 @@ class Writer:
         return self._out[-1] if self._out else " "
 
     def emit(self, piece: str) -> None:
-        """Write one piece as it is."""
+        """Write one piece unchanged, with a blank before it if that is needed."""
         before = self.last
-        # Blanks mean something only in "1 2/3" and where a letter would become part of a command.
+        # A blank has a meaning only in 1 2/3 and where a letter would become part of a command.
         blank = (self._gap and is_numeral(before[-1]) and is_numeral(piece[0])) or (
             before[0] == "\\" and before[-1].isalpha() and piece[0].isascii() and piece[0].isalpha()
         )
@@ -55,11 +48,11 @@ class Writer:
         self._gap = False
 
     def skip_blank(self) -> None:
-        """Note a blank, which is written only where it means something."""
+        """Remember a blank, which is written only if it has a meaning."""
         self._gap = True
 
     def open(self) -> None:
-        """Start a group whose end will come."""
+        """Start a group that has a closing brace."""
         argument = self.waiting != 0
         self._frames.append(_Frame("}" if argument else "", self.waiting - 1 if self.waiting > 0 else self.waiting))
         self.waiting = 0
@@ -67,7 +60,7 @@ class Writer:
             self.emit("{")
 
     def close(self) -> None:
-        """End the innermost group that `open` or an enclosing `open` started."""
+        """End the innermost group that was started by `open`."""
         while self._frames[-1].implicit or self._frames[-1].closer == "]":
             if self._frames.pop().implicit:
                 self.emit("}")
@@ -77,13 +70,13 @@ class Writer:
         self._wait(frame.waiting)
 
     def open_option(self) -> None:
-        """Start the degree of a root; a `]` ends it."""
+        """Start the optional degree of a root, which ends with `]`."""
         self._frames.append(_Frame("]", self.waiting))
         self.waiting = 0
         self.emit("[")
 
     def put(self, token: str) -> None:
-        """Write a token that is no brace, with braces of its own where it is an argument."""
+        """Write a token that is not a brace, in braces of its own if it is an argument."""
         self.end_arguments()
         if self.waiting:
             self.emit("{")
@@ -96,22 +89,22 @@ class Writer:
         self.waiting = self._frames.pop().waiting if ends_option else _arguments(token)
 
     def put_run(self, run: str) -> None:
-        """Write characters that stand for themselves; as many as are waited for become arguments, one each."""
+        """Write ordinary characters; the first ones become arguments, one each, as long as arguments are expected."""
         self.end_arguments()
-        place = 0
-        while self.waiting and place < len(run):
-            self.put(run[place])
-            place += 1
-        if place < len(run):
-            self.emit(run[place:])
+        count = 0
+        while self.waiting and count < len(run):
+            self.put(run[count])
+            count += 1
+        if count < len(run):
+            self.emit(run[count:])
 
     def end_arguments(self) -> None:
-        """Settle that an unknown command gets no more arguments."""
+        """Decide that an unknown command has no more arguments."""
         if self.waiting == _ANY:
             self._wait(0)
 
     def finish(self) -> str:
-        """Close what is open and return the text."""
+        """Close all open groups and return the text."""
         while self._frames:
             if self._frames.pop().implicit:
                 self.emit("}")
@@ -130,6 +123,6 @@ def _arguments(token: str) -> int:
     return _ARGUMENTS.get(token, _ANY)
 
 
-def is_numeral(sign: str) -> bool:
-    """Tell whether a sign can be part of a number, where blanks and neighbours matter."""
-    return sign in "0123456789."
+def is_numeral(character: str) -> bool:
+    """Tell whether a character can be part of a number, where blanks have a meaning."""
+    return character in "0123456789."

@@ -1,17 +1,15 @@
-"""The normal form: two answers that differ only in how they are typed become the same string."""
+"""Normal form of an answer: answers that differ only in how they are typed become the same string."""
 
 from __future__ import annotations
 
 import re
 
-from lm_eval_pruned.grading.normalize.latex import plain_latex
-from lm_eval_pruned.grading.normalize.unicode import plain_characters
-from lm_eval_pruned.grading.normalize.unit_spelling import plain_units
+from lm_eval_pruned.grading.limits import MAX_NORMALIZE_PASSES
+from lm_eval_pruned.grading.normalize.latex import normalize_latex
+from lm_eval_pruned.grading.normalize.unicode import normalize_characters
+from lm_eval_pruned.grading.normalize.unit_spelling import normalize_units
 from lm_eval_pruned.grading.normalize.unit_table import PLAIN, WORDS
-from lm_eval_pruned.grading.read.tokens import FUNCTIONS, LONGEST_PRODUCT, TYPED
-
-# Dropping one thing can bring two others together (a letter and its accent, say); a few rounds settle every answer.
-MAX_ROUNDS = 8
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
 
 _WRAPPING = '*`" \t\n'
 _ENDING = _WRAPPING + ".,;"
@@ -19,12 +17,12 @@ _ENDING = _WRAPPING + ".,;"
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
-# Without letters, blanks and commas nothing is left that another round could bring together.
+# A form without letters, blanks and commas cannot change in another pass.
 _SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\sqrt(?=\{)|\\frac(?=\{[^{}]{0,99}\}\{))*")
 _SHORT_WORDS = (
     WORDS.keys()
     | set(map(str.casefold, PLAIN))
-    | TYPED.keys()
+    | TYPED_SYMBOLS.keys()
     | {name[1:] for name in FUNCTIONS}
     | {"am", "pm", "and", "or", "if"}
 )
@@ -32,10 +30,10 @@ _TIGHT_COMMA = re.compile(r",(?=[^ ])")
 
 
 def normalize(answer: str) -> str:
-    r"""Return the normal form of an answer; normal forms stay as they are.
+    r"""Return the normal form of an answer; a normal form is its own normal form.
 
-    Brackets, units, bases and the contents of `\text{...}` remain. Words are lower-cased, variables in expressions
-    keep their case. Blanks are dropped except between the two parts of `1 2/3`.
+    Brackets, units, bases and the contents of `\text{...}` remain. Words become lower case, variables in expressions
+    keep their case. Blanks are removed except between the two parts of `1 2/3`.
 
     Example:
         >>> normalize(r"$\left[ 0, \dfrac12 \right)$.")
@@ -47,28 +45,28 @@ def normalize(answer: str) -> str:
     """
     if answer.isascii() and answer.isdigit():
         return answer
-    for _ in range(MAX_ROUNDS):
-        form = _round(answer)
+    for _ in range(MAX_NORMALIZE_PASSES):
+        form = _normalize_once(answer)
         if form == answer or _SETTLED.fullmatch(form):
             return form
         answer = form
     return answer
 
 
-def _round(answer: str) -> str:
-    text = plain_latex(plain_units(_without_decoration(plain_characters(answer)))).rstrip(_ENDING)
+def _normalize_once(answer: str) -> str:
+    text = normalize_latex(normalize_units(_strip_decoration(normalize_characters(answer)))).rstrip(_ENDING)
     text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
-    folded = text if text.isascii() and text.islower() else _WORD.sub(_plain_word, text)
-    return _without_outer_parentheses(folded)
+    folded = text if text.isascii() and text.islower() else _WORD.sub(_fold_word, text)
+    return _strip_outer_parentheses(folded)
 
 
 def fold_words(form: str) -> str:
-    """Lower-case what may be a word in a form that is text rather than mathematics."""
+    """Lower-case everything that may be a word, for a form that is text rather than mathematics."""
     return _WORD.sub(lambda word: word[0].casefold(), form)
 
 
-def _plain_word(word: re.Match[str]) -> str:
-    """Lower-case a word; a few letters are one as a whole member, and variables within an expression."""
+def _fold_word(word: re.Match[str]) -> str:
+    """Lower-case a word; a few letters are a word as a whole member, and variables within an expression."""
     folded = word[0].casefold()
     if len(folded) > LONGEST_PRODUCT or folded in _SHORT_WORDS:
         return folded
@@ -78,16 +76,16 @@ def _plain_word(word: re.Match[str]) -> str:
     return folded if begins and ends else word[0]
 
 
-def _without_decoration(text: str) -> str:
+def _strip_decoration(text: str) -> str:
     text = text.strip(_WRAPPING)
     while (len(text) - len(text.rstrip("\\"))) % 2:
-        # The blank of a control space went with the others.
+        # The blank of a control space was stripped with the others.
         text = text[:-1].strip(_WRAPPING)
     return text[:-1].strip(_WRAPPING) if text[-2:] in ("*.", "`.", '".') else text
 
 
 def _join_thousands(text: str) -> str:
-    """Join `1,234,567` and `1 234 567`; inside brackets a comma without a blank joins only beside one with."""
+    """Join `1,234,567` and `1 234 567`; in brackets, a comma without a blank joins only next to one with a blank."""
     if "," not in text and " " not in text:
         return text
     pieces, depth, done = [], 0, 0
@@ -102,14 +100,14 @@ def _join_thousands(text: str) -> str:
     return "".join(pieces) + text[done:]
 
 
-def _without_outer_parentheses(text: str) -> str:
-    """Unwrap `(x+1)` and `(C)`; a comma or semicolon inside makes the parentheses a tuple or an interval."""
+def _strip_outer_parentheses(text: str) -> str:
+    """Unwrap `(x+1)` and `(C)`; with a comma or semicolon inside they are a tuple or an interval."""
     most = min(len(text) - len(text.lstrip("(")), len(text) - len(text.rstrip(")")))
     if not most or "," in text or ";" in text:
         return text
     depth = lowest = most
-    for sign in text[most:-most]:
-        depth += (sign == "(") - (sign == ")")
+    for character in text[most:-most]:
+        depth += (character == "(") - (character == ")")
         lowest = min(lowest, depth)
     layers = min(most, lowest)
     return text[layers:-layers] if layers > 0 and depth == most else text

@@ -1,4 +1,4 @@
-r"""What is typed as if into a calculator or a browser, or in plain TeX, becomes LaTeX: `2^-3`, `sqrt7`, `17\over23`."""
+r"""Rewrite plain-text, HTML and plain-TeX notation as LaTeX: `2^-3`, `sqrt7`, `x<sup>2</sup>`, `17\over23`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SCALES = {
     "hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12,
 }  # fmt: skip
 _SIDE = r"(?:(?!\\(?:over|choose)(?![A-Za-z]))[^{}])"
-# TeX's own fraction and binomial stand between what they take, once in a group.
+# TeX's infix fraction and binomial take all that stands before and after them in their group.
 _INFIX = re.compile(rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>{_SIDE}*)\}}")
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
-# Unit vectors: one of them alone may be any letter in bold.
+# Unit vectors i, j, k; a single one of these letters may just be a letter in bold.
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
 _RAISED = {"sup": "^", "sub": "_"}
 
@@ -23,7 +23,7 @@ def _infix(match: re.Match[str]) -> str:
     return f"{_PREFIX[match['infix']]}{{{match['above']}}}{{{match['below']}}}"
 
 
-# What must be in a text for its rule to be tried, the rule, and what is written instead; repetitions are bounded.
+# Each rule: a text that must occur for it to be tried, a pattern with bounded repetitions, and the replacement.
 _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (
         ";",
@@ -72,14 +72,16 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
 )
 
 
-def plain_typing(text: str) -> str:
-    r"""Write as LaTeX what is typed in another way.
+def normalize_typed_math(text: str) -> str:
+    r"""Rewrite as LaTeX what is typed in another notation.
 
     Example:
-        >>> plain_typing("2^-3+x**2"), plain_typing("sqrt7/frac{1}{2}"), plain_typing(r"17\over 23")
-        ('2^{-3}+x^2', '\\sqrt{7}/\\frac{1}{2}', '\\frac{17}{ 23}')
-        >>> plain_typing(r"4.5\text{ million}"), plain_typing("5 to 8")
-        ('4.5\\cdot 10^{6} }', '5:8')
+        >>> normalize_typed_math("2^-3+x**2"), normalize_typed_math("sqrt7/frac{1}{2}")
+        ('2^{-3}+x^2', '\\sqrt{7}/\\frac{1}{2}')
+        >>> normalize_typed_math(r"17\over 23"), normalize_typed_math("5 to 8")
+        ('\\frac{17}{ 23}', '5:8')
+        >>> normalize_typed_math(r"4.5\text{ million}")
+        '4.5\\cdot 10^{6} }'
     """
     if "\\" in text and len(set(_VECTOR.findall(text))) > 1:
         text = _VECTOR.sub(r"\\hat{\1}", text)

@@ -1,4 +1,4 @@
-"""One spelling for every character: what Unicode offers for a sign of mathematics becomes its LaTeX or ASCII form."""
+"""Rewrite Unicode characters with a mathematical meaning as ASCII or LaTeX."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 import unicodedata
 from itertools import groupby
 
-# Control, format (bidi marks, zero-width joiners) and surrogate characters cannot be seen, so they mean nothing.
+# Control, format (bidirectional marks, zero-width joiners) and surrogate characters are invisible and are removed.
 _INVISIBLE = ("Cc", "Cf", "Cs")
 
-# NFKC would turn x² into x2, 1½ into 11/2 and a ring above into a space: these are rewritten before it runs.
+# These are rewritten before NFKC, which would turn x² into x2, 1½ into 11/2 and a ring above into a blank.
 _RAISED = {"<super>": "^", "<sub>": "_"}
 _DEGREES = "\u00b0\u00ba\u02da"
 
-_SIGNS = str.maketrans(
+_SYMBOLS = str.maketrans(
     {
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
         **dict.fromkeys("\u00b7\u00d7\u2219\u22c5", "\\cdot "),
@@ -40,58 +40,61 @@ _GREEK = (
 )
 _SMALL_ALPHA, _CAPITAL_ALPHA = 0x3B1, 0x391
 _LETTERS = {
-    **{_CAPITAL_ALPHA + place: f"\\{name.capitalize()} " for place, name in enumerate(_GREEK)},
-    **{_SMALL_ALPHA + place: f"\\{name} " for place, name in enumerate(_GREEK)},
+    **{_CAPITAL_ALPHA + index: f"\\{name.capitalize()} " for index, name in enumerate(_GREEK)},
+    **{_SMALL_ALPHA + index: f"\\{name} " for index, name in enumerate(_GREEK)},
 }
 
-# NFKC would make plain letters of these.
+# NFKC would make plain letters of the number sets.
 _NUMBER_SETS = str.maketrans(
-    {f"{sign}": f"\\mathbb{{{name}}}" for sign, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)}
+    {
+        f"{character}": f"\\mathbb{{{name}}}"
+        for character, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)
+    }
 )
 
 _ROOT = re.compile(r"([√∛]) ?(?:([0-9]+|[A-Za-z])|\(([^()]*)\))")
 
 
-def plain_characters(text: str) -> str:
-    r"""Spell `text` with ASCII and LaTeX where it uses other characters for the same signs.
+def normalize_characters(text: str) -> str:
+    r"""Rewrite `text` in ASCII and LaTeX where other characters mean the same.
 
     Example:
-        >>> plain_characters("1½ ≤ x²")
+        >>> normalize_characters("1½ ≤ x²")
         '1\\frac{1}{2} \\le  x^{2}'
     """
     if text.isascii() and text.isprintable():
         return text
     pieces = []
-    for form, run in groupby(text.translate(_NUMBER_SETS), _form):
-        signs = "".join(run)
-        if form in _RAISED:
-            inner = unicodedata.normalize("NFKC", signs)
-            pieces.append(f"{_RAISED[form]}{{{inner}}}")
-        elif form == "<fraction>":
-            pieces.extend(_fraction(sign) for sign in signs)
+    for tag, run in groupby(text.translate(_NUMBER_SETS), _compatibility):
+        characters = "".join(run)
+        if tag in _RAISED:
+            inner = unicodedata.normalize("NFKC", characters)
+            pieces.append(f"{_RAISED[tag]}{{{inner}}}")
+        elif tag == "<fraction>":
+            pieces.extend(_fraction(character) for character in characters)
         else:
-            pieces.append("".join(map(_visible, signs)))
-    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SIGNS).translate(_LETTERS)
+            pieces.append("".join(map(_plain_character, characters)))
+    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SYMBOLS).translate(_LETTERS)
     return _ROOT.sub(lambda root: f"\\sqrt{'[3]' * (root[1] == '∛')}{{{root[2] or root[3]}}}", plain)
 
 
-def _form(sign: str) -> str:
-    if sign in _DEGREES:
+def _compatibility(character: str) -> str:
+    if character in _DEGREES:
         return ""
-    tag = unicodedata.decomposition(sign).partition(" ")[0]
+    tag = unicodedata.decomposition(character).partition(" ")[0]
     return tag if tag in {*_RAISED, "<fraction>"} else ""
 
 
-def _fraction(sign: str) -> str:
-    above, _, below = unicodedata.normalize("NFKC", sign).partition("\u2044")
-    return f"\\frac{{{above}}}{{{below}}}"
+def _fraction(character: str) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", character).partition("\u2044")
+    return f"\\frac{{{numerator}}}{{{denominator}}}"
 
 
-def _visible(sign: str) -> str:
-    if sign.isspace():
+def _plain_character(character: str) -> str:
+    if character.isspace():
         return " "
-    if sign in _DEGREES:
+    if character in _DEGREES:
         return "\u00b0"
-    if sign.isdecimal():
-        return str(unicodedata.decimal(sign))
-    return "" if unicodedata.category(sign) in _INVISIBLE else sign
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "" if unicodedata.category(character) in _INVISIBLE else character

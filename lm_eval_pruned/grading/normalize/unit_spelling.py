@@ -1,6 +1,6 @@
-r"""One spelling for every unit: `\text{ m/s}^2`, `\frac{\text{m}}{\text{s}^2}` and "m s^-2" become words.
+r"""Rewrite units to one spelling: `\text{ m/s}^2`, `\frac{\text{m}}{\text{s}^2}` and "m s^-2" become words.
 
-A letter in a text font behind a value is a unit if it stands for one, and otherwise the variable that it looks like.
+A letter in a text font after a value is a unit if it names one, and otherwise a variable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PIECE = (
     rf"{_GROUP}|{_POWER}|\\frac\{{{_GROUP}(?:{_POWER})?\}}\{{{_GROUP}(?:{_POWER})?\}}"
     r"|\s|~|\\[,;:! ]|/|\\cdot(?![A-Za-z])|\*|[A-Za-z]{1,24}\.?"
 )
-# Behind a value; letters end one only where a font sets the unit apart.
+# A run of pieces after a value. Letters count as a value only if a font separates the unit from them.
 _RUN = re.compile(
     r"(?:(?<=[0-9.)}\]])|(?<=\\pi)(?=\s)"
     rf"|(?<=[A-Za-z])(?=(?:\s|~|\\[,;:! ]){{0,3}}{_FONT}))(?=[\\~/ A-Za-z])(?:{_PIECE}){{1,16}}"
@@ -31,16 +31,16 @@ _TOKEN = re.compile(
 _AREAS = {"square": 2, "sq": 2, "cubic": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
-# What may stand behind a unit that no font sets apart.
+# What may follow a unit that is not in a text font.
 _END = re.compile(r"\s*(?:\Z|[,;.$*)\]}0-9]|\\[)\],;:!]|(?:and|or)\b)")
 _LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
-# The "h" of "2 h 30 min".
+# After the "h" of "2 h 30 min".
 _MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
-_JOINT = re.compile(r"\s(?:and|or)\s")
+_CONJUNCTION = re.compile(r"\s(?:and|or)\s")
 
 
 class _Factor(NamedTuple):
-    """A unit and its power, and whether it stood in no text font."""
+    """A unit with its power, how it was spelt, and whether it stood outside a text font."""
 
     unit: str
     power: int
@@ -48,35 +48,39 @@ class _Factor(NamedTuple):
     is_bare: bool
 
 
-def plain_units(text: str) -> str:
-    r"""Spell units behind values with their names, products and quotients in one order.
+def normalize_units(text: str) -> str:
+    r"""Spell units after values with their names, products and quotients in one order.
 
     Example:
-        >>> plain_units(r"5\text{ m/s}^2"), plain_units(r"5\,\mathrm{m\,s^{-2}}"), plain_units("5 Hz")
+        >>> normalize_units(r"5\text{ m/s}^2"), normalize_units(r"5\,\mathrm{m\,s^{-2}}"), normalize_units("5 Hz")
         ('5meter/second^{2}', '5meter/second^{2}', '5hertz')
-        >>> plain_units(r"5\mathrm{i}"), plain_units("5m"), plain_units(r"12\pi\text{ J}")
+        >>> normalize_units(r"5\mathrm{i}"), normalize_units("5m"), normalize_units(r"12\pi\text{ J}")
         ('5\\mathrm{i}', '5m', '12\\pi joule')
     """
     if "\\circ" in text:
         text = _DEGREES.sub(lambda degrees: f" {_SCALES[degrees[1]]}", text)
-    return _RUN.sub(_spelled, text)
+    return _RUN.sub(_rewrite, text)
 
 
-def _spelled(run: re.Match[str]) -> str:
-    joint = _JOINT.search(run[0])
-    stretch = run[0][: joint.start()] if joint else run[0]
+def _rewrite(run: re.Match[str]) -> str:
+    conjunction = _CONJUNCTION.search(run[0])
+    stretch = run[0][: conjunction.start()] if conjunction else run[0]
     stretch = stretch.rstrip(" ~*")
     after = run.string[run.start() + len(stretch) :][:40]
-    factors = _factors(stretch)
-    if not factors or not _is_meant(factors, stretch, after):
+    factors = _read_factors(stretch)
+    if not factors or not _are_units(factors, stretch, after):
         return run[0]
-    name = _product(factors)
+    name = _spell_product(factors)
     before = run.string[run.start() - 1]
     return (" " if before.isalpha() else "") + name + run[0][len(stretch) :]
 
 
-def _is_meant(factors: list[_Factor], stretch: str, after: str) -> bool:
-    """Tell units from variables: in a text font they are units, elsewhere words are, at the end of an answer."""
+def _are_units(factors: list[_Factor], stretch: str, after: str) -> bool:
+    """Tell units from variables.
+
+    Factors in a text font are units. Others are units only at the end of an answer, and only if they are words or if
+    a blank or a quotient separates them from products of variables.
+    """
     bare = [factor for factor in factors if factor.is_bare]
     if not bare:
         return True
@@ -90,8 +94,8 @@ def _is_meant(factors: list[_Factor], stretch: str, after: str) -> bool:
     return stretch[0] in " ~\\" or (len(factors) > 1 and "/" in stretch)
 
 
-def _factors(stretch: str) -> list[_Factor]:
-    """Read a stretch of text as units and their powers; none where any of it is something else."""
+def _read_factors(stretch: str) -> list[_Factor]:
+    """Read a stretch of text as units with their powers; return an empty list if any of it is something else."""
     factors: list[_Factor] = []
     sign, area, in_font, end = 1, 1, False, 0
     for token in _TOKEN.finditer(stretch):
@@ -127,14 +131,14 @@ def _factors(stretch: str) -> list[_Factor]:
     return factors if end == len(stretch) else []
 
 
-def _product(factors: list[_Factor]) -> str:
+def _spell_product(factors: list[_Factor]) -> str:
     powers: Counter[str] = Counter()
     for factor in factors:
-        above, _, below = factor.unit.partition("/")
-        powers[above] += factor.power
-        if below:
-            powers[below] -= factor.power
-    above, below = (
+        numerator, _, denominator = factor.unit.partition("/")
+        powers[numerator] += factor.power
+        if denominator:
+            powers[denominator] -= factor.power
+    numerator, denominator = (
         "\\cdot ".join(
             unit if sign * power == 1 else f"{unit}^{{{sign * power}}}"
             for unit, power in sorted(powers.items())
@@ -143,7 +147,7 @@ def _product(factors: list[_Factor]) -> str:
         for sign in (1, -1)
     )
     return (
-        (above + f"/{below}" if below else above)
-        if above
+        (numerator + f"/{denominator}" if denominator else numerator)
+        if numerator
         else "".join(f"{unit}^{{{powers[unit]}}}" for unit in sorted(powers))
     )

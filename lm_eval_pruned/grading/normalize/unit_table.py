@@ -1,4 +1,4 @@
-"""The names of units: every symbol and word for a unit of measure, with the one name it is known by."""
+"""Table of units: every symbol and word for a unit of measure, with its one canonical name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ALONE = {
     "kmh": "kilometer/hour", "kph": "kilometer/hour", "kmph": "kilometer/hour", "mph": "mile/hour", "USD": "dollar",
     "EUR": "euro",
 }  # fmt: skip
-# Case tells them apart: mL, ML; kg, Kg is none. "pm" is a half of the day, and "ha", "cd" are hardly ever meant.
+# Case matters: mL is not ML, and Kg is not a unit. "pm" is half of the day, "ha" and "cd" are hardly ever units.
 SYMBOLS = {
     **_PREFIXED,
     **{
@@ -64,9 +64,9 @@ WORDS = {
     **{f"{name}s": name for name in _REGULAR},
     **{word: name for name, words in _WORDS.items() for word in words.split()},
 }
-# These follow a number without a blank, too; others could be products of variables.
+# Units that may follow a number without a blank; other letters there may be a product of variables.
 _PLAIN = "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad Hz kHz MHz GHz kPa"
 PLAIN = frozenset(_PLAIN.split())
-# Capitals that hardly ever are variables where a blank parts them from a number at the very end.
+# Capitals that are hardly ever variables after a number and a blank, at the very end.
 LETTERS = frozenset("JNWVL")
 NAMES = frozenset(WORDS.values()) | frozenset(SYMBOLS.values())

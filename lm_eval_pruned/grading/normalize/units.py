@@ -1,16 +1,17 @@
-"""A measured answer is a value and its unit; a number base counts as a unit of the digits it reads."""
+"""Split a normal form into value and unit; a number base counts as the unit of its digits."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
+from lm_eval_pruned.grading.limits import MAX_UNIT_CHARACTERS
 from lm_eval_pruned.grading.normalize.unit_table import NAMES, WORDS
-from lm_eval_pruned.grading.read.tokens import NUMBER_WORDS
+from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS
 
 
 class Quantity(NamedTuple):
-    """A normal form without its unit, and the unit's one name, empty where there is none."""
+    """A normal form without its unit, and the canonical name of the unit, empty if there is none."""
 
     value: str
     unit: str
@@ -26,16 +27,14 @@ _SIGNS = {
     "\u00a5": "yen",
     "\u20b9": "rupee",
 }
-# The words among them: a normal form has these alone, whatever the spelling was.
+# Only names in letters: normal forms have no others.
 _NAME = "|".join(sorted(filter(str.isalpha, {*NAMES, *WORDS}), key=len, reverse=True))
 _FACTORS = rf"(?:{_NAME})(?:\^\{{-?[0-9]\}})?(?:\\cdot ?(?:{_NAME})(?:\^\{{-?[0-9]\}})?){{0,4}}"
 _SUFFIX = re.compile(
     rf"(?<=[0-9.)}}\] ])(?P<unit>(?:{_FACTORS})(?:/{_FACTORS})?)\Z"
     r"|(?P<sign>[\u00a2-\u00a5\u20a0-\u20bf]|\\%|\\\$|\^\{\\circ\})\Z"
 )
-# Longer units are none: the search looks at so much of the end of a form.
-_MAX_CHARACTERS = 80
-# Without brackets: those of a tuple part its members, too.
+# Lists without brackets; a tuple's commas separate members, too.
 _MEMBERS = re.compile(r"[^()\[\]=<>]*")
 _PRICED = re.compile(
     r"(?P<minus>-?)(?P<sign>\\\$|[\u00a2-\u00a5\u20a0-\u20bf]|usd(?=[0-9])|eur(?=[0-9]))(?P<value>.+)", re.DOTALL
@@ -45,18 +44,18 @@ _ORDINAL = re.compile(r"(?P<value>[0-9]+)(?:\^\{)?(?P<suffix>st|nd|rd|th)\}?")
 _SUFFIXES = {"1": "st", "2": "nd", "3": "rd"}
 _FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 _ORDINALS = {word: str(value) for value, word in enumerate(_FIRST.split(), 1)}
-# Whatever is counted is a unit: what stands in the plural, but for words that change the number.
+# A counted noun is a unit if it is in the plural and does not change the number.
 _COUNTED = re.compile(
     r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))"
     r"(?P<noun>[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
 )
-_NO_PLURALS = re.compile(
+_NOT_COUNTED = re.compile(
     r".*(?:ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
     r"lakhs|crores|grands|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|elevens|twelves|teens|t[iy]es|times|"
     r"roots|logs|sines|cosines|tangents|negatives|positives|doubles|infinitys|percents)|"
     r"(?:plus|minus|times|over|north|south|east|west|below|above|left|right|more|base|mod|remainder|except|sqrt|frac).*"
 )
-# The degrees of an angle belong to its sine.
+# The degrees of an angle belong to the argument of its sine.
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _BASED = re.compile(
     r"(?P<open>\()?(?P<digits>-?(?=[A-Fa-f]{0,9}[0-9])[0-9A-Fa-f]{1,200})(?(open)\))"
@@ -65,9 +64,9 @@ _BASED = re.compile(
 
 
 def split_unit(form: str) -> Quantity:
-    r"""Part a normal form into value and unit.
+    r"""Split a normal form into value and unit.
 
-    A unit must follow a value, and a variable is none: `5m` is five times m.
+    A unit must follow a value, and a variable is not a unit: `5m` is five times m.
 
     Example:
         >>> split_unit("864inch^{2}"), split_unit("52_{8}")
@@ -92,15 +91,15 @@ def split_unit(form: str) -> Quantity:
         sign = priced["sign"]
         unit = _CURRENCIES.get(sign) or _SIGNS.get(sign)
         return Quantity(priced["minus"] + priced["value"], unit) if unit else Quantity(form, "")
-    suffix = None if _ANGLE.search(form) else _SUFFIX.search(form, max(1, len(form) - _MAX_CHARACTERS))
+    suffix = None if _ANGLE.search(form) else _SUFFIX.search(form, max(1, len(form) - MAX_UNIT_CHARACTERS))
     if suffix and form[suffix.start() - 1] in "0123456789.}) ]":
-        unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else _one_name(suffix["unit"])
+        unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else _canonical_name(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])
     counted = _COUNTED.fullmatch(form)
-    if counted and not _NO_PLURALS.fullmatch(counted["noun"]):
+    if counted and not _NOT_COUNTED.fullmatch(counted["noun"]):
         return Quantity(counted["value"], counted["noun"].removesuffix("s"))
     return Quantity(form, "")
 
 
-def _one_name(unit: str) -> str:
+def _canonical_name(unit: str) -> str:
     return WORDS.get(unit, unit)

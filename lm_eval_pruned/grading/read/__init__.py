@@ -1,1 +1,1 @@
-"""Parser: read a normalised answer into a tree."""
+"""Parser: turn an answer in normal form into an expression tree, or refuse it as a whole."""

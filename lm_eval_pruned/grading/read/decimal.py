@@ -1,4 +1,4 @@
-"""A number is read as an exact fraction, together with how many of its digits were shown."""
+"""Numbers as exact fractions, with the precision at which they were written, and the rule for rounded decimals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-# Far below the 4300 digits at which Python's int() refuses, and above every answer of the benchmarks.
-MAX_NUMBER_CHARACTERS = 1000
-MAX_EXPONENT = 1000
+from lm_eval_pruned.grading.limits import MAX_DECIMAL_EXPONENT, MAX_NUMBER_CHARACTERS
 
-# With fewer digits shown, too many values round to the same decimal for it to name one of them.
+# With fewer digits, too many different values round to the same decimal.
 MIN_SIGNIFICANT_DIGITS = 4
 
 _DECIMAL = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
@@ -25,15 +23,24 @@ _FRACTION = re.compile(
 
 
 class Number(NamedTuple):
-    """An exact value. `step` is one unit of the last decimal place shown, None where no decimal point was."""
+    """An exact value and how precisely it was written.
+
+    `step` is one unit of the last decimal place shown, None without a decimal point; `significant` is the number of
+    significant digits shown.
+    """
 
     value: Fraction
     step: Fraction | None
     significant: int
 
+    @property
+    def tolerance(self) -> Fraction | None:
+        """The largest rounding error of this decimal, or None if it shows too few digits to be a rounded value."""
+        return None if self.step is None or self.significant < MIN_SIGNIFICANT_DIGITS else self.step / 2
+
 
 def read_number(form: str) -> Number | None:
-    r"""Read a normal form as a number, or return None unless the whole of it is one.
+    r"""Read a normal form as a number, or return None unless all of it is one.
 
     Integers, decimals, `\frac{a}{b}`, `a/b`, mixed numbers and scientific notation are numbers.
 
@@ -50,41 +57,50 @@ def read_number(form: str) -> Number | None:
     return number and number._replace(value=sign * number.value)
 
 
+def read_digits(text: str) -> Number:
+    """Read digits with at most one decimal point, without a sign; no digits at all are zero.
+
+    Example:
+        >>> read_digits("12.50"), read_digits("012").significant
+        (Number(value=Fraction(25, 2), step=Fraction(1, 100), significant=4), 2)
+    """
+    whole, point, decimals = text.partition(".")
+    digits, unit = whole + decimals, 10 ** len(decimals)
+    return Number(Fraction(int(digits or "0"), unit), Fraction(1, unit) if point else None, len(digits.lstrip("0")))
+
+
 def rounds_to(exact: Number, decimal: Number) -> bool:
-    """Tell whether `decimal` is `exact` rounded to the digits shown; integers and decimals never round.
+    """Tell whether `decimal` is `exact` rounded to the digits that it shows; integers and decimals are never rounded.
 
     Example:
         >>> rounds_to(read_number("2/3"), read_number("0.6667")), rounds_to(read_number("2/3"), read_number("0.67"))
         (True, False)
     """
-    if exact.step is not None or exact.value.denominator == 1 or decimal.step is None:
+    if exact.step is not None or exact.value.denominator == 1 or decimal.tolerance is None:
         return False
-    return decimal.significant >= MIN_SIGNIFICANT_DIGITS and 2 * abs(exact.value - decimal.value) <= decimal.step
+    return abs(exact.value - decimal.value) <= decimal.tolerance
 
 
 def _read_scientific(body: str) -> Number | None:
     match = _SCIENTIFIC.fullmatch(body)
     if not match:
         return None
-    mantissa = match["mantissa"] or "1"
     exponent = int(match["exponent"] or match["short"] or match["power"] or 0)
-    if abs(exponent) > MAX_EXPONENT:
+    if abs(exponent) > MAX_DECIMAL_EXPONENT:
         return None
-    scale = Fraction(10) ** exponent
-    whole, _, decimals = mantissa.partition(".")
-    step = scale / 10 ** len(decimals) if decimals else None
-    return Number(Fraction(mantissa) * scale, step, len((whole + decimals).lstrip("0")))
+    mantissa, scale = read_digits(match["mantissa"] or "1"), Fraction(10) ** exponent
+    return Number(mantissa.value * scale, mantissa.step and mantissa.step * scale, mantissa.significant)
 
 
 def _read_fraction(body: str) -> Number | None:
     match = _FRACTION.fullmatch(body)
     if not match:
         return None
-    above, below = Fraction(match["above"] or match["left"]), Fraction(match["below"] or match["right"])
-    if not below:
+    numerator, denominator = Fraction(match["above"] or match["left"]), Fraction(match["below"] or match["right"])
+    if not denominator:
         return None
     if match["whole"] is None:
-        return Number(above / below, None, 0)
-    # Only a proper fraction makes a mixed number: what 3 \frac{7}{2} means is anyone's guess.
-    proper = 0 < above < below and above.denominator == below.denominator == 1
-    return Number(int(match["whole"]) + above / below, None, 0) if proper else None
+        return Number(numerator / denominator, None, 0)
+    # Only a proper fraction makes a mixed number: 3 \frac{7}{2} can be read in two ways.
+    is_proper = 0 < numerator < denominator and numerator.denominator == denominator.denominator == 1
+    return Number(int(match["whole"]) + numerator / denominator, None, 0) if is_proper else None

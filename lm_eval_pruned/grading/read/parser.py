@@ -1,21 +1,16 @@
-"""A reader of answers: recursive descent of bounded depth over a normal form, which must be read to its very end."""
+"""Recursive-descent parser of answers in normal form: lists, relations, sets, sums, products, powers, functions.
+
+The depth of recursion is bounded, and an answer that cannot be parsed to its very end is not parsed at all.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
 from fractions import Fraction
-from typing import Protocol
 
-from lm_eval_pruned.grading.read.tokens import (
-    FUNCTIONS,
-    NAMES,
-    NUMBER_WORDS,
-    TYPED,
-    Tokens,
-    UnreadableError,
-    read_decimal,
-)
+from lm_eval_pruned.grading.limits import MAX_NUMBER_CHARACTERS, MAX_PARSED_CHARACTERS, MAX_POSTFIXES
+from lm_eval_pruned.grading.read.decimal import read_digits
+from lm_eval_pruned.grading.read.tokens import Tokens, UnreadableError
 from lm_eval_pruned.grading.read.tree import (
     Head,
     Node,
@@ -28,9 +23,9 @@ from lm_eval_pruned.grading.read.tree import (
     product,
     quotient,
     total,
+    written_number,
 )
-
-MAX_CHARACTERS = 2000
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, NUMBER_WORDS, SYMBOLS, TYPED_SYMBOLS
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\notin": "not in",
@@ -43,22 +38,41 @@ _SET_OPERATIONS: dict[str, Head] = {
     "\\backslash": "difference",
 }
 _SUCH_THAT = (":", "|", "\\mid")
-_REALS = ((), ("\\in", "\\mathbb", "{", "R", "}"))
-# What is said in words that has a sign of its own.
-_NOTHING = "nosolution nosolutions norealsolution norealsolutions therearenosolutions none emptyset theemptyset"
-_ALL = "allrealnumbers allreals allreal realnumbers setofallrealnumbers thesetofallrealnumbers anyrealnumber"
-_MEANT = {
-    **dict.fromkeys(_NOTHING.split(), "\\emptyset"),
-    **dict.fromkeys(_ALL.split(), "\\mathbb{R}"),
+_IN_REALS = ((), ("\\in", "\\mathbb", "{", "R", "}"))
+_CLOSING_BRACKETS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
+_CLOSING_BARS = {
+    "\\lfloor": ("\\rfloor", "floor"),
+    "\\lceil": ("\\rceil", "ceil"),
+    "\\lvert": ("\\rvert", "abs"),
+    "|": ("|", "abs"),
+    "\\mid": ("\\mid", "abs"),
+}
+_SIGNS = {"+", "-", "\\pm", "\\mp"}
+_UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
+_INVERTIBLE = ("sin", "cos", "tan")
+_FIGURES = tuple("0123456789.")
+_FACTOR_STARTS = FUNCTIONS | SYMBOLS | {"(", "[", "\\{", " ", "\\lfloor", "\\lceil", "\\lvert"}
+_FACTOR_STARTS |= {"\\frac", "\\sqrt", "\\binom", "\\text", "\\hat", "\\mathbb", "\\begin"}
+# After anything else a number as a factor is a typing error: x2 may be the square or the double.
+_BEFORE_NUMBERS = (")", "]", "!", "\\pi", "i")
+_MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix")
+
+# Phrases with a symbol of their own, without blanks, as normal forms are.
+_NO_SOLUTION = "nosolution nosolutions norealsolution norealsolutions therearenosolutions none emptyset theemptyset"
+_ALL_REALS = "allrealnumbers allreals allreal realnumbers setofallrealnumbers thesetofallrealnumbers anyrealnumber"
+_PHRASES = {
+    **dict.fromkeys(_NO_SOLUTION.split(), "\\emptyset"),
+    **dict.fromkeys(_ALL_REALS.split(), "\\mathbb{R}"),
     **dict.fromkeys(("dne", "doesnotexist", "thelimitdoesnotexist", "limitdoesnotexist"), "\\text{doesnotexist}"),
 }
-# Open ends as France writes them; only where a form begins or ends so can they be meant.
-_TURNED = re.compile(r"(?P<open>[\]\[])(?P<inside>[^\[\]()=]{1,80}, [^\[\]()=]{1,80})(?P<close>[\[\]])")
-_CLOSERS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
+# Open intervals in French notation, ]1, 2[; only a form that begins or ends like this can be meant so.
+_FRENCH_INTERVAL = re.compile(
+    r"(?P<open>[\]\[])(?P<inside>[^\[\]()=]{1,80}, [^\[\]()=]{1,80})(?P<close>[\[\]])",
+)
 
 
 def read(form: str) -> Node | None:
-    r"""Return what a normal form says, or None where it cannot be read to its very end.
+    r"""Parse a normal form into a tree, or return None if it cannot be parsed to its very end.
 
     Example:
         >>> read(r"\frac{1}{2}").parts[0].value, read("(1, 2)").head, read("1<x<2").label
@@ -68,145 +82,118 @@ def read(form: str) -> Node | None:
     """
     if form in NUMBER_WORDS:
         return number(NUMBER_WORDS[form])
-    form = _MEANT.get(form, form)
-    if len(form) > MAX_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED):
+    form = _PHRASES.get(form, form)
+    if len(form) > MAX_PARSED_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED_SYMBOLS):
         return None
     if form[:1] == "]" or form[-1:] == "[":
-        form = _TURNED.sub(_turned, form)
+        form = _FRENCH_INTERVAL.sub(_with_usual_brackets, form)
     try:
-        tokens = Tokens(form)
-        node = _Answers(tokens).answer()
-        tokens.end()
+        return _Parser(Tokens(form)).parse_answer()
     except (UnreadableError, ZeroDivisionError):
         return None
-    return node
 
 
-def _turned(interval: re.Match[str]) -> str:
+def _with_usual_brackets(interval: re.Match[str]) -> str:
     low, high = ("(" if interval["open"] == "]" else "["), (")" if interval["close"] == "[" else "]")
     return f"{low}{interval['inside']}{high}"
 
 
-class _Answers:
-    """Lists, relations and sets, down to the values they are made of."""
+class _Parser:
+    """The grammar, from lists down to numbers and names; each method parses one rule and takes its tokens.
+
+    Every method raises UnreadableError where the tokens do not fit its rule.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
-        self._values = Expressions(tokens, self)
 
-    def answer(self) -> Node:
-        items = self.items(())
+    def parse_answer(self) -> Node:
+        """Parse all tokens: one answer, or a list without brackets."""
+        items = self._parse_items(())
+        self._tokens.expect_end()
         return items[0] if len(items) == 1 else Node("list", tuple(items))
 
-    def items(self, closers: Collection[str]) -> list[Node]:
-        """Read members parted by commas; between brackets there may be none."""
+    # Lists, logic, relations and sets
+
+    def _parse_items(self, closing: tuple[str, ...]) -> list[Node]:
+        """Parse items separated by commas; before a closing bracket there may be none."""
         self._tokens.descend()
-        items = [] if closers and self._tokens.next in closers else [self.claim()]
+        items = [] if closing and self._tokens.next in closing else [self._parse_disjunction()]
         while items and (self._tokens.accept(",") or self._tokens.accept(";")):
-            items.append(self.claim())
+            items.append(self._parse_disjunction())
         self._tokens.ascend()
         return items
 
-    def variable_such_that(self) -> bool:
-        r"""Take `x \mid` or `x \in \mathbb{R} \mid`, if that comes next."""
-        variable = self._tokens.next
-        return variable.isalpha() and any(
-            self._tokens.accept_all(variable, *reals, such_that) for reals in _REALS for such_that in _SUCH_THAT
-        )
-
-    def claim(self) -> Node:
-        """Read relations joined by "or", and tighter by "and"."""
-        parts = [self.conjunction()]
+    def _parse_disjunction(self) -> Node:
+        parts = [self._parse_conjunction()]
         while self._tokens.accept("\\lor"):
-            parts.append(self.conjunction())
+            parts.append(self._parse_conjunction())
         return Node("or", tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def conjunction(self) -> Node:
-        parts = [self.relation()]
+    def _parse_conjunction(self) -> Node:
+        parts = [self._parse_relation()]
         while self._tokens.accept("\\land"):
-            parts.append(self.relation())
+            parts.append(self._parse_relation())
         return Node("and", tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def relation(self) -> Node:
-        sides, signs = [self.sets()], []
+    def _parse_relation(self) -> Node:
+        sides, signs = [self._parse_set_operations()], []
         while self._tokens.next in _RELATIONS:
             signs.append(_RELATIONS[self._tokens.take()])
-            sides.append(self.sets())
+            sides.append(self._parse_set_operations())
         return Node("relation", tuple(sides), label=" ".join(signs)) if signs else sides[0]
 
-    def sets(self) -> Node:
-        node = self.ratio()
+    def _parse_set_operations(self) -> Node:
+        node = self._parse_ratio()
         while self._tokens.next in _SET_OPERATIONS:
-            node = flat(_SET_OPERATIONS[self._tokens.take()], node, self.ratio())
+            node = flat(_SET_OPERATIONS[self._tokens.take()], node, self._parse_ratio())
         return node
 
-    def ratio(self) -> Node:
-        parts = [self._values.sum()]
+    def _parse_ratio(self) -> Node:
+        parts = [self._parse_sum()]
         while self._tokens.accept(":"):
-            parts.append(self._values.sum())
+            parts.append(self._parse_sum())
         return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def bracket(self, opened: str) -> Node:
-        bars, self._tokens.bars = self._tokens.bars, 0
-        if opened == "\\{" and self.variable_such_that():
-            node = self.claim()
+    def _parse_bracket(self, opening: str) -> Node:
+        """Parse what follows an opening bracket: a set, a tuple, an interval, or a value in parentheses."""
+        outer_bars, self._tokens.open_bars = self._tokens.open_bars, 0
+        if opening == "\\{" and self._accept_such_that():
+            node = self._parse_disjunction()
             self._tokens.expect("\\}")
         else:
-            items = self.items(_CLOSERS[opened])
-            closed = self._tokens.expect(*_CLOSERS[opened])
-            if opened == "\\{":
+            items = self._parse_items(_CLOSING_BRACKETS[opening])
+            closing = self._tokens.expect(*_CLOSING_BRACKETS[opening])
+            if opening == "\\{":
                 node = Node("set", tuple(items))
-            elif len(items) == 1 and ((opened, closed) == ("(", ")") or items[0].head == "matrix"):
+            elif len(items) == 1 and ((opening, closing) == ("(", ")") or items[0].head == "matrix"):
                 (node,) = items
             else:
-                node = Node("bracket", tuple(items), label="()" if opened == "\\langle" else opened + closed)
-        self._tokens.bars = bars
+                node = Node("bracket", tuple(items), label="()" if opening == "\\langle" else opening + closing)
+        self._tokens.open_bars = outer_bars
         return node
 
+    def _accept_such_that(self) -> bool:
+        r"""Take `x \mid` or `x \in \mathbb{R} \mid`, the start of a set defined by a condition, if it is next."""
+        variable = self._tokens.next
+        return variable.isalpha() and any(
+            self._tokens.accept_all(variable, *in_reals, such_that)
+            for in_reals in _IN_REALS
+            for such_that in _SUCH_THAT
+        )
 
-MAX_POSTFIXES = 6
+    # Sums and products
 
-_UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
-_FIGURES = tuple("0123456789.")
-# Behind anything else a number is a slip of the pen: x2 may be the square or the double.
-_BEFORE_NUMBERS = (")", "]", "!", "\\pi", "i")
-_SIGNS = {"+", "-", "\\pm", "\\mp"}
-_PAIRS = {
-    "\\lfloor": ("\\rfloor", "floor"),
-    "\\lceil": ("\\rceil", "ceil"),
-    "\\lvert": ("\\rvert", "abs"),
-    "|": ("|", "abs"),
-    "\\mid": ("\\mid", "abs"),
-}
-
-
-class Brackets(Protocol):
-    """What reads the inside of brackets."""
-
-    def bracket(self, opened: str) -> Node:
-        """Read what an opening bracket begins, to its end."""
-
-    def items(self, closers: Collection[str]) -> list[Node]:
-        """Read members parted by commas, up to a closing bracket."""
-
-
-class Expressions:
-    """Sums, products, powers and functions, each method one rule of the grammar."""
-
-    def __init__(self, tokens: Tokens, brackets: Brackets) -> None:
-        self._tokens = tokens
-        self._brackets = brackets
-
-    def sum(self) -> Node:
-        """Read terms with their signs, as many as there are."""
+    def _parse_sum(self) -> Node:
         self._tokens.descend()
         terms: list[Node] = []
         while True:
             sign = self._tokens.take() if self._tokens.next in _SIGNS else ""
             while sign in ("+", "-") and self._tokens.next in ("+", "-"):
                 sign = "+" if self._tokens.take() == sign else "-"
-            term = self._term()
+            term = self._parse_term()
             if sign == "-" and len(terms) == 1 and term.head in ("set", "bracket") and terms[0].head == "name":
+                # The difference of two sets, as in R - {1}.
                 terms = [Node("difference", (terms[0], term))]
                 break
             match sign:
@@ -220,72 +207,54 @@ class Expressions:
         self._tokens.ascend()
         return total(*terms)
 
-    def _term(self) -> Node:
-        node = self._factor()
+    def _parse_term(self) -> Node:
+        node = self._parse_factor()
         while True:
             if self._tokens.accept("\\cdot"):
-                node = product(node, self._signed_factor())
+                node = product(node, self._parse_signed_factor())
             elif self._tokens.accept("/"):
-                node = quotient(node, self._signed_factor())
-            elif self._begins_factor():
-                node = self._multiply(node)
+                node = quotient(node, self._parse_signed_factor())
+            elif self._is_factor_next():
+                node = self._parse_implicit_product(node)
             else:
                 return node
 
-    def _signed_factor(self) -> Node:
-        return negative(self._factor()) if self._tokens.accept("-") else self._factor()
+    def _parse_signed_factor(self) -> Node:
+        return negative(self._parse_factor()) if self._tokens.accept("-") else self._parse_factor()
 
-    def _multiply(self, node: Node) -> Node:
-        """Multiply by what stands beside, unless it is the fraction of a mixed number."""
-        is_whole = node.head == "number" and node.step is None and node.value.denominator == 1
+    def _parse_implicit_product(self, left: Node) -> Node:
+        """Parse the factor after `left`, with no sign between; a fraction after a whole number is a mixed number."""
+        is_whole = left.head == "number" and left.step is None and left.value.denominator == 1
         is_fraction = self._tokens.next in ("\\frac", " ")
         self._tokens.accept(" ")
         if self._tokens.next[:1] in _FIGURES and not is_fraction and self._tokens.last not in _BEFORE_NUMBERS:
-            raise UnreadableError("a number behind a factor")
-        beside = self._factor()
+            raise UnreadableError("a number after a factor")
+        right = self._parse_factor()
         if is_whole and is_fraction:
             if self._tokens.last != "}":
-                beside = quotient(beside, self._factor()) if self._tokens.accept("/") else _refuse("two numbers")
-            if (part := _proper_fraction(beside)) is not None:
-                return number(node.value + part)
-        if node.head == "name" and len(node.label) == 1 and node.label.isupper() and beside.head == "bracket":
-            # A point P(3, 4), or the number C(9, 4) of choices.
-            return call(node.label, *beside.parts)
-        if beside.head == "matrix":
-            rows = (Node("row", tuple(product(node, cell) for cell in row.parts)) for row in beside.parts)
+                self._tokens.expect("/")
+                right = quotient(right, self._parse_factor())
+            if (fraction := _proper_fraction(right)) is not None:
+                return number(left.value + fraction)
+        if left.head == "name" and len(left.label) == 1 and left.label.isupper() and right.head == "bracket":
+            # A point P(3, 4), or the binomial coefficient C(9, 4).
+            return call(left.label, *right.parts)
+        if right.head == "matrix":
+            rows = (Node("row", tuple(product(left, cell) for cell in row.parts)) for row in right.parts)
             return Node("matrix", tuple(rows))
-        return product(node, beside)
+        return product(left, right)
 
-    def _begins_factor(self) -> bool:
+    def _is_factor_next(self) -> bool:
         token = self._tokens.next
         if token == "|":
-            return not self._tokens.bars
-        return bool(token) and (
-            token[0].isalnum()
-            or token
-            in (
-                "(",
-                "[",
-                "\\{",
-                " ",
-                "\\frac",
-                "\\sqrt",
-                "\\binom",
-                "\\text",
-                "\\hat",
-                "\\lfloor",
-                "\\lceil",
-                "\\lvert",
-            )
-            or token in FUNCTIONS
-            or token in NAMES
-            or token in ("\\mathbb", "\\begin")
-            or token[0] == "."
-        )
+            return not self._tokens.open_bars
+        return bool(token) and (token[0].isalnum() or token[0] == "." or token in _FACTOR_STARTS)
 
-    def _factor(self) -> Node:
-        """Read a base with what stands behind it: powers, factorials, degrees."""
-        node = self._base()
+    # Factors
+
+    def _parse_factor(self) -> Node:
+        """Parse a base with its postfixes: powers, factorials, degrees."""
+        node = self._parse_base()
         for _ in range(MAX_POSTFIXES):
             if self._tokens.accept_all("!", "!"):
                 node = call("double factorial", node)
@@ -298,57 +267,54 @@ class Expressions:
                 if self._tokens.accept("\\circ"):
                     node = product(node, name("\\pi"), number(Fraction(1, 180)))
                 else:
-                    node = power(node, self.sum())
+                    node = power(node, self._parse_sum())
                 self._tokens.expect("}")
             else:
                 return node
-        raise UnreadableError("too much behind a value")
+        raise UnreadableError("too many postfixes")
 
-    def _base(self) -> Node:
+    def _parse_base(self) -> Node:
         token = self._tokens.take()
         match token:
             case "(" | "[" | "\\{" | "\\langle":
-                return self._brackets.bracket(token)
+                return self._parse_bracket(token)
             case "|" | "\\mid" | "\\lvert" | "\\lfloor" | "\\lceil":
-                return self._pair(token)
+                return self._parse_bars(token)
             case "\\frac":
-                return quotient(self._group(), self._group())
+                return quotient(self._parse_group(), self._parse_group())
             case "\\binom":
-                return call("binomial", self._group(), self._group())
+                return call("binomial", self._parse_group(), self._parse_group())
             case "\\sqrt":
-                degree = self._option()
-                return (
-                    power(self._group(), quotient(number(1), degree))
-                    if degree == number(2)
-                    else call("root", self._group(), degree)
-                )
+                return self._parse_root()
             case "\\text":
-                return name(self._letters())
+                return name(self._parse_letters())
             case "\\hat":
-                return name(f"\\hat{{{self._letters()}}}")
+                return name(f"\\hat{{{self._parse_letters()}}}")
             case "\\mathbb":
-                return name(f"\\mathbb{self._letters()}")
+                return name(f"\\mathbb{self._parse_letters()}")
             case "\\begin":
-                return read_matrix(self._tokens, self.sum)
+                return self._parse_matrix()
         if token[:1] in _FIGURES:
-            return read_decimal(token)
+            return _parse_number(token)
         if token in FUNCTIONS:
-            return self._function(token[1:])
-        if token in NAMES:
-            return self._named(token)
+            return self._parse_function(token[1:])
+        if token in SYMBOLS:
+            return self._parse_name(token)
         if token in _UNKNOWN_FUNCTIONS and self._tokens.next == "(":
-            return call(token, *self._arguments())
+            return call(token, *self._parse_arguments())
         if token.isalpha():
-            return self._word(token)
+            return self._parse_word(token)
         raise UnreadableError(f"no value begins with {token!r}")
 
-    def _group(self) -> Node:
+    def _parse_group(self) -> Node:
+        """Parse an expression in braces."""
         self._tokens.expect("{")
-        node = self.sum()
+        node = self._parse_sum()
         self._tokens.expect("}")
         return node
 
-    def _letters(self) -> str:
+    def _parse_letters(self) -> str:
+        """Parse one word in braces."""
         self._tokens.expect("{")
         word = self._tokens.take()
         self._tokens.expect("}")
@@ -356,135 +322,125 @@ class Expressions:
             raise UnreadableError("no letters")
         return word
 
-    def _option(self) -> Node:
-        if not self._tokens.accept("["):
-            return number(2)
-        node = self.sum()
-        self._tokens.expect("]")
-        return node
+    def _parse_root(self) -> Node:
+        degree = number(2)
+        if self._tokens.accept("["):
+            degree = self._parse_sum()
+            self._tokens.expect("]")
+        radicand = self._parse_group()
+        return power(radicand, quotient(number(1), degree)) if degree == number(2) else call("root", radicand, degree)
 
-    def _pair(self, opened: str) -> Node:
-        closed, function = _PAIRS[opened]
-        self._tokens.bars += opened == "|"
-        inner = self.sum()
-        self._tokens.expect(closed)
-        self._tokens.bars -= opened == "|"
-        return call(function, inner)
+    def _parse_bars(self, opening: str) -> Node:
+        """Parse the inside of an absolute value, floor or ceiling."""
+        closing, function = _CLOSING_BARS[opening]
+        self._tokens.open_bars += opening == "|"
+        inside = self._parse_sum()
+        self._tokens.expect(closing)
+        self._tokens.open_bars -= opening == "|"
+        return call(function, inside)
 
-    def _function(self, function: str) -> Node:
-        """Read a function with its base and power, and an argument with or without parentheses."""
-        base = self._subscript() if function == "log" else None
-        exponent = None
-        if self._tokens.accept("^"):
-            self._tokens.expect("{")
-            exponent = self.sum()
-            self._tokens.expect("}")
-        arguments = self._arguments()
-        if function == "log" and base is not None:
+    def _parse_matrix(self) -> Node:
+        r"""Parse what follows `\begin`, to the end of that environment; a `vmatrix` is a determinant."""
+        kind = self._parse_environment()
+        if kind not in _MATRICES:
+            raise UnreadableError(f"environment {kind}")
+        if kind == "array":
+            while self._tokens.take() not in ("}", ""):
+                pass
+        rows: list[Node] = []
+        while True:
+            cells = [self._parse_sum()]
+            while self._tokens.accept("&"):
+                cells.append(self._parse_sum())
+            rows.append(Node("row", tuple(cells)))
+            if not self._tokens.accept("\\\\") or self._tokens.next == "\\end":
+                break
+        self._tokens.expect("\\end")
+        if self._parse_environment() != kind:
+            raise UnreadableError("another environment ends")
+        matrix = Node("matrix", tuple(rows))
+        return call("det", matrix) if kind == "vmatrix" else matrix
+
+    def _parse_environment(self) -> str:
+        self._tokens.expect("{")
+        word = self._tokens.take()
+        self._tokens.expect("}")
+        return word
+
+    # Functions and names
+
+    def _parse_function(self, function: str) -> Node:
+        """Parse a function's base and power, and its argument with or without parentheses."""
+        base = self._parse_group() if function == "log" and self._tokens.accept("_") else None
+        exponent = self._parse_group() if self._tokens.accept("^") else None
+        arguments = self._parse_arguments()
+        if base is not None:
             node = quotient(call("ln", *arguments), call("ln", base))
-        elif (
-            exponent is not None
-            and exponent.head == "number"
-            and exponent.value == -1
-            and function in ("sin", "cos", "tan")
-        ):
+        elif exponent and exponent.head == "number" and exponent.value == -1 and function in _INVERTIBLE:
             return call(f"arc{function}", *arguments)
         else:
             node = call(function, *arguments)
         return node if exponent is None else power(node, exponent)
 
-    def _subscript(self) -> Node | None:
-        if not self._tokens.accept("_"):
-            return None
-        return self._group()
-
-    def _arguments(self) -> list[Node]:
+    def _parse_arguments(self) -> list[Node]:
         self._tokens.accept(" ")
         if self._tokens.accept("("):
-            arguments = self._brackets.items(")")
+            arguments = self._parse_items((")",))
             self._tokens.expect(")")
             return arguments
         self._tokens.descend()
-        factors = [self._factor()]
+        factors = [self._parse_factor()]
         self._tokens.ascend()
-        while self._begins_factor() and self._tokens.next not in FUNCTIONS and self._tokens.next not in ("(", "["):
-            factors.append(self._factor())
+        while self._is_factor_next() and self._tokens.next not in FUNCTIONS and self._tokens.next not in ("(", "["):
+            factors.append(self._parse_factor())
         return [product(*factors)]
 
-    def _word(self, word: str) -> Node:
-        """Read a function or a constant typed without its backslash, a letter, or a product of a few letters."""
+    def _parse_word(self, word: str) -> Node:
+        """Parse a function or symbol typed without its backslash, or a single letter."""
         if f"\\{word}" in FUNCTIONS:
-            return self._function(word)
+            return self._parse_function(word)
         if word == "sqrt":
             self._tokens.expect("(")
-            node = self.sum()
+            radicand = self._parse_sum()
             self._tokens.expect(")")
-            return power(node, number(Fraction(1, 2)))
-        if word in TYPED:
-            return self._named(TYPED[word])
+            return power(radicand, number(Fraction(1, 2)))
+        if word in TYPED_SYMBOLS:
+            return self._parse_name(TYPED_SYMBOLS[word])
         if len(word) > 1:
             raise UnreadableError(f"the word {word!r}")
-        return self._named(word)
+        return self._parse_name(word)
 
-    def _named(self, label: str) -> Node:
-        """Read what may follow a name: primes, and a subscript, which is part of it."""
+    def _parse_name(self, label: str) -> Node:
+        """Parse the primes and the subscript of a name, which are part of its label."""
         while self._tokens.accept("'"):
             label += "'"
         if self._tokens.accept("_"):
             self._tokens.expect("{")
-            inner = []
+            subscript = []
             while self._tokens.next and self._tokens.next not in ("{", "}"):
-                inner.append(self._tokens.take())
+                subscript.append(self._tokens.take())
             self._tokens.expect("}")
-            label += f"_{{{''.join(inner)}}}"
+            label += f"_{{{''.join(subscript)}}}"
         return name(label)
 
 
-def _refuse(why: str) -> Node:
-    raise UnreadableError(why)
+def _parse_number(token: str) -> Node:
+    r"""Return the exact value of a token such as `12`, `0.50` or `0.1\overline{6}`."""
+    if len(token) > MAX_NUMBER_CHARACTERS:
+        raise UnreadableError("too many digits")
+    if "\\overline" not in token:
+        return written_number(read_digits(token))
+    fixed, _, repeating = token.partition("\\overline{")
+    repeating = repeating.rstrip("}")
+    start = read_digits(fixed)
+    unit = start.step or Fraction(1)
+    return number(start.value + int(repeating) * unit / (10 ** len(repeating) - 1))
 
 
 def _proper_fraction(node: Node) -> Fraction | None:
-    r"""Return the value of `\frac{a}{b}` with whole numbers 0 < a < b, else None."""
+    r"""Return the value of `\frac{a}{b}` with whole numbers 0 < a < b, or None."""
     match node:
         case Node("*", (Node("number") as above, Node("^", (Node("number") as below, _)))):
             is_proper = 0 < above.value < below.value and above.value.denominator == below.value.denominator == 1
             return above.value / below.value if is_proper else None
     return None
-
-
-_MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix")
-
-
-def read_matrix(tokens: Tokens, read_cell: Callable[[], Node]) -> Node:
-    r"""Read what follows `\begin`, up to the end of that environment; of a `vmatrix`, the determinant.
-
-    Raises:
-        UnreadableError: it is no matrix.
-    """
-    kind = _environment(tokens)
-    if kind not in _MATRICES:
-        raise UnreadableError(f"environment {kind}")
-    if kind == "array":
-        while tokens.take() not in ("}", ""):
-            pass
-    rows: list[Node] = []
-    while True:
-        cells = [read_cell()]
-        while tokens.accept("&"):
-            cells.append(read_cell())
-        rows.append(Node("row", tuple(cells)))
-        if not tokens.accept("\\\\") or tokens.next == "\\end":
-            break
-    tokens.expect("\\end")
-    if _environment(tokens) != kind:
-        raise UnreadableError("another environment ends")
-    matrix = Node("matrix", tuple(rows))
-    return call("det", matrix) if kind == "vmatrix" else matrix
-
-
-def _environment(tokens: Tokens) -> str:
-    tokens.expect("{")
-    word = tokens.take()
-    tokens.expect("}")
-    return word

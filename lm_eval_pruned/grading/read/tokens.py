@@ -1,114 +1,99 @@
-"""The tokens of a normal form, numbers, commands, letters and blanks between numbers, and how far they were read."""
+"""Tokenizer of normal forms (numbers, commands, letters, blanks between numbers) and the parser's token cursor."""
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-from lm_eval_pruned.grading.normalize.latex_writer import commands
-from lm_eval_pruned.grading.read.tree import Node, number
-
-MAX_DIGITS = 1000
-MAX_DEPTH = 40
+from lm_eval_pruned.grading.limits import MAX_PARSER_DEPTH
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<blank>[ ]+)|(?P<sign>.)",
     re.DOTALL,
 )
-FUNCTIONS = commands(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh log ln lg exp gcd lcm max min det abs"
-)
-NAMES = commands(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty emptyset ell hbar"
-)
-TYPED = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-NUMBER_WORDS = {
-    **{word: value for value, word in enumerate((*_ONES, *_TEENS))},
-    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
-    **{
-        f"{tens}{hyphen}{ones}": 10 * value + unit
-        for value, tens in enumerate(_TENS, 2)
-        for unit, ones in enumerate(_ONES[1:], 1)
-        for hyphen in ("-", "")
-    },
-}
-# Three letters can be a product of three variables; more are a word.
-LONGEST_PRODUCT = 3
-# Who types x^10 does not mean what LaTeX makes of it.
+# People who type x^10 do not mean x^{1}0, which is what LaTeX reads.
 _LONE_DIGIT = re.compile(r"\^\{([0-9])\}([0-9]+)")
 
 
 class UnreadableError(ValueError):
-    """A form that this reader does not know how to read in full."""
+    """A text that cannot be parsed to its end, or that is beyond a limit."""
 
 
 class Tokens:
-    """The tokens of a form and how far they were read."""
+    """A cursor over the tokens of a normal form, which also counts the depth of nesting."""
 
     def __init__(self, form: str) -> None:
         self._tokens = tokenize(form)
-        self._place = 0
+        self._index = 0
         self._depth = 0
-        # Bars that are open: behind a value the next one closes them.
-        self.bars = 0
+        # Absolute value bars that are open: after a value, the next bar closes one.
+        self.open_bars = 0
 
     @property
     def last(self) -> str:
         """The token that was taken last."""
-        return self._tokens[self._place - 1]
+        return self._tokens[self._index - 1]
 
     @property
     def next(self) -> str:
-        """The token that comes next, empty at the end."""
-        return self._tokens[self._place] if self._place < len(self._tokens) else ""
+        """The next token, empty at the end."""
+        return self._tokens[self._index] if self._index < len(self._tokens) else ""
 
     def take(self) -> str:
         """Take the next token, whatever it is."""
         token = self.next
-        self._place += 1
+        self._index += 1
         return token
 
     def accept(self, token: str) -> bool:
         """Take the next token if it is this one."""
-        found = self.next == token
-        self._place += found
-        return found
+        is_next = self.next == token
+        self._index += is_next
+        return is_next
 
     def accept_all(self, *tokens: str) -> bool:
-        """Take the next tokens if they are these."""
-        found = tuple(self._tokens[self._place : self._place + len(tokens)]) == tokens
-        self._place += found * len(tokens)
-        return found
+        """Take the next tokens if they are exactly these."""
+        are_next = tuple(self._tokens[self._index : self._index + len(tokens)]) == tokens
+        self._index += are_next * len(tokens)
+        return are_next
 
     def expect(self, *tokens: str) -> str:
-        """Take the next token, which must be one of these."""
+        """Take the next token, which must be one of these.
+
+        Raises:
+            UnreadableError: it is another one, or there is none left.
+        """
         if self.next not in tokens or not self.next:
             raise UnreadableError(f"expected {tokens}, found {self.next!r}")
         return self.take()
 
-    def end(self) -> None:
-        """Refuse what is left over."""
+    def expect_end(self) -> None:
+        """Refuse tokens that are left over.
+
+        Raises:
+            UnreadableError: there are some.
+        """
         if self.next:
             raise UnreadableError(f"left over: {self.next!r}")
 
     def descend(self) -> None:
-        """Stand one level deeper, which is bounded."""
+        """Enter one level of nesting.
+
+        Raises:
+            UnreadableError: it is deeper than the limit.
+        """
         self._depth += 1
-        if self._depth > MAX_DEPTH:
+        if self._depth > MAX_PARSER_DEPTH:
             raise UnreadableError("nested too deeply")
 
     def ascend(self) -> None:
-        """Stand one level higher."""
+        """Leave one level of nesting."""
         self._depth -= 1
 
 
 def tokenize(form: str) -> list[str]:
-    r"""Return the tokens of a form; a run of a few letters is a product of variables.
+    r"""Return the tokens of a normal form; a run of a few letters is a product of variables.
 
     Example:
         >>> tokenize(r"2ab+\sin x"), tokenize("1 2/3"), tokenize("x^{1}0")
@@ -120,7 +105,7 @@ def tokenize(form: str) -> list[str]:
         if (
             match["word"]
             and f"\\{match[0]}" not in FUNCTIONS
-            and match[0] not in TYPED
+            and match[0] not in TYPED_SYMBOLS
             and len(match[0]) <= LONGEST_PRODUCT
         ):
             tokens += match[0]
@@ -129,25 +114,3 @@ def tokenize(form: str) -> list[str]:
         elif form[match.start() - 1 : match.start()].isdigit() and form[match.end() : match.end() + 1].isdigit():
             tokens.append(" ")
     return tokens
-
-
-def read_decimal(token: str) -> Node:
-    """Return the number that a token writes, exactly, with the size of its last place.
-
-    Raises:
-        UnreadableError: it has too many digits.
-    """
-    if len(token) > MAX_DIGITS:
-        raise UnreadableError("too many digits")
-    whole, point, decimals = token.partition(".")
-    if "\\overline" in token:
-        fixed, _, repeating = decimals.partition("\\overline{")
-        repeating = repeating.rstrip("}")
-        unit = 10 ** len(fixed)
-        value = Fraction(int((whole + fixed) or "0"), unit) + Fraction(
-            int(repeating), unit * (10 ** len(repeating) - 1)
-        )
-        return number(value)
-    value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
-    step = Fraction(1, 10 ** len(decimals)) if point else None
-    return Node("number", value=value, step=step, significant=len((whole + decimals).lstrip("0")))

@@ -1,4 +1,4 @@
-"""What an answer says, as a tree: numbers, names and operations, and the collections and relations made of them."""
+"""Expression trees of answers: numbers, names and operations, and the collections and relations made of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-# Values: "number" (its `value`), "name" (a variable, a constant or an unknown function of one), sums, products, powers
-# and "call" (of the function `label`). Collections: "list" has no brackets, "bracket" is a tuple or an interval whose
-# two brackets are its `label`, "matrix" has rows. A "relation" has the signs between its parts as `label`, and "and"
-# and "or" join such.
+from lm_eval_pruned.grading.read.decimal import Number
+
+# Values: "number" (with a `value`), "name" (a variable or constant), sums, products, powers, and "call" of the function
+# `label`. Collections: "list" has no brackets, "bracket" is a tuple or an interval whose two brackets are its `label`,
+# "matrix" has rows. A "relation" has the signs between its parts as its `label`; "and" and "or" join relations.
 Head = Literal[
     "number", "name", "+", "*", "^", "call", "plus-minus", "and", "or",
     "list", "set", "bracket", "matrix", "row", "union", "intersection", "difference", "ratio", "relation",
@@ -18,7 +19,7 @@ Head = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A part of an answer. `step` is one unit of the last place of a decimal that was written as one."""
+    """A node of the tree. Only a "number" has a `value`; `step` and `significant` are those of a `Number`."""
 
     head: Head
     parts: tuple[Node, ...] = ()
@@ -28,7 +29,7 @@ class Node:
     significant: int = 0
 
 
-# Relations with their sides exchanged.
+# Relation signs after the two sides are exchanged.
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "==": "=="}
 VALUES: frozenset[Head] = frozenset(("number", "name", "+", "*", "^", "call"))
 
@@ -38,28 +39,33 @@ def number(value: Fraction | int) -> Node:
     return Node("number", value=Fraction(value))
 
 
+def written_number(written: Number) -> Node:
+    """Return a number that remembers the precision at which it was written."""
+    return Node("number", value=written.value, step=written.step, significant=written.significant)
+
+
 def name(label: str) -> Node:
     """Return a name."""
     return Node("name", label=label)
 
 
 def call(function: str, *arguments: Node) -> Node:
-    """Return a function of something."""
+    """Return a function of its arguments."""
     return Node("call", arguments, label=function)
 
 
 def product(*factors: Node) -> Node:
-    """Return a product, flat, so that a long one is not deep; of one factor, the factor."""
+    """Return a product, or the factor if there is only one. Products are flat, so that a long one is not deep."""
     return factors[0] if len(factors) == 1 else flat("*", *factors)
 
 
 def flat(head: Head, first: Node, *others: Node) -> Node:
-    """Return a node whose first part, if it is of the same head, lends its parts."""
+    """Return a node in which `first`, if it has the same head, is replaced by its parts."""
     return Node(head, (*(first.parts if first.head == head else (first,)), *others))
 
 
 def total(*terms: Node) -> Node:
-    """Return a sum; of one term, the term."""
+    """Return a sum, or the term if there is only one."""
     return terms[0] if len(terms) == 1 else Node("+", terms)
 
 
@@ -70,16 +76,14 @@ def power(base: Node, exponent: Node) -> Node:
 
 def negative(node: Node) -> Node:
     """Return the negative of a value."""
-    return (
-        Node("number", value=-node.value, step=node.step, significant=node.significant)
-        if (node.head == "number")
-        else product(number(-1), node)
-    )
+    if node.head == "number":
+        return Node("number", value=-node.value, step=node.step, significant=node.significant)
+    return product(number(-1), node)
 
 
-def quotient(above: Node, below: Node) -> Node:
+def quotient(numerator: Node, denominator: Node) -> Node:
     """Return a quotient."""
-    return product(above, power(below, number(-1)))
+    return product(numerator, power(denominator, number(-1)))
 
 
 INFINITY = name("\\infty")

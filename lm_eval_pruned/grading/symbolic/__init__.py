@@ -1,1 +1,1 @@
-"""Symbolic equality with sympy, in sandboxed worker processes."""
+"""Symbolic comparison with sympy, in sandboxed worker processes."""

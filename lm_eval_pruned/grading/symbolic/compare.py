@@ -1,6 +1,6 @@
-"""Two expressions are equal if they agree at random points to many digits; what cannot be sampled is simplified.
+"""Comparison of two LaTeX expressions with sympy: numerically at random points, else by simplification.
 
-This runs inside a worker process (`worker.py`) and nowhere else: sympy can take any time and any memory.
+It runs only inside a worker process (`worker_process.py`), because sympy may take unbounded time and memory.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import NamedTuple
 import sympy
 
 from lm_eval_pruned.grading.read.tokens import UnreadableError
-from lm_eval_pruned.grading.symbolic.latex_parser import Group, Parsed, can_be_integrated_numerically, parse
+from lm_eval_pruned.grading.symbolic.latex_parser import Collection, Parsed, can_be_integrated_numerically, parse
 
 INSTALL = "pip install latex2sympy2-extended 'antlr4-python3-runtime==4.13.2'"
+# Digits of the first evaluation, and of a second one if the first finds no difference.
 DIGITS = 30
 MANY_DIGITS = 60
 TOLERANCE = sympy.Rational(1, 10**25)
 STRICT_TOLERANCE = sympy.Rational(1, 10**50)
-# Quadrature and extrapolation promise no digits: a difference below this decides nothing.
+# Numerical integration and extrapolation guarantee no digits: a smaller difference decides nothing.
 UNSURE = sympy.Rational(1, 10**6)
+# Random points: wanted, needed for a decision, and tried at most.
 POINTS = 8
 FEWEST_POINTS = 3
 ATTEMPTS = 24
@@ -28,26 +30,22 @@ SEED = 20260101
 
 
 class Decision(NamedTuple):
-    """Whether two expressions are equal (None: undecided) and why."""
+    """Whether two expressions are equal, None if undecided, and why."""
 
     equal: bool | None
     reason: str
 
 
-def symbolically_equal(left: str, right: str) -> bool | None:
-    r"""Compare two LaTeX expressions as mathematics; the order of the two never matters.
+def decide(left: str, right: str) -> Decision:
+    r"""Compare two LaTeX expressions with sympy; the order of the two never matters.
 
-    None means undecided. Nothing is ever evaluated as Python, and sizes are bounded before anything is computed.
+    Nothing is ever evaluated as Python, and sizes are bounded before anything is computed. Must run in a worker
+    process, which bounds time and memory.
 
     Example:
-        >>> symbolically_equal(r"\sin^2 x + \cos^2 x", "1"), symbolically_equal("(x+1)^2", "x^2+1")
+        >>> decide(r"\sin^2 x + \cos^2 x", "1").equal, decide("(x+1)^2", "x^2+1").equal
         (True, False)
     """
-    return decide(left, right).equal
-
-
-def decide(left: str, right: str) -> Decision:
-    """Do what `symbolically_equal` does and say why."""
     one, other = sorted((left, right))
     try:
         return _compare(parse(one), parse(other))
@@ -57,20 +55,20 @@ def decide(left: str, right: str) -> Decision:
         return Decision(None, f"no LaTeX parser ({error}): {INSTALL}")
     except MemoryError:
         raise
-    # Parser and sympy raise whatever they like, bare Exceptions included; none of it decides an answer.
+    # The parser and sympy raise any exception, even bare Exception; none of them decides about an answer.
     except Exception as error:
         return Decision(None, f"{type(error).__name__} in sympy or the LaTeX parser")
 
 
 def _compare(one: Parsed, other: Parsed) -> Decision:
-    if isinstance(one, Group) and isinstance(other, Group):
-        return _compare_groups(one, other)
-    if isinstance(one, Group) or isinstance(other, Group):
+    if isinstance(one, Collection) and isinstance(other, Collection):
+        return _compare_collections(one, other)
+    if isinstance(one, Collection) or isinstance(other, Collection):
         return Decision(None, "an expression against a set, tuple, relation or matrix")
     return _compare_expressions(one, other)
 
 
-def _compare_groups(one: Group, other: Group) -> Decision:
+def _compare_collections(one: Collection, other: Collection) -> Decision:
     if one.kind != other.kind:
         families = {one.kind.split()[0], other.kind.split()[0]}
         comparable = families in ({"brackets"}, {"matrix"}, {"relation"})
@@ -80,12 +78,12 @@ def _compare_groups(one: Group, other: Group) -> Decision:
     if one.kind.startswith("relation") and len(one.members) == 2:
         return _compare_relations(one, other)
     if one.ordered:
-        return _all(_compare(left, right) for left, right in zip(one.members, other.members, strict=True))
-    return _all(_matches(one.members, other.members))
+        return _all_equal(_compare(left, right) for left, right in zip(one.members, other.members, strict=True))
+    return _all_equal(_match_members(one.members, other.members))
 
 
-def _matches(ones: tuple[Parsed, ...], others: tuple[Parsed, ...]) -> Iterator[Decision]:
-    """Give each member of one its equal among the others; equality being transitive, the first will do."""
+def _match_members(ones: tuple[Parsed, ...], others: tuple[Parsed, ...]) -> Iterator[Decision]:
+    """Match each member with an equal one of the other side; since equality is transitive, the first one will do."""
     remaining = list(others)
     for one in ones:
         decisions = [_compare(one, other) for other in remaining]
@@ -98,7 +96,7 @@ def _matches(ones: tuple[Parsed, ...], others: tuple[Parsed, ...]) -> Iterator[D
         yield Decision(True, "the same members")
 
 
-def _all(decisions: Iterator[Decision]) -> Decision:
+def _all_equal(decisions: Iterator[Decision]) -> Decision:
     result = Decision(True, "the same members")
     for decision in decisions:
         if decision.equal is False:
@@ -108,21 +106,21 @@ def _all(decisions: Iterator[Decision]) -> Decision:
     return result
 
 
-def _compare_relations(one: Group, other: Group) -> Decision:
-    """Two equations are equal if one is the other times a number; inequalities, if that number is positive."""
-    sides = [member for member in (*one.members, *other.members) if not isinstance(member, Group)]
+def _compare_relations(one: Collection, other: Collection) -> Decision:
+    """Compare equations up to a constant factor, and inequalities up to a positive one."""
+    sides = [member for member in (*one.members, *other.members) if not isinstance(member, Collection)]
     if len(sides) < 4:
-        return _all(_compare(left, right) for left, right in zip(one.members, other.members, strict=True))
-    factor = _factor(sides[0] - sides[1], sides[2] - sides[3])
+        return _all_equal(_compare(left, right) for left, right in zip(one.members, other.members, strict=True))
+    factor = _constant_factor(sides[0] - sides[1], sides[2] - sides[3])
     if factor is None:
         return Decision(None, "a relation that cannot be sampled")
-    # The sign of an equation or of an inequation means nothing.
+    # The factor between two equations, or two inequations, may have either sign.
     equal = factor != 0 and (one.kind in {"relation =", "relation \\ne"} or bool(factor > 0))
     return Decision(equal, "relations that differ by a factor" if equal else "different relations")
 
 
-def _factor(one: sympy.Expr, other: sympy.Expr) -> sympy.Expr | None:
-    """Return the number by which `one` is a multiple of `other`, 0 if it is none, None if nobody knows."""
+def _constant_factor(one: sympy.Expr, other: sympy.Expr) -> sympy.Expr | None:
+    """Return the number by which `one` is a multiple of `other`: 0 if it is not a multiple, None if that is unknown."""
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
     left, right = (side.as_poly(*symbols) if symbols else None for side in (one, other))
     if left and right and all(polynomial.domain.is_ZZ or polynomial.domain.is_QQ for polynomial in (left, right)):
@@ -137,23 +135,23 @@ def _factor(one: sympy.Expr, other: sympy.Expr) -> sympy.Expr | None:
 
 def _compare_expressions(one: sympy.Basic, other: sympy.Basic) -> Decision:
     if any(can_be_integrated_numerically(side) for side in (one, other)):
-        # Agreement to so many digits is no accident of quadrature; disagreement may be one.
-        if _agree(one, other):
+        # Agreement to so many digits is not a coincidence of numerical integration; a difference may be.
+        if _agree_to_many_digits(one, other):
             return Decision(True, f"the same values to {MANY_DIGITS} digits")
         one, other = one.doit(), other.doit()
     if one == other:
         return Decision(True, "the same expression")
     if one.is_infinite or other.is_infinite:
         return Decision(False, "infinite on one side or of the other sign")
-    # Digits cannot tell 2^1000 from 2^1000 + 1.
+    # Samples cannot tell 2^1000 from 2^1000 + 1.
     difference = one - other
     if difference.is_Rational:
         return Decision(bool(difference == 0), "the difference is a number")
-    return _sampled(one, other) or _simplified(one, other)
+    return _decide_by_samples(one, other) or _decide_by_simplifying(one, other)
 
 
-def _sampled(one: sympy.Expr, other: sympy.Expr) -> Decision | None:
-    """Compare values at random points; None where there are too few."""
+def _decide_by_samples(one: sympy.Expr, other: sympy.Expr) -> Decision | None:
+    """Compare values at random points; return None if there are too few points."""
     samples = list(_samples(one, other, DIGITS))
     if any(not _close(left, right, TOLERANCE) for left, right in samples):
         inexact = any(side.has(sympy.Integral, sympy.Sum, sympy.Product) for side in (one, other))
@@ -162,18 +160,18 @@ def _sampled(one: sympy.Expr, other: sympy.Expr) -> Decision | None:
         return Decision(False, "different values")
     if len(samples) < (FEWEST_POINTS if one.free_symbols | other.free_symbols else 1):
         return None
-    agree = _agree(one, other)
+    agree = _agree_to_many_digits(one, other)
     if agree is None:
         return None
     return Decision(agree, f"{'the same' if agree else 'different'} values to {MANY_DIGITS} digits")
 
 
-def _agree(one: sympy.Expr, other: sympy.Expr) -> bool | None:
+def _agree_to_many_digits(one: sympy.Expr, other: sympy.Expr) -> bool | None:
     samples = list(_samples(one, other, MANY_DIGITS))
     return None if not samples else all(_close(left, right, STRICT_TOLERANCE) for left, right in samples)
 
 
-def _simplified(one: sympy.Basic, other: sympy.Basic) -> Decision:
+def _decide_by_simplifying(one: sympy.Basic, other: sympy.Basic) -> Decision:
     difference = sympy.simplify(one - other)
     if difference == 0:
         return Decision(True, "the difference simplifies to zero")
@@ -181,9 +179,9 @@ def _simplified(one: sympy.Basic, other: sympy.Basic) -> Decision:
 
 
 def _samples(one: sympy.Basic, other: sympy.Basic, digits: int) -> Iterator[tuple[sympy.Expr, sympy.Expr]]:
-    """Yield the values of both at the same random points where both are finite and, if they can be, real."""
+    """Yield values of both at the random points at which both are finite, real ones if there are any."""
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
-    complex_ones, count = [], 0
+    complex_values, count = [], 0
     for point in _points(symbols, sympy.Tuple(one, other)):
         left, right = _value(one, point, digits), _value(other, point, digits)
         if left is None or right is None:
@@ -192,33 +190,34 @@ def _samples(one: sympy.Basic, other: sympy.Basic, digits: int) -> Iterator[tupl
             yield left, right
             count += 1
         else:
-            complex_ones.append((left, right))
+            complex_values.append((left, right))
         if count == POINTS:
             return
     if not count:
-        yield from complex_ones[:POINTS]
+        yield from complex_values[:POINTS]
 
 
 def _points(symbols: list[sympy.Symbol], pair: sympy.Tuple) -> Iterator[dict[sympy.Symbol, sympy.Rational]]:
     generator = random.Random(SEED)
-    whole, positive = _whole(pair), _needs_positive(pair)
-    # Each integer once: eight even numbers would make (-1)^n equal to 1.
+    whole, positive = _integer_symbols(pair), _needs_positive(pair)
+    # Each integer is drawn once: eight even numbers would make (-1)^n equal to 1.
     integers = {symbol: generator.sample(range(1, ATTEMPTS + 1), ATTEMPTS) for symbol in symbols if symbol in whole}
     for attempt in range(ATTEMPTS if symbols else 1):
         yield {
-            symbol: sympy.Integer(integers[symbol][attempt]) if symbol in whole else _draw(generator, positive)
+            symbol: sympy.Integer(integers[symbol][attempt]) if symbol in whole else _draw_value(generator, positive)
             for symbol in symbols
         }
 
 
-def _draw(generator: random.Random, positive: bool) -> sympy.Rational:
-    # Small, middling and large ones, all below 32 as `_bits` believes: somewhere most functions are real.
+def _draw_value(generator: random.Random, positive: bool) -> sympy.Rational:
+    # Small, medium and large values, at some of which most functions are real; all are below 32, as the bound on bits
+    # in `latex_parser` assumes.
     value = sympy.Rational(generator.randint(1, 997), generator.choice([1009, 337, 53, 32]))
     return value if positive else value * generator.choice([1, -1])
 
 
-def _whole(tree: sympy.Basic) -> set[sympy.Basic]:
-    """Find the symbols that stand for integers: in factorials, binomials and exponents of negative numbers."""
+def _integer_symbols(tree: sympy.Basic) -> set[sympy.Basic]:
+    """Return the symbols that stand for integers: in factorials, binomials and exponents of negative numbers."""
     nodes = list(tree.atoms(sympy.factorial, sympy.binomial))
     nodes += [power.exp for power in tree.atoms(sympy.Pow) if power.base.is_negative]
     return {symbol for node in nodes for symbol in node.free_symbols}
@@ -233,14 +232,14 @@ def _value(tree: sympy.Basic, point: dict[sympy.Basic, sympy.Rational], digits: 
     value = tree.evalf(digits, subs=point, maxn=4 * digits)
     if not value.is_number or not value.is_finite:
         return None
-    real, imaginary = (_part(part, digits) for part in value.as_real_imag())
+    real, imaginary = (_round_to_zero(part, digits) for part in value.as_real_imag())
     if real is None or imaginary is None:
         return None
     return real if abs(imaginary) <= abs(real) * TOLERANCE else real + imaginary * sympy.I
 
 
-def _part(part: sympy.Expr, digits: int) -> sympy.Expr | None:
-    """Return a part of a value, zero where all its digits cancelled, None where too many did."""
+def _round_to_zero(part: sympy.Expr, digits: int) -> sympy.Expr | None:
+    """Return a real or imaginary part: zero if all its digits cancelled, None if too many did."""
     if not isinstance(part, sympy.Number):
         return None
     if not isinstance(part, sympy.Float) or part._prec >= 3 * digits:
@@ -249,5 +248,5 @@ def _part(part: sympy.Expr, digits: int) -> sympy.Expr | None:
 
 
 def _close(left: sympy.Expr, right: sympy.Expr, tolerance: sympy.Rational) -> bool:
-    """Compare relatively: a tiny number is not zero."""
+    """Compare with a relative tolerance, so that a tiny number is not zero."""
     return bool(abs(left - right) <= tolerance * max(abs(left), abs(right)))

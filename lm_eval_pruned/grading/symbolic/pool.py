@@ -1,7 +1,7 @@
-"""A few processes, kept warm and killed at a deadline, decide what only sympy can decide.
+"""Pool of sympy worker processes; each pair has a deadline, at which its worker is killed and replaced.
 
-They are started by `subprocess`, not by `multiprocessing`: nothing is forked, the user's `__main__` is not imported
-again, and no signal is used in the caller. A pair and its decision are one line of JSON each.
+Workers are started by `subprocess`, not by `multiprocessing`: nothing is forked, the caller's `__main__` is not
+imported again, and no signal is used in the caller. A pair and the reply to it are one line of JSON each.
 """
 
 from __future__ import annotations
@@ -17,45 +17,39 @@ import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
-from lm_eval_pruned.grading.symbolic.worker_process import MAX_BYTES_OF_MEMORY
+from lm_eval_pruned.grading.limits import (
+    MAX_PAIRS_PER_WORKER,
+    MAX_SYMPY_CHARACTERS,
+    MAX_WORKER_BYTES,
+    MAX_WORKERS,
+    SPARE_WORKER_AFTER,
+    WORKER_DEADLINE,
+    WORKER_START_DEADLINE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Seconds that a pair may take on a started worker (a verdict with all its layers stays inside 2 s) and that a worker
-# may take to start.
-DEADLINE = 1.5
-START_DEADLINE = 60.0
-# A pair that takes longer than this, in seconds, may cost its worker: a spare one starts beside it, since the next pair
-# is to be decided in its own time alone.
-SLOW = 0.3
-
-MAX_WORKERS = 4
-# sympy's caches grow; a new worker costs half a second, mostly beside what the caller does.
-MAX_TASKS = 500
-# Longer texts are not sent: what is sent fits into a pipe, so that sending never waits for the worker.
-MAX_CHARACTERS = 2000
-
-# The first line on stdin is the caller's sys.path, so that the worker finds the very packages that the caller has.
-_START = (
+# The first line on stdin holds the caller's sys.path, so that the worker imports the same packages.
+_WORKER_PROGRAM = (
     "import json, sys; hello = json.loads(sys.stdin.buffer.readline()); sys.path[:] = hello['path']; "
     "from lm_eval_pruned.grading.symbolic import worker_process; worker_process.serve(hello['parent'])"
 )
 
 
-class Answer(NamedTuple):
-    """What a worker found; `equal` is None unless it could decide. "timeout" stands for a limit of memory, too."""
+class Outcome(NamedTuple):
+    """What a worker decided; `equal` is None if it could not decide. "timeout" also stands for the memory limit."""
 
     equal: bool | None
     status: Literal["ok", "timeout", "unparsed"]
     reason: str
 
 
-def ask(left: str, right: str, *, deadline: float = DEADLINE) -> Answer:
-    r"""Compare two LaTeX expressions by sympy, in another process, within `deadline` seconds; never raises.
+def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE) -> Outcome:
+    r"""Compare two LaTeX expressions with sympy in another process, within `deadline` seconds; never raises.
 
-    Waiting for a free worker and starting one do not count as time of the pair. May be called from any thread; from
-    asyncio, as `await asyncio.to_thread(ask, left, right)`. The order of the two texts never matters.
+    Waiting for a free worker or its start does not count against the deadline. It may be called from any thread; from
+    asyncio, as `await asyncio.to_thread(ask, left, right)`. The order of the two texts does not matter.
 
     Example:
         >>> ask(r"\sin^2 x + \cos^2 x", "1").equal
@@ -63,38 +57,38 @@ def ask(left: str, right: str, *, deadline: float = DEADLINE) -> Answer:
     """
     left, right = sorted((left, right))
     if not left.strip() or not right.strip():
-        return Answer(None, "unparsed", "empty")
-    if max(len(left), len(right)) > MAX_CHARACTERS:
-        return Answer(None, "unparsed", f"longer than {MAX_CHARACTERS} characters")
-    return _pool.ask(left, right, deadline)
+        return Outcome(None, "unparsed", "empty")
+    if max(len(left), len(right)) > MAX_SYMPY_CHARACTERS:
+        return Outcome(None, "unparsed", f"longer than {MAX_SYMPY_CHARACTERS} characters")
+    return _pool.decide(left, right, deadline)
 
 
 def close() -> None:
-    """End all workers of this process; the next question starts new ones."""
+    """End all workers of this process; the next pair starts new ones."""
     _pool.close()
 
 
 class _WorkerEndedError(Exception):
-    """The worker closed its pipe: it was killed, by us or by somebody else."""
+    """The worker closed its pipe because it was killed, by us or by somebody else."""
 
 
 class _Worker:
-    """One process; used by one thread at a time. It starts on its own and is waited for before its first pair."""
+    """One worker process, used by one thread at a time; `wait` must be called before its first pair."""
 
     def __init__(self) -> None:
-        self.tasks = 0
+        self.pairs = 0
         self.ready = self.ended = False
-        kept = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON" or name == "PYTHONHOME"}
+        environment = {name: text for name, text in os.environ.items() if name[:6] != "PYTHON" or name == "PYTHONHOME"}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-c", _START],
+            [sys.executable, "-P", "-s", "-c", _WORKER_PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             cwd=tempfile.gettempdir(),
-            # The order in which sympy treats symbols, and so the time it takes, depends on hashes.
-            env=kept | {"PYTHONHASHSEED": "0"},
-            # Ctrl-C in a terminal is for the caller.
+            # The order in which sympy treats symbols, and with it the time it takes, depends on hashes.
+            env=environment | {"PYTHONHASHSEED": "0"},
+            # Ctrl-C in a terminal is meant for the caller only.
             start_new_session=True,
         )
         path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100
@@ -102,17 +96,17 @@ class _Worker:
             self._send({"path": path, "parent": os.getpid()})
 
     def wait(self) -> None:
-        """Wait until the worker can take a pair; raise _WorkerEndedError if it cannot."""
+        """Wait until the worker can take a pair; raise _WorkerEndedError if it cannot start."""
         if not self.ready:
-            with self._deadline(START_DEADLINE):
+            with self._deadline(WORKER_START_DEADLINE):
                 self._receive()
             self.ready = True
 
-    def exchange(self, question: dict[str, object], deadline: float) -> dict[str, object]:
-        """Send a question and return the reply; at the deadline kill the worker and raise _WorkerEndedError."""
-        self.tasks += 1
+    def exchange(self, pair: dict[str, object], deadline: float) -> dict[str, object]:
+        """Send a pair and return the reply; at the deadline, kill the worker and raise _WorkerEndedError."""
+        self.pairs += 1
         with self._deadline(deadline):
-            self._send(question)
+            self._send(pair)
             return self._receive()
 
     @contextmanager
@@ -122,13 +116,13 @@ class _Worker:
         timer.start()
         try:
             yield
-        # Ctrl-C as well: the next question must not read this one's answer.
+        # Ctrl-C included: the next pair must not get the reply to this one.
         except BaseException:
             self.ended = True
             raise
         finally:
             timer.cancel()
-            # A timer that has fired may be about to kill; afterwards the worker is dead or out of danger.
+            # A timer that has fired may be about to kill; once it is joined, the worker is dead or safe from it.
             timer.join()
 
     def _send(self, message: dict[str, object]) -> None:
@@ -157,51 +151,51 @@ class _Worker:
 
     @property
     def usable(self) -> bool:
-        """Whether another pair can be given to it."""
-        return not self.ended and self.tasks < MAX_TASKS and self.process.poll() is None
+        """Whether the worker can take another pair."""
+        return not self.ended and self.pairs < MAX_PAIRS_PER_WORKER and self.process.poll() is None
 
     def end(self) -> None:
-        """Kill the process and collect it."""
+        """Kill the process and wait for its end."""
         self.process.kill()
         self.process.wait()
         self.forget()
 
     def forget(self) -> None:
-        """Close our ends of the pipes: a process that only inherited them must not keep the worker alive."""
+        """Close our ends of the pipes: in a forked process they would keep the parent's worker alive."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
         if self.process.returncode is None:
-            # In a forked child it is no child of ours: nothing to wait for, nothing to warn of.
+            # In a forked process the worker is not a child of ours: there is nothing to wait for or to warn about.
             self.process.returncode = 0
 
 
 class _Pool:
-    """The workers of one process, at most `size` of them, started when needed."""
+    """The workers of one process, at most `size` of them, started when they are needed."""
 
     def __init__(self, size: int) -> None:
         self.free = threading.BoundedSemaphore(size)
         self.idle: list[_Worker] = []
         self.workers: set[_Worker] = set()
 
-    def ask(self, left: str, right: str, deadline: float) -> Answer:
+    def decide(self, left: str, right: str, deadline: float) -> Outcome:
         with self.free:
             try:
                 worker = self._take()
             except (_WorkerEndedError, OSError) as error:
-                return Answer(None, "timeout", f"no worker could be started: {type(error).__name__}")
-            spare = threading.Timer(SLOW, self._provide)
+                return Outcome(None, "timeout", f"no worker could be started: {type(error).__name__}")
+            spare = threading.Timer(SPARE_WORKER_AFTER, self._start_spare)
             spare.daemon = True
             spare.start()
             try:
-                return _answer(worker, left, right, deadline)
+                return _exchange_pair(worker, left, right, deadline)
             finally:
                 spare.cancel()
                 self._give_back(worker)
 
     def _take(self) -> _Worker:
-        worker = self._idle_one() or self._start()
+        worker = self._take_idle() or self._start()
         try:
             worker.wait()
         except BaseException:
@@ -209,8 +203,8 @@ class _Pool:
             raise
         return worker
 
-    def _idle_one(self) -> _Worker | None:
-        # Two threads may see the last one.
+    def _take_idle(self) -> _Worker | None:
+        # Two threads may both see the last one.
         with suppress(IndexError):
             while True:
                 worker = self.idle.pop()
@@ -224,10 +218,10 @@ class _Pool:
             self.idle.append(worker)
         else:
             self._end(worker)
-            self._provide()
+            self._start_spare()
 
-    def _provide(self) -> None:
-        """Start a worker for the next pair beside what the caller does; if it cannot start, that pair says so."""
+    def _start_spare(self) -> None:
+        """Start a worker for the next pair in advance; if it cannot start, that pair will report it."""
         if not self.idle:
             with suppress(OSError):
                 self.idle.append(self._start())
@@ -244,38 +238,38 @@ class _Pool:
     def close(self) -> None:
         while self.idle:
             self._end(self.idle.pop())
-        # A busy one is collected by the thread that waits for it.
+        # A busy one is waited for by the thread that uses it.
         for worker in list(self.workers):
             worker.process.kill()
 
 
-def _answer(worker: _Worker, left: str, right: str, deadline: float) -> Answer:
+def _exchange_pair(worker: _Worker, left: str, right: str, deadline: float) -> Outcome:
     began = time.monotonic()
     try:
         reply = worker.exchange({"left": left, "right": right, "seconds": deadline}, deadline)
     except _WorkerEndedError:
         late = time.monotonic() - began >= deadline
-        return Answer(None, "timeout", f"not decided in {deadline:g} s" if late else "the worker was killed")
+        return Outcome(None, "timeout", f"not decided in {deadline:g} s" if late else "the worker was killed")
     if reply.get("exhausted"):
         worker.ended = True
-        return Answer(None, "timeout", f"not decided in {MAX_BYTES_OF_MEMORY // 1024**2} MiB")
+        return Outcome(None, "timeout", f"not decided in {MAX_WORKER_BYTES // 1024**2} MiB")
     equal = reply["equal"] if isinstance(reply["equal"], bool) else None
-    return Answer(equal, "unparsed" if equal is None else "ok", str(reply["reason"]))
+    return Outcome(equal, "unparsed" if equal is None else "ok", str(reply["reason"]))
 
 
-def _new_pool() -> _Pool:
+def _make_pool() -> _Pool:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return _Pool(min(MAX_WORKERS, cores))
 
 
-def _forget_workers_of_parent() -> None:
+def _leave_workers_to_parent() -> None:
     global _pool  # noqa: PLW0603
     for worker in _pool.workers:
         worker.forget()
-    _pool = _new_pool()
+    _pool = _make_pool()
 
 
-_pool = _new_pool()
+_pool = _make_pool()
 atexit.register(close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers_of_parent)
+    os.register_at_fork(after_in_child=_leave_workers_to_parent)

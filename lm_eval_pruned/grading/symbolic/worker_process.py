@@ -1,4 +1,4 @@
-"""Inside a worker: pairs come in on a pipe, decisions go out, and nothing else gets in or out."""
+"""Child-process side of the sympy worker: the sandbox limits, and the loop that reads pairs and writes decisions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import time
 from contextlib import suppress
 from typing import IO
 
-MAX_BYTES_OF_MEMORY = 2 * 1024**3
-# How often a worker looks whether its parent still lives while it computes.
-PARENT_CHECK_SECONDS = 0.5
+from lm_eval_pruned.grading.limits import MAX_WORKER_BYTES, PARENT_CHECK_INTERVAL, WORKER_CPU_GRACE
 
-# What sympy never does, and code in an answer would.
+# Audit events that sympy never causes, and code in an answer would.
 _FORBIDDEN = (
     "socket.",
     "subprocess.",
@@ -37,28 +35,28 @@ _FORBIDDEN = (
 
 
 def serve(parent: int) -> None:
-    """Answer pairs until stdin ends."""
-    questions, answers = _private_pipes()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    """Decide pairs until stdin ends."""
+    pairs, replies = _private_pipes()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     from lm_eval_pruned.grading.symbolic.compare import decide
 
-    # Tables of the parser and of sympy are filled by their first use.
+    # Warm up: the first use fills the tables of the parser and of sympy.
     decide(r"\frac{x+1}{\sqrt{2}}\sin^2 x", r"\frac{\sqrt{2}(1+x)}{2}(1-\cos^{2}(x))")
-    _limit()
-    _write(answers, {"ready": True})
-    for line in questions:
-        question = json.loads(line)
-        _limit_seconds(question["seconds"])
+    _enter_sandbox()
+    _write(replies, {"ready": True})
+    for line in pairs:
+        pair = json.loads(line)
+        _limit_cpu_seconds(pair["seconds"])
         try:
-            decision = decide(question["left"], question["right"])
+            decision = decide(pair["left"], pair["right"])
         except MemoryError:
-            _write(answers, {"exhausted": True})
+            _write(replies, {"exhausted": True})
             return
-        _write(answers, {"equal": decision.equal, "reason": decision.reason})
+        _write(replies, {"equal": decision.equal, "reason": decision.reason})
 
 
 def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """Move the pipes away from stdin and stdout, which libraries read and print to."""
+    """Move the pipes away from stdin and stdout, which libraries may read from and print to."""
     pipes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -70,38 +68,38 @@ def _write(pipe: IO[bytes], reply: dict[str, object]) -> None:
     pipe.write(json.dumps(reply).encode() + b"\n")
 
 
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent: while it computes it does not see that stdin has ended."""
+def _exit_with_parent(parent: int) -> None:
+    """Exit soon after the parent ends: during a computation the process does not notice that stdin has ended."""
     while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
+        time.sleep(PARENT_CHECK_INTERVAL)
     os._exit(1)
 
 
-def _limit() -> None:
-    """Forbid what an answer's code would do, and memory and files beyond bounds; cannot be undone."""
+def _enter_sandbox() -> None:
+    """Limit memory, and forbid writing files and starting processes; this cannot be undone."""
     sys.dont_write_bytecode = True
     sys.addaudithook(_refuse)
     if sys.platform != "win32":
         import resource
 
         for limit, value in (
-            (resource.RLIMIT_AS, MAX_BYTES_OF_MEMORY),
+            (resource.RLIMIT_AS, MAX_WORKER_BYTES),
             (resource.RLIMIT_FSIZE, 0),
             (resource.RLIMIT_CORE, 0),
         ):
-            # Some systems know a limit and let nobody set it.
+            # Some systems have a limit that cannot be set.
             with suppress(ValueError, OSError):
                 resource.setrlimit(limit, (value, value))
 
 
-def _limit_seconds(seconds: float) -> None:
-    """Let the kernel end this process should the parent be stopped or too busy to do so."""
+def _limit_cpu_seconds(seconds: float) -> None:
+    """Have the kernel end this process if the parent is stopped or too busy to do so."""
     if sys.platform != "win32":
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        soft = int(used.ru_utime + used.ru_stime + seconds) + 2
+        soft = int(used.ru_utime + used.ru_stime + seconds) + WORKER_CPU_GRACE
         resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 

@@ -1,0 +1,43 @@
+"""The words and LaTeX commands with a meaning in mathematics, shared by normalisation, parser and comparison."""
+
+from __future__ import annotations
+
+
+def commands(names: str) -> frozenset[str]:
+    r"""Return the LaTeX commands with these names, which are separated by blanks.
+
+    Example:
+        >>> sorted(commands("pi sqrt"))
+        ['\\pi', '\\sqrt']
+    """
+    return frozenset(f"\\{name}" for name in names.split())
+
+
+FUNCTIONS = commands(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh log ln lg exp gcd lcm max min det abs"
+)
+# Greek letters and other symbols that stand for a value.
+SYMBOLS = commands(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty emptyset ell hbar"
+)
+# Names with a fixed value; every other name is a variable.
+CONSTANTS = ("e", "i", "\\pi", "\\infty")
+# Symbols that people type as words, without a backslash.
+TYPED_SYMBOLS = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
+# A run of up to three letters can be a product of variables; a longer one is a word.
+LONGEST_PRODUCT = 3
+
+_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+NUMBER_WORDS = {
+    **{word: value for value, word in enumerate((*_ONES, *_TEENS))},
+    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+    **{
+        f"{tens}{hyphen}{ones}": 10 * value + unit
+        for value, tens in enumerate(_TENS, 2)
+        for unit, ones in enumerate(_ONES[1:], 1)
+        for hyphen in ("-", "")
+    },
+}
