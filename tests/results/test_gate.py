@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError
-from lm_eval_pruned.results.gate.baseline import IGNORED, freeze, thaw
+from lm_eval_pruned.results.gate.baseline_file import IGNORED, dump_baseline, load_baseline
 from lm_eval_pruned.results.gate.check import FAILING, check
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
 from lm_eval_pruned.results.records.configuration import Configuration
@@ -209,8 +209,8 @@ class TestBaseline:
         write_run(tmp_path, {"t_tts_16": [0, 1, 0.5], "t_tts_32": [0, 1, 1]}, method="wanda", sparsity=0.2)
         write_run(tmp_path, {"t_tts_16": [0, 1, 0.1]}, method="wanda", sparsity=0.2, seed=11)
         before = frozen(tmp_path)
-        (tmp_path / "baseline.json").write_text(freeze(before))
-        after = thaw(tmp_path / "baseline.json")
+        (tmp_path / "baseline.json").write_text(dump_baseline(before))
+        after = load_baseline(tmp_path / "baseline.json")
         assert before.keys() == after.keys()
         for key, found in before.items():
             assert np.array_equal(found.outcomes.questions, after[key].outcomes.questions)
@@ -220,7 +220,7 @@ class TestBaseline:
     def test_nothing_to_freeze(self, tmp_path):
         write_run(tmp_path, {"t_tts_16": [0, 1]}, has_samples=False)
         with pytest.raises(DataError, match="--log_samples"):
-            freeze(frozen(tmp_path))
+            dump_baseline(frozen(tmp_path))
 
     @pytest.mark.parametrize(
         "content",
@@ -230,13 +230,13 @@ class TestBaseline:
     def test_no_baseline(self, tmp_path, content):
         (tmp_path / "b.json").write_bytes(content.encode("latin-1"))
         with pytest.raises(DataError, match=r"b\.json is no baseline"):
-            thaw(tmp_path / "b.json")
+            load_baseline(tmp_path / "b.json")
 
     def test_another_version(self, tmp_path):
         (tmp_path / "b.json").write_text('{"schema_version": 2}')
         with pytest.raises(DataError, match="schema_version 2, not 1"):
-            thaw(tmp_path / "b.json")
+            load_baseline(tmp_path / "b.json")
 
     def test_no_such_file(self, tmp_path):
         with pytest.raises(MissingDataError, match="lm-eval-pruned baseline DIR --output"):
-            thaw(tmp_path / "b.json")
+            load_baseline(tmp_path / "b.json")

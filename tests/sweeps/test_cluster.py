@@ -21,7 +21,7 @@ from uuid import uuid4
 import pytest
 
 from lm_eval_pruned import cli
-from lm_eval_pruned.sweeps import engines
+from lm_eval_pruned.sweeps import executors
 from tests.sweeps.small_sweeps import MARK, finish, left_behind, processes, start
 
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
@@ -122,7 +122,7 @@ def test_the_cluster_does_the_work_and_is_left_running(cluster, tmp_path):
 
 @pytest.mark.parametrize("speaks", [True, False])
 def test_what_listens_and_is_no_ray_is_one_sentence_and_2(tmp_path, capfd, monkeypatch, speaks):
-    monkeypatch.setattr(engines, "SECONDS_TO_CONNECT", 1.0)
+    monkeypatch.setattr(executors, "CONNECT_TIMEOUT_SECONDS", 1.0)
     with ThreadingHTTPServer((HOST, 0), BaseHTTPRequestHandler) as server:
         if speaks:
             Thread(target=server.serve_forever).start()

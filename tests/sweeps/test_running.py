@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned.sweeps.cell import Cell, Resources
-from lm_eval_pruned.sweeps.engines import run_local
-from lm_eval_pruned.sweeps.progress import Board
-from lm_eval_pruned.sweeps.running import RETRIES, Job, Outcome, is_done
+from lm_eval_pruned.sweeps.executors import run_local
+from lm_eval_pruned.sweeps.progress_display import ProgressDisplay
+from lm_eval_pruned.sweeps.running import RETRIES, CellJob, CellOutcome, is_done
 
 
 def play(arguments):
@@ -39,7 +39,7 @@ def job(folder, task):
         metadata={},
         resources=Resources(),
     )
-    return Job(cell=cell, folder=folder / task, start="s", memory=0, environment={})
+    return CellJob(cell=cell, folder=folder / task, start="s", memory=0, environment={})
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,6 @@ def test_names_on_the_board_are_no_markup(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     one = job(tmp_path, "hot [temp] [/x]")
-    with Board([one], 0) as board:
-        board.show(Outcome(one.cell.id, 1.0, "broken"))
+    with ProgressDisplay([one], 0) as board:
+        board.show(CellOutcome(one.cell.id, 1.0, "broken"))
     assert "hot [temp] [/x]" in capsys.readouterr().out
