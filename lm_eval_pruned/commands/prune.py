@@ -126,7 +126,7 @@ def prune_checkpoint(
 
 
 def draw_beside(blocks: Sequence[BlockReport], folder: Path, *, title: str) -> None:
-    """Plot the sparsities into a folder; without matplotlib only warn, since the other files are complete without it."""
+    """Plot the sparsities into a folder; without matplotlib only warn, as the rest is complete."""
     from lm_eval_pruned.commands.plot_allocation import draw_allocation
 
     try:

@@ -1,3 +1,5 @@
+"""The command `lm-eval-pruned grade`: rows, malformed rows, files, and resource use."""
+
 from __future__ import annotations
 
 import io
@@ -24,7 +26,7 @@ GOOD = '{"gold": "25", "response": "So it is \\\\boxed{25}."}'
 
 
 def grade(folder: Path, content: str | bytes, *arguments: str) -> list[dict[str, object]]:
-    """The output rows of a run that ends with 0."""
+    """Run the command, which must succeed, and return the output rows."""
     source, target = folder / "in.jsonl", folder / "out.jsonl"
     source.write_bytes(content.encode() if isinstance(content, str) else content)
     assert cli.main(["grade", str(source), "--output", str(target), *arguments]) == 0
@@ -37,7 +39,7 @@ def verdicts(folder: Path, *given: object, mode: str = "default") -> list[object
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """What a run that ends with 2 says: one line."""
+    """Run the command, which must exit with 2, and return its one-line message."""
     assert cli.main(["grade", *map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == ""

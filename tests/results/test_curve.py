@@ -1,3 +1,5 @@
+"""Curves of accuracy against the thinking budget: merging, labels, the text table and the plot."""
+
 from __future__ import annotations
 
 import subprocess
@@ -45,7 +47,7 @@ def test_what_looks_alike_is_told_apart(tmp_path):
 
 
 def test_names_are_drawn_as_they_are(tmp_path):
-    # As mathematics the first is an error, and a legend leaves out what begins with an underscore.
+    # The first is invalid as mathematics, and legends leave out labels that begin with an underscore.
     for model in (r"$\no$", "_model"):
         write_run(tmp_path / model.strip("$\\"), CURVE, model=model)
     drawn = draw(build_curves(read_records([tmp_path]).records))

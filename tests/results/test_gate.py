@@ -1,4 +1,4 @@
-"""The gate finds what got worse, lets through what is noise, and says what it cannot see."""
+"""Regression gate: regressions are found, noise passes, undetectable drops are reported as such."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CURVE = {"t_tts_16": [0, 1, 1, 0], "t_tts_32": [1, 1, 1, 0]}
 
 
 def measured(chances, generator, *, samples=1, seeds=1, method="wanda"):
-    """What runs with so many seeds measure of a model with these chances, [questions] for each budget."""
+    """Measurements of a model with these probabilities of a right answer, [questions] per budget; one run per seed."""
     found = {}
     for budget, chance in zip(BUDGETS, chances, strict=False):
         correct = np.mean([answers(chance, generator, samples) for _ in range(seeds)], axis=0)
@@ -37,7 +37,7 @@ def measured(chances, generator, *, samples=1, seeds=1, method="wanda"):
 
 
 def replaced(found: Measurement, correct) -> Measurement:
-    """The measurement with other outcomes."""
+    """The measurement with its outcomes replaced."""
     outcomes = Outcomes(questions=found.outcomes.questions, correct=np.asarray(correct, dtype=float))
     return replace(found, outcomes=outcomes)
 
@@ -78,7 +78,7 @@ class TestNoise:
 class TestRegressions:
     @pytest.mark.parametrize(("samples", "seeds"), [(1, 3), (4, 1)])
     def test_ten_points_on_200_questions_are_caught(self, samples, seeds):
-        """One pruning setting of three got worse at every budget, and all noise is drawn anew."""
+        """One pruning setting of three got worse at every budget; all noise is drawn anew."""
         generator = np.random.default_rng(seeds)
         caught = 0
         for _ in range(20):

@@ -1,3 +1,5 @@
+"""Leaderboard entries: dense references, published figures, sorting, and the table formats."""
+
 from __future__ import annotations
 
 import csv
@@ -112,7 +114,7 @@ def places(value: object, so_far: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 
 
 def test_whatever_stands_in_a_results_file(runs):
-    """Every value of a run replaced by odd ones, taken in turn: an error of ours or a table, and JSON that is JSON."""
+    """Replacing each value of a run by odd ones gives an error of ours or a table, and valid JSON."""
     path = sorted(runs.glob("results*"))[1]
     content = json.loads(path.read_text())
     for turn, place in enumerate(places(content)):

@@ -1,3 +1,5 @@
+"""Merging of runs over seeds, and the area under the curve over budgets."""
+
 from __future__ import annotations
 
 import json

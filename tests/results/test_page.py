@@ -1,4 +1,4 @@
-"""The page without a browser: what is in its data, and that nothing of it can become markup."""
+"""Page without a browser: its data, and that none of it can become markup."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HOSTILE = [
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, and the text of each script."""
+    """Collects every tag with its attributes, and the text of each script."""
 
     def __init__(self) -> None:
         super().__init__()

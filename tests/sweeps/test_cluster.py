@@ -1,4 +1,4 @@
-"""A sweep on a cluster that somebody else runs: two machines' worth of real Ray on the loopback address."""
+"""Sweeps on an existing Ray cluster: two real Ray nodes on the loopback address."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.sweeps.small_sweeps import MARK, finish, left_behind, processes, star
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
 HOST = "127.0.0.1"
 DEADLINE = 300
-# No node takes a port that another Ray on this machine may have.
+# Ports that do not collide with another Ray on this machine.
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-# Whoever does not show a cluster's token is nobody there.
+# The cluster rejects connections without its token.
 ASKED = {"RAY_AUTH_MODE": "token"}
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def node(arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[None]:
-    """Run `ray start` in the foreground, and end it with all it has started."""
+    """Run `ray start` in the foreground, and kill it with its descendants at the end."""
     ports = [f"--{name}={free_port()}" for name in PORTS]
     process = subprocess.Popen(
         [RAY, "start", "--block", "--num-cpus=1", *ports, *arguments],
@@ -59,13 +59,13 @@ def node(arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[Non
     try:
         yield
     finally:
-        # Asked politely, a node waits half a minute for a cluster that has gone. What it started ends with it.
+        # On SIGTERM a node waits half a minute for a cluster that is gone. Its children end with it.
         process.kill()
         process.wait(timeout=DEADLINE)
 
 
 def nodes(address: str, home: str) -> int:
-    """Ask the cluster how many nodes it has; 0 while there is none."""
+    """Return the number of nodes of the cluster, 0 while there is none."""
     code = (
         "import ray, logging; ray.init(address={!r}, log_to_driver=False, logging_level=logging.ERROR);"
         "print(sum(node['Alive'] for node in ray.nodes()))"
@@ -78,7 +78,7 @@ def nodes(address: str, home: str) -> int:
 
 
 class Cluster(NamedTuple):
-    """Where it is, the home of its users with their token, and the mark of its processes."""
+    """Address of the cluster, home folder with its token, and mark of its processes."""
 
     address: str
     home: str
@@ -91,7 +91,7 @@ def cluster() -> Iterator[Cluster]:
     # Names of Unix sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     (folder / ".ray").mkdir()
-    # As whatever Ray was first started for itself leaves it.
+    # As left by a Ray that was started on this machine before.
     (folder / ".ray/auth_token").write_text(uuid4().hex)
     made = Cluster(f"{HOST}:{port}", str(folder), uuid4().hex)
     variables = {"HOME": made.home, MARK: made.mark}

@@ -1,4 +1,4 @@
-"""Cells in real processes, with a harness that takes no time."""
+"""Running of cells in real processes, with a stub in place of the harness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lm_eval_pruned.sweeps.running import RETRIES, CellJob, CellOutcome, is_done
 
 
 def play(arguments):
-    """Stand in for the harness: do what the name of the task says."""
+    """Stub of the harness: behave as the task's name says."""
     task = arguments[arguments.index("--tasks") + 1]
     target = Path(arguments[arguments.index("--output_path") + 1])
     with target.parents[1].joinpath("tries").open("a") as tries:
@@ -86,7 +86,7 @@ def test_done_is_done_only_if_all_of_it_is_there(ended):
 
 
 def test_names_on_the_board_are_no_markup(tmp_path, monkeypatch, capsys):
-    # On a terminal, with a tag that closes what was never opened.
+    # On a terminal, with a closing tag of rich's markup in the label.
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     one = job(tmp_path, "hot [temp] [/x]")
