@@ -1,11 +1,11 @@
-"""1,800 runs with ten million answers in one page: time, processor and memory, against merely reading what was written.
+"""Time and memory of a leaderboard page of 1,800 runs with ten million answers, compared with only parsing the files.
 
     python benchmarks/leaderboard.py [--rows 10000000] [--runs 1800]
 
 The runs are those of the paper: two models, 15 prunings, four benchmarks, five budgets, three seeds, each a results
-file with its samples as the harness writes them. `lm-eval-pruned leaderboard` makes its page in a process of its own,
-whose memory is that of its whole tree, looked at twenty times a second. One more process reads the same files, parses
-every line as JSON and keeps nothing. The exit code is 1 beyond the limits.
+file with samples in the harness's format. `lm-eval-pruned leaderboard` makes its page in its own process; its memory is
+that of the whole process tree, sampled twenty times a second. Another process reads the same files, parses every line
+as JSON and stores nothing. The exit code is 1 beyond the limits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.results.written_runs import answers, difficulties, row, write_run  # 
 
 LIMIT_SECONDS = 120
 LIMIT_BYTES = 2 * 2**30
-SECONDS_A_LOOK = 0.05
+POLL_SECONDS = 0.05
 
 MODELS = ("s1.1-7B", "Qwen3-8B")
 PRUNINGS = (
@@ -52,7 +52,7 @@ for path in Path(sys.argv[1]).rglob("*.json*"):
 
 
 class Run(NamedTuple):
-    """Seconds on the clock and of processors, and the most bytes of memory at once."""
+    """Wall-clock and CPU seconds, and peak memory in bytes."""
 
     wall: float
     cpu: float
@@ -60,7 +60,7 @@ class Run(NamedTuple):
 
 
 def write_all(folder: Path, runs: int, questions: int) -> None:
-    """Write the first `runs` of the paper's runs with so many questions each."""
+    """Write the first `runs` of the paper's runs with `questions` questions each."""
     generator = np.random.default_rng(0)
     chances = {name: difficulties(questions, generator) for name in BENCHMARKS}
     texts = {
@@ -92,20 +92,20 @@ def write_all(folder: Path, runs: int, questions: int) -> None:
             )
 
 
-def watched(command: list[str]) -> Run:
-    """Run a command, and look at its tree until it ends."""
-    begin, before, peak = time.perf_counter(), spent(), 0
+def measure(command: list[str]) -> Run:
+    """Run a command, sampling the memory of its process tree until it ends."""
+    begin, before, peak = time.perf_counter(), child_cpu_seconds(), 0
     process = psutil.Popen(command)
     while process.poll() is None:
         peak = max(peak, sum(memory(one) for one in (process, *children(process))))
-        time.sleep(SECONDS_A_LOOK)
+        time.sleep(POLL_SECONDS)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Run(time.perf_counter() - begin, spent() - before, peak)
+    return Run(time.perf_counter() - begin, child_cpu_seconds() - before, peak)
 
 
-def spent() -> float:
-    """Return the processor seconds of all children that have ended."""
+def child_cpu_seconds() -> float:
+    """Return the CPU seconds of all children that have ended."""
     times = psutil.Process().cpu_times()
     return times.children_user + times.children_system
 
@@ -133,9 +133,9 @@ def main() -> int:
         folder, page = Path(temporary) / "runs", Path(temporary) / "page.html"
         write_all(folder, args.runs, -(-args.rows // args.runs))
         size = sum(path.stat().st_size for path in folder.rglob("*.json*"))
-        reading = watched([sys.executable, "-c", READER, str(folder)])
+        reading = measure([sys.executable, "-c", READER, str(folder)])
         command = ["-m", "lm_eval_pruned", "leaderboard", str(folder), "--output", str(page)]
-        ours = watched([sys.executable, *command])
+        ours = measure([sys.executable, *command])
         print(f"{args.runs} runs, {args.rows:,} rows, {size / 1e9:.1f} GB; page {page.stat().st_size / 1e6:.1f} MB")
     print("                     wall     cpu      peak")
     for name, run in (("leaderboard", ours), ("reading as JSON", reading)):

@@ -1,6 +1,6 @@
-"""The subcommands of lm-eval-pruned, one file each.
+"""Subcommands of lm-eval-pruned, one file each.
 
-A command file has `add_parser(subparsers)`, which declares its arguments and sets `main` as their default `main`, and
+Each module has `add_parser(subparsers)`, which declares the arguments and sets `main` as their default `main`, and
 `main(args) -> int`, which does the work and returns the exit code. Heavy imports belong inside `main`.
 """
 

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned baseline`: freeze accepted runs, with the outcome of every question, for `check` to compare with."""
+"""`lm-eval-pruned baseline`: store accepted runs, with the outcome of every question, for `check` to compare with."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Read, merge and write.
+    """Read the runs, merge their seeds and write the baseline.
 
     Raises:
-        PrunedEvalError: there is nothing to freeze, or the file cannot be written.
+        PrunedEvalError: there is no run with outcomes, or the file cannot be written.
     """
-    from lm_eval_pruned.results.gate.baseline import IGNORED, freeze
+    from lm_eval_pruned.results.gate.baseline_file import IGNORED, dump_baseline
     from lm_eval_pruned.results.labels import line_names
     from lm_eval_pruned.results.measurement import measure
     from lm_eval_pruned.results.output import warn_skipped, write_text
@@ -40,6 +40,6 @@ def main(args: argparse.Namespace) -> int:
     warn_skipped(problems)
     for name in unknown:
         print(f"left out, since no outcomes of its questions are known: {name}")
-    write_text(args.output, freeze(measurements))
+    write_text(args.output, dump_baseline(measurements))
     print(f"{args.output}: {len(measurements) - len(unknown)} measurements of {len(records)} runs")
     return 0

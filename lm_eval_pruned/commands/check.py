@@ -1,4 +1,4 @@
-"""`lm-eval-pruned check`: hold runs against a baseline; 0 fine, 1 something got worse or is missing, 2 bad input."""
+"""`lm-eval-pruned check`: compare runs with a baseline; exit code 0 fine, 1 worse or incomplete, 2 bad input."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Read, compare and report.
+    """Read the runs, compare them with the baseline and report.
 
     Raises:
-        PrunedEvalError: an argument is out of range, the baseline or all of the runs cannot be read.
+        PrunedEvalError: an argument is out of range, or the baseline or all runs cannot be read.
     """
     if args.format not in FORMATS:
         raise unknown_name("format", args.format, FORMATS)
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     if not 0 <= args.margin < 1:
         raise ArgumentError(f"--margin {args.margin} is not a drop: give 0 <= margin < 1; 0.02 is two points")
 
-    from lm_eval_pruned.results.gate.baseline import IGNORED, thaw
+    from lm_eval_pruned.results.gate.baseline_file import IGNORED, load_baseline
     from lm_eval_pruned.results.gate.check import FAILING, check
     from lm_eval_pruned.results.gate.reports import FORMATS as REPORTS
     from lm_eval_pruned.results.gate.reports import summary, text
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     from lm_eval_pruned.results.records.reading import read_records
 
     ignoring = {*IGNORED, *filter(None, args.across.split(","))}
-    baseline = thaw(args.baseline, ignoring=ignoring)
+    baseline = load_baseline(args.baseline, ignoring=ignoring)
     records, problems = read_records(args.places)
     findings = check(baseline, measure(records, ignoring=ignoring), alpha=args.alpha, margin=args.margin)
     report = REPORTS[args.format](findings)

@@ -1,4 +1,4 @@
-"""Flags that several commands share: the checkpoint, and every model argument under its own name."""
+"""Command-line flags that `prune` and `plan` share: the checkpoint, and one flag per model argument."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
     from lm_eval_pruned.pruning.recipe import Recipe
 
-# What pruning itself reads of how the pruned model is run.
+# The fields of RunConfig that pruning itself reads.
 _RUN = ("thinking", "artifacts")
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which checkpoint is loaded, and how."""
+    """Add the flags that select the checkpoint and how it is loaded."""
     parser.add_argument("--pretrained", required=True, metavar="MODEL", help="hub id, folder, or tiny-reasoner")
     parser.add_argument("--dtype", default="auto", help=f"{', '.join(DTYPES)} [auto: that of the checkpoint]")
     parser.add_argument("--device", default="cpu", help="device to prune on [cpu]")
@@ -26,15 +26,15 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Add one flag for every model argument that pruning reads; `parse_flags` checks their values."""
-    group = parser.add_argument_group("pruning")
+    """Add one flag per model argument that pruning reads; `parse_flags` checks their values."""
+    flags = parser.add_argument_group("pruning")
     for settings, name in _fields():
         allowed = choices(settings, name)
         default = settings.__dataclass_fields__[name].default
         listed = f" ({', '.join(allowed)})" if allowed else ""
         shown = "" if default is None else f" [{default}]"
         metavar = name.rpartition("_")[2].upper()
-        group.add_argument(f"--{name}", metavar=metavar, help=DESCRIPTIONS[name] + listed + shown)
+        flags.add_argument(f"--{name}", metavar=metavar, help=DESCRIPTIONS[name] + listed + shown)
 
 
 class Flags(NamedTuple):
@@ -78,7 +78,7 @@ def _check_device(device: str) -> None:
 
     try:
         torch.empty(0, device=device)
-    # An AssertionError is how a build of PyTorch without CUDA refuses it.
+    # A build of PyTorch without CUDA raises AssertionError.
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ArgumentError(

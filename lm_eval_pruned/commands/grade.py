@@ -1,4 +1,4 @@
-"""`lm-eval-pruned grade`: judge the answers of a JSONL file, one output row for each input row, whatever it holds."""
+"""`lm-eval-pruned grade`: grade the answers of a JSONL file; each input row gives one output row, even if malformed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lm_eval_pruned.commands import Subparsers
-from lm_eval_pruned.commands.rows import grade_line, numbered_lines
+from lm_eval_pruned.commands.grade_rows import MAX_LINE_BYTES, grade_line
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
+from lm_eval_pruned.files import numbered_lines
 from lm_eval_pruned.grading.answer_kinds import check_kind
 from lm_eval_pruned.grading.modes import DEFAULT, MODES, check_mode
 
@@ -39,12 +40,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Grade row by row, so that a killed run leaves what it has graded; then say on stderr how it went.
+    """Grade and write row by row, so that a killed run keeps its output; then print a summary on stderr.
 
     Raises:
         UnknownNameError: there is no such mode or kind.
         ArgumentError: the output is the input.
-        MissingDataError, DataError: the input cannot be opened or read, the output cannot be written.
+        MissingDataError, DataError: the input cannot be opened or read, or the output cannot be written.
     """
     check_mode(args.mode)
     check_kind(args.kind)
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def summary(statuses: Counter[str], correct: int) -> str:
-    """Return how many rows there were, how many are correct and how many have each status.
+    """Return the numbers of rows, of correct ones, and of rows with each status.
 
     Example:
         >>> summary(Counter(ok=9, unparsed=1), 6)
@@ -102,7 +103,7 @@ def _open_output(name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _writing(name: str) -> Iterator[None]:
-    """Say in one sentence why an output file cannot be written; of stdout the command line itself says it."""
+    """Turn an error of writing an output file into a message; errors of stdout are left to the command line."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -112,7 +113,7 @@ def _writing(name: str) -> Iterator[None]:
 
 
 def _check_distinct(source: BinaryIO, args: argparse.Namespace) -> None:
-    """Refuse an output that is the input under whatever name; opening it would empty it.
+    """Refuse an output that is the input file, even under another name; opening it would empty it.
 
     Raises:
         ArgumentError: they are the same file.
@@ -121,7 +122,7 @@ def _check_distinct(source: BinaryIO, args: argparse.Namespace) -> None:
         read = os.fstat(source.fileno())
         written = os.fstat(sys.stdout.fileno()) if args.output == STANDARD else Path(args.output).stat()
     except (OSError, ValueError):
-        # What does not exist yet, or has no descriptor, is not the input.
+        # An output that does not exist yet, or has no descriptor, is not the input.
         return
     if stat.S_ISREG(read.st_mode) and os.path.samestat(read, written):
         raise ArgumentError(f"--output {args.output!r} is the input {args.file!r} itself: give another file")
@@ -129,7 +130,7 @@ def _check_distinct(source: BinaryIO, args: argparse.Namespace) -> None:
 
 def _read(source: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     try:
-        yield from numbered_lines(source)
+        yield from numbered_lines(source, max_bytes=MAX_LINE_BYTES)
     except OSError as error:
         raise DataError(f"{name!r} cannot be read: {_cause(error)}") from None
 

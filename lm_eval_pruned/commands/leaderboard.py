@@ -1,12 +1,16 @@
-"""`lm-eval-pruned leaderboard`: many runs in one table, each held against the dense run of its model."""
+"""`lm-eval-pruned leaderboard`: put many runs into one table or page, each compared with the dense run of its model."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from lm_eval_pruned.results.leaderboard.write import Written
 
 ENDINGS = (".html", ".md", ".csv", ".json")
 
@@ -31,30 +35,26 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Read, compare and write.
+    """Read the runs, compare them and write the leaderboard.
 
     Raises:
-        PrunedEvalError: the format is unknown, nothing can be read, or the file cannot be written.
+        PrunedEvalError: the format is unknown, no run can be read, or the file cannot be written.
     """
     if args.output.suffix not in ENDINGS:
         raise ArgumentError(f"--output {args.output} is of no known format: let it end in {', '.join(ENDINGS)}")
 
-    from lm_eval_pruned.results.leaderboard.leaderboard import entries
-    from lm_eval_pruned.results.leaderboard.page.content import page_content
-    from lm_eval_pruned.results.leaderboard.page.document import page
+    from lm_eval_pruned.grading.extract.extract import extract
     from lm_eval_pruned.results.leaderboard.published import read_reference
-    from lm_eval_pruned.results.leaderboard.tables import FORMATS
-    from lm_eval_pruned.results.output import warn_skipped, write_text
-    from lm_eval_pruned.results.records.reading import read_records
+    from lm_eval_pruned.results.leaderboard.write import write
 
-    references = read_reference(args.reference) if args.reference else []
-    records, problems = read_records(args.places)
-    board = entries(records, references)
-    if args.output.suffix == ".html":
-        text = page(page_content(board, records))
-    else:
-        text = FORMATS[args.output.suffix]([entry.line for entry in board])
-    write_text(args.output, text)
-    warn_skipped(problems)
-    print(f"{args.output}: {len(board)} lines from {len(records)} runs")
+    published = read_reference(args.reference) if args.reference else []
+    report(write(args.places, args.output, extract=extract, published=published))
     return 0
+
+
+def report(written: Written) -> None:
+    """Print the files that were skipped on stderr, and what was written on stdout."""
+    from lm_eval_pruned.results.output import warn_skipped
+
+    warn_skipped(written.problems)
+    print(f"{written.output}: {written.lines} lines from {written.runs} runs")

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned list`: every method, allocation, thinking format and task, one line each."""
+"""`lm-eval-pruned list`: list methods, allocations, thinking formats, grading modes and tasks, one per line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the four lists."""
+    """Print the lists."""
     del args
     print("\n".join(lines()))
     return 0
 
 
 def lines() -> Iterator[str]:
-    """Yield the lines, a heading before each list."""
+    """Yield the lines of all lists, each after its heading."""
     from lm_eval_pruned.grading.modes import MODES
     from lm_eval_pruned.pruning.allocations import ALLOCATIONS
     from lm_eval_pruned.pruning.methods import METHODS
@@ -49,7 +49,7 @@ def lines() -> Iterator[str]:
 
 
 def task_summaries() -> dict[str, str]:
-    """Return every group of tasks with its title and members."""
+    """Return each task group with its title and members."""
     import yaml
 
     from lm_eval_pruned.paths import tasks_folder

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned plan`: what pruning would do, need and take, told from the checkpoint's config alone."""
+"""`lm-eval-pruned plan`: predict sparsities, memory and time of pruning from the checkpoint's config alone."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check the arguments as `prune` does; then plan, print and, if asked to, write.
+    """Check the arguments as `prune` does, then make the plan, print it and optionally write it.
 
     Raises:
         ArgumentError: the output is not a folder.
-        PrunedEvalError: whatever is wrong with the arguments, the config of the checkpoint or the calibration data.
+        PrunedEvalError: the arguments, the checkpoint's config or the calibration data are invalid.
     """
     from lm_eval_pruned.models.prune_checkpoint import needs_whole
     from lm_eval_pruned.planning.architecture import read_architecture
@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """Yield what will be done: counts, what is left alone, and the sparsities where they are known."""
+    """Yield the counts of weights, the matrices left dense, and the sparsities where they are known."""
     parts = plan.prunable_by_part
     share = plan.zero_weights / plan.prunable_weights
     yield "weights"
@@ -127,7 +127,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 
 def estimate_lines(estimate: Estimate, windows: WindowShape) -> Iterator[str]:
-    """Yield what pruning needs and takes, as an estimate."""
+    """Yield the estimates of memory and time."""
     if windows.samples:
         yield "calibration"
         yield f"  {windows.samples:,} windows of {windows.seqlen:,} tokens"
@@ -143,7 +143,7 @@ def estimate_lines(estimate: Estimate, windows: WindowShape) -> Iterator[str]:
 
 
 def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) -> None:
-    """Write the plan and, where the sparsities are known, their picture.
+    """Write the plan and, where the sparsities are known, their plot.
 
     Raises:
         ArgumentError: the folder cannot be written.
@@ -167,7 +167,7 @@ def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) ->
 
 
 def _excluded_lines(excluded: Sequence[Excluded]) -> Iterator[str]:
-    """Group by reason, with one name for all."""
+    """Yield one line per reason, with the name of one matrix as an example."""
     names: dict[str, list[str]] = {}
     for item in excluded:
         names.setdefault(item.reason, []).append(item.name)
@@ -177,7 +177,7 @@ def _excluded_lines(excluded: Sequence[Excluded]) -> Iterator[str]:
 
 
 def _block_lines(blocks: Sequence[BlockReport]) -> Iterator[str]:
-    """Yield a line for each run of neighbours that lose the same."""
+    """Yield a line for each run of adjacent blocks with equal sparsities."""
     for (attn, mlp), run in groupby(blocks, key=lambda block: (block.attn, block.mlp)):
         indices = [block.index for block in run]
         label = f"{indices[0]}" if len(indices) == 1 else f"{indices[0]} to {indices[-1]}"

@@ -1,4 +1,4 @@
-"""A picture of an allocation: the sparsity of every block, attention and MLP apart where they differ."""
+"""Plot the sparsity of every decoder block; attention and MLP separately if they differ."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lm_eval_pruned.pruning.methods import METHODS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's blue and vermilion: colour-blind readers tell them apart, and the markers do in print.
+# Blue and vermilion of Okabe and Ito's palette, distinguishable by colour-blind readers; markers differ for print.
 _BLUE, _VERMILION = "#0072B2", "#D55E00"
 
-# Larger markers of more blocks than this would touch.
+# With more blocks than this, large markers would touch.
 _FEW_BLOCKS = 40
 _TICKS = 9
 
 
 def draw_allocation(blocks: Sequence[BlockReport], path: Path, *, title: str) -> None:
-    """Draw the sparsities asked for, block by block, into a PNG; dropped blocks are hatched bars.
+    """Plot the target sparsity of each block into a PNG; dropped blocks are hatched bars.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -34,7 +34,7 @@ def draw_allocation(blocks: Sequence[BlockReport], path: Path, *, title: str) ->
     figure = Figure(figsize=(6, 2.5), layout="constrained", dpi=120)
     axes = figure.subplots()
     draw_blocks(axes, blocks)
-    # The name of a list may hold dollar signs, which are no mathematics.
+    # A file name may contain dollar signs, which do not start mathematics.
     axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
     axes.set_ylabel("sparsity")
     if axes.get_legend_handles_labels()[0]:
@@ -43,7 +43,7 @@ def draw_allocation(blocks: Sequence[BlockReport], path: Path, *, title: str) ->
 
 
 def title_of(config: Mapping[str, object], target: float) -> str:
-    """Return a title from the effective settings and the target sparsity of a report or a plan.
+    """Return a title made of the effective settings and the target sparsity of a report or a plan.
 
     Example:
         >>> title_of({"method": "wanda", "alloc": "lists/mine.json"}, 0.25)
@@ -56,7 +56,7 @@ def title_of(config: Mapping[str, object], target: float) -> str:
 
 
 def draw_blocks(axes: Axes, blocks: Sequence[BlockReport]) -> None:
-    """Draw the sparsities into `axes`, labelled for a legend unless one line says all."""
+    """Plot the sparsities into `axes`, with legend labels if there is more than one line."""
     from matplotlib.ticker import MaxNLocator
 
     dropped = [block.index for block in blocks if block.attn == block.mlp == 1]
@@ -65,7 +65,7 @@ def draw_blocks(axes: Axes, blocks: Sequence[BlockReport]) -> None:
     size = 5.0 if len(blocks) <= _FEW_BLOCKS else 3.5
 
     def line(sparsities: Sequence[float], color: str, marker: str, *, label: str | None, over: int) -> None:
-        # Not clipped: a sparsity of 0 lies on the edge. What lies over the other is smaller, so that both show.
+        # Not clipped, since a sparsity of 0 lies on the edge. The upper line is smaller, so that both show.
         axes.plot(
             indices, sparsities, color=color, marker=marker, markersize=size - over, linewidth=1.5 - over / 2,
             label=label, zorder=3 + over, clip_on=False,
@@ -88,5 +88,5 @@ def draw_blocks(axes: Axes, blocks: Sequence[BlockReport]) -> None:
 
 
 def _tick_step(blocks: int) -> int:
-    """Return the smallest round step that labels every so-many-th block without crowding the axis."""
+    """Return the smallest round distance between labelled blocks that does not crowd the axis."""
     return next((step for step in (1, 2, 4, 5, 8, 10, 20) if blocks <= _TICKS * step), -(-blocks // _TICKS))

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned prune`: prune a checkpoint once and write a normal checkpoint with its report."""
+"""`lm-eval-pruned prune`: prune a checkpoint and write an ordinary checkpoint with a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
 from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingPackageError, PrunedEvalError
-from lm_eval_pruned.process_memory import use_huge_pages
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,9 @@ REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
 PICTURE_FILE = "allocation.png"
 
-# What a checkpoint cannot do without, and where its files are until they are complete.
+# Without this file a checkpoint cannot be loaded.
 CONFIG = "config.json"
+# Folder inside the output where files are written until all are complete.
 PARTIAL = ".partial"
 
 
@@ -49,8 +49,10 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         ArgumentError: the output folder already holds something.
-        PrunedEvalError: whatever is wrong with the arguments, the model or the calibration data.
+        PrunedEvalError: the arguments, the model or the calibration data are invalid.
     """
+    from lm_eval_pruned.process_memory import use_huge_pages
+
     recipe, run, options = parse_flags(args)
     if args.output.exists() and (
         not args.output.is_dir() or any(path.name != PARTIAL for path in args.output.iterdir())
@@ -68,14 +70,14 @@ def main(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _completed(output: Path) -> Iterator[Path]:
-    """Yield a folder inside `output` whose files move up at the end, config.json last: without it nothing loads.
+    """Yield a folder inside `output` whose files move up on success, config.json last, without which nothing loads.
 
     Raises:
         DataError: they cannot be written.
     """
     folder, is_new = output / PARTIAL, not output.exists()
     try:
-        # Of a run that was killed.
+        # Left by a run that was killed.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         yield folder
@@ -89,7 +91,7 @@ def _completed(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if is_new:
             with suppress(OSError):
-                # It holds something unless this failed.
+                # Fails if it holds the finished files.
                 output.rmdir()
 
 
@@ -119,7 +121,7 @@ def prune_checkpoint(
 
 
 def draw_beside(blocks: Sequence[BlockReport], folder: Path, *, title: str) -> None:
-    """Draw the sparsities into a folder; without matplotlib warn, since what stands there is complete all the same."""
+    """Plot the sparsities into a folder; without matplotlib only warn, as the rest is complete."""
     from lm_eval_pruned.commands.plot_allocation import draw_allocation
 
     try:

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned run`: the harness's own command line with our models and tasks registered explicitly."""
+"""`lm-eval-pruned run`: run the harness's command line with our models and tasks registered explicitly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "run",
         help="the lm_eval command with the pruned models and the tts tasks registered",
-        # argparse must leave options, --help among them, to the harness; no argument can begin with a NUL.
+        # All options, --help included, belong to the harness; no argument can begin with a NUL.
         prefix_chars="\0",
         add_help=False,
     )
@@ -22,13 +22,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run `lm_eval` with the given arguments, also where .pth files are not read (python -S, PYTHONPATH)."""
+    """Run `lm_eval` with the given arguments, even where Python does not read .pth files (python -S, PYTHONPATH)."""
     from lm_eval_pruned import _autoload
 
     _autoload.install()
     from lm_eval.__main__ import cli_evaluate
 
-    # The harness reads, and edits, the process's own arguments.
+    # The harness reads and edits sys.argv.
     sys.argv = ["lm_eval", *args.arguments]
     cli_evaluate()
     return 0

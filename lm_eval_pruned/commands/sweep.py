@@ -1,4 +1,4 @@
-"""`lm-eval-pruned sweep`: a grid of runs from one YAML file, which goes on where it was."""
+"""`lm-eval-pruned sweep`: run a grid of harness runs described by one YAML file, skipping cells that are done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lm_eval_pruned.commands import Subparsers, leaderboard, run
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
-    from lm_eval_pruned.sweeps.running import Job
+    from lm_eval_pruned.sweeps.running import CellJob
 
 LEADERBOARD = "leaderboard"
 
@@ -38,32 +38,32 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Read, check, run what is not done, and write the leaderboard.
+    """Read and check the configuration, run the cells that are not done, and write the leaderboards.
 
     Raises:
-        PrunedEvalError: whatever is wrong with the configuration, the folder or Ray; before any cell runs.
-        KeyboardInterrupt: with how far it is.
+        PrunedEvalError: the configuration, the folder or Ray is invalid; raised before any cell runs.
+        KeyboardInterrupt: Ctrl-C; the message says how many cells are done.
     """
-    from lm_eval_pruned.sweeps.engines import ENGINES, run_local, run_ray, shared_environment
-    from lm_eval_pruned.sweeps.estimate import lines, memory_request
+    from lm_eval_pruned.sweeps.estimate import estimate_lines, memory_request
+    from lm_eval_pruned.sweeps.executors import EXECUTORS, run_local, run_ray, shared_environment
     from lm_eval_pruned.sweeps.grid import find_config, read_sweep
-    from lm_eval_pruned.sweeps.progress import Board
-    from lm_eval_pruned.sweeps.running import Job, cell_folder, is_done
+    from lm_eval_pruned.sweeps.progress_display import ProgressDisplay
+    from lm_eval_pruned.sweeps.running import CellJob, cell_folder, is_done
 
-    if args.engine not in ENGINES:
-        raise unknown_name("--engine", args.engine, ENGINES)
+    if args.engine not in EXECUTORS:
+        raise unknown_name("--engine", args.engine, EXECUTORS)
     if args.address and args.engine != "ray":
         raise ArgumentError(f"--address {args.address} is of Ray: leave it out, or give --engine ray")
     sweep = read_sweep(find_config(args.config))
     if args.dry_run:
-        print("\n".join(lines(sweep.cells)))
+        print("\n".join(estimate_lines(sweep.cells)))
         return 0
     if args.output is None:
         raise ArgumentError("--output DIR is missing: give the folder of the sweep, new or begun, or --dry-run")
-    output = _folder(args.output)
+    output = _make_folder(args.output)
     start = uuid4().hex
     jobs = [
-        Job(
+        CellJob(
             cell=cell,
             folder=cell_folder(output, cell),
             start=start,
@@ -72,24 +72,30 @@ def main(args: argparse.Namespace) -> int:
         )
         for cell in sweep.cells
     ]
-    left = [job for job in jobs if not is_done(job.folder, job.cell)]
-    print(f"{sweep.path}: {len(jobs)} cells, {len(jobs) - len(left)} of them done before", flush=True)
-    board = Board(left, len(jobs) - len(left))
-    if left:
-        events = run_ray(left, harness, args.address or "local") if args.engine == "ray" else run_local(left, harness)
+    remaining = [job for job in jobs if not is_done(job.folder, job.cell)]
+    print(f"{sweep.path}: {len(jobs)} cells, {len(jobs) - len(remaining)} of them done before", flush=True)
+    progress = ProgressDisplay(remaining, done_before=len(jobs) - len(remaining))
+    if remaining:
+        events = (
+            run_ray(remaining, harness, args.address or "local")
+            if args.engine == "ray"
+            else run_local(remaining, harness)
+        )
         try:
-            with board:
+            with progress:
                 for event in events:
-                    board.show(event)
+                    progress.show(event)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{board.done} of {len(jobs)} cells are done; the same command goes on") from None
+            raise KeyboardInterrupt(
+                f"{progress.done} of {len(jobs)} cells are done; the same command goes on"
+            ) from None
         finally:
             events.close()
-        print(board.summary())
-        for line in board.failure_lines():
+        print(progress.summary())
+        for line in progress.failure_lines():
             sys.stderr.write(f"{line}\n")
     write_leaderboards([job for job in jobs if is_done(job.folder, job.cell)], output)
-    return int(bool(board.failed))
+    return int(bool(progress.failed))
 
 
 def harness(arguments: Sequence[str]) -> None:
@@ -97,22 +103,18 @@ def harness(arguments: Sequence[str]) -> None:
     run.main(argparse.Namespace(arguments=arguments))
 
 
-def write_leaderboards(done: Sequence[Job], output: Path) -> None:
-    """Write the leaderboard of the cells that are done, in all formats that people read."""
+def write_leaderboards(done: Sequence[CellJob], output: Path) -> None:
+    """Write the leaderboard of the cells that are done, in the formats that people read."""
+    from lm_eval_pruned.grading.extract.extract import extract
+    from lm_eval_pruned.results.leaderboard.write import write
     from lm_eval_pruned.sweeps.running import RESULTS
 
-    if not done:
-        return
-    # By the command's own parser, so that its other flags are at their defaults.
-    parser = argparse.ArgumentParser()
-    leaderboard.add_parser(parser.add_subparsers())
-    places = [str(job.folder / RESULTS) for job in done]
-    for ending in (".md", ".html"):
-        args = parser.parse_args(["leaderboard", *places, "--output", str(output / (LEADERBOARD + ending))])
-        args.main(args)
+    places = [job.folder / RESULTS for job in done]
+    for ending in (".md", ".html") if places else ():
+        leaderboard.report(write(places, output / (LEADERBOARD + ending), extract=extract))
 
 
-def _folder(output: Path) -> Path:
+def _make_folder(output: Path) -> Path:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

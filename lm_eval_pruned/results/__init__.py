@@ -1,1 +1,1 @@
-"""What finished runs mean: records read from the harness's own result files."""
+"""Finished runs: read the harness's results files, merge seeds, compare runs, and present or check them."""

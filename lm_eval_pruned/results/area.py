@@ -1,4 +1,4 @@
-"""The area below a curve of accuracy against the thinking budget: one number a run, and one a question."""
+"""Area under the curve of accuracy against log2(thinking budget): one number per run, and one per question."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.samples import Outcomes
 
-# Before the name of the metric whose curve an area lies below.
+# Prefix of the metric name of an area, before the metric of the curve.
 AREA = "area of "
 
 
 def with_areas(measurements: Mapping[Key, Measurement]) -> dict[Key, Measurement]:
-    """Add, for each curve of at least two budgets, the area below it as a measurement of its own, behind its points.
+    """Append, for each curve of at least two budgets, the area under it as a measurement of its own.
 
     area = integral of the accuracy over log2(budget), by trapezoids, divided by the width: the mean accuracy over the
-    budgets' range. It is linear in each question's accuracies, so every question has an area.
+    range of budgets. It is linear in each question's accuracies, so every question has an area.
     """
     curves: dict[Key, list[Measurement]] = {}
     for key, point in measurements.items():
@@ -33,30 +33,30 @@ def with_areas(measurements: Mapping[Key, Measurement]) -> dict[Key, Measurement
 
 
 def area_weights(budgets: Sequence[int]) -> list[float]:
-    """Return the weight of each point of a curve in the area below it; they add up to 1.
+    """Return the weight of each point of a curve in the area under it; the weights add up to 1.
 
     Example:
         >>> area_weights([512, 1024, 4096])
         [0.16666666666666666, 0.5, 0.3333333333333333]
     """
-    places = np.log2(np.asarray(budgets, dtype=np.float64))
-    widths = np.diff(places)
+    positions = np.log2(np.asarray(budgets, dtype=np.float64))
+    widths = np.diff(positions)
     weights = (np.append(widths, 0.0) + np.append(0.0, widths)) / 2
-    return [float(weight) for weight in weights / (places[-1] - places[0])]
+    return [float(weight) for weight in weights / (positions[-1] - positions[0])]
 
 
 def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
-    """Yield the area below a curve if every point knows the outcomes of the same questions, at a budget of its own."""
-    known = [point.outcomes for point in points if point.outcomes is not None]
+    """Yield the area under a curve if its points have distinct budgets and outcomes of the same questions."""
+    outcomes = [point.outcomes for point in points if point.outcomes is not None]
     budgets = {point.budget for point in points}
-    if len(points) < 2 or len(known) < len(points) or len(budgets) < len(points):
+    if len(points) < 2 or len(outcomes) < len(points) or len(budgets) < len(points):
         return
-    first = known[0]
-    if any(not np.array_equal(one.questions, first.questions) for one in known):
+    questions = outcomes[0].questions
+    if any(not np.array_equal(one.questions, questions) for one in outcomes):
         return
     weights = area_weights([point.budget or 0 for point in points])
-    seeds = {len(point.accuracies) for point in points}
-    correct = np.asarray(weights) @ np.stack([one.correct for one in known])
+    seed_counts = {len(point.accuracies) for point in points}
+    correct = np.asarray(weights) @ np.stack([one.correct for one in outcomes])
     by_seed = zip(*(point.accuracies for point in points), strict=False)
     yield Measurement(
         configuration=points[0].configuration,
@@ -67,11 +67,11 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         metric=AREA + points[0].metric,
         accuracies=(
             tuple(float(np.dot(weights, accuracies)) for accuracies in by_seed)
-            if len(seeds) == 1
+            if len(seed_counts) == 1
             else (float(correct.mean()),)
         ),
         metrics={},
-        outcomes=Outcomes(questions=first.questions, correct=correct),
+        outcomes=Outcomes(questions=questions, correct=correct),
         error=None,
         sparsity=points[-1].sparsity,
     )

@@ -27,7 +27,7 @@ _COLUMNS = ("thinking_tokens", "budget_hit", "no_answer")
 
 
 class Curve(NamedTuple):
-    """What one configuration reached on one benchmark, rising in budget."""
+    """The measurements of one configuration on one benchmark, by increasing budget."""
 
     label: str
     sparsity: float | None
@@ -35,18 +35,18 @@ class Curve(NamedTuple):
     points: list[Measurement]
 
 
-def curves(records: Sequence[Record]) -> list[Curve]:
-    """Return the curves of all runs, seeds merged, in the order of the runs; what looks alike is told apart."""
-    budgeted = {key: found for key, found in measure(records).items() if found.budget is not None}
+def build_curves(records: Sequence[Record]) -> list[Curve]:
+    """Return the curves of all runs, seeds merged, in the order of the runs, with distinct labels."""
+    budgeted = {key: measured for key, measured in measure(records).items() if measured.budget is not None}
     settings = distinctions(budgeted)
-    several = len({key.configuration.model for key in budgeted}) > 1
+    has_several_models = len({key.configuration.model for key in budgeted}) > 1
     # Tasks that are asked alike share a configuration, whatever their budget.
-    grouped: dict[object, list[Key]] = {}
-    for key, found in budgeted.items():
-        grouped.setdefault((key.configuration, found.benchmark, key.filter), []).append(key)
+    by_curve: dict[object, list[Key]] = {}
+    for key, measured in budgeted.items():
+        by_curve.setdefault((key.configuration, measured.benchmark, key.filter), []).append(key)
 
     def label(key: Key) -> str:
-        model = key.configuration.model if several else ""
+        model = key.configuration.model if has_several_models else ""
         return " · ".join(part for part in (model, key.configuration.label, settings[key]) if part)
 
     return [
@@ -56,12 +56,12 @@ def curves(records: Sequence[Record]) -> list[Curve]:
             budgeted[keys[0]].benchmark,
             sorted((budgeted[key] for key in keys), key=lambda point: point.budget or 0),
         )
-        for keys in grouped.values()
+        for keys in by_curve.values()
     ]
 
 
-def table(lines: Sequence[Curve]) -> str:
-    """Return a plain-text table with one line for each run, benchmark and budget."""
+def format_table(lines: Sequence[Curve]) -> str:
+    """Return a plain-text table with one line per run, benchmark and budget."""
     width = max([22, *(len(line.label) for line in lines)]) + 2
     head = f"{'run':<{width}}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'no answer':>11}"
     return "\n".join([head, *_rows(lines, width)])
@@ -83,12 +83,12 @@ def _accuracy(point: Measurement) -> str:
 
 
 def _spread(point: Measurement) -> float | None:
-    """Return the deviation over seeds, or the standard error of a single run."""
+    """Return the standard deviation over seeds, or the standard error of a single run."""
     return point.error if point.std is None else point.std
 
 
 def draw(lines: Sequence[Curve]) -> Figure:
-    """Draw accuracy against the thinking budget, one panel a benchmark and one line a run.
+    """Plot accuracy against the thinking budget, one panel per benchmark and one line per run.
 
     Raises:
         DataError: there is no curve.
@@ -106,15 +106,15 @@ def draw(lines: Sequence[Curve]) -> Figure:
     for axes, benchmark in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks, strict=True):
         shown = [line for line in lines if line.benchmark == benchmark]
         drawn = []
-        for place, line in enumerate(shown):
+        for index, line in enumerate(shown):
             budgets = [point.budget or 0 for point in line.points]
-            # Side by side, since runs that agree would hide each other.
-            shift = _SHIFT ** (place - (len(shown) - 1) / 2)
+            # Shifted sideways, since runs that agree would hide each other.
+            shift = _SHIFT ** (index - (len(shown) - 1) / 2)
             bars = axes.errorbar(
                 [budget * shift for budget in budgets],
                 [point.accuracy for point in line.points],
                 [_spread(point) or 0.0 for point in line.points],
-                marker=_MARKERS[place % len(_MARKERS)],
+                marker=_MARKERS[index % len(_MARKERS)],
                 capsize=3,
             )
             drawn.append(bars)
@@ -122,7 +122,7 @@ def draw(lines: Sequence[Curve]) -> Figure:
         axes.set_xticks(sorted({point.budget or 0 for line in shown for point in line.points}))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
-        # Names come from other people's files, and dollar signs in them are no mathematics.
+        # Names come from other people's files, and dollar signs in them do not start mathematics.
         axes.set_title(benchmark, parse_math=False)
         axes.set(xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
         axes.grid(alpha=0.3)
@@ -145,8 +145,8 @@ def main() -> int:
         records, problems = read_records([args.folder])
         for problem in problems:
             sys.stderr.write(f"skipped: {problem}\n")
-        lines = curves(records)
-        sys.stdout.write(table(lines) + "\n")
+        lines = build_curves(records)
+        sys.stdout.write(format_table(lines) + "\n")
         if args.png:
             draw(lines).savefig(args.png)
     except PrunedEvalError as error:

@@ -1,4 +1,4 @@
-"""Names of lines for people: what looks alike is told apart by the settings in which it differs."""
+"""Labels for measurements; those with equal labels are disambiguated by the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from lm_eval_pruned.results.measurement import Key
 
 
 def distinctions(keys: Collection[Key]) -> dict[Key, str]:
-    """Return the settings that tell a configuration from those that look like it; "" where nothing does.
+    """Return the settings that tell a measurement from those with an equal label, as text; "" where the label does.
 
-    What looks like it has model, pruning, task and budget alike. All lines of a configuration name the same settings.
+    Labels are equal where model, pruning, task and budget are. All lines of a run name the same settings.
     """
-    alike: dict[tuple[object, ...], list[set[tuple[str, str]]]] = {}
+    by_label: dict[tuple[object, ...], list[set[tuple[str, str]]]] = {}
     for key in keys:
-        alike.setdefault(_looks(key), []).append(set(key.configuration.settings))
-    changing = {looks: given[0].union(*given) - given[0].intersection(*given) for looks, given in alike.items()}
-    apart: dict[tuple[str, str], set[str]] = {}
+        by_label.setdefault(_label(key), []).append(set(key.configuration.settings))
+    differing = {label: given[0].union(*given) - given[0].intersection(*given) for label, given in by_label.items()}
+    shown: dict[tuple[str, str], set[str]] = {}
     for key in keys:
-        apart.setdefault(_run(key), set()).update(name for name, _ in changing[_looks(key)])
+        shown.setdefault(_run(key), set()).update(name for name, _ in differing[_label(key)])
     return {
-        key: " ".join(f"{name}={value}" for name, value in key.configuration.settings if name in apart[_run(key)])
+        key: " ".join(f"{name}={value}" for name, value in key.configuration.settings if name in shown[_run(key)])
         for key in keys
     }
 
 
 def line_names(keys: Collection[Key]) -> dict[Key, str]:
-    """Return a name for people of each line: model, pruning, task, and what else sets it apart."""
+    """Return a readable name of each line: model, pruning, task, and the settings that distinguish it."""
     return {
         key: " · ".join(part for part in (key.configuration.model, key.configuration.label, task, settings) if part)
         for key, settings in distinctions(keys).items()
@@ -39,12 +39,12 @@ def _run(key: Key) -> tuple[str, str]:
     return key.configuration.model, key.configuration.label
 
 
-def _looks(key: Key) -> tuple[object, ...]:
+def _label(key: Key) -> tuple[object, ...]:
     return *_run(key), key.task, key.budget, key.filter + _area_mark(key)
 
 
 def _task(key: Key) -> str:
-    """Return the task with its budget, which most tasks have in their names, and whatever else is not usual."""
+    """Return the task with its budget, unless its name ends in it, and its filter and metric where they are unusual."""
     is_named = key.budget is None or key.task.endswith(f"_{key.budget}")
     budget = "" if is_named else f" at {key.budget} tokens"
     return key.task + budget + ("" if key.filter == "none" else f" ({key.filter})") + _area_mark(key)

@@ -1,4 +1,4 @@
-"""A measurement is what one configuration reached on one task: its runs with different seeds, merged."""
+"""Measurements: the runs of one configuration on one task, merged over seeds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.record import Record, TaskResult
+from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
-from lm_eval_pruned.results.records.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One line of a table.
+    """What one configuration reached on one task under one filter, merged over seeds.
 
-    `configuration` includes how the task was asked; `accuracies` has one value a seed; `metrics` are means over seeds;
-    `outcomes`, if every seed has them, are means over seeds by question; `error` is the standard error a single run
-    reported. A measurement without a budget stands for a whole curve, or its task has none.
+    `configuration` includes how the task was asked; `accuracies` has one value per seed; `metrics` are means over
+    seeds; `outcomes`, if every seed has them, are means over seeds per question; `error` is the standard error that a
+    single run reported. `budget` is None for the area under a whole curve and for tasks without a budget.
     """
 
     configuration: Configuration
@@ -42,13 +42,13 @@ class Measurement:
 
     @property
     def std(self) -> float | None:
-        """Population standard deviation over seeds, as the paper has it; None of a single one."""
+        """Population standard deviation over seeds, as in the paper; None for a single seed."""
         return pstdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What merged runs have in common; an area has no budget."""
+    """What merged runs have in common; `budget` is None for an area."""
 
     configuration: Configuration
     task: str
@@ -58,26 +58,26 @@ class Key:
 
 
 def measure(records: Sequence[Record], *, ignoring: Collection[str] = ()) -> dict[Key, Measurement]:
-    """Merge runs, oldest first, that differ in their seeds alone; settings in `ignoring` may differ too.
+    """Merge runs, given oldest first, that differ only in their seeds; settings in `ignoring` may differ too.
 
-    Of two runs with the same seeds the later one counts.
+    The later of two runs with the same seeds replaces the earlier one.
     """
-    groups: dict[Key, dict[Settings, tuple[Record, TaskResult]]] = {}
+    merged: dict[Key, dict[Settings, tuple[Record, TaskResult]]] = {}
     for record in records:
         for result in record.results:
             configuration = _configuration(record, result, ignoring)
-            runs = groups.setdefault(Key(configuration, result.task, result.filter, result.metric, result.budget), {})
+            runs = merged.setdefault(Key(configuration, result.task, result.filter, result.metric, result.budget), {})
             seeds = record.seeds + result.seeds
-            # In the order of time: behind the others, wherever the run stood that it takes the place of.
+            # Ordered by time: a run that replaces another moves to the end.
             runs.pop(seeds, None)
             runs[seeds] = (record, result)
-    return {key: _merge(key, list(seeds.values())) for key, seeds in groups.items()}
+    return {key: _merge(key, list(seeds.values())) for key, seeds in merged.items()}
 
 
 def _configuration(record: Record, result: TaskResult, ignoring: Collection[str]) -> Configuration:
     shared = record.configuration
-    merged = {**dict(shared.settings), **dict(result.settings)}
-    settings = tuple(sorted((name, value) for name, value in merged.items() if name not in ignoring))
+    values = {**dict(shared.settings), **dict(result.settings)}
+    settings = tuple(sorted((name, value) for name, value in values.items() if name not in ignoring))
     return Configuration(model=shared.model, pruning=shared.pruning, settings=settings)
 
 
@@ -105,9 +105,9 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]]) -> Measurement:
 
 
 def _mean(outcomes: Sequence[Outcomes]) -> Outcomes:
-    """Average by question over the seeds that asked it."""
+    """Average the outcomes of each question over the seeds that asked it."""
     if len(outcomes) == 1:
         return outcomes[0]
-    questions, places = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
-    sums = np.bincount(places, weights=np.concatenate([one.correct for one in outcomes]))
-    return Outcomes(questions=questions, correct=sums / np.bincount(places))
+    questions, inverse = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
+    sums = np.bincount(inverse, weights=np.concatenate([one.correct for one in outcomes]))
+    return Outcomes(questions=questions, correct=sums / np.bincount(inverse))

@@ -1,34 +1,29 @@
-"""Where a command's text goes: a file that is there as a whole or not at all, or the terminal."""
+"""Text output of the commands: atomic writes of their files, and warnings on stderr."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.files import write_atomically
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a file beside its place and move it there.
+    """Write a file atomically, with what UTF-8 cannot hold escaped.
 
     Raises:
         ArgumentError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            beside.write_text(printable(content), encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_atomically(path, printable(content))
     except OSError as problem:
         raise ArgumentError(f"--output {path} cannot be written: {problem.strerror}") from None
 
 
 def printable(content: str) -> str:
-    r"""Escape halves of surrogate pairs, which JSON can hold and UTF-8 cannot.
+    r"""Escape lone surrogates, which JSON can hold and UTF-8 cannot.
 
     Example:
         >>> printable("model \ud800")
@@ -38,7 +33,7 @@ def printable(content: str) -> str:
 
 
 def warn_skipped(problems: Sequence[str]) -> None:
-    """Name each file that was skipped on stderr, and count them."""
+    """Print each file that was skipped on stderr, and their number."""
     for problem in problems:
         sys.stderr.write(printable(f"warning: skipped: {problem}\n"))
     if problems:

@@ -1,1 +1,1 @@
-"""Sweeps: a grid of evaluation runs, executed locally or on Ray and resumed after a kill."""
+"""Sweeps: grids of harness runs described by a YAML file, run in parallel and resumable."""

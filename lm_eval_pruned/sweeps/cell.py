@@ -1,14 +1,15 @@
-"""A cell is one run of the harness in a grid, known by a hash of everything that decides its outcome."""
+"""Cells: single runs of the harness in a grid, identified by a hash of everything that decides their outcome."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-# Characters of a cell's hash that name its folder: 64 bits.
+from lm_eval_pruned.files import sha256_of_json
+
+# Hexadecimal digits of a cell's hash that name its folder: 64 bits.
 ID_CHARACTERS = 16
 
 _NAMED = ("method", "alloc", "sparsity", "num_blocks")
@@ -16,7 +17,7 @@ _NAMED = ("method", "alloc", "sparsity", "num_blocks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a cell needs of a machine; `memory_gb` is estimated where it is None, and may be for one GPU shared."""
+    """What a cell needs of a machine; `memory_gb` None means estimated, and a fraction of `gpus` shares one."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -25,9 +26,9 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One run: a model, how it is pruned (both in `model_args`), a task, a seed, and how it is asked.
+    """One run: a model and its pruning (both in `model_args`), a task, a seed, and how the task is asked.
 
-    `variant` is a label. `weights` counts those of the model, for estimates where its config cannot be read.
+    `variant` is a label. `weights` is the model's number of weights, for estimates where its config cannot be read.
     """
 
     backend: str
@@ -47,12 +48,11 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Name of the cell's folder: a hash of what decides its outcome, and not of where or how fast it runs."""
-        text = json.dumps(self.deciding(), sort_keys=True)
-        return sha256(text.encode()).hexdigest()[:ID_CHARACTERS]
+        """Name of the cell's folder: a hash of what decides its outcome, not of where or how fast it runs."""
+        return sha256_of_json(self.outcome_settings())[:ID_CHARACTERS]
 
-    def deciding(self) -> dict[str, object]:
-        """Return what decides the outcome, as what JSON can hold."""
+    def outcome_settings(self) -> dict[str, object]:
+        """Return the settings that decide the outcome, as JSON values."""
         return {
             "backend": self.backend,
             "model_args": dict(self.model_args),
@@ -77,16 +77,16 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """A few words for people: model, pruning, task, seed, variant."""
-        given = [str(self.model_args[name]) for name in _NAMED if self.model_args.get(name) is not None]
-        pruning = "dense" if given in (["none"], []) else " ".join(given)
+        """Readable name: model, pruning, task, seed, variant."""
+        words = [str(self.model_args[name]) for name in _NAMED if self.model_args.get(name) is not None]
+        pruning = "dense" if words in (["none"], []) else " ".join(words)
         seed = "" if self.seed is None else f"seed {self.seed}"
-        words = [self.model.rpartition("/")[2], pruning, self.task, seed, self.variant or ""]
-        return ", ".join(word for word in words if word)
+        parts = [self.model.rpartition("/")[2], pruning, self.task, seed, self.variant or ""]
+        return ", ".join(part for part in parts if part)
 
     def arguments(self, *, responses: Path, output: Path) -> list[str]:
-        """Return the command line of the harness, without the name of the command."""
-        # JSON, since a path may hold the commas that separate arguments.
+        """Return the arguments of the harness's command line."""
+        # As JSON, since a path may contain the commas that separate arguments.
         model_args = {"responses": str(responses), **self.model_args}
         optional = {
             "--gen_kwargs": json.dumps(self.decoding) if self.decoding else None,
@@ -98,6 +98,6 @@ class Cell:
         return [
             *("--model", self.backend, "--model_args", json.dumps(model_args), "--tasks", self.task),
             *("--batch_size", self.batch_size, "--log_samples", "--output_path", str(output)),
-            *(part for flag, value in optional.items() if value is not None for part in (flag, str(value))),
+            *(word for flag, value in optional.items() if value is not None for word in (flag, str(value))),
             *(["--apply_chat_template"] if self.apply_chat_template else []),
         ]

@@ -1,4 +1,4 @@
-"""What a cell will take, told from its configuration and the model's config: tokens, memory, hours of a machine."""
+"""Estimate tokens, memory and time of a cell from its settings and the model's config, without reading weights."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from lm_eval_pruned.pruning.model.flops import Work, seconds, total
 from lm_eval_pruned.sweeps.cell import Cell
 from lm_eval_pruned.sweeps.recipes import resolved
 
-# Questions of the benchmarks that ship with the package, by the names of their folders.
+# Questions of the benchmarks that ship with the package, by folder name.
 QUESTIONS = {"aime24": 30, "amc23": 40, "gpqa_diamond": 198, "math500": 500, "tiny": 200}
 
-# What an answer takes behind its thinking, where its room is larger.
+# Tokens of an answer after the thinking, unless max_gen_toks is smaller.
 ANSWER_TOKENS = 700
-# Python, PyTorch, transformers and the harness.
+# Memory of Python, PyTorch, transformers and the harness.
 PROCESS_BYTES = 1.2e9
-# Bytes a weight where the config cannot be read: that of bfloat16.
+# Bytes per weight where the config cannot be read: bfloat16.
 ITEMSIZE = 2
 
 
 class Speed(NamedTuple):
-    """What a device is taken to do in a second: operations of pruning, and weights times tokens of decoding."""
+    """Assumed rates of a device per second: pruning operations, decoding in weights x tokens, bytes loaded."""
 
     work: Work
     decoding: float
@@ -56,64 +56,64 @@ ASSUMPTIONS = (
 
 
 class CellEstimate(NamedTuple):
-    """Tokens to write, bytes for weights and pruning, seconds; None is what cannot be known here."""
+    """Tokens to generate, bytes for weights and pruning, seconds; None where unknown."""
 
     tokens: float | None
     memory: float | None
     seconds: float | None
 
 
-class _Model(NamedTuple):
+class _ModelCost(NamedTuple):
     weights: float
     memory: float
     pruning_seconds: float
 
 
 def estimate(cell: Cell) -> CellEstimate:
-    """Estimate one cell; no weight is read."""
+    """Estimate one cell."""
     tokens = _tokens(cell)
     model = _model(cell)
     if model is None:
         return CellEstimate(tokens, None, None)
     speed = GPU if cell.resources.gpus else CPU
     decoding = None if tokens is None else tokens * model.weights / speed.decoding / (cell.resources.gpus or 1)
-    taken = None if decoding is None else START_SECONDS + model.pruning_seconds + decoding
-    return CellEstimate(tokens, model.memory, taken)
+    duration = None if decoding is None else START_SECONDS + model.pruning_seconds + decoding
+    return CellEstimate(tokens, model.memory, duration)
 
 
 def memory_request(cell: Cell) -> int:
-    """Return the bytes of the machine's own memory that a cell asks for; weights on a GPU pass through that too."""
+    """Return the bytes of main memory that a cell requests; weights on a GPU pass through it too."""
     if cell.resources.memory_gb is not None:
         return int(cell.resources.memory_gb * 1e9)
     model = _model(cell)
     return int(PROCESS_BYTES + (0 if model is None else model.memory))
 
 
-class Task(NamedTuple):
-    """What is known of a task that ships with the package: its budgets and number of questions."""
+class TaskSize(NamedTuple):
+    """Budgets and number of questions of a benchmark that ships with the package."""
 
     budgets: tuple[int, ...]
     questions: int
 
 
 @cache
-def read_task(name: str) -> tuple[Task, ...]:
-    """Return the benchmarks behind the name of a task or a group; none of a task of the harness's own.
+def read_task(name: str) -> tuple[TaskSize, ...]:
+    """Return the sizes of the benchmarks in a task or group; () for the harness's own tasks.
 
     Example:
         >>> read_task("aime24_tts")
-        (Task(budgets=(512, 1024, 2048, 4096, 8192), questions=30),)
+        (TaskSize(budgets=(512, 1024, 2048, 4096, 8192), questions=30),)
     """
-    found = next(tasks_folder().rglob(f"{name}.yaml"), None)
-    if found is None:
+    path = next(tasks_folder().rglob(f"{name}.yaml"), None)
+    if path is None:
         return ()
-    content = yaml.safe_load(found.read_text(encoding="utf-8"))
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "thinking_token_budget" in content:
-        return (Task((int(content["thinking_token_budget"]),), QUESTIONS[found.parent.name]),)
-    parts = [part for member in content["task"] for part in read_task(member)]
-    if found.parent == tasks_folder():
-        return tuple(parts)
-    return (Task(tuple(sorted(budget for part in parts for budget in part.budgets)), parts[0].questions),)
+        return (TaskSize((int(content["thinking_token_budget"]),), QUESTIONS[path.parent.name]),)
+    members = [size for member in content["task"] for size in read_task(member)]
+    if path.parent == tasks_folder():
+        return tuple(members)
+    return (TaskSize(tuple(sorted(budget for size in members for budget in size.budgets)), members[0].questions),)
 
 
 def _tokens(cell: Cell) -> int | None:
@@ -131,7 +131,7 @@ def _tokens(cell: Cell) -> int | None:
     )
 
 
-def _asked(cell: Cell, task: Task) -> int:
+def _asked(cell: Cell, task: TaskSize) -> int:
     if cell.limit is None:
         return task.questions
     return min(task.questions, int(cell.limit if cell.limit >= 1 else cell.limit * task.questions))
@@ -141,24 +141,24 @@ def _number(given: object, default: int) -> int:
     return given if isinstance(given, int) else default
 
 
-def _model(cell: Cell) -> _Model | None:
-    """Return what its model is and takes, by its config, or else by the number of weights the sweep states."""
+def _model(cell: Cell) -> _ModelCost | None:
+    """Return the cost of the cell's model from its config, or else from the number of weights stated in the sweep."""
     ours = field_names(PruneConfig)
     arguments = tuple(sorted((name, value) for name, value in cell.model_args.items() if name in ours))
     dtype = str(cell.model_args.get("dtype", "auto"))
-    found = _outlined(cell.model, arguments, dtype, bool(cell.resources.gpus), cell.weights is not None)
-    if found is None and cell.weights is not None:
-        return _Model(cell.weights, cell.weights * ITEMSIZE, cell.weights * ITEMSIZE / GPU.loaded_bytes)
-    return found
+    cost = _cost_from_config(cell.model, arguments, dtype, bool(cell.resources.gpus), cell.weights is not None)
+    if cost is None and cell.weights is not None:
+        return _ModelCost(cell.weights, cell.weights * ITEMSIZE, cell.weights * ITEMSIZE / GPU.loaded_bytes)
+    return cost
 
 
 @cache
-def _outlined(
-    pretrained: str, arguments: Sequence[tuple[str, object]], dtype: str, on_gpu: bool, is_weighed: bool
-) -> _Model | None:
+def _cost_from_config(
+    pretrained: str, arguments: Sequence[tuple[str, object]], dtype: str, on_gpu: bool, is_offline: bool
+) -> _ModelCost | None:
     recipe = resolved(parse_model_args(dict(arguments), parent=()).prune)
     source = resolve_pretrained(pretrained)
-    model = _outline(source, is_weighed)
+    model = _outline(source, is_offline)
     if model is None:
         return None
     chosen = stored_dtype(model.config) if dtype == "auto" else getattr(torch, dtype)
@@ -166,7 +166,7 @@ def _outlined(
     windows = recipe.calibration_source(source).shape(CheckpointInfo.of(model.config))
     speed = GPU if on_gpu else CPU
     size = architecture.weights * architecture.itemsize
-    return _Model(
+    return _ModelCost(
         weights=architecture.weights,
         memory=sum(peak_memory_bytes(recipe, architecture, windows).values()),
         pruning_seconds=seconds(total(phases(recipe, architecture, windows).values()), speed.work)
@@ -175,22 +175,22 @@ def _outlined(
 
 
 @cache
-def _outline(source: str, is_weighed: bool) -> PreTrainedModel | None:
-    """Return the model without weights, or None where its config cannot be had; the hub is asked once, if need be."""
+def _outline(source: str, is_offline: bool) -> PreTrainedModel | None:
+    """Return the model without weights, or None if its config cannot be read; cached, so the hub is asked once."""
     try:
-        return build_meta_model(source, LoadOptions(local_files_only=is_weighed))
+        return build_meta_model(source, LoadOptions(local_files_only=is_offline))
     except MissingDataError:
         return None
 
 
-def lines(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield the cells with what each will take, and their sum."""
+def estimate_lines(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield a table of the cells with their estimates, the total and the assumptions."""
     estimates = [estimate(cell) for cell in cells]
     yield f"{'id':<16} {'tokens':>13} {'memory':>9} {'time':>9} {'GPU-hours':>9}  cell"
     for cell, one in zip(cells, estimates, strict=True):
         yield f"{cell.id} {_row(one, _gpu_hours([cell], [one]))}  {cell.label}"
-    taken = CellEstimate(_sum(one.tokens for one in estimates), None, _sum(one.seconds for one in estimates))
-    yield f"{'together':<16} {_row(taken, _gpu_hours(cells, estimates))}  {len(cells)} cells"
+    together = CellEstimate(_sum(one.tokens for one in estimates), None, _sum(one.seconds for one in estimates))
+    yield f"{'together':<16} {_row(together, _gpu_hours(cells, estimates))}  {len(cells)} cells"
     unknown = sorted({cell.model for cell, one in zip(cells, estimates, strict=True) if one.memory is None})
     if unknown:
         yield f"?: no config of {', '.join(unknown)} can be read here; give its number of weights in the sweep"
@@ -200,9 +200,9 @@ def lines(cells: Sequence[Cell]) -> Iterator[str]:
 def _row(one: CellEstimate, gpu_hours: float | None) -> str:
     tokens = "?" if one.tokens is None else f"{one.tokens:,.0f}"
     size = "" if one.memory is None else f"{one.memory / 1e9:.2f} GB"
-    taken = "?" if one.seconds is None else f"{one.seconds / 60:,.1f} min"
+    duration = "?" if one.seconds is None else f"{one.seconds / 60:,.1f} min"
     hours = "?" if gpu_hours is None else f"{gpu_hours:,.2f}"
-    return f"{tokens:>13} {size:>9} {taken:>9} {hours:>9}"
+    return f"{tokens:>13} {size:>9} {duration:>9} {hours:>9}"
 
 
 def _gpu_hours(cells: Iterable[Cell], estimates: Iterable[CellEstimate]) -> float | None:

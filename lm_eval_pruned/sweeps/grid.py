@@ -1,4 +1,4 @@
-"""A sweep's configuration: YAML that spans grids of cells, all of them checked before the first one runs."""
+"""Read a sweep file: expand its grids into cells, and check every cell before the first one runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lm_eval_pruned.sweeps.sections import (
     MAPPINGS,
     RESOURCES,
     SECTIONS,
-    Settings,
+    SweepSettings,
     as_list,
     as_mapping,
     check_names,
-    merged,
+    merge,
     read_axis,
     read_seed,
     read_settings,
@@ -40,21 +40,21 @@ _ARGUMENTS = {
     "num_blocks": "num_blocks",
 }
 
-# More are a mistake in the file: each is hours of a machine.
+# More cells are a mistake in the file: each can take hours.
 MAX_CELLS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """Settings of the cells whose axes all have one of the values in `match`."""
+    """Settings for the cells whose axes all have one of the values in `match`."""
 
     match: Mapping[str, Sequence[object]]
-    settings: Settings
+    settings: SweepSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A configuration file, read: its cells, each once, in the order of the file."""
+    """A sweep file: its cells without duplicates, in the order of the file."""
 
     path: Path
     description: str
@@ -62,26 +62,26 @@ class Sweep:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Read and check a configuration.
+    """Read and check a sweep file.
 
     Raises:
-        DataError: it is no YAML of the form that docs/sweeps.md describes.
+        DataError: it is not YAML of the form that docs/sweeps.md describes.
         PrunedEvalError: a cell is invalid; the message names it, and the nearest valid name.
     """
     content = read_yaml(path)
     try:
         check_names("section", content, SECTIONS)
-        grids = [as_mapping(f"grids[{place}]", grid) for place, grid in enumerate(as_list(content.get("grids")))]
+        grids = [as_mapping(f"grids[{index}]", grid) for index, grid in enumerate(as_list(content.get("grids")))]
         if not grids:
             raise DataError("it spans no cells: give grids, a list of mappings such as {methods: [wanda]}")
         defaults = read_settings("defaults", content.get("defaults"), axes=True)
         named = as_mapping("variants", content.get("variants") or {})
         variants = {str(name): read_settings(f"variants: {name}", given) for name, given in named.items()}
-        overrides = [_override(place, given) for place, given in enumerate(as_list(content.get("overrides")))]
+        overrides = [_override(index, given) for index, given in enumerate(as_list(content.get("overrides")))]
         spanned = [
-            found
-            for place, grid in enumerate(grids)
-            for found in _span(defaults, read_settings(f"grids[{place}]", grid, axes=True), variants)
+            cell
+            for index, grid in enumerate(grids)
+            for cell in _span(defaults, read_settings(f"grids[{index}]", grid, axes=True), variants)
         ]
         _check_used(overrides, [axes for axes, _ in spanned])
         cells = [_cell(axes, settings, overrides) for axes, settings in spanned]
@@ -95,10 +95,10 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def find_config(given: Path) -> Path:
-    """Return the file, or the sweep of that name which ships with the package.
+    """Return the path of a sweep file, given as such or as the name of a sweep that ships with the package.
 
     Raises:
-        MissingDataError: there is neither.
+        MissingDataError: there is no such file or name.
 
     Example:
         >>> find_config(Path("demo")).name
@@ -113,10 +113,10 @@ def find_config(given: Path) -> Path:
 
 
 def _span(
-    defaults: Settings, grid: Settings, variants: Mapping[str, Settings]
+    defaults: SweepSettings, grid: SweepSettings, variants: Mapping[str, SweepSettings]
 ) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
-    """Yield the axes and the settings of each cell of a grid."""
-    given = merged(defaults, grid)
+    """Yield (axes, settings) of each cell of a grid."""
+    given = merge(defaults, grid)
     if "models" not in given or "tasks" not in given:
         raise DataError("a grid needs models and tasks: give them in it or in defaults")
     lists = {AXES[name]: read_axis(name, given.pop(name)) for name in AXES if name in given}
@@ -125,17 +125,17 @@ def _span(
         count *= len(values)
     if count * max(1, len(variants)) > MAX_CELLS:
         raise DataError(f"a grid spans more than {MAX_CELLS} cells")
-    named: list[tuple[str | None, Settings]] = [*variants.items()]
+    named: list[tuple[str | None, SweepSettings]] = [*variants.items()]
     for variant, own in named or [(None, {})]:
         for members in product(*lists.values()):
-            yield {**dict(zip(lists, members, strict=True)), "variant": variant}, merged(given, own)
+            yield {**dict(zip(lists, members, strict=True)), "variant": variant}, merge(given, own)
 
 
-def _cell(axes: Mapping[str, object], settings: Settings, overrides: Sequence[Override]) -> Cell:
-    """Make a cell, or raise the error of the first thing that is wrong with it."""
+def _cell(axes: Mapping[str, object], settings: SweepSettings, overrides: Sequence[Override]) -> Cell:
+    """Make and check a cell; an error names the cell."""
     for override in overrides:
         if _matches(override, axes):
-            settings = merged(settings, override.settings)
+            settings = merge(settings, override.settings)
     pruning = {_ARGUMENTS[name]: value for name, value in axes.items() if name in _ARGUMENTS}
     values = {name: value for name, value in settings.items() if name not in RESOURCES}
     cell = Cell(
@@ -182,7 +182,7 @@ def our_tasks() -> frozenset[str]:
 
 @cache
 def _all_tasks() -> frozenset[str]:
-    # Indexing the harness's own tasks takes seconds.
+    # Only where needed: indexing the harness's own tasks takes seconds.
     from lm_eval.tasks import TaskManager
 
     return frozenset(TaskManager().all_tasks)
@@ -190,9 +190,9 @@ def _all_tasks() -> frozenset[str]:
 
 @cache
 def _accepted(backend: str, pretrained: str, given: frozenset[str]) -> frozenset[str]:
-    """Return what the harness's model class takes besides our arguments."""
+    """Return those of `given` that the harness's model class accepts besides our arguments."""
     if backend == "pruned-vllm":
-        # Engine arguments are known to vLLM alone, which the machine that starts a sweep may lack.
+        # Only vLLM knows its engine arguments, and the machine that starts a sweep may not have it installed.
         return given
     from lm_eval.models.huggingface import HFLM
 
@@ -201,8 +201,8 @@ def _accepted(backend: str, pretrained: str, given: frozenset[str]) -> frozenset
     return frozenset(accepted_arguments(HFLM, resolve_pretrained(pretrained), given))
 
 
-def _override(place: int, given: object) -> Override:
-    where = f"overrides[{place}]"
+def _override(index: int, given: object) -> Override:
+    where = f"overrides[{index}]"
     content = as_mapping(where, given)
     check_names(f"key of {where}", content, ("match", "set"))
     match = as_mapping(f"{where}: match", content.get("match"))
@@ -218,12 +218,12 @@ def _matches(override: Override, axes: Mapping[str, object]) -> bool:
 
 
 def _check_used(overrides: Sequence[Override], spanned: Sequence[Mapping[str, object]]) -> None:
-    """Refuse an override that changes nothing, which is a misspelt value."""
-    for place, override in enumerate(overrides):
+    """Refuse an override that matches nothing, which usually means a misspelt value."""
+    for index, override in enumerate(overrides):
         for name, values in override.match.items():
             known = {str(axes[name]): axes[name] for axes in spanned if axes.get(name) is not None}
             for value in values:
                 if value not in known.values():
-                    raise unknown_name(f"{name} in overrides[{place}]", value, known)
+                    raise unknown_name(f"{name} in overrides[{index}]", value, known)
         if not any(_matches(override, axes) for axes in spanned):
-            raise DataError(f"overrides[{place}] matches no cell: {dict(override.match)}")
+            raise DataError(f"overrides[{index}] matches no cell: {dict(override.match)}")

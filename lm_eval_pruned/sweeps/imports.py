@@ -1,13 +1,13 @@
-"""What every cell imports, imported once by the process that cells are forked from."""
+"""Preload for the fork server: import what every cell needs before cells are forked."""
 
 import os
 import signal
 from importlib import import_module
 
-# Ctrl-C reaches every process of a terminal; the sweep answers it.
+# Ctrl-C reaches every process of a terminal; only the sweep handles it.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# Asked the other way, CUDA would be initialised, and no fork could use it.
+# Check for CUDA through NVML: the other check would initialise CUDA, which no fork could then use.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 for name in (

@@ -1,4 +1,4 @@
-"""Sections of a sweep's file: what each may hold, read from YAML with an error that names the place."""
+"""Read and check the sections of a sweep file (YAML); errors name the section."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lm_eval_pruned.config import field_names
 from lm_eval_pruned.errors import DataError, unknown_name
 from lm_eval_pruned.sweeps.cell import Cell, Resources
 
-# Lists that span a grid, with the name one of their members goes by.
+# Lists that span a grid, and the name of one of their values.
 AXES: Mapping[str, str] = {
     "models": "model",
     "methods": "method",
@@ -23,7 +23,7 @@ AXES: Mapping[str, str] = {
     "seeds": "seed",
 }
 RESOURCES = field_names(Resources)
-# Settings with one value a cell.
+# Settings with one value per cell.
 _SETTINGS = (field_names(Cell) - {"task", "seed", "variant", "resources"}) | RESOURCES
 MAPPINGS = ("model_args", "gen_kwargs", "metadata")
 SECTIONS = ("description", "defaults", "grids", "variants", "overrides")
@@ -36,11 +36,11 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("limit", "weights", *RESOURCES), (int, float)),
 }
 
-Settings: TypeAlias = Mapping[str, object]
+SweepSettings: TypeAlias = Mapping[str, object]
 
 
 def read_yaml(path: Path) -> Mapping[str, object]:
-    """Return the mapping that a file is; raises DataError if it is no YAML or anything else."""
+    """Read a YAML file; raises DataError if it is not YAML, or not a mapping."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -50,8 +50,8 @@ def read_yaml(path: Path) -> Mapping[str, object]:
     return as_mapping(str(path), content)
 
 
-def read_settings(where: str, given: object, *, axes: bool = False) -> Settings:
-    """Return the settings of a section; raises DataError for a wrong type, UnknownNameError for a name not known."""
+def read_settings(where: str, given: object, *, axes: bool = False) -> SweepSettings:
+    """Return the settings of a section; raises DataError for a wrong type, UnknownNameError for an unknown name."""
     content = as_mapping(where, given or {})
     check_names(f"setting in {where}", content, [*_SETTINGS, *(AXES if axes else ())])
     for name, value in content.items():
@@ -62,18 +62,18 @@ def read_settings(where: str, given: object, *, axes: bool = False) -> Settings:
     return content
 
 
-def merged(first: Settings, second: Settings) -> dict[str, object]:
-    """Let the second win, and in mappings each of its members."""
-    both = {
+def merge(first: SweepSettings, second: SweepSettings) -> dict[str, object]:
+    """Return both settings; the second ones win, in nested mappings entry by entry."""
+    mappings = {
         name: {**as_mapping(name, first.get(name, {})), **as_mapping(name, second[name])}
         for name in MAPPINGS
         if name in second
     }
-    return {**first, **second, **both}
+    return {**first, **second, **mappings}
 
 
 def read_axis(name: str, given: object) -> list[object]:
-    """Return the values that an axis takes; raises DataError if there are none."""
+    """Return the values of an axis; raises DataError if there are none, or if one is a list or mapping."""
     values = as_list(given)
     if not values or any(isinstance(value, dict | list) for value in values):
         raise DataError(f"{name}: {given!r} is no value and no list of values")
@@ -81,21 +81,21 @@ def read_axis(name: str, given: object) -> list[object]:
 
 
 def read_seed(given: object) -> int | None:
-    """Return a whole number, or None where none is given; raises DataError for anything else."""
+    """Return a whole number or None; raises DataError for anything else."""
     if given is None or (isinstance(given, int) and not isinstance(given, bool)):
         return given
     raise DataError(f"seeds: {given!r} is no whole number")
 
 
 def as_list(given: object) -> list[object]:
-    """Return a list as it is, a single value as a list of one."""
+    """Return a list unchanged, a single value as a list of one, None as an empty list."""
     if given is None:
         return []
     return given if isinstance(given, list) else [given]
 
 
 def as_mapping(where: str, given: object) -> dict[str, object]:
-    """Return a mapping as it is; raises DataError for anything else."""
+    """Return a mapping unchanged; raises DataError for anything else."""
     if not isinstance(given, dict):
         raise DataError(f"{where} is no mapping of names to values: {given!r:.80}")
     return given

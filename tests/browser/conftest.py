@@ -1,4 +1,4 @@
-"""Headless Chromium on pages of real files, its network watched."""
+"""Fixtures: headless Chromium on leaderboard pages, with its network requests recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARGUMENTS = (
     # A page that is still scrolling cannot be clicked.
     "--force-prefers-reduced-motion",
 )
-# None of these leaves the machine; chrome: is what the browser itself shows in its first tab.
+# None of these leaves the machine; chrome: is the browser's own first tab.
 SCHEMES = {"file", "data", "about", "chrome"}
 BUDGETS = (16, 32, 64, 128)
 QUESTIONS = 60
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Browser:
-    """A driver that opens files, sized and coloured as asked, and knows what was requested and complained of."""
+    """A driver with a window size and colour scheme that records requests and console messages."""
 
     def __init__(self, driver) -> None:
         self.driver = driver
@@ -67,7 +67,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> set[str]:
-        """Every address asked for since the last call."""
+        """Return every address requested since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return {
             message["params"]["request"]["url"]
@@ -78,7 +78,7 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    # Whoever asks for these tests is told that they did not run.
+    # If these tests are requested explicitly, a missing browser is an error.
     if not CHROMIUM or not Path(CHROMEDRIVER).exists():
         pytest.fail(INSTALL)
     options = webdriver.ChromeOptions()
@@ -86,7 +86,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # With the path of the driver given, selenium looks for none on the network.
+    # With an explicit path selenium does not search the network for a driver.
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
     try:
         yield Browser(driver)
@@ -96,7 +96,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True)
 def quiet(browser: Browser) -> Iterator[None]:
-    """No test may leave a complaint on the console, or ask for anything but files of its own."""
+    """Fail tests that leave a console message or request anything but their own files."""
     browser.complaints()
     browser.requests()
     yield

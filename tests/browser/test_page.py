@@ -1,4 +1,4 @@
-"""The page as its readers meet it: with a mouse, a keyboard, a phone, in the dark."""
+"""The page in a browser: mouse, keyboard, small screens, dark mode."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class TestCharts:
         plots = browser.all("#charts svg[role=group]")
         assert len(plots) == 4
         lines = [len(plot.find_elements("css selector", "g.series")) for plot in plots]
-        # What is published has no measured tokens.
+        # Published runs have no measured tokens.
         assert lines == [6, 5, 5, 5]
         assert len(browser.all("#charts .band")) == 20
 
@@ -297,7 +297,7 @@ class TestQuestions:
 
 class TestAppearance:
     def contrast(self, browser: Browser) -> dict[str, float]:
-        """The least contrast of text with what is behind it, by selector."""
+        """Return the smallest contrast of text with its background, by selector."""
         script = Path(__file__).with_name("contrast.js").read_text()
         return browser.run(script)
 

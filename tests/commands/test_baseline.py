@@ -1,3 +1,5 @@
+"""The command `lm-eval-pruned baseline`."""
+
 from __future__ import annotations
 
 import json

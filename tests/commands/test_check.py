@@ -1,3 +1,5 @@
+"""The command `lm-eval-pruned check`: exit codes, reports, and its power on simulated and real runs."""
+
 from __future__ import annotations
 
 import json
@@ -160,7 +162,7 @@ def test_texts_that_are_no_unicode(tmp_path, capsys):
 
 
 def test_a_planted_regression_and_a_rerun_through_files(tmp_path):
-    """200 questions, three seeds, all noise drawn anew; one of two pruning settings loses ten points."""
+    """200 questions and three seeds, all noise drawn anew; one of two pruning settings loses ten points."""
     generator = np.random.default_rng(0)
     chances = {task: 0.1 + 0.85 * difficulties(200, generator) for task in ("t_tts_16", "t_tts_64")}
 
@@ -209,14 +211,14 @@ def runs(tmp_path_factory):
 
 @pytest.mark.slow
 class TestRealRuns:
-    """The bundled model through the harness's own command line, sampled with one seed and with another."""
+    """The bundled model run by the harness's command line, sampled with two different seeds."""
 
     def test_another_seed_passes_and_a_lost_budget_fails(self, runs, capsys):
         frozen = runs / "baseline.json"
         assert cli.main(["baseline", str(runs / "old"), "--output", str(frozen)]) == 0
         assert check(runs / "old", frozen) == 0
         assert check(runs / "again", frozen) == 0
-        # The answers under a budget of 16 in the place of those under 128: what forgetting the budget would look like.
+        # Answers under a budget of 16 instead of 128, as if the budget were ignored.
         broken = runs / "broken"
         broken.mkdir()
         for path in runs.glob("again/*/*"):

@@ -1,3 +1,5 @@
+"""Command-line flags of the model arguments."""
+
 from __future__ import annotations
 
 import argparse

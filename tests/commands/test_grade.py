@@ -1,3 +1,5 @@
+"""The command `lm-eval-pruned grade`: rows, malformed rows, files, and resource use."""
+
 from __future__ import annotations
 
 import io
@@ -13,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned import cli
-from lm_eval_pruned.commands import rows
-from lm_eval_pruned.commands.rows import MAX_GOLDS, MAX_KEPT_CHARACTERS, numbered_lines
+from lm_eval_pruned.commands import grade_rows
+from lm_eval_pruned.commands.grade_rows import MAX_GOLDS, MAX_QUOTED_CHARACTERS
+from lm_eval_pruned.files import numbered_lines
 from lm_eval_pruned.grading.modes import verify_in
 from lm_eval_pruned.grading.verdict import Verdict
 
@@ -23,7 +26,7 @@ GOOD = '{"gold": "25", "response": "So it is \\\\boxed{25}."}'
 
 
 def grade(folder: Path, content: str | bytes, *arguments: str) -> list[dict[str, object]]:
-    """The output rows of a run that ends with 0."""
+    """Run the command, which must succeed, and return the output rows."""
     source, target = folder / "in.jsonl", folder / "out.jsonl"
     source.write_bytes(content.encode() if isinstance(content, str) else content)
     assert cli.main(["grade", str(source), "--output", str(target), *arguments]) == 0
@@ -36,7 +39,7 @@ def verdicts(folder: Path, *given: object, mode: str = "default") -> list[object
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """What a run that ends with 2 says: one line."""
+    """Run the command, which must exit with 2, and return its one-line message."""
     assert cli.main(["grade", *map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -116,7 +119,7 @@ class TestHostileRows:
         before, row, after = grade(tmp_path, GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode())
         assert before["correct"] is after["correct"] is True
         assert row.keys() == {"line", "extracted", "correct", "reason", "status"}
-        assert row["line"] == line.decode(errors="replace")[:MAX_KEPT_CHARACTERS]
+        assert row["line"] == line.decode(errors="replace")[:MAX_QUOTED_CHARACTERS]
         assert (row["extracted"], row["correct"], row["status"]) == (None, False, "unparsed")
         assert str(row["reason"]).startswith(f"line 2: {problem}")
 
@@ -168,23 +171,24 @@ class TestHostileRows:
                 raise ZeroDivisionError("by nothing")
             return verify_in(mode, gold, *rest)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(rows, "verify_in", verify)
+        monkeypatch.setattr(grade_rows, "verify_in", verify)
         graded = grade(tmp_path, f'{GOOD}\n{{"gold": 0, "answer": "5"}}\n{GOOD}')
         assert [row["correct"] for row in graded] == [True, False, True]
         assert graded[1]["gold"] == 0
         assert graded[1]["reason"] == "line 2: the grader failed: ZeroDivisionError: by nothing"
 
     def test_a_line_beyond_the_limit_is_skipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rows, "MAX_LINE_BYTES", 100)
+        monkeypatch.setattr(grade_rows, "MAX_LINE_BYTES", 100)
         long = GOOD.replace("So", "So" * 200)
         graded = grade(tmp_path, f"{GOOD}\n{long}\n{GOOD}\n{long}")
         assert [row["correct"] for row in graded] == [True, False, True, False]
         assert graded[3]["reason"] == "line 4: the line is longer than 100 bytes"
         assert long.startswith(str(graded[3]["line"]))
 
-    def test_a_line_at_the_limit_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rows, "MAX_LINE_BYTES", 4)
-        lines = [line for _, line in numbered_lines(io.BytesIO(b"1234\n1234\n12345\n1\n123456789012345\n2"))]
+    def test_a_line_at_the_limit_is_read(self) -> None:
+        lines = [
+            line for _, line in numbered_lines(io.BytesIO(b"1234\n1234\n12345\n1\n123456789012345\n2"), max_bytes=4)
+        ]
         assert lines == [b"1234", b"1234", b"12345", b"1", b"12345", b"2"]
 
 

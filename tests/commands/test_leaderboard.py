@@ -1,3 +1,5 @@
+"""The command `lm-eval-pruned leaderboard`."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned plan` as a user types it: it reads a config and no weights, and refuses what `prune` refuses."""
+"""The command `lm-eval-pruned plan`: it reads a config and no weights, and refuses what `prune` refuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def outline(tmp_path: Path) -> Path:
-    """A checkpoint of which only the config is there."""
+    """A checkpoint folder with only a config."""
     folder = tmp_path / "outline"
     folder.mkdir()
     (folder / "config.json").write_bytes((assets_folder() / "tiny_reasoner" / "config.json").read_bytes())

@@ -1,3 +1,5 @@
+"""Plots of an allocation's sparsities."""
+
 from __future__ import annotations
 
 import sys

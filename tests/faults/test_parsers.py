@@ -19,9 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm_eval_pruned.commands.rows import grade_line, numbered_lines
+from lm_eval_pruned.commands.grade_rows import grade_line
 from lm_eval_pruned.config import parse_model_args
 from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.files import numbered_lines
+from lm_eval_pruned.grading.extract.extract import extract
 from lm_eval_pruned.models.documents import read_rows, shuffle_choices
 from lm_eval_pruned.models.traces import read_questions
 from lm_eval_pruned.models.vllm.prepare import _read
@@ -32,10 +34,10 @@ from lm_eval_pruned.pruning.calibration.readers import read_jsonl, read_token_id
 from lm_eval_pruned.pruning.calibration.source import Traces
 from lm_eval_pruned.pruning.recipe import read_scores
 from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
-from lm_eval_pruned.results.gate.baseline import freeze, thaw
-from lm_eval_pruned.results.leaderboard.leaderboard import entries
+from lm_eval_pruned.results.gate.baseline_file import dump_baseline, load_baseline
+from lm_eval_pruned.results.leaderboard.entries import build_entries
 from lm_eval_pruned.results.leaderboard.page.content import page_content
-from lm_eval_pruned.results.leaderboard.page.document import page
+from lm_eval_pruned.results.leaderboard.page.document import render_page
 from lm_eval_pruned.results.leaderboard.published import read_reference
 from lm_eval_pruned.results.leaderboard.tables import FORMATS
 from lm_eval_pruned.results.measurement import measure
@@ -102,7 +104,7 @@ def made(file: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = write_run(Path(folder), {"t_tts_16": [1, 0, 1], "t_tts_32": [1, 1, 1]}, method="wanda", sparsity=0.2)
         if file == "baseline":
-            return freeze(measure(read_records([path]).records)).encode()
+            return dump_baseline(measure(read_records([path]).records)).encode()
         return path.read_bytes()
 
 
@@ -125,9 +127,9 @@ def parse_reference(path: Path) -> object:
 
 def leaderboards(place: Path, references: Sequence[object]) -> object:
     records = read_records([place]).records
-    board = entries(records, references)
+    board = build_entries(records, references)
     tables = [table([entry.line for entry in board]) for table in FORMATS.values()]
-    return tables, page(page_content(board, records))
+    return tables, render_page(page_content(board, records, extract))
 
 
 def parse_rows(path: Path) -> object:
@@ -178,7 +180,7 @@ PARSERS = [
         "samples_t.jsonl",
         [lines(row("t", 0, 1.0), row("t", 1, 0.5)), lines({"doc_id": 1, "acc": 1})],
     ),
-    Parser("baseline", thaw, "baseline.json", [made("baseline")]),
+    Parser("baseline", load_baseline, "baseline.json", [made("baseline")]),
     Parser("reference", parse_reference, "reference.csv", [REFERENCE.encode()]),
     Parser("rows to grade", parse_rows, "rows.jsonl", [GRADED.encode()]),
     Parser(

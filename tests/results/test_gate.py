@@ -1,4 +1,4 @@
-"""The gate finds what got worse, lets through what is noise, and says what it cannot see."""
+"""Regression gate: regressions are found, noise passes, undetectable drops are reported as such."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError
-from lm_eval_pruned.results.gate.baseline import IGNORED, freeze, thaw
+from lm_eval_pruned.results.gate.baseline_file import IGNORED, dump_baseline, load_baseline
 from lm_eval_pruned.results.gate.check import FAILING, check
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
 from lm_eval_pruned.results.records.configuration import Configuration
@@ -22,7 +22,7 @@ CURVE = {"t_tts_16": [0, 1, 1, 0], "t_tts_32": [1, 1, 1, 0]}
 
 
 def measured(chances, generator, *, samples=1, seeds=1, method="wanda"):
-    """What runs with so many seeds measure of a model with these chances, [questions] for each budget."""
+    """Measurements of a model with these probabilities of a right answer, [questions] per budget; one run per seed."""
     found = {}
     for budget, chance in zip(BUDGETS, chances, strict=False):
         correct = np.mean([answers(chance, generator, samples) for _ in range(seeds)], axis=0)
@@ -37,7 +37,7 @@ def measured(chances, generator, *, samples=1, seeds=1, method="wanda"):
 
 
 def replaced(found: Measurement, correct) -> Measurement:
-    """The measurement with other outcomes."""
+    """The measurement with its outcomes replaced."""
     outcomes = Outcomes(questions=found.outcomes.questions, correct=np.asarray(correct, dtype=float))
     return replace(found, outcomes=outcomes)
 
@@ -78,7 +78,7 @@ class TestNoise:
 class TestRegressions:
     @pytest.mark.parametrize(("samples", "seeds"), [(1, 3), (4, 1)])
     def test_ten_points_on_200_questions_are_caught(self, samples, seeds):
-        """One pruning setting of three got worse at every budget, and all noise is drawn anew."""
+        """One pruning setting of three got worse at every budget; all noise is drawn anew."""
         generator = np.random.default_rng(seeds)
         caught = 0
         for _ in range(20):
@@ -209,8 +209,8 @@ class TestBaseline:
         write_run(tmp_path, {"t_tts_16": [0, 1, 0.5], "t_tts_32": [0, 1, 1]}, method="wanda", sparsity=0.2)
         write_run(tmp_path, {"t_tts_16": [0, 1, 0.1]}, method="wanda", sparsity=0.2, seed=11)
         before = frozen(tmp_path)
-        (tmp_path / "baseline.json").write_text(freeze(before))
-        after = thaw(tmp_path / "baseline.json")
+        (tmp_path / "baseline.json").write_text(dump_baseline(before))
+        after = load_baseline(tmp_path / "baseline.json")
         assert before.keys() == after.keys()
         for key, found in before.items():
             assert np.array_equal(found.outcomes.questions, after[key].outcomes.questions)
@@ -220,7 +220,7 @@ class TestBaseline:
     def test_nothing_to_freeze(self, tmp_path):
         write_run(tmp_path, {"t_tts_16": [0, 1]}, has_samples=False)
         with pytest.raises(DataError, match="--log_samples"):
-            freeze(frozen(tmp_path))
+            dump_baseline(frozen(tmp_path))
 
     @pytest.mark.parametrize(
         "content",
@@ -230,13 +230,13 @@ class TestBaseline:
     def test_no_baseline(self, tmp_path, content):
         (tmp_path / "b.json").write_bytes(content.encode("latin-1"))
         with pytest.raises(DataError, match=r"b\.json is no baseline"):
-            thaw(tmp_path / "b.json")
+            load_baseline(tmp_path / "b.json")
 
     def test_another_version(self, tmp_path):
         (tmp_path / "b.json").write_text('{"schema_version": 2}')
         with pytest.raises(DataError, match="schema_version 2, not 1"):
-            thaw(tmp_path / "b.json")
+            load_baseline(tmp_path / "b.json")
 
     def test_no_such_file(self, tmp_path):
         with pytest.raises(MissingDataError, match="lm-eval-pruned baseline DIR --output"):
-            thaw(tmp_path / "b.json")
+            load_baseline(tmp_path / "b.json")

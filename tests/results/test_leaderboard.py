@@ -1,3 +1,5 @@
+"""Leaderboard entries: dense references, published figures, sorting, and the table formats."""
+
 from __future__ import annotations
 
 import csv
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError, PrunedEvalError
-from lm_eval_pruned.results.leaderboard.leaderboard import Line, leaderboard
+from lm_eval_pruned.results.leaderboard.entries import LeaderboardLine, build_entries
 from lm_eval_pruned.results.leaderboard.published import read_reference
 from lm_eval_pruned.results.leaderboard.tables import FORMATS, as_csv, as_json, markdown
 from lm_eval_pruned.results.records.reading import read_records
@@ -26,8 +28,9 @@ DENSE = {"t_tts_16": [1] * 20, "t_tts_32": [1] * 20}
 PRUNED = {"t_tts_16": [0] * 12 + [1] * 8, "t_tts_32": [0] * 3 + [1] * 17}
 
 
-def lines(*folders: Path, reference: Path | None = None) -> list[Line]:
-    return leaderboard(read_records(folders).records, read_reference(reference) if reference else [])
+def lines(*folders: Path, reference: Path | None = None) -> list[LeaderboardLine]:
+    published = read_reference(reference) if reference else []
+    return [entry.line for entry in build_entries(read_records(folders).records, published)]
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ def places(value: object, so_far: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 
 
 def test_whatever_stands_in_a_results_file(runs):
-    """Every value of a run replaced by odd ones, taken in turn: an error of ours or a table, and JSON that is JSON."""
+    """Replacing each value of a run by odd ones gives an error of ours or a table, and valid JSON."""
     path = sorted(runs.glob("results*"))[1]
     content = json.loads(path.read_text())
     for turn, place in enumerate(places(content)):
@@ -130,14 +133,14 @@ class TestFormats:
     def test_csv_has_every_field(self, runs):
         found = lines(runs)
         rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-        assert list(rows[0]) == list(Line.__dataclass_fields__)
+        assert list(rows[0]) == list(LeaderboardLine.__dataclass_fields__)
         assert [float(row["acc"]) for row in rows] == [line.acc for line in found]
         assert rows[0]["difference"] == ""
 
     def test_json_is_json(self, runs):
         found = lines(runs)
         content = json.loads(as_json(found), parse_constant=pytest.fail)
-        assert [Line(**line) for line in content["lines"]] == found
+        assert [LeaderboardLine(**line) for line in content["lines"]] == found
 
     def test_markdown(self, runs):
         text = markdown(lines(runs))

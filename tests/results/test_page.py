@@ -1,4 +1,4 @@
-"""The page without a browser: what is in its data, and that nothing of it can become markup."""
+"""Page without a browser: its data, and that none of it can become markup."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.results.compare import Pair
-from lm_eval_pruned.results.leaderboard.leaderboard import entries
-from lm_eval_pruned.results.leaderboard.page.changes import MAX_CHANGES, MAX_LOST, MAX_WON, changes_of, find_changes
+from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.results.comparison import Pair
+from lm_eval_pruned.results.leaderboard.entries import build_entries
+from lm_eval_pruned.results.leaderboard.page.changes import find_changes, select_changes
 from lm_eval_pruned.results.leaderboard.page.content import page_content
-from lm_eval_pruned.results.leaderboard.page.document import embedded, page
-from lm_eval_pruned.results.leaderboard.page.texts import MAX_CHARACTERS, shortened
+from lm_eval_pruned.results.leaderboard.page.document import escape_json, render_page
+from lm_eval_pruned.results.leaderboard.page.texts import shorten
 from lm_eval_pruned.results.leaderboard.published import read_reference
+from lm_eval_pruned.results.limits import MAX_CHANGES, MAX_CHARACTERS, MAX_LOST, MAX_WON
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.records.samples import Outcomes, find_rows
 from tests.results.written_runs import write_run
@@ -36,7 +38,7 @@ HOSTILE = [
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, and the text of each script."""
+    """Collects every tag with its attributes, and the text of each script."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class Tags(HTMLParser):
 
 def make(folder: Path, reference: Path | None = None) -> dict:
     records = read_records([folder]).records
-    return page_content(entries(records, read_reference(reference) if reference else []), records)
+    return page_content(build_entries(records, read_reference(reference) if reference else []), records, extract)
 
 
 def rows(content: dict) -> list[dict]:
@@ -91,7 +93,7 @@ class TestContent:
         records = read_records([runs]).records
         found = rows(make(runs))
         assert [(line["task"], line["budget"], line["acc"]) for line in found] == [
-            (entry.line.task, entry.line.budget, entry.line.acc) for entry in entries(records)
+            (entry.line.task, entry.line.budget, entry.line.acc) for entry in build_entries(records)
         ]
         assert [line["area"] for line in found] == [False] * 4 + [True] * 2
 
@@ -124,7 +126,7 @@ class TestContent:
         assert content["responses"][own] == ("<think>\n</think>\n\\boxed{3}", "3")
         assert content["responses"][dense][1] == "7"
 
-    def test_texts_are_shared_and_shortened(self, runs):
+    def test_texts_are_shared_and_shorten(self, runs):
         rewrite(runs, resps=[["a" * 10_000]])
         content = make(runs)
         assert len(content["responses"]) == 1
@@ -134,7 +136,7 @@ class TestContent:
     def test_whatever_stands_in_a_row(self, runs, odd):
         for name in ("resps", "filtered_resps", "target", "doc", "arguments"):
             rewrite(runs, **{name: odd})
-            json.loads(embedded(make(runs)), parse_constant=pytest.fail)
+            json.loads(escape_json(make(runs)), parse_constant=pytest.fail)
 
     def test_what_was_scored_was_not_written(self, runs):
         # The harness writes the log-likelihoods of choices as texts.
@@ -180,13 +182,13 @@ class TestChanges:
         return Pair(*(Outcomes(questions=keys, correct=np.asarray(one, dtype=float)) for one in (new, old)))
 
     def test_largest_first(self):
-        shown = changes_of(self.pair([0.5, 0, 1, 1], [1, 1, 1, 0.75]), limit=9).shown
+        shown = select_changes(self.pair([0.5, 0, 1, 1], [1, 1, 1, 0.75]), limit=9).shown
         assert [change.question for change in shown] == [1, 0, 3]
 
     @pytest.mark.parametrize(("lost", "won"), [(40, 40), (40, 0), (0, 40), (2, 40), (40, 2), (0, 0)])
     @pytest.mark.parametrize("limit", [0, 1, 3, 18])
     def test_never_more_than_allowed_and_something_of_each(self, lost, won, limit):
-        found = changes_of(self.pair([0] * lost + [1] * won, [1] * lost + [0] * won), limit)
+        found = select_changes(self.pair([0] * lost + [1] * won, [1] * lost + [0] * won), limit)
         losses = sum(change.new < change.old for change in found.shown)
         wins = len(found.shown) - losses
         assert (found.lost, found.won) == (lost, won)
@@ -202,7 +204,7 @@ class TestChanges:
             sparsity = seed / 10
             tasks = {f"t_tts_{2**power}": [1 - (seed > 0)] * 40 for power in range(40)}
             write_run(tmp_path, tasks, seed=seed, method="wanda" if seed else "none", sparsity=sparsity)
-        found = find_changes(entries(read_records([tmp_path]).records))
+        found = find_changes(build_entries(read_records([tmp_path]).records))
         assert len(found) == 120
         assert sum(len(changes.shown) for changes in found.values()) <= MAX_CHANGES
         assert {changes.lost for changes in found.values()} == {40}
@@ -234,7 +236,7 @@ class TestFindRows:
 
 class TestDocument:
     def test_structure(self, runs):
-        tags = parsed(page(make(runs))).tags
+        tags = parsed(render_page(make(runs))).tags
         names = [name for name, _ in tags]
         for name in ("main", "header", "footer", "h1", "table", "caption", "noscript", "form"):
             assert names.count(name) == 1, name
@@ -245,7 +247,7 @@ class TestDocument:
         assert ("html", {"lang": "en"}) in tags
 
     def test_asks_no_network(self, runs):
-        text = page(make(runs))
+        text = render_page(make(runs))
         assert set(re.findall(r"\w+://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
         assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|sendBeacon|import)\b *\(|@import|url\(", text)
         links = [attributes.get(name) for _, attributes in parsed(text).tags for name in ("src", "href")]
@@ -254,29 +256,29 @@ class TestDocument:
 
     def test_text_of_models_is_no_markup(self, runs):
         content = make(runs)
-        before = parsed(page(content))
+        before = parsed(render_page(content))
         content["responses"] = [(text, text, 1) for text in HOSTILE]
         names = ("model", "run", "settings", "source", "method", "others")
         content["runs"][0] |= dict(zip(names, HOSTILE, strict=False))
         content["lines"] = [[HOSTILE[0] if isinstance(cell, str) else cell for cell in row] for row in content["lines"]]
         content["questions"] = [(text, text) for text in HOSTILE]
-        after = parsed(page(content))
+        after = parsed(render_page(content))
         assert [name for name, _ in after.tags] == [name for name, _ in before.tags]
         assert len(after.scripts) == len(before.scripts) == 2
         assert [one[0] for one in json.loads(after.scripts[0])["responses"]] == HOSTILE
 
     def test_text_is_put_into_text_nodes_only(self):
-        text = page({})
+        text = render_page({})
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
             assert word not in text
 
     def test_no_number_that_is_none_in_json(self):
         with pytest.raises(ValueError, match="not JSON compliant"):
-            embedded({"acc": float("nan")})
+            escape_json({"acc": float("nan")})
 
 
 def test_shortened_keeps_both_ends():
     text = "".join(str(digit % 10) for digit in range(MAX_CHARACTERS + 5))
-    assert shortened(text[:MAX_CHARACTERS]) == text[:MAX_CHARACTERS]
-    assert shortened(text).startswith(text[:1_000] + "\n[… 5 characters")
-    assert shortened(text).endswith("]\n" + text[-2_000:])
+    assert shorten(text[:MAX_CHARACTERS]) == text[:MAX_CHARACTERS]
+    assert shorten(text).startswith(text[:1_000] + "\n[… 5 characters")
+    assert shorten(text).endswith("]\n" + text[-2_000:])

@@ -1,3 +1,5 @@
+"""Reading of results files: configurations, seeds, budgets, metrics and malformed files."""
+
 from __future__ import annotations
 
 import json
@@ -105,7 +107,7 @@ class TestOurs:
         [
             ("mine", {"thinking_token_budget": 8}, 8),
             ("mine", {"max_tokens_thinking": 9}, 9),
-            # The alias was typed, the other name stands in the task's file.
+            # The alias comes from the command line, the other name from the task's file.
             ("t_tts_512", {"thinking_token_budget": 512, "max_tokens_thinking": 1024}, 1024),
             ("t_tts_512", {"thinking_token_budget": 1024}, 1024),
             ("t_tts_512", {"thinking_token_budget": "auto"}, None),
@@ -125,7 +127,9 @@ class TestOurs:
 
 class TestOthers:
     def test_several_filters_of_a_stock_task(self, tmp_path):
-        rows = [row("gsm8k", i, i % 2, metric="exact_match", chosen=f) for i in range(4) for f in ("strict", "loose")]
+        rows = [
+            row("gsm8k", i, i % 2, metric="exact_match", filter_name=f) for i in range(4) for f in ("strict", "loose")
+        ]
         found = read(
             tmp_path,
             {

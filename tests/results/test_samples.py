@@ -1,3 +1,5 @@
+"""Reading of samples files: keys, filters, repeated questions and malformed rows."""
+
 from __future__ import annotations
 
 import json
@@ -40,7 +42,7 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path):
 
 def test_filters_are_told_apart(tmp_path):
     rows = [
-        row("t", question, value, metric="exact_match", chosen=name)
+        row("t", question, value, metric="exact_match", filter_name=name)
         for question in range(3)
         for name, value in (("strict-match", 0), ("flexible-extract", True), ("other", 0.5))
     ]

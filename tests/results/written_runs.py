@@ -1,4 +1,4 @@
-"""Results and samples as the harness writes them, of runs that never were."""
+"""Write synthetic results and samples files in the harness's format."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
 
 
-def row(task: str, question: int, value: float, *, metric: str = "acc", chosen: str = "none") -> dict[str, object]:
-    """A row of a samples file; its texts hold what a careless reader would trip over."""
+def row(task: str, question: int, value: float, *, metric: str = "acc", filter_name: str = "none") -> dict[str, object]:
+    """A row of a samples file, whose texts imitate the row's own syntax."""
     return {
         "doc_id": question,
         "doc": {"id": question, "problem": f'{question} + "1" = ? , "filter": ', "filter": "x"},
@@ -21,7 +21,7 @@ def row(task: str, question: int, value: float, *, metric: str = "acc", chosen: 
         "arguments": {"gen_args_0": {"arg_0": "{", "arg_1": {"until": []}}},
         "resps": [['<think>}, "filter": "none", "acc": 1.0\n</think>']],
         "filtered_resps": ["7"],
-        "filter": chosen,
+        "filter": filter_name,
         "metrics": [metric, "thinking_tokens"],
         "doc_hash": sha256(f"{task.rpartition('_')[0]} {question}".encode()).hexdigest(),
         "prompt_hash": "0" * 64,
@@ -47,7 +47,7 @@ def write_run(
     limit: int | None = None,
     has_samples: bool = True,
 ) -> Path:
-    """Write a run in which question i of a task was right to the degree of value i; return its results file."""
+    """Write a run whose metric is value i for question i of each task; return its results file."""
     folder.mkdir(parents=True, exist_ok=True)
     date = f"2026-01-{day:02}T10-00-00.{seed:06}"
     pruned = {"method": method, "alloc": alloc, "sparsity": sparsity if method != "none" else None, "calib_seed": 0}
@@ -92,10 +92,10 @@ def _metrics(values: Sequence[float]) -> dict[str, object]:
 
 
 def answers(difficulty: np.ndarray, generator: np.random.Generator, samples: int = 1) -> np.ndarray:
-    """Sample what a model answers that gets question i right with the chance of value i."""
+    """Sample the metric of a model that answers question i correctly with the probability of value i."""
     return generator.binomial(samples, difficulty) / samples
 
 
 def difficulties(questions: int, generator: np.random.Generator) -> np.ndarray:
-    """Chances as benchmarks have them: many questions nearly always or nearly never right, some in between."""
+    """Sample probabilities as in benchmarks: most questions nearly always or nearly never right."""
     return generator.beta(0.6, 0.3, size=questions)

@@ -1,4 +1,4 @@
-"""Sweeps as processes of their own, whose descendants are known by a mark in their environment."""
+"""Start sweeps as processes, and find their descendants by a variable in the environment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.models.evaluation import stored
 
 MARK = "SWEEP_OF_A_TEST"
 DEADLINE = 300
-# Descendants notice within this that what they worked for is gone.
+# Time within which descendants notice that their parent is gone.
 SECONDS_TO_NOTICE = 30
 
 
 def start(config, output, *arguments, **variables) -> subprocess.Popen[str]:
-    """Start a sweep in a session of its own, whose errors go where its output goes."""
-    # Where the tests run in the background Ctrl-C may be ignored, and whoever is started there ignores it, too.
+    """Start a sweep in its own session, with stderr redirected to stdout."""
+    # Tests that run in the background may ignore SIGINT, which their children would inherit.
     python = ("env", "--default-signal=INT", sys.executable)
     return subprocess.Popen(
         [*python, "-m", "lm_eval_pruned", "sweep", str(config), "--output", str(output), *arguments],
@@ -52,7 +52,7 @@ def wait_for_responses(process: subprocess.Popen[str], output: Path, least: int)
 
 
 def processes(mark: str) -> list[str]:
-    """Return the command lines of all processes with this mark."""
+    """Return the command lines of the processes whose environment has this mark."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -64,7 +64,7 @@ def processes(mark: str) -> list[str]:
 
 
 def left_behind(mark: str) -> list[str]:
-    """Return the processes with this mark that are still there when they have had time to notice."""
+    """Return the processes with this mark that still run after SECONDS_TO_NOTICE."""
     deadline = time.monotonic() + SECONDS_TO_NOTICE
     while (found := processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A sweep on a cluster that somebody else runs: two machines' worth of real Ray on the loopback address."""
+"""Sweeps on an existing Ray cluster: two real Ray nodes on the loopback address."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from uuid import uuid4
 import pytest
 
 from lm_eval_pruned import cli
-from lm_eval_pruned.sweeps import engines
+from lm_eval_pruned.sweeps import executors
 from tests.sweeps.small_sweeps import MARK, finish, left_behind, processes, start
 
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
 HOST = "127.0.0.1"
 DEADLINE = 300
-# No node takes a port that another Ray on this machine may have.
+# Ports that do not collide with another Ray on this machine.
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-# Whoever does not show a cluster's token is nobody there.
+# The cluster rejects connections without its token.
 ASKED = {"RAY_AUTH_MODE": "token"}
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def node(arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[None]:
-    """Run `ray start` in the foreground, and end it with all it has started."""
+    """Run `ray start` in the foreground, and kill it with its descendants at the end."""
     ports = [f"--{name}={free_port()}" for name in PORTS]
     process = subprocess.Popen(
         [RAY, "start", "--block", "--num-cpus=1", *ports, *arguments],
@@ -59,13 +59,13 @@ def node(arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[Non
     try:
         yield
     finally:
-        # Asked politely, a node waits half a minute for a cluster that has gone. What it started ends with it.
+        # On SIGTERM a node waits half a minute for a cluster that is gone. Its children end with it.
         process.kill()
         process.wait(timeout=DEADLINE)
 
 
 def nodes(address: str, home: str) -> int:
-    """Ask the cluster how many nodes it has; 0 while there is none."""
+    """Return the number of nodes of the cluster, 0 while there is none."""
     code = (
         "import ray, logging; ray.init(address={!r}, log_to_driver=False, logging_level=logging.ERROR);"
         "print(sum(node['Alive'] for node in ray.nodes()))"
@@ -78,7 +78,7 @@ def nodes(address: str, home: str) -> int:
 
 
 class Cluster(NamedTuple):
-    """Where it is, the home of its users with their token, and the mark of its processes."""
+    """Address of the cluster, home folder with its token, and mark of its processes."""
 
     address: str
     home: str
@@ -91,7 +91,7 @@ def cluster() -> Iterator[Cluster]:
     # Names of Unix sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     (folder / ".ray").mkdir()
-    # As whatever Ray was first started for itself leaves it.
+    # As left by a Ray that was started on this machine before.
     (folder / ".ray/auth_token").write_text(uuid4().hex)
     made = Cluster(f"{HOST}:{port}", str(folder), uuid4().hex)
     variables = {"HOME": made.home, MARK: made.mark}
@@ -122,7 +122,7 @@ def test_the_cluster_does_the_work_and_is_left_running(cluster, tmp_path):
 
 @pytest.mark.parametrize("speaks", [True, False])
 def test_what_listens_and_is_no_ray_is_one_sentence_and_2(tmp_path, capfd, monkeypatch, speaks):
-    monkeypatch.setattr(engines, "SECONDS_TO_CONNECT", 1.0)
+    monkeypatch.setattr(executors, "CONNECT_TIMEOUT_SECONDS", 1.0)
     with ThreadingHTTPServer((HOST, 0), BaseHTTPRequestHandler) as server:
         if speaks:
             Thread(target=server.serve_forever).start()

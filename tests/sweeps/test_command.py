@@ -1,4 +1,4 @@
-"""The command as users start it: a real Ray, a real harness."""
+"""The command `lm-eval-pruned sweep` as a user starts it, with a real Ray and the real harness."""
 
 from __future__ import annotations
 

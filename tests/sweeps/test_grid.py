@@ -1,3 +1,5 @@
+"""Sweep files: expansion into cells, checks of each cell, and estimates."""
+
 from __future__ import annotations
 
 from collections import Counter

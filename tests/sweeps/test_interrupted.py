@@ -1,4 +1,4 @@
-"""A sweep that is killed, interrupted or run twice at once ends as one that was left alone."""
+"""A sweep that is killed, interrupted or run twice at once gives the same results as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The pages of a sweep that nothing interrupted."""
+    """The leaderboards of an undisturbed sweep."""
     output = tmp_path_factory.mktemp("whole")
     code, said = finish(start(config, output))
     assert code == 0, said
@@ -61,7 +61,7 @@ def done(output: Path) -> dict[Path, int]:
 def test_killed_three_times_the_pages_are_the_same_to_the_byte(config, whole, tmp_path):
     seed = int(os.environ.get("KILL_SEED", random.randrange(10**6)))
     generator = random.Random(seed)
-    # So many further responses, and then so many seconds, after which it is killed.
+    # The sweep is killed after this many more responses and then this many seconds.
     moments = [(generator.randrange(1, ALL // 8), generator.uniform(0, 0.3)) for _ in range(3)]
     print(f"KILL_SEED={seed} repeats these moments: {moments}")
     for further, seconds in moments:
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_all_processes_in_one_line_and_loses_nothing(config, whole, 
     process = start(config, tmp_path, "--engine", engine, **{MARK: mark})
     wait_for_responses(process, tmp_path, ALL // 2)
     stored_before, kept = responses(tmp_path), done(tmp_path)
-    # As a terminal does: to the whole group.
+    # To the whole process group, as a terminal does.
     os.killpg(process.pid, signal.SIGINT)
     code, said = finish(process)
     assert code == 130, said

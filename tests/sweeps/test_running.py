@@ -1,4 +1,4 @@
-"""Cells in real processes, with a harness that takes no time."""
+"""Running of cells in real processes, with a stub in place of the harness."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned.sweeps.cell import Cell, Resources
-from lm_eval_pruned.sweeps.engines import run_local
-from lm_eval_pruned.sweeps.progress import Board
-from lm_eval_pruned.sweeps.running import RETRIES, Job, Outcome, is_done
+from lm_eval_pruned.sweeps.executors import run_local
+from lm_eval_pruned.sweeps.progress_display import ProgressDisplay
+from lm_eval_pruned.sweeps.running import RETRIES, CellJob, CellOutcome, is_done
 
 
 def play(arguments):
-    """Stand in for the harness: do what the name of the task says."""
+    """Stub of the harness: behave as the task's name says."""
     task = arguments[arguments.index("--tasks") + 1]
     target = Path(arguments[arguments.index("--output_path") + 1])
     with target.parents[1].joinpath("tries").open("a") as tries:
@@ -39,7 +39,7 @@ def job(folder, task):
         metadata={},
         resources=Resources(),
     )
-    return Job(cell=cell, folder=folder / task, start="s", memory=0, environment={})
+    return CellJob(cell=cell, folder=folder / task, start="s", memory=0, environment={})
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ def test_done_is_done_only_if_all_of_it_is_there(ended):
 
 
 def test_names_on_the_board_are_no_markup(tmp_path, monkeypatch, capsys):
-    # On a terminal, with a tag that closes what was never opened.
+    # On a terminal, with a closing tag of rich's markup in the label.
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     one = job(tmp_path, "hot [temp] [/x]")
-    with Board([one], 0) as board:
-        board.show(Outcome(one.cell.id, 1.0, "broken"))
+    with ProgressDisplay([one], 0) as board:
+        board.show(CellOutcome(one.cell.id, 1.0, "broken"))
     assert "hot [temp] [/x]" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""Regression gate: compare runs with a stored baseline."""
+"""Regression gate: hold new runs against a baseline file and report what got worse."""

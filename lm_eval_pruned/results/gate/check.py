@@ -1,4 +1,4 @@
-"""The gate: what of a baseline got worse, is missing or changed, and what could not have been seen."""
+"""Check measurements against a baseline for regressions, changed sparsities, and missing runs or questions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Literal
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.area import with_areas
-from lm_eval_pruned.results.compare import Comparison, Pair, compare
+from lm_eval_pruned.results.comparison import Comparison, Pair, compare
 from lm_eval_pruned.results.labels import line_names
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import Configuration
-from lm_eval_pruned.results.records.samples import Outcomes, found_in
-from lm_eval_pruned.results.records.settings import Settings
+from lm_eval_pruned.results.records.run_settings import Settings
+from lm_eval_pruned.results.records.samples import Outcomes, isin
 
 Status = Literal["regression", "sparsity", "missing", "undetectable", "fine"]
 FAILING: frozenset[Status] = frozenset({"regression", "sparsity", "missing"})
 
-# Sparsities are counts divided by counts: the same pruning has the same.
+# Sparsities are ratios of counts, so the same pruning gives the same value.
 SPARSITY_TOLERANCE = 1e-6
-# So many questions, or differences, are named.
+# Messages name at most this many questions or differences.
 _NAMED = 3
+# Differences this close to the margin are equal to it up to rounding.
 _TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What the gate says of one thing; `status` is the verdict, `message` a sentence with its figures."""
+    """One line of the report: `status` is the verdict on `name`, `message` a sentence with the figures."""
 
     status: Status
     name: str
@@ -37,10 +38,14 @@ class Finding:
 def check(
     baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement], *, alpha: float, margin: float
 ) -> list[Finding]:
-    """Hold measurements against a baseline, and the area below each curve against that below the baseline's.
+    """Compare measurements, and the areas under their curves, with a baseline.
 
-    A drop is a regression if it is significant at `alpha`, corrected by Holm over all comparisons, in a one-sided
-    paired test of whether it is beyond `margin` (a fraction: 0.02 is two points).
+    Args:
+        baseline: accepted measurements.
+        measured: new ones; those that the baseline lacks are ignored.
+        alpha: a drop is a regression if it is significant at this level in a one-sided paired test, corrected by Holm
+            over all comparisons.
+        margin: drop that is tolerated, a fraction (0.02 is two points).
 
     Raises:
         DataError: nothing was measured.
@@ -54,24 +59,25 @@ def check(
     return [
         *_changed(baseline, measured),
         *_missing(baseline, measured, names),
-        *(_judge(names[key], found, alpha, margin) for key, found in zip(pairs, comparisons, strict=True)),
+        *(_judge(names[key], comparison, alpha, margin) for key, comparison in zip(pairs, comparisons, strict=True)),
     ]
 
 
-def _judge(name: str, found: Comparison, alpha: float, margin: float) -> Finding:
+def _judge(name: str, comparison: Comparison, alpha: float, margin: float) -> Finding:
     beyond = f" beyond the margin of {_points(margin)}" if margin else ""
     figures = (
-        f"{100 * found.difference:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}] on "
-        f"{found.questions} questions, p = {found.p:.2g}, {found.p_holm:.2g} corrected ({found.test})"
+        f"{100 * comparison.difference:+.1f} points [{100 * comparison.low:+.1f}, {100 * comparison.high:+.1f}] on "
+        f"{comparison.questions} questions, p = {comparison.p:.2g}, {comparison.p_holm:.2g} corrected "
+        f"({comparison.test})"
     )
     reach = (
-        f"no drop at all can be found on {found.questions} questions"
-        if found.detectable is None
-        else f"a drop is found 4 times in 5 from {_points(found.detectable)}"
+        f"no drop at all can be found on {comparison.questions} questions"
+        if comparison.detectable is None
+        else f"a drop is found 4 times in 5 from {_points(comparison.detectable)}"
     )
-    if found.p_holm <= alpha:
+    if comparison.p_holm <= alpha:
         return Finding(status="regression", name=name, message=f"{figures}: a significant drop{beyond}")
-    if found.difference < -margin - _TIE:
+    if comparison.difference < -margin - _TIE:
         message = f"{figures}: undetectable, so small a drop cannot be told from noise here; {reach}"
         return Finding(status="undetectable", name=name, message=message)
     return Finding(status="fine", name=name, message=f"{figures}; {reach}")
@@ -92,11 +98,11 @@ def _pair(new: Measurement, old: Measurement) -> Pair | None:
 
 
 def _lost(new: Outcomes, old: Outcomes) -> list[str]:
-    return [f"{question:016x}" for question in old.questions[~found_in(old.questions, new.questions)].tolist()]
+    return [f"{question:016x}" for question in old.questions[~isin(old.questions, new.questions)].tolist()]
 
 
 def _changed(baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement]) -> Iterator[Finding]:
-    """Yield a finding for each configuration whose achieved sparsity is another."""
+    """Yield a finding for each configuration whose achieved sparsity differs from the baseline's."""
     seen = set()
     for key, old in baseline.items():
         new = measured.get(key)
@@ -120,15 +126,15 @@ def _fraction(sparsity: float | None) -> str:
 def _missing(
     baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement], names: Mapping[Key, str]
 ) -> Iterator[Finding]:
-    """Yield a finding for each configuration, task or set of questions that the baseline has and the runs lack."""
-    there = list(dict.fromkeys(key.configuration for key in measured))
-    absent = set()
+    """Yield a finding for each configuration, task or set of questions in the baseline that the runs lack."""
+    configurations = list(dict.fromkeys(key.configuration for key in measured))
+    reported = set()
     for key, old in baseline.items():
-        if key.configuration not in there:
-            if key.configuration not in absent:
-                absent.add(key.configuration)
+        if key.configuration not in configurations:
+            if key.configuration not in reported:
+                reported.add(key.configuration)
                 name = f"{key.configuration.model} · {key.configuration.label}"
-                message = f"no run has this configuration; {_nearest(key.configuration, there)}"
+                message = f"no run has this configuration; {_nearest(key.configuration, configurations)}"
                 yield Finding(status="missing", name=name, message=message)
         elif key not in measured:
             yield Finding(
@@ -143,15 +149,15 @@ def _missing(
             yield Finding(status="missing", name=names[key], message=message)
 
 
-def _nearest(wanted: Configuration, there: Sequence[Configuration]) -> str:
-    """Say in which settings the run that is most like a configuration differs from it."""
-    changes = min((_changes(wanted, one) for one in there), key=len)
+def _nearest(wanted: Configuration, configurations: Sequence[Configuration]) -> str:
+    """Describe how the most similar configuration differs from the wanted one."""
+    changes = min((_changes(wanted, one) for one in configurations), key=len)
     more = f" and {len(changes) - _NAMED} more differences" if len(changes) > _NAMED else ""
     return f"the nearest has {', '.join(changes[:_NAMED])}{more}"
 
 
-def _changes(wanted: Configuration, given: Configuration) -> list[str]:
-    old, new = (dict(_all(one)) for one in (wanted, given))
+def _changes(wanted: Configuration, other: Configuration) -> list[str]:
+    old, new = (dict(_all_settings(one)) for one in (wanted, other))
     return [
         f"{name} {new.get(name, 'unset')} instead of {old.get(name, 'unset')}"
         for name in sorted({*old, *new})
@@ -159,5 +165,5 @@ def _changes(wanted: Configuration, given: Configuration) -> list[str]:
     ]
 
 
-def _all(configuration: Configuration) -> Settings:
+def _all_settings(configuration: Configuration) -> Settings:
     return (("model", configuration.model), *configuration.pruning, *configuration.settings)

@@ -1,4 +1,4 @@
-"""What the gate found, written for people, for a test report (JUnit XML) or for GitHub (annotations)."""
+"""Format the gate's findings as text, as a JUnit XML report, or as GitHub annotations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 from lm_eval_pruned.results.gate.check import FAILING, Finding
 
-# What XML 1.0 cannot hold, not even escaped.
+# Characters that XML 1.0 cannot hold, not even escaped.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def text(findings: Sequence[Finding]) -> str:
-    """Return one line a finding and a summary.
+    """Return one line per finding and a summary.
 
     Example:
         >>> print(text([Finding(status="fine", name="m · dense · t", message="+0.0 points")]), end="")
@@ -27,21 +27,21 @@ def text(findings: Sequence[Finding]) -> str:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Count the findings by status, after the verdict."""
+    """Return the verdict and the number of findings of each status."""
     counts = Counter(finding.status for finding in findings)
     verdict = "failed" if FAILING & counts.keys() else "passed"
     return f"{verdict}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def junit(findings: Sequence[Finding]) -> str:
-    """Return a JUnit report: what failed is a failure, what could not be told is skipped."""
+    """Return a JUnit report in which failing findings are failures and undetectable drops are skipped."""
     failures = sum(finding.status in FAILING for finding in findings)
     skipped = sum(finding.status == "undetectable" for finding in findings)
     counts = {"tests": str(len(findings)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": "lm-eval-pruned check", **counts})
     for finding in findings:
-        name, message = (_UNPRINTABLE.sub("?", part) for part in (finding.name, finding.message))
+        name, message = (_UNPRINTABLE.sub("?", given) for given in (finding.name, finding.message))
         case = ElementTree.SubElement(
             suite, "testcase", {"classname": f"lm-eval-pruned.{finding.status}", "name": name}
         )
@@ -56,7 +56,7 @@ def junit(findings: Sequence[Finding]) -> str:
 
 
 def github(findings: Sequence[Finding]) -> str:
-    """Return workflow commands: errors for what failed, warnings for what could not be told, a notice that sums up.
+    """Return workflow commands: errors for failing findings, warnings for undetectable drops, a notice as summary.
 
     Example:
         >>> print(github([Finding(status="missing", name="a:b", message="100% gone")]), end="")

@@ -1,1 +1,1 @@
-"""Leaderboard: many runs as one table or page."""
+"""Leaderboard: many runs as one table or one HTML page."""

@@ -1,4 +1,4 @@
-"""Published figures, read from a table, to stand among measured ones."""
+"""Read published figures from a CSV file, to be shown next to measured ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REQUIRED = ("model", "method", "budget", "task", "acc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One row: `acc` with its deviation over seeds, and where it was published."""
+    """One published figure: `acc`, its standard deviation over seeds, and where it was published."""
 
     model: str
     label: str
@@ -25,13 +25,13 @@ class Published:
 
 
 def read_reference(path: Path) -> list[Published]:
-    """Read a CSV file with the columns of REQUIRED, and perhaps allocation, sparsity, std and source.
+    """Read a CSV file with the columns of REQUIRED, and optionally allocation, sparsity, std and source.
 
-    A method of `none` is the dense model.
+    The method `none` is the dense model.
 
     Raises:
         MissingDataError: it cannot be read.
-        DataError: a column is missing, or a row has no number where one belongs.
+        DataError: a column is missing, or a row has something other than a number where one belongs.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -45,11 +45,11 @@ def read_reference(path: Path) -> list[Published]:
         raise DataError(f"{path} is no CSV file: {problem}") from None
 
 
-def _published(cells: dict[str, str | None], place: str, stem: str) -> Published:
-    # Of a row that is cut short the last cells are None.
+def _published(cells: dict[str, str | None], location: str, stem: str) -> Published:
+    # The last cells of a row that is cut short are None.
     row = {name: value for name, value in cells.items() if value}
-    if lacking := [name for name in REQUIRED if name not in row]:
-        raise DataError(f"{place} has no {' and no '.join(lacking)}")
+    if missing := [name for name in REQUIRED if name not in row]:
+        raise DataError(f"{location} has no {' and no '.join(missing)}")
     try:
         words = (row["method"], row.get("allocation"), f"{float(row['sparsity']):g}" if "sparsity" in row else "")
         return Published(
@@ -62,7 +62,7 @@ def _published(cells: dict[str, str | None], place: str, stem: str) -> Published
             source=row.get("source", stem),
         )
     except ValueError as problem:
-        raise DataError(f"{place}: {problem}") from None
+        raise DataError(f"{location}: {problem}") from None
 
 
 def _fraction(row: dict[str, str], name: str) -> float:

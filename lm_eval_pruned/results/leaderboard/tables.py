@@ -1,4 +1,4 @@
-"""The leaderboard as text: Markdown for people, CSV and JSON for programs."""
+"""Format the leaderboard as Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import asdict, fields
 from types import MappingProxyType
 
 from lm_eval_pruned.results.area import AREA
-from lm_eval_pruned.results.leaderboard.leaderboard import ALPHA, Line
+from lm_eval_pruned.results.leaderboard.entries import ALPHA, LeaderboardLine
 
 _NONE = "-"
-# Columns with texts of other people's files.
+# Columns with text from other people's files.
 _NAMES = ("model", "run", "settings", "metric", "source")
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", **{character: f"\\{character}" for character in "\\|[]`*~$"}})
-# Inside of a word it is no markup, and names are full of them.
+# An underscore inside a word is not markup, and names are full of them.
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# As what a spreadsheet begins to calculate; numbers are written as numbers, whatever their sign.
+# A spreadsheet evaluates text that begins with one of these; numbers are written as numbers, whatever their sign.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LEGEND = (
     "acc: mean, with its 95 % interval over questions and ± the deviation over seeds. vs dense: points of difference "
@@ -30,38 +30,38 @@ _LEGEND = (
 )
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """Return a table a benchmark, behind one legend."""
+def markdown(lines: Sequence[LeaderboardLine]) -> str:
+    """Return one table per benchmark, after a legend."""
     parts = [f"# Leaderboard\n\n{_LEGEND}\n"]
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         rows = [_cells(line) for line in lines if line.benchmark == benchmark]
-        # What no line has is no column.
+        # A column that is empty in every line is left out.
         names = [name for name in rows[0] if any(row[name] != _NONE for row in rows)]
         table = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
         parts.append(f"## {_plain(benchmark)}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table))
     return "\n".join(parts)
 
 
-def as_csv(lines: Sequence[Line]) -> str:
-    """Return one row a line with every field; what is not known is empty."""
+def as_csv(lines: Sequence[LeaderboardLine]) -> str:
+    """Return one row per line with every field; unknown values are empty."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, [field.name for field in fields(Line)], lineterminator="\n")
+    writer = csv.DictWriter(out, [field.name for field in fields(LeaderboardLine)], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _inert(value) for name, value in asdict(line).items()} for line in lines)
     return out.getvalue()
 
 
-def as_json(lines: Sequence[Line]) -> str:
-    """Return an object whose `lines` have every field; what is not known is null."""
+def as_json(lines: Sequence[LeaderboardLine]) -> str:
+    """Return an object whose `lines` have every field; unknown values are null."""
     return json.dumps({"schema_version": 1, "lines": [asdict(line) for line in lines]}, indent=1) + "\n"
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Line]], str]] = MappingProxyType(
+FORMATS: Mapping[str, Callable[[Sequence[LeaderboardLine]], str]] = MappingProxyType(
     {".md": markdown, ".csv": as_csv, ".json": as_json}
 )
 
 
-def _cells(line: Line) -> dict[str, str]:
+def _cells(line: LeaderboardLine) -> dict[str, str]:
     metric = line.metric if line.filter == "none" else f"{line.metric}, {line.filter}"
     cells = {
         "budget": "area" if line.metric.startswith(AREA) else _number(line.budget, "d"),
@@ -87,7 +87,7 @@ def _cells(line: Line) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    r"""Return a name as Markdown that shows it on one line: no cell ends in it, and no markup begins.
+    r"""Escape a name so that Markdown shows it literally, on one line, inside a table cell.
 
     Example:
         >>> print(_plain("a|b <script> _c_d"))
@@ -97,7 +97,7 @@ def _plain(text: str) -> str:
 
 
 def _inert(value: object) -> object:
-    """Return a text that no spreadsheet takes for a formula: one that begins like one gets an apostrophe before it."""
+    """Prefix text that a spreadsheet would take for a formula with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
@@ -105,7 +105,7 @@ def _number(value: float | None, layout: str) -> str:
     return _NONE if value is None else format(value, layout)
 
 
-def _difference(line: Line) -> str:
+def _difference(line: LeaderboardLine) -> str:
     if line.difference is None or line.difference_low is None or line.difference_high is None:
         return _NONE
     mark = "*" if line.p_holm is not None and line.p_holm < ALPHA else ""
@@ -113,7 +113,7 @@ def _difference(line: Line) -> str:
     return f"{points:+.1f}{mark} ({low:+.1f} to {high:+.1f})"
 
 
-def _detectable(line: Line) -> str:
+def _detectable(line: LeaderboardLine) -> str:
     if line.difference is None:
         return _NONE
     return "none" if line.detectable is None else f"{100 * line.detectable:.1f}"

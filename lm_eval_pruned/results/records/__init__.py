@@ -1,1 +1,1 @@
-"""Run records: read results and samples files of the harness."""
+"""Records of finished runs, read from the harness's results and samples files."""

@@ -1,4 +1,4 @@
-"""A configuration is everything of a run that decides its answers, except its seeds."""
+"""Configurations: the settings of a run that decide its answers, without its seeds, taken from a results file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
-from lm_eval_pruned.results.records.settings import Settings, as_settings, is_seed, model_args, section, written
+from lm_eval_pruned.results.limits import MAX_BUDGET
+from lm_eval_pruned.results.records.run_settings import Settings, as_settings, as_text, is_seed, model_args, section
 
-# Arguments of models that say where and how fast they run, and the name, which stands by itself.
+# Model arguments that decide where and how fast a model runs, and its name, which is a field of its own.
 _HARDWARE = frozenset(
     {
         *("pretrained", "device", "gpus", "parallelize", "device_map_option", "offload_folder"),
@@ -20,19 +21,19 @@ _HARDWARE = frozenset(
         *("artifacts", "responses", "share_traces"),
     }
 )
-# The alias comes from a command line alone, the other name from a task too: where both stand, the alias was in force.
+# The first is an alias that only a command line gives, the second may come from a task too: the alias wins over it.
 _BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
-# More tokens than any model has room for: what is more is no budget.
-_MAX_BUDGET = 2**40
-# How our tasks are called: benchmark, and budget.
+# The names of our tasks: benchmark, and budget.
 TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
+# Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
+_WITHOUT_ALLOCATION = ("dense", "shortgpt")
 _PRUNING_DEFAULTS = asdict(PruneConfig())
 _RUN_DEFAULTS = asdict(RunConfig())
 
 
 class Words(NamedTuple):
-    """Method, allocation, how much, and what else is not the default; "" for what there is not."""
+    """A pruning in words: method, allocation, amount, and other settings that differ from their defaults; or ""."""
 
     method: str
     alloc: str
@@ -42,9 +43,9 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """Which model, how it was pruned (empty: dense), and how it was asked.
+    """Which model, how it was pruned (empty if dense), and how it was asked.
 
-    `settings` hold the harness's model type as `backend`, and `limit` where only the first questions were asked.
+    `settings` include the harness's model type as `backend`, and `limit` where only the first questions were asked.
     """
 
     model: str
@@ -53,24 +54,24 @@ class Configuration:
 
     @property
     def words(self) -> Words:
-        """How it was pruned, in words."""
+        """How the model was pruned, in words."""
         given = dict(self.pruning)
         method, amount = given.pop("method", "?" if given else "dense"), given.pop("sparsity", "")
         if blocks := given.pop("num_blocks", ""):
             amount = f"{blocks} block{'s' * (blocks != '1')}"
-        alloc = given.pop("alloc", "" if method in ("dense", "shortgpt") else "uniform")
-        # What `auto` stood for follows from the method.
+        alloc = given.pop("alloc", "" if method in _WITHOUT_ALLOCATION else "uniform")
+        # The method decides what `auto` stood for.
         given.pop("compare", None)
         return Words(method, alloc, amount, " ".join(f"{name}={value}" for name, value in given.items()))
 
     @property
     def label(self) -> str:
-        """How it was pruned, in a few words on one line."""
+        """How the model was pruned, in a few words on one line."""
         return " ".join(word for word in self.words if word)
 
 
 def run_configuration(content: Mapping[str, object]) -> Configuration:
-    """Return the configuration of a results file, as far as all its tasks share it."""
+    """Return the part of a results file's configuration that all its tasks share."""
     config = section(content, "config")
     arguments = model_args(config)
     pruned = section(section(config, "pruning"), "config")
@@ -94,7 +95,7 @@ def run_configuration(content: Mapping[str, object]) -> Configuration:
 
 
 def task_settings(content: Mapping[str, object], task: str) -> Settings:
-    """Return how one task of a results file was asked: shots, samples, the decoding, and a budget that is no number."""
+    """Return how one task was asked: few-shot examples, samples, decoding, and a budget that is not a number."""
     given = section(section(content, "configs"), task)
     decoding = section(given, "generation_kwargs")
     # Our tasks draw samples by repeating the question.
@@ -110,7 +111,7 @@ def task_settings(content: Mapping[str, object], task: str) -> Settings:
 
 
 def task_budget(content: Mapping[str, object], task: str) -> int | None:
-    """Return the thinking budget of one task in tokens; with `auto` it was another for each prompt, and is None."""
+    """Return the thinking budget of one task in tokens; None for `auto`, which differs from prompt to prompt."""
     budget = _budget(content, task)
     named = TTS.fullmatch(task)
     return int(named[2]) if budget is None and named else _tokens(budget)
@@ -119,14 +120,14 @@ def task_budget(content: Mapping[str, object], task: str) -> int | None:
 def run_seeds(content: Mapping[str, object]) -> Settings:
     """Return the seeds that all tasks of a results file share."""
     config = section(content, "config")
-    places = (config, model_args(config), section(section(config, "pruning"), "config"))
-    return written({key: value for place in places for key, value in place.items() if is_seed(key)})
+    sections = (config, model_args(config), section(section(config, "pruning"), "config"))
+    return as_text({key: value for given in sections for key, value in given.items() if is_seed(key)})
 
 
 def task_seeds(content: Mapping[str, object], task: str) -> Settings:
     """Return the seeds of the decoding of one task."""
     decoding = section(section(section(content, "configs"), task), "generation_kwargs")
-    return written({key: value for key, value in decoding.items() if is_seed(key)})
+    return as_text({key: value for key, value in decoding.items() if is_seed(key)})
 
 
 def _budget(content: Mapping[str, object], task: str) -> object:
@@ -135,4 +136,4 @@ def _budget(content: Mapping[str, object], task: str) -> object:
 
 
 def _tokens(budget: object) -> int | None:
-    return budget if isinstance(budget, int) and 0 <= budget <= _MAX_BUDGET else None
+    return budget if isinstance(budget, int) and 0 <= budget <= MAX_BUDGET else None

@@ -1,4 +1,4 @@
-"""Folders of runs: every results file in and below them, and what of it could not be read."""
+"""Read all results files in and below folders, and collect what could not be read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lm_eval_pruned.results.records.record import Record, read_record
 
 
 class Records(NamedTuple):
-    """Runs, oldest first, with a sentence for each file that was skipped."""
+    """Runs, oldest first, and a sentence for each file that was skipped."""
 
     records: list[Record]
     problems: list[str]
 
 
 def read_records(places: Sequence[Path]) -> Records:
-    """Read all results files in and below `places`; what cannot be read is skipped and named.
+    """Read all results files in and below `places`; a file that cannot be read is skipped and added to the problems.
 
     Raises:
         MissingDataError: a place does not exist, or there is no results file in any.
@@ -38,17 +38,17 @@ def read_records(places: Sequence[Path]) -> Records:
 
 
 def find_results(places: Iterable[Path]) -> list[Path]:
-    """Return the results files in and below folders, and those given themselves, each once, by name.
+    """Return the results files in and below folders, and those given directly, without duplicates, sorted by name.
 
     Raises:
-        MissingDataError: a place does not exist, or there is none.
+        MissingDataError: a place does not exist, or there is no results file.
     """
     files: dict[Path, None] = {}
     for place in places:
         if not place.exists():
             raise MissingDataError(f"there is no {place}: give folders with results of lm_eval")
-        found = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
-        files.update(dict.fromkeys(path.resolve() for path in found))
+        paths = sorted(place.rglob("results_*.json")) if place.is_dir() else [place]
+        files.update(dict.fromkeys(path.resolve() for path in paths))
     if not files:
         shown = " ".join(map(str, places))
         raise MissingDataError(f"{shown} holds no results_*.json: run lm_eval with --output_path {shown} first")

@@ -1,4 +1,4 @@
-"""A record is one finished run, read from a results file of the harness and the samples files beside it."""
+"""Read one finished run from a results file of the harness and the samples files next to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.files import NOT_JSON
 from lm_eval_pruned.results.records.configuration import (
     TTS,
     Configuration,
@@ -19,18 +20,18 @@ from lm_eval_pruned.results.records.configuration import (
     task_seeds,
     task_settings,
 )
+from lm_eval_pruned.results.records.run_settings import Settings, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples
-from lm_eval_pruned.results.records.settings import Settings, section
 
-# What is compared of a task, in this order; of one with none of these, its first metric.
+# The metric compared is the first of these that a task has, or else its first metric.
 ACCURACIES = ("acc", "exact_match", "pass@1", "prompt_level_strict_acc", "acc_norm", "f1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """One task under one filter: metrics and standard errors by name, and the outcomes of its questions if known.
+    """Results of one task under one filter: metrics and standard errors by name, and its outcomes if known.
 
-    `metric` is the one that is compared. `benchmark` is the task without its thinking budget, if it has one.
+    `metric` is the one that is compared. `benchmark` is the task's name without its thinking budget.
     """
 
     task: str
@@ -45,8 +46,8 @@ class TaskResult:
     outcomes: Outcomes | None
 
 
-class Block(NamedTuple):
-    """How much of a decoder block was to go, of its attention and its MLP, and how much of the whole is zero."""
+class BlockSparsity(NamedTuple):
+    """Sparsities of a decoder block: targets of its attention and its MLP, and the achieved one of the whole block."""
 
     attn: float
     mlp: float
@@ -55,10 +56,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One run; `sparsity` was counted from the weights and is None where nobody did.
+    """One run; `sparsity` was counted from the weights, and is None where the file does not give it.
 
-    `blocks` are those of the pruning report, none where there is no such report. `problems` are samples files that
-    could not be read, each a sentence.
+    `blocks` come from the pruning report, empty where there is none. `problems` has a sentence for each samples file
+    that could not be read.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class Record:
     configuration: Configuration
     seeds: Settings
     sparsity: float | None
-    blocks: tuple[Block, ...]
+    blocks: tuple[BlockSparsity, ...]
     results: tuple[TaskResult, ...]
     problems: tuple[str, ...]
 
@@ -83,7 +84,7 @@ def read_record(path: Path) -> Record:
             raise DataError("it lacks results or config")
         report = section(section(content, "config"), "pruning")
         problems: list[str] = []
-        # Groups of tasks have results too, but no configuration.
+        # Task groups have results too, but no configuration.
         known = section(content, "configs") or section(content, "results")
         results = [
             result
@@ -101,16 +102,19 @@ def read_record(path: Path) -> Record:
             results=tuple(results),
             problems=tuple(problems),
         )
-    except (ValueError, TypeError, AttributeError, RecursionError) as problem:
+    except (*NOT_JSON, TypeError, AttributeError) as problem:
         raise DataError(f"{path} is not a results file of lm_eval: {problem!s:.200}") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
 
 
 def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
-    """Yield the result of a task under each filter, and add what is wrong with its samples to `problems`."""
+    """Yield the result of a task under each filter, and append what is wrong with its samples to `problems`."""
     metrics, errors = _metrics(section(section(content, "results"), task))
-    compared = {name: next((key for key in ACCURACIES if key in of), next(iter(of))) for name, of in metrics.items()}
+    compared = {
+        name: next((metric for metric in ACCURACIES if metric in values), next(iter(values)))
+        for name, values in metrics.items()
+    }
     try:
         outcomes = _outcomes(path, content, task, compared)
     except DataError as problem:
@@ -133,7 +137,7 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
 
 
 def samples_file(path: Path, task: str) -> Path:
-    """Return where the samples of a task stand, beside a results file: both end in the run's date."""
+    """Return the path of a task's samples file: next to the results file, ending in the same date."""
     return path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
 
 
@@ -143,39 +147,39 @@ def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Map
         return {}
     outcomes = read_samples(file, metrics)
     asked = section(section(content, "n-samples"), task).get("effective")
-    for found in outcomes.values():
-        if isinstance(asked, int) and len(found.questions) != asked:
-            raise DataError(f"{file} holds {len(found.questions)} of {asked} questions")
+    for outcome in outcomes.values():
+        if isinstance(asked, int) and len(outcome.questions) != asked:
+            raise DataError(f"{file} holds {len(outcome.questions)} of {asked} questions")
     return outcomes
 
 
 def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """Split "metric,filter" into metrics and standard errors of each filter."""
+    """Split entries named "metric,filter" into the metrics and the standard errors of each filter."""
     metrics: dict[str, dict[str, float]] = {}
     errors: dict[str, dict[str, float]] = {}
     for key, given in values.items():
-        name, comma, where = key.partition(",")
+        name, comma, filter_name = key.partition(",")
         value = _number(given)
         if not comma or value is None:
             continue
         if name.endswith("_stderr"):
-            errors.setdefault(where, {})[name.removesuffix("_stderr")] = value
+            errors.setdefault(filter_name, {})[name.removesuffix("_stderr")] = value
         else:
-            metrics.setdefault(where, {})[name] = value
+            metrics.setdefault(filter_name, {})[name] = value
     return metrics, errors
 
 
-def _blocks(given: object) -> tuple[Block, ...]:
-    """Return the blocks of a report, or none if one of them is not as we write it."""
+def _blocks(given: object) -> tuple[BlockSparsity, ...]:
+    """Return the blocks of a pruning report, or () if one of them is malformed."""
     if not isinstance(given, list) or not all(isinstance(block, Mapping) for block in given):
         return ()
-    values = [[_number(block.get(name)) for name in Block._fields] for block in given]
-    blocks = [Block(*(value for value in row if value is not None)) for row in values if None not in row]
+    values = [[_number(block.get(name)) for name in BlockSparsity._fields] for block in given]
+    blocks = [BlockSparsity(*(value for value in row if value is not None)) for row in values if None not in row]
     return tuple(blocks) if len(blocks) == len(given) else ()
 
 
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # An integer may be beyond any float.
+    # An integer may be too large for a float.
     return float(value) if abs(value) <= sys.float_info.max else None

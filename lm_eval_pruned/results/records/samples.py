@@ -1,4 +1,4 @@
-"""A samples file of the harness is read one line at a time; of each question only two numbers are kept."""
+"""Read samples files of the harness line by line, storing two numbers per question: its key and its metric."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.files import MALFORMED
+from lm_eval_pruned.results.limits import MAX_LINE_BYTES
 
-# A longer line is no row of the harness, and would not fit in memory.
-MAX_LINE_BYTES = 256 * 2**20
-
-# Behind the texts of a row, as the harness writes it. In a text the quotes would be escaped.
+# Follows the texts of a row, as the harness writes it. Inside a text the quotes would be escaped.
 _TAIL = b', "filter": "'
 _HASH = b'"doc_hash": "'
-# Hexadecimal digits that make 64 bits: two of ten million questions agree in them with a chance of 3 in a million.
+# Hexadecimal digits of 64 bits: among ten million questions two collide with a probability of 3 in a million.
 _DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """How right the answer to each question was.
+    """The metric of each question.
 
-    `questions` are their keys [questions], rising: the first 64 bits of `doc_hash`, or `doc_id` where there is none,
-    plus n for the n-th repetition of one question. `correct` [questions] is the metric, a mean over the samples.
+    `questions` are their keys [questions], ascending: the first 64 bits of `doc_hash`, or `doc_id` where there is none,
+    plus n for the n-th repetition of a question. `correct` [questions] is the metric, a mean over the samples.
     """
 
     questions: NDArray[np.uint64]
     correct: NDArray[np.float64]
 
 
-def found_in(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Tell which questions are among others, [some]."""
-    # By sorting: numpy 2.0 chooses another way for integers and fails over the largest of 64 bits.
-    found: NDArray[np.bool_] = np.isin(some, others, kind="sort")
-    return found
+def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each question is among `others`, [questions]."""
+    # kind="sort": the table that numpy 2.0 prefers for integers fails for the largest 64-bit ones.
+    mask: NDArray[np.bool_] = np.isin(questions, others, kind="sort")
+    return mask
 
 
 class _Columns(NamedTuple):
@@ -52,13 +51,13 @@ class _Columns(NamedTuple):
 def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
     """Read a `samples_*.jsonl`: for each filter the outcomes in its metric.
 
-    A filter without rows, or whose metric is no number a question (perplexities are not), is left out.
+    A filter without rows, or whose metric is not one number per question (a perplexity), is left out.
 
     Raises:
-        DataError: a line is cut short, no row of the harness, or lacks the metric.
+        DataError: a line is cut short, is not a row of the harness, or lacks the metric.
     """
     filters = {name: _Columns(array("Q"), array("d")) for name in metrics}
-    # Older harnesses do not name the filter in the row.
+    # Older versions of the harness do not name the filter in the row.
     unnamed = next(iter(metrics)) if len(metrics) == 1 else "none"
     number = 0
     try:
@@ -78,7 +77,7 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
                     raise ValueError(f"{value!r} is no number")
                 else:
                     del filters[name]  # type: ignore[arg-type]
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+    except MALFORMED as problem:
         raise DataError(f"{path}: line {number} is cut short or no row of the harness ({problem!r:.200})") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
@@ -86,38 +85,38 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
 
 
 def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield the whole rows of some questions, by the keys they have in Outcomes, and stop at the last of them.
+    """Yield (key, row) for the questions with these keys, as in Outcomes, and stop after the last one.
 
-    Of a question that is repeated, only the first row has its key; the others are not found.
+    Only the first row of a repeated question is found, since only that has the question's own key.
 
     Raises:
-        DataError: the file cannot be read, or one of these rows is no row of the harness.
+        DataError: the file cannot be read, or one of these rows is malformed.
     """
-    left = set(questions)
+    wanted = set(questions)
     try:
         with path.open("rb") as file:
             for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
-                if not left:
+                if not wanted:
                     return
                 start = line.rfind(_HASH) + len(_HASH)
-                # Nearly all rows are passed over by their hash alone.
-                if start >= len(_HASH) and int(line[start : start + _DIGITS], 16) not in left:
+                # Nearly all rows are skipped by their hash, without parsing them.
+                if start >= len(_HASH) and int(line[start : start + _DIGITS], 16) not in wanted:
                     continue
                 row: dict[str, object] = json.loads(line)
                 key = _key(row)
-                if key in left and row.get("filter", filter_name) == filter_name:
-                    left.remove(key)
+                if key in wanted and row.get("filter", filter_name) == filter_name:
+                    wanted.remove(key)
                     yield key, row
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+    except MALFORMED as problem:
         raise DataError(f"{path} holds what is no row of the harness ({problem!r:.200})") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
 
 
 def _row(line: bytes) -> dict[str, object]:
-    """Return the row on a line, without its texts where it is laid out as by the harness.
+    """Parse a line, skipping its texts if it is laid out as the harness writes it.
 
-    What begins at the last `"filter"` is one object only if that key stands at the top level.
+    The text from the last `"filter"` on is a complete object only if that key is at the top level.
     """
     start = line.rfind(_TAIL)
     if start >= 0:
@@ -148,6 +147,6 @@ def _outcomes(columns: _Columns, path: Path) -> Outcomes:
         raise DataError(f"{path}: a metric is infinite or not a number")
     order = np.argsort(keys, kind="stable")
     questions = keys[order]
-    # The place of each key among its like.
+    # The index of each key among equal ones.
     repetition = np.arange(len(keys)) - np.searchsorted(questions, questions)
     return Outcomes(questions=questions + repetition.astype(np.uint64), correct=values[order])

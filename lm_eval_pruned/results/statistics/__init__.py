@@ -1,1 +1,1 @@
-"""Statistics of paired runs: tests, confidence intervals, power and multiple comparisons."""
+"""Statistics of paired runs: tests, confidence intervals, power, and corrections for multiple comparisons."""

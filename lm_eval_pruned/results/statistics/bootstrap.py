@@ -1,4 +1,4 @@
-"""The bootstrap by question: a question is drawn with all its samples, seeds and budgets, or not at all."""
+"""Percentile bootstrap clustered by question: each question is drawn with all its samples, seeds and budgets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lm_eval_pruned.errors import ArgumentError
 
 RESAMPLES = 2_000
 SEED = 0
-# Numbers held at once.
+# Numbers held in memory at once.
 _BLOCK = 4_000_000
 
 
@@ -18,9 +18,8 @@ def bootstrap_interval(
 ) -> NDArray[np.float64]:
     """Return the percentile interval of the mean over questions, [low, high] for each column.
 
-    `values` is [questions] or [questions, columns]: a number, or a curve with one column a budget, for each question.
-    How often each distinct row comes in a resample is multinomial, so rows that are alike are drawn together. The seed
-    is fixed.
+    `values` is [questions] or [questions, columns]: for each question a number, or a curve with one column per budget.
+    The counts of the distinct rows in a resample are multinomial, so equal rows are drawn together. The seed is fixed.
 
     Raises:
         ArgumentError: there are no questions.

@@ -1,4 +1,4 @@
-"""Paired tests: two runs answered the same questions, so only what changed from question to question tells."""
+"""Paired tests on per-question differences of two runs: McNemar's test and the sign-flip permutation test."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lm_eval_pruned.errors import ArgumentError
 Floats = NDArray[np.float64]
 Alternative = Literal["two-sided", "less"]
 
-# All 2^n signs are tried up to so many questions that changed,
+# Up to this many changed questions, all 2^n sign patterns are tried;
 ENUMERATED = 16
-# and so many are drawn where there are more and the differences are no multiples of one fraction.
+# for more, this many are drawn, unless the differences are multiples of one fraction.
 DRAWS = 19_999
 SEED = 0
-# Accuracies are means over at most a few hundred samples: finer differences are no fractions but measurements.
+# Accuracies are means over at most a few hundred samples: with a larger denominator they are not fractions.
 MAX_DENOMINATOR = 1_000
-# Largest sum whose distribution is counted: the time grows with its square, to half a second.
+# Largest sum whose distribution is counted: the time grows with its square, up to half a second.
 MAX_SUM = 40_000
-# Sums that differ by rounding alone are ties.
+# Sums that differ only by rounding are ties.
 TIE = 1e-9
 _DECIMALS = 12
 
@@ -39,12 +39,12 @@ class PairedTest(NamedTuple):
 
 
 def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
-    """Test whether differences, one a question, are as likely to be gains as losses.
+    """Test whether differences, one per question, are as likely to be gains as losses.
 
-    Outcomes that are right or wrong differ by -1, 0 or 1: McNemar. All others: sign flips.
+    McNemar's test if all differences are -1, 0 or 1 (answers right or wrong), otherwise sign flips.
 
     Raises:
-        ArgumentError: there are none, or one is not finite.
+        ArgumentError: there are no differences, or one is not finite.
 
     Example:
         >>> paired_test(np.array([-1.0, -1.0, -1.0, 0.0]), "less")
@@ -62,9 +62,9 @@ def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
 
 
 def mcnemar(losses: int, gains: int, alternative: Alternative) -> float:
-    """Return the exact p-value of so many questions lost and so many gained.
+    """Return the exact p-value of a number of questions lost and a number gained.
 
-    Under the hypothesis losses ~ Binomial(losses + gains, 1/2); `less` asks whether there are too many losses.
+    Under the null hypothesis losses ~ Binomial(losses + gains, 1/2); `less` asks whether there are too many losses.
 
     Example:
         >>> mcnemar(5, 0, "less"), mcnemar(5, 0, "two-sided"), mcnemar(0, 0, "two-sided")
@@ -78,54 +78,57 @@ def mcnemar(losses: int, gains: int, alternative: Alternative) -> float:
 
 
 def sign_flips(differences: Floats, alternative: Alternative) -> PairedTest:
-    """Return how often a sum of the differences under random signs is as extreme as the one observed.
+    """Sign-flip permutation test: how often a sum under random signs is as extreme as the observed one.
 
-    Exact for multiples of one fraction (means over samples are), by counting the ways to each sum, and for few
+    Exact for multiples of one fraction (as means over samples are), by counting the ways to each sum, and for few
     questions, by trying all signs. Otherwise p = (1 + hits) / (1 + draws) over signs drawn from a fixed seed.
 
     Reference: Fisher, The Design of Experiments (1935), section 21; the last formula is Phipson and Smyth, 2010.
     """
     changed = differences[differences != 0]
-    whole = _whole(changed)
-    if whole is not None:
-        return PairedTest(_counted(whole, alternative), "sign flips, counted")
+    integers = _as_integers(changed)
+    if integers is not None:
+        return PairedTest(_count_sums(integers, alternative), "sign flips, counted")
     observed = float(changed.sum())
     if changed.size <= ENUMERATED:
         signs = 1.0 - 2 * (np.arange(2**changed.size)[:, None] >> np.arange(changed.size) & 1)
         return PairedTest(float(_extreme(signs @ changed, observed, alternative).mean()), "sign flips, all")
     generator = np.random.default_rng(SEED)
-    hits, left = 0, DRAWS
-    while left:
-        rows = min(left, max(1, _BLOCK // changed.size))
+    hits, remaining = 0, DRAWS
+    while remaining:
+        rows = min(remaining, max(1, _BLOCK // changed.size))
         signs = 2.0 * generator.integers(0, 2, size=(rows, changed.size), dtype=np.int8) - 1
         hits += int(_extreme(signs @ changed, observed, alternative).sum())
-        left -= rows
+        remaining -= rows
     return PairedTest((1 + hits) / (1 + DRAWS), f"sign flips, {DRAWS} draws")
 
 
-def _whole(differences: Floats) -> NDArray[np.int64] | None:
-    """Return the differences times their common denominator, or None where there is none or counting is too long."""
+def _as_integers(differences: Floats) -> NDArray[np.int64] | None:
+    """Return the differences times their common denominator; None if there is none, or counting takes too long."""
     denominator = 1
     for value in np.unique(np.abs(differences)).tolist():
         fraction = Fraction(value).limit_denominator(MAX_DENOMINATOR)
         denominator = lcm(denominator, fraction.denominator)
         if abs(float(fraction) - value) > TIE or denominator > MAX_DENOMINATOR:
             return None
-    whole = np.rint(differences * denominator).astype(np.int64)
-    return whole if int(np.abs(whole).sum()) <= MAX_SUM else None
+    integers = np.rint(differences * denominator).astype(np.int64)
+    return integers if int(np.abs(integers).sum()) <= MAX_SUM else None
 
 
-def _counted(whole: NDArray[np.int64], alternative: Alternative) -> float:
-    """Convolve the distributions of the sums of +-d over the n questions of each size d: d (2 Binomial(n, 1/2) - n)."""
-    sizes, counts = np.unique(np.abs(whole[whole != 0]), return_counts=True)
-    chances = np.ones(1)
+def _count_sums(differences: NDArray[np.int64], alternative: Alternative) -> float:
+    """Return the p-value from the exact distribution of the sum.
+
+    That is the convolution, over the sizes d of differences, of d (2 Binomial(n, 1/2) - n) for n questions.
+    """
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    probabilities = np.ones(1)
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         steps = np.zeros(2 * size * count + 1)
         steps[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = np.convolve(chances, steps)
-    reach = len(chances) // 2
+        probabilities = np.convolve(probabilities, steps)
+    reach = len(probabilities) // 2
     sums = np.arange(-reach, reach + 1, dtype=np.float64)
-    return min(1.0, float(chances[_extreme(sums, float(whole.sum()), alternative)].sum()))
+    return min(1.0, float(probabilities[_extreme(sums, float(differences.sum()), alternative)].sum()))
 
 
 def _extreme(sums: Floats, observed: float, alternative: Alternative) -> NDArray[np.bool_]:

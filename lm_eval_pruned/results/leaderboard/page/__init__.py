@@ -1,1 +1,1 @@
-"""The leaderboard as a page: one HTML file with its data, style and scripts in it, which loads nothing."""
+"""Leaderboard page: one HTML file that contains its data, style and scripts, and loads nothing."""

@@ -1,4 +1,4 @@
-"""What the page shows, as JSON: runs, their lines, and the questions that changed against dense."""
+"""Build the page's data, for JSON: runs, their lines, and the questions that changed against the dense run."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import NamedTuple
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.results.area import AREA
-from lm_eval_pruned.results.leaderboard.leaderboard import ALPHA, Entry, Line
+from lm_eval_pruned.results.leaderboard.entries import ALPHA, Entry, LeaderboardLine
 from lm_eval_pruned.results.leaderboard.page.changes import Change, Changes, find_changes
-from lm_eval_pruned.results.leaderboard.page.texts import MAX_CHARACTERS, Text, newest_runs, read_texts
+from lm_eval_pruned.results.leaderboard.page.texts import Extract, Text, newest_runs, read_texts
+from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key
 from lm_eval_pruned.results.records.configuration import Words
 from lm_eval_pruned.results.records.record import Record
 
-# Fields of a run, which its lines do not repeat.
+# Fields of a run; its lines do not repeat them.
 _SHARED = ("model", "run", "settings", "source")
-# Significant digits of numbers on the page; CSV and JSON have them all.
+# Significant digits of numbers on the page; CSV and JSON have all digits.
 _DIGITS = 6
 
 
 class _Identity(NamedTuple):
-    """By what runs are told apart on the page, as by people."""
+    """What identifies a run on the page."""
 
     model: str
     label: str
@@ -30,20 +31,20 @@ class _Identity(NamedTuple):
     source: str
 
 
-class _Pool(NamedTuple):
-    """Values that many places share, each with its place."""
+class _SharedValues(NamedTuple):
+    """Values stored once and referred to by index."""
 
-    places: dict[Hashable, int]
+    indices: dict[Hashable, int]
 
-    def place(self, value: Hashable) -> int:
-        return self.places.setdefault(value, len(self.places))
+    def index_of(self, value: Hashable) -> int:
+        return self.indices.setdefault(value, len(self.indices))
 
 
-def page_content(entries: Sequence[Entry], records: Sequence[Record]) -> dict[str, object]:
-    """Return `runs`; their `lines` by `columns`; by the number of a line the `changes` shown.
+def page_content(entries: Sequence[Entry], records: Sequence[Record], extract: Extract) -> dict[str, object]:
+    """Return `runs`, their `lines` as rows of `columns`, and the `changes` shown by line number.
 
-    A change is [place in `questions`, new, old, place in `responses` of the run, and of the dense run], -1 where the
-    samples file lacks it. A question is [text, gold]; a response [text, answer].
+    A change is [index in `questions`, new, old, index in `responses` for the run, and for the dense run], -1 where the
+    samples file lacks it. A question is [text, gold], a response [text, answer]; `extract` finds the answer.
 
     Raises:
         DataError: a samples file has changed since it was read.
@@ -52,15 +53,17 @@ def page_content(entries: Sequence[Entry], records: Sequence[Record]) -> dict[st
     runs: dict[_Identity, dict[str, object]] = {}
     for entry in entries:
         runs.setdefault(_identity(entry.line), _run(entry, newest))
-    places = {identity: place for place, identity in enumerate(runs)}
-    names = [field.name for field in fields(Line) if field.name not in _SHARED]
-    found = find_changes(entries)
-    texts = _read(entries, found, newest)
-    questions, responses = _Pool({}), _Pool({})
-    changes = {
-        place: [_change(change, entry, texts, questions, responses) for change in shown]
-        for place, entry in enumerate(entries)
-        if (shown := _shown(entry, found))
+    run_indices = {identity: index for index, identity in enumerate(runs)}
+    names = [field.name for field in fields(LeaderboardLine) if field.name not in _SHARED]
+    changes = find_changes(entries)
+    texts = {
+        key: read_texts(newest[key], key, questions, extract) for key, questions in _questions(entries, changes).items()
+    }
+    questions, responses = _SharedValues({}), _SharedValues({})
+    rows = {
+        index: [_change(change, entry, texts, questions, responses) for change in shown]
+        for index, entry in enumerate(entries)
+        if (shown := _shown(entry, changes))
     }
     return {
         "version": __version__,
@@ -70,20 +73,20 @@ def page_content(entries: Sequence[Entry], records: Sequence[Record]) -> dict[st
         "columns": ["run", *names, "area", "lost", "won"],
         "lines": [
             [
-                places[_identity(entry.line)],
+                run_indices[_identity(entry.line)],
                 *(_rounded(getattr(entry.line, name)) for name in names),
                 entry.line.metric.startswith(AREA),
-                *((one.lost, one.won) if entry.key and (one := found.get(entry.key)) else (None, None)),
+                *((one.lost, one.won) if entry.key and (one := changes.get(entry.key)) else (None, None)),
             ]
             for entry in entries
         ],
-        "changes": changes,
-        "questions": list(questions.places),
-        "responses": list(responses.places),
+        "changes": rows,
+        "questions": list(questions.indices),
+        "responses": list(responses.indices),
     }
 
 
-def _identity(line: Line) -> _Identity:
+def _identity(line: LeaderboardLine) -> _Identity:
     return _Identity(line.model, line.run, line.settings, line.source)
 
 
@@ -98,39 +101,41 @@ def _run(entry: Entry, newest: Mapping[Key, Record]) -> dict[str, object]:
 
 
 def _published(label: str) -> Words:
-    """Take a published label apart, which has a method, and perhaps an allocation and a sparsity, in this order."""
+    """Split the label of a published figure into method, allocation and sparsity; the last two are optional."""
     method, *rest = label.split() or [""]
     amount = rest.pop() if rest and rest[-1].replace(".", "", 1).isdecimal() else ""
     return Words(method, " ".join(rest), amount, "")
 
 
-def _shown(entry: Entry, found: Mapping[Key, Changes]) -> list[Change]:
-    return found[entry.key].shown if entry.key is not None and entry.key in found else []
+def _shown(entry: Entry, changes: Mapping[Key, Changes]) -> list[Change]:
+    return changes[entry.key].shown if entry.key is not None and entry.key in changes else []
 
 
-def _read(
-    entries: Sequence[Entry], found: Mapping[Key, Changes], newest: Mapping[Key, Record]
-) -> dict[Key, dict[int, Text]]:
-    """Read the texts of all changes shown, those of a dense run once for all that are held against it."""
+def _questions(entries: Sequence[Entry], changes: Mapping[Key, Changes]) -> dict[Key, set[int]]:
+    """Return the questions whose texts are shown, of pruned runs and of the dense ones they are compared with."""
     wanted: dict[Key, set[int]] = {}
     for entry in entries:
-        for key in (entry.key, entry.against.dense) if entry.against else ():
-            if key is not None and (questions := {change.question for change in _shown(entry, found)}):
+        for key in (entry.key, entry.reference.dense) if entry.reference else ():
+            if key is not None and (questions := {change.question for change in _shown(entry, changes)}):
                 wanted.setdefault(key, set()).update(questions)
-    return {key: read_texts(newest[key], key, questions) for key, questions in wanted.items()}
+    return wanted
 
 
 def _change(
-    change: Change, entry: Entry, texts: Mapping[Key, Mapping[int, Text]], questions: _Pool, responses: _Pool
+    change: Change,
+    entry: Entry,
+    texts: Mapping[Key, Mapping[int, Text]],
+    questions: _SharedValues,
+    responses: _SharedValues,
 ) -> list[object]:
-    keys = (entry.key, entry.against.dense if entry.against else None)
+    keys = (entry.key, entry.reference.dense if entry.reference else None)
     both = [texts[key].get(change.question) if key is not None and key in texts else None for key in keys]
     asked = next((text for text in both if text), None)
     return [
-        questions.place((asked.question, asked.gold) if asked else ("", "")),
+        questions.index_of((asked.question, asked.gold) if asked else ("", "")),
         _rounded(change.new),
         _rounded(change.old),
-        *(responses.place((text.response, text.answer)) if text else -1 for text in both),
+        *(responses.index_of((text.response, text.answer)) if text else -1 for text in both),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The page as a document: a template with style, scripts and data put in, none of which can become another."""
+"""Render the page: an HTML template filled with style, scripts and data, where data cannot become markup or script."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from hashlib import sha256
 from importlib.resources import files
 from string import Template
 
-# One scope in this order: what is used stands before its use.
+# Concatenated into one scope, definitions before their uses.
 SCRIPTS = ("data.js", "state.js", "table.js", "plot.js", "charts.js", "blocks.js", "questions.js", "page.js")
 
-# JSON has none of these outside its strings, and inside them an escape means the same.
+# JSON has these characters only inside strings, where an escape means the same.
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
-def page(content: Mapping[str, object]) -> str:
-    """Return the HTML file that shows this content.
+def render_page(content: Mapping[str, object]) -> str:
+    """Return the HTML file that shows `content`.
 
-    Its policy lets the browser run the one script with the hash of ours and load nothing at all: text of a model can
-    neither end its block of JSON nor, were it ever put into the page as markup, run.
+    Its Content-Security-Policy allows only the script with our hash, and no loading at all: a model's text can neither
+    end its block of JSON nor run, even if it were put into the page as markup.
     """
     script = "\n".join(_read(name) for name in SCRIPTS)
     return Template(_read("page.html")).substitute(
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         style=_read("page.css"),
-        data=embedded(content),
+        data=escape_json(content),
         script=script,
     )
 
 
-def embedded(content: Mapping[str, object]) -> str:
-    r"""Return JSON that holds no markup, for a block of data inside HTML.
+def escape_json(content: Mapping[str, object]) -> str:
+    r"""Return JSON without markup characters, for a data block inside HTML.
 
     Example:
-        >>> embedded({"response": "</script>"})
+        >>> escape_json({"response": "</script>"})
         '{"response":"\\u003c/script\\u003e"}'
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

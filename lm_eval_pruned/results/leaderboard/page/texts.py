@@ -1,26 +1,28 @@
-"""What was asked and answered, read for a few questions from the samples files of the harness."""
+"""Read the texts of a few questions, their gold answers and responses from the harness's samples files."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
-from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key, measure
 from lm_eval_pruned.results.records.record import Record, samples_file
 from lm_eval_pruned.results.records.samples import find_rows
 
-# A longer text loses its middle: what it is about stands at its beginning, and its answer at its end.
-MAX_CHARACTERS = 3_000
 _HEAD = MAX_CHARACTERS // 3
-# Fields of documents that hold the question alone, without the examples and the template of a prompt.
+# Document fields with the question alone, without few-shot examples and chat template.
 _QUESTIONS = ("problem", "Problem", "question", "Question", "query")
 
 
+# Returns the answer that a response gives, or None.
+Extract: TypeAlias = Callable[[str, Literal["math", "choice"]], str | None]
+
+
 class Text(NamedTuple):
-    """A question, its gold answer, the first response, and the answer that gives; "" for what there is not."""
+    """A question, its gold answer, the first response, and the answer in that; "" where one is missing."""
 
     question: str
     gold: str
@@ -29,25 +31,31 @@ class Text(NamedTuple):
 
 
 def newest_runs(records: Sequence[Record]) -> dict[Key, Record]:
-    """Return for each measurement the last of the runs that were merged into it."""
+    """Return the last of the runs merged into each measurement."""
     return {key: record for record in records for key in measure([record])}
 
 
-def read_texts(record: Record, key: Key, questions: Collection[int]) -> dict[int, Text]:
-    """Return the texts of some questions of one task of a run, by their keys, as far as its samples file has them.
+def read_texts(record: Record, key: Key, questions: Collection[int], extract: Extract) -> dict[int, Text]:
+    """Return the texts of some questions, by their keys, as far as the samples file has them.
+
+    Args:
+        record: the run.
+        key: its measurement, which names task and filter.
+        questions: keys of the questions.
+        extract: finds the answer in a response that the harness has not filtered.
 
     Raises:
         DataError: the file has changed since its outcomes were read.
     """
     rows = find_rows(samples_file(record.path, key.task), questions, key.filter)
-    return {question: _text(row) for question, row in rows}
+    return {question: _text(row, extract) for question, row in rows}
 
 
-def shortened(text: str) -> str:
-    r"""Return a text with its middle left out, if it is longer than MAX_CHARACTERS.
+def shorten(text: str) -> str:
+    r"""Leave out the middle of a text that is longer than MAX_CHARACTERS.
 
     Example:
-        >>> shortened("a" * 4_000)[995:1_045]
+        >>> shorten("a" * 4_000)[995:1_045]
         'aaaaa\n[… 1,000 characters left out …]\naaaaaaaaaaaa'
     """
     if len(text) <= MAX_CHARACTERS:
@@ -56,16 +64,16 @@ def shortened(text: str) -> str:
     return f"{text[:_HEAD]}\n[… {left_out:,} characters left out …]\n{text[_HEAD + left_out :]}"
 
 
-def _text(row: Mapping[str, object]) -> Text:
+def _text(row: Mapping[str, object], extract: Extract) -> Text:
     response = next(_strings(row.get("resps")), "")
     filtered = next(_strings(row.get("filtered_resps")), "")
-    gold = _written(row.get("target"))
-    # A filter of the harness that extracts has done so; ours keeps the response as it is.
+    gold = _as_text(row.get("target"))
+    # A filter of the harness has extracted the answer; our tasks' filter leaves the response as it is.
     if filtered not in ("", response):
         answer = filtered
     else:
         answer = extract(response, "choice" if gold in set("ABCDEFGHIJ") else "math") or ""
-    return Text(shortened(_question(row)), shortened(gold), shortened(response), shortened(answer))
+    return Text(shorten(_question(row)), shorten(gold), shorten(response), shorten(answer))
 
 
 def _question(row: Mapping[str, object]) -> str:
@@ -78,26 +86,26 @@ def _question(row: Mapping[str, object]) -> str:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Yield the texts in nested lists and objects, but no log-likelihoods: what was scored was not written."""
+    """Yield the texts in nested lists and objects, except log-likelihoods, which are not written by the model."""
     if _is_scored(value):
         return
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _strings(part)
+        for member in value.values():
+            yield from _strings(member)
     elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)
+        for member in value:
+            yield from _strings(member)
 
 
 def _is_scored(value: object) -> bool:
-    """Tell a log-likelihood, which the harness writes as two texts: a number, and whether greedy decoding agrees."""
+    """Whether a value is a log-likelihood, written as two texts: a number, and whether greedy decoding agrees."""
     match value:
         case [str() as number, "True" | "False"]:
             return re.fullmatch(r"-?(inf|[0-9.e+-]+)", number) is not None
     return False
 
 
-def _written(value: object) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

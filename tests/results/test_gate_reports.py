@@ -1,3 +1,5 @@
+"""Formats of the gate's findings: text, JUnit XML, GitHub annotations."""
+
 from __future__ import annotations
 
 from xml.etree import ElementTree

@@ -1,4 +1,4 @@
-"""A baseline is accepted measurements with the outcome of every question, frozen in a file of JSON."""
+"""Read and write a baseline: a JSON file of accepted measurements with the outcome of every question."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ import numpy as np
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.run_settings import as_settings, section
 from lm_eval_pruned.results.records.samples import Outcomes
-from lm_eval_pruned.results.records.settings import as_settings, section
 
 SCHEMA_VERSION = 1
-# Settings in which a run may differ from its baseline: questions left out are found one by one.
+# Settings in which a run may differ from its baseline; questions that `limit` leaves out are reported one by one.
 IGNORED = ("limit",)
 
 
-def freeze(measurements: Mapping[Key, Measurement]) -> str:
-    """Write measurements as JSON, those without outcomes left out.
+def dump_baseline(measurements: Mapping[Key, Measurement]) -> str:
+    """Return measurements as JSON, leaving out those without outcomes.
 
     Raises:
-        DataError: none has outcomes.
+        DataError: no measurement has outcomes.
     """
-    entries = [_entry(key, found, found.outcomes) for key, found in measurements.items() if found.outcomes is not None]
+    entries = [_entry(key, one, one.outcomes) for key, one in measurements.items() if one.outcomes is not None]
     if not entries:
         raise DataError("these runs hold no outcome of any question: run lm_eval with --log_samples")
     content = {"schema_version": SCHEMA_VERSION, "lm_eval_pruned": __version__, "measurements": entries}
     return json.dumps(content, indent=1) + "\n"
 
 
-def thaw(path: Path, *, ignoring: Collection[str] = IGNORED) -> dict[Key, Measurement]:
-    """Read a baseline; settings in `ignoring` are left out.
+def load_baseline(path: Path, *, ignoring: Collection[str] = IGNORED) -> dict[Key, Measurement]:
+    """Read a baseline file, leaving out the settings in `ignoring`.
 
     Raises:
         MissingDataError: there is no such file.
-        DataError: it is no baseline, one of another version, or has runs that differ in what is left out.
+        DataError: it is not a baseline, has another schema version, or has runs that differ only in what is left out.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
-            return _apart([_measurement(entry, ignoring) for entry in content["measurements"]], path, ignoring)
+            return _index([_measurement(entry, ignoring) for entry in content["measurements"]], path, ignoring)
     except DataError:
         raise
     except OSError as problem:
         raise MissingDataError(
             f"the baseline {path} cannot be read ({problem.strerror}): lm-eval-pruned baseline DIR --output {path}"
         ) from None
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+    except MALFORMED as problem:
         raise DataError(
             f"{path} is no baseline ({problem!r:.200}): make one with lm-eval-pruned baseline DIR --output {path}"
         ) from None
     raise DataError(f"{path} has schema_version {version!r}, not {SCHEMA_VERSION}: make it anew")
 
 
-def _entry(key: Key, found: Measurement, outcomes: Outcomes) -> dict[str, object]:
+def _entry(key: Key, measurement: Measurement, outcomes: Outcomes) -> dict[str, object]:
     questions = zip(outcomes.questions.tolist(), outcomes.correct.tolist(), strict=True)
     return {
         "model": key.configuration.model,
@@ -67,23 +68,23 @@ def _entry(key: Key, found: Measurement, outcomes: Outcomes) -> dict[str, object
         "task": key.task,
         "filter": key.filter,
         "metric": key.metric,
-        "benchmark": found.benchmark,
-        "budget": found.budget,
-        "sparsity": found.sparsity,
+        "benchmark": measurement.benchmark,
+        "budget": measurement.budget,
+        "sparsity": measurement.sparsity,
         "questions": {f"{question:016x}": value for question, value in questions},
     }
 
 
-def _apart(
+def _index(
     measurements: Sequence[tuple[Key, Measurement]], path: Path, ignoring: Collection[str]
 ) -> dict[Key, Measurement]:
     if not measurements:
         raise DataError(f"{path} holds no measurement: make it anew")
-    found = dict(measurements)
-    if len(found) < len(measurements):
+    by_key = dict(measurements)
+    if len(by_key) < len(measurements):
         names = ", ".join(sorted(ignoring))
         raise DataError(f"runs in {path} differ in {names} alone: leave something out of --across")
-    return found
+    return by_key
 
 
 def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tuple[Key, Measurement]:
@@ -93,11 +94,11 @@ def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tupl
         pruning=as_settings(section(entry, "pruning")),
         settings=as_settings({name: value for name, value in settings.items() if name not in ignoring}),
     )
-    task, chosen, metric = (_text(entry, name) for name in ("task", "filter", "metric"))
-    key = Key(configuration, task, chosen, metric, _budget(entry["budget"]))
-    given = section(entry, "questions")
-    questions = np.array([int(question, 16) for question in given], dtype=np.uint64)
-    correct = np.array(list(given.values()), dtype=np.float64)
+    task, filter_name, metric = (_text(entry, name) for name in ("task", "filter", "metric"))
+    key = Key(configuration, task, filter_name, metric, _budget(entry["budget"]))
+    outcomes = section(entry, "questions")
+    questions = np.array([int(question, 16) for question in outcomes], dtype=np.uint64)
+    correct = np.array(list(outcomes.values()), dtype=np.float64)
     order = np.argsort(questions)
     if not len(questions) or not np.isfinite(correct).all():
         raise ValueError("questions need a finite value each")

@@ -1,3 +1,5 @@
+"""Merging of runs over seeds, and the area under the curve over budgets."""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +9,7 @@ import pytest
 
 from lm_eval_pruned.results.area import area_weights, with_areas
 from lm_eval_pruned.results.labels import line_names
-from lm_eval_pruned.results.leaderboard.leaderboard import leaderboard
+from lm_eval_pruned.results.leaderboard.entries import build_entries
 from lm_eval_pruned.results.measurement import Measurement, measure
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.records.record import samples_file
@@ -119,7 +121,7 @@ def test_pruned_is_held_against_dense_under_the_same_budget(tmp_path):
     _write_budgeted(tmp_path, day=1, values=[0, 0, 1], thinking_token_budget=512)
     _write_budgeted(tmp_path, day=2, values=[1, 1, 1], thinking_token_budget=4096)
     _write_budgeted(tmp_path, day=3, values=[0, 1, 1], thinking_token_budget=512, method="wanda", sparsity=0.2)
-    lines = leaderboard(read_records([tmp_path]).records)
+    lines = [entry.line for entry in build_entries(read_records([tmp_path]).records)]
     assert [line.difference for line in lines if line.run != "dense"] == [pytest.approx(1 / 3)]
 
 

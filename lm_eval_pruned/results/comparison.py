@@ -1,4 +1,4 @@
-"""A comparison of two measurements, question by question, within the table of comparisons it belongs to."""
+"""Compare pairs of runs question by question: paired tests, confidence intervals, Holm-corrected p-values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.results.records.samples import Outcomes, found_in
+from lm_eval_pruned.results.records.samples import Outcomes, isin
 from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
 from lm_eval_pruned.results.statistics.multiple import holm
 from lm_eval_pruned.results.statistics.paired import Alternative, Floats, paired_test
@@ -18,10 +18,10 @@ from lm_eval_pruned.results.statistics.power import detectable_drop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How a run differs from the one it is held against, on the questions both have answered.
+    """How a run differs from its reference run on the questions that both have answered.
 
     `difference` of the means with its interval [low, high], clustered by question; `p` as the test gave it and
-    `p_holm` corrected for the whole table; `detectable` is the least drop that would have been found, None if none.
+    `p_holm` corrected for the whole table; `detectable` is the least drop the test would have found, None if none.
     """
 
     questions: int
@@ -35,19 +35,19 @@ class Comparison:
 
 
 class Pair(NamedTuple):
-    """Outcomes of a run and of the one it is held against."""
+    """Outcomes of a run (`new`) and of its reference run (`old`)."""
 
     new: Outcomes
     old: Outcomes
 
 
 def is_comparable(pair: Pair) -> bool:
-    """Tell whether there is a question that both have."""
-    return bool(found_in(pair.new.questions, pair.old.questions).any())
+    """Whether the two runs have a question in common."""
+    return bool(isin(pair.new.questions, pair.old.questions).any())
 
 
 def differences(pair: Pair) -> Floats:
-    """Return new - old for each question both have, [questions].
+    """Return new - old for each question that both runs have, [questions].
 
     Raises:
         DataError: they have none in common.
@@ -61,20 +61,24 @@ def differences(pair: Pair) -> Floats:
 
 
 def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, margin: float = 0.0) -> list[Comparison]:
-    """Compare all pairs of a table; its p-values are corrected together, its detectable drops for the strictest step.
+    """Compare all pairs of a table; p-values are corrected together, detectable drops at Holm's first step.
 
-    The test asks whether new - old + margin is as likely above 0 as below.
+    Args:
+        pairs: the outcomes to compare.
+        alpha: significance level of the whole table; intervals have the level 1 - alpha.
+        alternative: "less" asks for drops only, "two-sided" for gains too.
+        margin: the test asks whether new - old + margin is as likely above 0 as below.
 
     Raises:
         DataError: a pair has no question in common.
     """
-    given = [differences(pair) for pair in pairs]
-    tests = [paired_test(values + margin, alternative) for values in given]
+    deltas = [differences(pair) for pair in pairs]
+    tests = [paired_test(values + margin, alternative) for values in deltas]
     corrected = holm([test.p for test in tests])
-    intervals = [bootstrap_interval(values, level=1 - alpha).tolist() for values in given]
+    intervals = [bootstrap_interval(values, level=1 - alpha).tolist() for values in deltas]
     detectable = [
         detectable_drop(values, alpha=alpha / len(pairs), margin=margin, is_two_sided=alternative == "two-sided")
-        for values in given
+        for values in deltas
     ]
     return [
         Comparison(
@@ -87,5 +91,5 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
             test=test.name,
             detectable=drop,
         )
-        for values, test, p_holm, (low, high), drop in zip(given, tests, corrected, intervals, detectable, strict=True)
+        for values, test, p_holm, (low, high), drop in zip(deltas, tests, corrected, intervals, detectable, strict=True)
     ]

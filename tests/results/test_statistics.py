@@ -1,4 +1,4 @@
-"""Statistics against textbook figures, slow loops and simulation."""
+"""Statistics compared with textbook figures, slow reference loops and simulations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lm_eval_pruned.results.statistics.power import detectable_drop
 
 
 def all_signs(differences, alternative):
-    """The definition of the sign-flip test, one assignment after the other."""
+    """The sign-flip test by its definition: enumerate all sign assignments."""
     observed = sum(differences)
     hits = 0
     for signs in product((-1, 1), repeat=len(differences)):
@@ -122,7 +122,7 @@ class TestBootstrap:
         assert 0.91 <= hits / 400 <= 0.98
 
     def test_copies_of_a_question_do_not_narrow_it(self):
-        """The clustering: eight budgets of a question are no eight questions."""
+        """Clustering: eight budgets of one question do not count as eight questions."""
         values = np.random.default_rng(5).random(50)
         curve = np.repeat(values[:, None], 8, axis=1)
         intervals = bootstrap_interval(curve)
@@ -171,7 +171,7 @@ class TestPower:
         [(200, 0.0, 1, 0.0), (200, 0.1, 1, 0.0), (100, 0.2, 1, 0.02), (400, 0.1, 1, 0.05), (120, 0.3, 4, 0.0)],
     )
     def test_the_drop_is_found_four_times_in_five(self, questions, noise, samples, margin):
-        """A run with this noise, and then the drop the formula names: how often is it significant?"""
+        """With this noise, how often is the drop named by the formula significant?"""
         generator = np.random.default_rng(questions + samples)
 
         def noisy(drop):
@@ -202,7 +202,7 @@ class TestPower:
 class TestFalseAlarms:
     @pytest.mark.parametrize(("samples", "margin"), [(1, 0.0), (4, 0.0), (1, 0.05)])
     def test_no_more_than_alpha(self, samples, margin):
-        """Two runs of one model, or one worse by just the margin: p <= 0.05 at most one time in twenty."""
+        """For two runs of one model, or one worse by exactly the margin, p <= 0.05 at most one time in twenty."""
         generator = np.random.default_rng(samples)
         alarms = 0
         for _ in range(600):

@@ -1,4 +1,4 @@
-"""Settings: names with values as text, taken from what a results file says, so that runs can be told to be alike."""
+"""Settings of a run as sorted (name, text) pairs, so that runs can be compared and hashed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeAlias
 
 from lm_eval_pruned.errors import DataError
 
-# Names with values, sorted by name.
+# (name, value) pairs, sorted by name.
 Settings: TypeAlias = tuple[tuple[str, str], ...]
 
 
 def section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """Return an object inside an object of JSON, empty where it is missing or null.
+    """Return a JSON object inside another one; empty where it is missing or null.
 
     Raises:
-        DataError: something else stands there.
+        DataError: it is something other than an object.
 
     Example:
         >>> section({"config": {"model": "hf"}}, "config"), section({}, "config")
@@ -31,7 +31,7 @@ def section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def model_args(config: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the arguments of the model; older harnesses write them as they stood on the command line.
+    """Return the model's arguments; older versions of the harness store them as the text of the command line.
 
     Example:
         >>> model_args({"model_args": "pretrained=gpt2,dtype=float32"})
@@ -39,12 +39,12 @@ def model_args(config: Mapping[str, object]) -> Mapping[str, object]:
     """
     given = config.get("model_args")
     if isinstance(given, str):
-        return {name: value for name, _, value in (part.partition("=") for part in given.split(",")) if name}
+        return {name: value for name, _, value in (argument.partition("=") for argument in given.split(",")) if name}
     return section(config, "model_args")
 
 
 def is_seed(name: str) -> bool:
-    """Tell whether a setting is a seed, and so no part of a configuration.
+    """Whether a setting is a seed, which does not belong to a configuration.
 
     Example:
         >>> is_seed("calib_seed"), is_seed("seed"), is_seed("seedling")
@@ -54,17 +54,17 @@ def is_seed(name: str) -> bool:
 
 
 def as_settings(values: Mapping[str, object]) -> Settings:
-    """Write values as text, without seeds and what is empty, so that 1 and 1.0 are one.
+    """Return settings as sorted text, without seeds and empty values; 1 and 1.0 become equal.
 
     Example:
         >>> as_settings({"temperature": 1.0, "until": [], "seed": 3, "alloc": "owl", "limit": None})
         (('alloc', 'owl'), ('temperature', '1'))
     """
-    return written({key: value for key, value in values.items() if not is_seed(key)})
+    return as_text({key: value for key, value in values.items() if not is_seed(key)})
 
 
-def written(values: Mapping[str, object]) -> Settings:
-    """Write values as text, seeds too."""
+def as_text(values: Mapping[str, object]) -> Settings:
+    """Return settings, seeds included, as sorted text, without empty values."""
     return tuple(sorted((key, _text(value)) for key, value in values.items() if value not in (None, "", [], {}, ())))
 
 

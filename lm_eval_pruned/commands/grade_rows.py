@@ -1,57 +1,42 @@
-"""A row of answers, as one line of JSON, becomes the same row with its verdict; a row that cannot be read says why."""
+"""Grade one row of a JSONL file: return the row with its verdict, or the reason why it cannot be read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple, NoReturn, cast
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, NoReturn, cast
 
 from lm_eval_pruned.errors import DataError, UnknownNameError
 from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
 from lm_eval_pruned.grading.modes import grade_in, verify_in
 from lm_eval_pruned.grading.verdict import Verdict
 
-# A longer line is skipped unread: one line at a time is all that is held in memory.
+# Longer lines are not parsed, which bounds the memory needed for a line.
 MAX_LINE_BYTES = 64 * 2**20
-# So much is kept of a line that is no row.
-MAX_KEPT_CHARACTERS = 1000
-# Golds of one row, each of which is compared with its answer.
+# Characters of a malformed line that its output row quotes.
+MAX_QUOTED_CHARACTERS = 1000
+# Gold answers of one row, each of which is compared with the answer.
 MAX_GOLDS = 100
 
-# What a text that nobody thought of makes code raise.
+# What a defect of the grader raises on text that its authors did not foresee.
 DEFECTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class GradedRow(NamedTuple):
-    """A verdict with the whole output row, a line of JSON."""
+    """A verdict, and the output row as a line of JSON."""
 
     verdict: Verdict
     line: bytes
 
 
-def numbered_lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    r"""Yield the lines that are not blank with their numbers from 1; of one that is too long, a beginning too long.
-
-    Example:
-        >>> from io import BytesIO
-        >>> list(numbered_lines(BytesIO(b"\xef\xbb\xbf{}\r\n\n[]")))
-        [(1, b'{}'), (3, b'[]')]
-    """
-    number = 0
-    while line := source.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        rest = line
-        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = source.readline(MAX_LINE_BYTES + 1)
-        content = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).strip()
-        if content:
-            yield number, content
-
-
 def grade_line(line: bytes, number: int, *, mode: str, kind: str) -> GradedRow:
-    r"""Grade the row on a line, whatever it holds; `kind` is for rows that name none.
+    r"""Grade the row on a line, whatever it holds.
+
+    Args:
+        line: the row as JSON.
+        number: of the line, for messages.
+        mode: name of the grading mode.
+        kind: kind of answer, for rows that do not name one.
 
     Raises:
         UnknownNameError: there is no such mode.
@@ -70,15 +55,15 @@ def grade_line(line: bytes, number: int, *, mode: str, kind: str) -> GradedRow:
     except RecursionError:
         reason = "is nested too deeply"
     verdict = _unparsed(number, f"the line {reason}")
-    kept = line[: 4 * MAX_KEPT_CHARACTERS].decode(errors="replace")[:MAX_KEPT_CHARACTERS]
-    return GradedRow(verdict, _encode({"line": kept}, verdict))
+    quoted = line[: 4 * MAX_QUOTED_CHARACTERS].decode(errors="replace")[:MAX_QUOTED_CHARACTERS]
+    return GradedRow(verdict, _encode({"line": quoted}, verdict))
 
 
 def _parse(line: bytes) -> dict[str, object]:
-    """Read a line as an object.
+    """Parse a line as a JSON object.
 
     Raises:
-        DataError: it is none, or has numbers that cannot be kept.
+        DataError: it is not one, or has numbers that cannot be represented.
         RecursionError: it is nested too deeply.
     """
     if len(line) > MAX_LINE_BYTES:
@@ -97,21 +82,21 @@ def _parse(line: bytes) -> dict[str, object]:
 
 
 def _judge(row: Mapping[str, object], number: int, mode: str, kind: str) -> Verdict:
-    """Judge a row, or say what is wrong with it."""
+    """Judge a row, or return what is wrong with it as the verdict."""
     try:
         return _judge_fields(row, mode, kind)
     except (DataError, UnknownNameError) as problem:
         return _unparsed(number, str(problem))
     except DEFECTS as defect:
-        # A defect of the grader costs one row, which names it, and not the thousands behind it.
-        return _unparsed(number, f"the grader failed: {type(defect).__name__}: {defect}"[:MAX_KEPT_CHARACTERS])
+        # A defect of the grader costs one row, whose verdict names it, and not the thousands after it.
+        return _unparsed(number, f"the grader failed: {type(defect).__name__}: {defect}"[:MAX_QUOTED_CHARACTERS])
 
 
 def _judge_fields(row: Mapping[str, object], mode: str, kind: str) -> Verdict:
-    """Judge a row by the first of its golds that its answer matches, otherwise by the first.
+    """Return the verdict for the first gold answer that matches, or else for the first gold answer.
 
     Raises:
-        DataError, UnknownNameError: a field is missing, has the wrong type or names no kind.
+        DataError, UnknownNameError: a field is missing, has the wrong type or names an unknown kind.
     """
     golds = _golds(row)
     chosen = _kind(_text(row, "kind") if "kind" in row else kind)
@@ -160,7 +145,7 @@ def _scalar(name: str, value: object) -> str:
 
 
 def _type(value: object) -> str:
-    """Name the type of a value of JSON."""
+    """Return the name of a JSON value's type."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
@@ -182,7 +167,7 @@ def _encode(row: Mapping[str, object], verdict: Verdict) -> bytes:
     try:
         return json.dumps(content, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:
-        # Half of a surrogate pair has no bytes in UTF-8, only an escape.
+        # UTF-8 cannot encode a lone surrogate; ASCII JSON escapes it.
         return json.dumps(content).encode() + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""Engines: what runs the cells of a sweep, here one after the other or on Ray side by side."""
+"""Executors: run the cells of a sweep one after the other, or in parallel on Ray."""
 
 from __future__ import annotations
 
@@ -12,77 +12,77 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_pruned.errors import ArgumentError, EngineError, MissingPackageError
-from lm_eval_pruned.sweeps.running import Harness, Job, Outcome, supervise
+from lm_eval_pruned.sweeps.running import CellJob, CellOutcome, Harness, supervise
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-ENGINES = ("ray", "local")
+EXECUTORS = ("ray", "local")
 
-# A worker of Ray that died, or its machine, costs its cell so many further tries.
+# A cell whose Ray worker or machine dies is retried this many times.
 RAY_RETRIES = 3
-SECONDS_A_LOOK = 0.5
-SECONDS_TO_CONNECT = 10.0
+POLL_SECONDS = 0.5
+CONNECT_TIMEOUT_SECONDS = 10.0
 LOOPBACK = ("127.0.0.1", "localhost")
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
-# Ray speaks HTTP/2, in which each side begins with its settings: a frame whose fourth byte is 4. Ours are empty.
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+# Ray speaks HTTP/2, where each side first sends its settings: a frame whose fourth byte is 4. Ours are empty.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
-def run_local(jobs: Sequence[Job], harness: Harness) -> Generator[Outcome | None]:
-    """Run the cells one after the other; yield their outcomes, and None now and then."""
+def run_local(jobs: Sequence[CellJob], harness: Harness) -> Generator[CellOutcome | None]:
+    """Run the cells one after the other; yield their outcomes, and None at every poll in between."""
     for job in jobs:
         with closing(supervise(job, harness)) as steps:
             yield from steps
 
 
-def run_ray(jobs: Sequence[Job], harness: Harness, address: str) -> Generator[Outcome | None]:
-    """Run the cells on Ray, each a task with its share of processors, GPUs and memory.
+def run_ray(jobs: Sequence[CellJob], harness: Harness, address: str) -> Generator[CellOutcome | None]:
+    """Run the cells as Ray tasks that reserve CPUs, GPUs and memory; yield as `run_local` does.
 
-    `address` is `local` for a Ray of this sweep's own, or that of a cluster, all of whose machines see the output.
+    `address` is `local` to start a Ray for this sweep, or that of a cluster whose machines all see the output folder.
 
     Raises:
         MissingPackageError: Ray is not installed.
         EngineError: there is no Ray at that address.
-        ArgumentError: no machine of it is large enough for a cell.
+        ArgumentError: none of its machines is large enough for a cell.
     """
-    ray = _start(address)
+    ray = _connect(address)
     try:
         _check_fits(jobs, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         remote = ray.remote(max_retries=RAY_RETRIES)(_run_to_end)
-        waiting: dict[Any, Job] = {}
+        waiting: dict[Any, CellJob] = {}
         for job in jobs:
             needs = job.cell.resources
             task = remote.options(num_cpus=needs.cpus, num_gpus=needs.gpus, memory=job.memory, name=job.cell.label)
             waiting[task.remote(job, harness)] = job
         while waiting:
-            finished, _ = ray.wait(list(waiting), timeout=SECONDS_A_LOOK)
+            finished, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
             for reference in finished:
                 job = waiting.pop(reference)
                 try:
                     yield ray.get(reference)
                 except ray.exceptions.RayError as error:
                     reason = str(error).strip().splitlines()
-                    yield Outcome(job.cell.id, 0.0, f"Ray: {reason[-1] if reason else type(error).__name__}")
+                    yield CellOutcome(job.cell.id, 0.0, f"Ray: {reason[-1] if reason else type(error).__name__}")
             yield None
     finally:
         ray.shutdown()
 
 
-def _run_to_end(job: Job, harness: Harness) -> Outcome:
+def _run_to_end(job: CellJob, harness: Harness) -> CellOutcome:
     return next(outcome for outcome in supervise(job, harness) if outcome is not None)
 
 
-def _start(address: str) -> ModuleType:
-    # Ray tells its makers of every start unless asked not to.
+def _connect(address: str) -> ModuleType:
+    # Ray reports every start to its developers unless this is set.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local":
-        # Nobody reads the events of its tasks; Ray waits at its end to hand them in, and may crash meanwhile.
+        # Nobody reads its task events; Ray waits at shutdown to deliver them, and may crash meanwhile.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     elif address.partition(":")[0] in LOOPBACK and TOKEN_FILE.exists():
-        # Any Ray that was started here for itself has left a token, and the next cluster then wants to see it.
+        # A Ray started on this machine leaves a token file, and clusters started later then require it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
@@ -104,23 +104,23 @@ def _start(address: str) -> ModuleType:
 
 
 def _check_address(address: str) -> None:
-    """Find out in seconds that nobody listens or that it is no Ray, which Ray itself takes minutes for."""
+    """Find out within seconds that nothing listens there, or not Ray; Ray itself takes minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
-        with socket.create_connection((host, int(port)), timeout=SECONDS_TO_CONNECT) as connection:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0") != "0":
                 return
-            connection.sendall(_GREETING)
+            connection.sendall(_HTTP2_PREFACE)
             if connection.recv(4)[3:] != b"\4":
                 raise ConnectionError("what listens there is something else")
     except (OSError, OverflowError) as error:
         raise EngineError(f"no Ray at --address {address}: start one with ray start --head ({error})") from None
 
 
-def _check_fits(jobs: Sequence[Job], machines: Sequence[dict[str, float]]) -> None:
-    """Refuse a cell that would wait for ever."""
+def _check_fits(jobs: Sequence[CellJob], machines: Sequence[dict[str, float]]) -> None:
+    """Refuse a cell that would wait forever, since no machine is large enough."""
     for job in jobs:
         needs = {"CPU": job.cell.resources.cpus, "GPU": job.cell.resources.gpus, "memory": job.memory}
         if not any(all(machine.get(kind, 0.0) >= amount for kind, amount in needs.items()) for machine in machines):
@@ -136,6 +136,6 @@ def _words(amounts: dict[str, float]) -> str:
 
 
 def shared_environment() -> dict[str, str]:
-    """Return the variables that every machine of a cluster must have as this one has them."""
+    """Return the environment variables that every machine of a cluster needs with this machine's values."""
     wanted = ("LM_EVAL_PRUNED_DATA", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME")
     return {name: os.environ[name] for name in wanted if name in os.environ}

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a live table where somebody watches, one line for each cell that ends otherwise."""
+"""Progress of a sweep: a live table on a terminal, otherwise one line per finished cell."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lm_eval_pruned.sweeps.running import LOG_FILE, Job, Outcome, is_running
+from lm_eval_pruned.sweeps.running import LOG_FILE, CellJob, CellOutcome, is_running
 
-# Cells that ended last and stay in view.
+# Number of finished cells in the table.
 LAST = 8
-# A folder is looked into for each cell that may be running, on a disk that may be far away.
-SECONDS_A_LOOK = 2.0
+# Each refresh reads a file per unfinished cell, perhaps over a network.
+REFRESH_SECONDS = 2.0
 
 
-class Board:
-    """Shows how far a sweep is; `done_before` cells were found finished."""
+class ProgressDisplay:
+    """Shows the progress of a sweep in which `done_before` cells were already done."""
 
-    def __init__(self, jobs: Sequence[Job], done_before: int) -> None:
+    def __init__(self, jobs: Sequence[CellJob], done_before: int) -> None:
         self._jobs = {job.cell.id: job for job in jobs}
         self._waiting = dict(self._jobs)
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[CellOutcome] = []
         self._done_before = done_before
-        self._began = self._looked = time.monotonic()
-        self._running: list[Job] = []
+        self._started = self._refreshed = time.monotonic()
+        self._running: list[CellJob] = []
         self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
 
     def __enter__(self) -> Self:
@@ -44,14 +44,14 @@ class Board:
         if self._live:
             self._live.stop()
 
-    def show(self, event: Outcome | None) -> None:
-        """Take note of an outcome, or of time that passes."""
+    def show(self, event: CellOutcome | None) -> None:
+        """Record an outcome, or None to refresh the running cells."""
         now = time.monotonic()
         if event is not None:
             self._outcomes.append(event)
             self._waiting.pop(event.cell)
-        if self._live and (event is not None or now - self._looked >= SECONDS_A_LOOK):
-            self._looked = now
+        if self._live and (event is not None or now - self._refreshed >= REFRESH_SECONDS):
+            self._refreshed = now
             self._running = [job for job in self._waiting.values() if is_running(job)]
             self._live.update(self._table(), refresh=True)
         elif event is not None and not self._live:
@@ -62,16 +62,16 @@ class Board:
 
     @property
     def done(self) -> int:
-        """Number of cells that have their results."""
+        """Number of cells that are done."""
         return self._done_before + len(self._outcomes) - len(self.failed)
 
     @property
-    def failed(self) -> list[Outcome]:
+    def failed(self) -> list[CellOutcome]:
         """Outcomes of the cells that failed."""
         return [outcome for outcome in self._outcomes if outcome.error]
 
     def failure_lines(self) -> list[str]:
-        """Name each cell that failed, what it said last and where all it said stands."""
+        """Return a line for each failed cell: its label, its last error and its log file."""
         return [
             f"failed: {self._jobs[outcome.cell].cell.label}: {outcome.error} "
             f"({self._jobs[outcome.cell].folder / LOG_FILE})"
@@ -79,8 +79,8 @@ class Board:
         ]
 
     def summary(self) -> str:
-        """Say how the cells stand, how fast they go and what is left."""
-        ended, taken = len(self._outcomes), time.monotonic() - self._began
+        """Return the number of cells in each state, their rate and the time left."""
+        ended, elapsed = len(self._outcomes), time.monotonic() - self._started
         words = [
             f"{self.done} done" + (f" ({self._done_before} before)" * bool(self._done_before)),
             f"{len(self.failed)} failed",
@@ -88,9 +88,9 @@ class Board:
             f"{len(self._waiting) - len(self._running)} waiting",
         ]
         if ended:
-            words.append(f"{60 * ended / taken:.1f} cells a minute")
+            words.append(f"{60 * ended / elapsed:.1f} cells a minute")
         if ended and self._waiting:
-            words.append(f"about {_span(taken / ended * len(self._waiting))} left")
+            words.append(f"about {_duration(elapsed / ended * len(self._waiting))} left")
         return ", ".join(words)
 
     def _table(self) -> Table:
@@ -99,14 +99,14 @@ class Board:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for outcome in self._outcomes[-LAST:]:
             state = Text("failed", "red") if outcome.error else Text("done", "green")
-            # As text: square brackets in a name are no markup.
+            # Text, so that square brackets in a name are not read as markup.
             table.add_row(state, f"{outcome.seconds:.0f}", Text(self._jobs[outcome.cell].cell.label))
         for job in self._running:
             table.add_row("running", "", Text(job.cell.label))
         return table
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,47 @@
+"""Write the leaderboard of the runs in some folders, as a table or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lm_eval_pruned.results.leaderboard.entries import build_entries
+from lm_eval_pruned.results.leaderboard.page.content import page_content
+from lm_eval_pruned.results.leaderboard.page.document import render_page
+from lm_eval_pruned.results.leaderboard.page.texts import Extract
+from lm_eval_pruned.results.leaderboard.published import Published
+from lm_eval_pruned.results.leaderboard.tables import FORMATS
+from lm_eval_pruned.results.output import write_text
+from lm_eval_pruned.results.records.reading import read_records
+
+
+class Written(NamedTuple):
+    """What was written: the file, its numbers of lines and runs, and a sentence for each file that was skipped."""
+
+    output: Path
+    lines: int
+    runs: int
+    problems: list[str]
+
+
+def write(places: Sequence[Path], output: Path, *, extract: Extract, published: Iterable[Published] = ()) -> Written:
+    """Read, compare and write; the ending of `output` decides the format.
+
+    Args:
+        places: folders with results of lm_eval, or results files.
+        output: file to write, .html or one of FORMATS.
+        extract: finds the answer in a response, for the page.
+        published: figures to show next to the measured ones.
+
+    Raises:
+        PrunedEvalError: nothing can be read, or the file cannot be written.
+    """
+    records, problems = read_records(places)
+    entries = build_entries(records, published)
+    if output.suffix == ".html":
+        text = render_page(page_content(entries, records, extract))
+    else:
+        text = FORMATS[output.suffix]([entry.line for entry in entries])
+    write_text(output, text)
+    return Written(output, len(entries), len(records), problems)

@@ -1,0 +1,16 @@
+"""Limits of this folder: what is read from other people's files, and what the page holds."""
+
+from __future__ import annotations
+
+# A longer line of a samples file is not a row of the harness, and would not fit in memory.
+MAX_LINE_BYTES = 256 * 2**20
+# More tokens than any model has room for; a larger number is not a thinking budget.
+MAX_BUDGET = 2**40
+
+# The page shows the texts of this many questions lost and won per comparison, the largest changes first,
+MAX_LOST = 12
+MAX_WON = 6
+# and of this many in total, the most significant comparisons first.
+MAX_CHANGES = 1_200
+# A longer text loses its middle: its subject stands at the beginning, and its answer at the end.
+MAX_CHARACTERS = 3_000
