@@ -46,8 +46,8 @@ def requests(problems: Sequence[str], budgets: Sequence[int], **kwargs: object) 
 
 def five_budgets(rounds: int, batch_size: int) -> None:
     tokens = [0]
-    wrote = Progress.wrote
-    Progress.wrote = lambda progress, row: (tokens.__setitem__(0, tokens[0] + 1), wrote(progress, row))  # type: ignore
+    add_tokens = Progress.add_tokens
+    Progress.add_tokens = lambda progress, row: (tokens.__setitem__(0, tokens[0] + 1), add_tokens(progress, row))  # type: ignore
     sharing = PrunedHFLM("tiny-reasoner", batch_size=batch_size)
     apart = PrunedHFLM("tiny-reasoner", batch_size=batch_size, share_traces=False)
     texts: dict[str, list[Completion]] = {}
@@ -73,7 +73,7 @@ def five_budgets(rounds: int, batch_size: int) -> None:
         )
     differing = sum(one != other for one, other in zip(texts[together], texts[each], strict=True))
     print(f"  texts that differ between the last two: {differing}")
-    Progress.wrote = wrote
+    Progress.add_tokens = add_tokens
 
 
 def plain_generation(rounds: int) -> None:

@@ -82,7 +82,7 @@ def test_another_budget_generates_for_that_budget_alone(tmp_path, asked, samplin
     ask(tiny(responses=str(tmp_path)), 16, 64, **sampling)
     asked.clear()
     three = accounts(ask(tiny(responses=str(tmp_path)), 16, 32, 64, **sampling))
-    assert [(row.room, row.marks) for row in asked] == [(32, ())] * len(PROBLEMS)
+    assert [(row.max_new_tokens, row.checkpoints) for row in asked] == [(32, ())] * len(PROBLEMS)
     assert three == accounts(ask(tiny(), 16, 32, 64, **sampling))
 
 

@@ -41,7 +41,7 @@ def test_the_texts_are_those_of_each_budget_alone(model, batch_size, problems, s
 def test_a_group_of_budgets_generates_little_more_than_its_largest(model, monkeypatch):
     model.batch_size_per_gpu = 64
     tokens: list[int] = []
-    monkeypatch.setattr(Progress, "wrote", lambda _, row: tokens.append(row))
+    monkeypatch.setattr(Progress, "add_tokens", lambda _, row: tokens.append(row))
     spent = {}
     for name, budgets in (("together", BUDGETS), ("largest", BUDGETS[-1:])):
         tokens.clear()
@@ -56,4 +56,4 @@ def test_sharing_can_be_turned_off(monkeypatch):
     run = TransformersBackend.run
     monkeypatch.setattr(TransformersBackend, "run", lambda self, rows: (asked.extend(rows), run(self, rows)))
     ask(plain, PROBLEMS[:1], (16, 64))
-    assert [(row.room, row.marks) for row in asked] == [(16, ()), (64, ())]
+    assert [(row.max_new_tokens, row.checkpoints) for row in asked] == [(16, ()), (64, ())]

@@ -10,7 +10,7 @@ from lm_eval_pruned._harness import add_task_folder
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.task import BudgetedTask, question_metrics
 from lm_eval_pruned.paths import tasks_folder
-from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.completion import Answer, Completion, Thinking
 from tests.models.evaluation import needs_metadata
 
 BUDGETS = (512, 1024, 2048, 4096, 8192)
@@ -20,12 +20,8 @@ BENCHMARKS = {"aime24": 30, "math500": 500, "amc23": 40, "gpqa_diamond": 198}
 def response(answer: str, *, thinking: str = "hm", budget_hit: bool = False) -> Completion:
     return Completion.build(
         f"<think>\n{thinking}</think>\n\n{answer}",
-        thinking=thinking,
-        answer=answer,
-        thinking_tokens=len(thinking),
-        answer_tokens=len(answer),
-        thinking_finish="budget" if budget_hit else "closed",
-        answer_finish="stop",
+        thinking=Thinking(thinking, len(thinking), "budget" if budget_hit else "closed"),
+        answer=Answer(answer, len(answer), "stop"),
     )
 
 

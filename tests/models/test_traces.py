@@ -125,7 +125,7 @@ def test_windows_are_capped_at_the_context_and_little_more_is_written(checkpoint
     assert stream[:512] == windows.flatten().tolist()
     assert len(stream) < 2 * 512
     for row, result in written:
-        assert len(row.ids) + len(result.ids) <= len(row.ids) + row.room == 512
+        assert len(row.ids) + len(result.ids) <= len(row.ids) + row.max_new_tokens == 512
         assert (row.stop.texts, row.sampling) == (("</think>",), Sampling(temperature=1.0, seed=0))
 
 

@@ -10,7 +10,7 @@ from lm_eval_pruned.errors import BudgetError
 from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS
-from lm_eval_pruned.reasoning.requests import Generated, Row, Stop, at_budget, run_in_rounds
+from lm_eval_pruned.reasoning.requests import Generated, Row, Stop, cut_at_budget, run_in_rounds
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
@@ -39,14 +39,14 @@ class Script:
     def generate(self, rows: Sequence[Row]) -> list[Generated]:
         text = self.texts[len(self.rows)]
         self.rows.append(list(rows))
-        return [self._one(text, row.room, row.stop) for row in rows]
+        return [self._one(text, row.max_new_tokens, row.stop) for row in rows]
 
     def _one(self, text: str, room: int, stop: Stop) -> Generated:
         # A marker is one token here, as it is in most tokenizers.
         ends = [(position, mark) for mark in ("\0", *stop.texts) if (position := text.find(mark)) >= 0]
         if ends and min(ends)[0] < room:
             position, mark = min(ends)
-            return Generated(self.encode(text[:position], special=False), "stop", ending=(MARKERS[mark],))
+            return Generated(self.encode(text[:position], special=False), "stop", stop_ids=(MARKERS[mark],))
         return Generated(self.encode(text[:room], special=False), "length")
 
 
@@ -180,7 +180,7 @@ def test_each_sample_and_phase_has_noise_of_its_own():
     script = Script("one</think>", "3\0")
     requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
     complete(script, [prepare(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"])])
-    keys = [row.key for rows in script.rows for row in rows]
+    keys = [row.seed for rows in script.rows for row in rows]
     assert len(set(keys)) == 6
 
 
@@ -197,7 +197,7 @@ def test_sets_that_differ_only_in_the_budget_think_once():
     budgets = [3, 100, 7, 13, 14]
     sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in budgets]
     together = [completion for (completion,) in complete(script, sets)]
-    assert [row.room for row in script.rows[0]] == [100]
+    assert [row.max_new_tokens for row in script.rows[0]] == [100]
     # Cut at 3, 7 and 13 tokens, and closed by itself under 14 and 100.
     assert len(script.rows[1]) == 4
     alone = [run(Script("one two three</think>", "3\0"), budget) for budget in budgets]
@@ -210,7 +210,7 @@ def test_without_sharing_every_budget_thinks_for_itself():
     script = Script("one two three</think>", "3\0")
     sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (3, 9)]
     complete(script, sets, share=False)
-    assert [row.room for row in script.rows[0]] == [3, 9]
+    assert [row.max_new_tokens for row in script.rows[0]] == [3, 9]
 
 
 def test_samples_and_prompts_have_traces_of_their_own():
@@ -218,7 +218,7 @@ def test_samples_and_prompts_have_traces_of_their_own():
     requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
     sets = [prepare(script, requests, BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (5, 9)]
     first, second = complete(script, sets)
-    assert [row.room for row in script.rows[0]] == [9, 9, 9]
+    assert [row.max_new_tokens for row in script.rows[0]] == [9, 9, 9]
     assert (len(first), len(second)) == (3, 3)
 
 
@@ -228,7 +228,7 @@ def test_sets_that_differ_in_more_share_nothing():
 
         def generate(self, rows: Sequence[Row]) -> list[Generated]:
             self.rows.append(list(rows))
-            return [Generated([104, 105], "stop", ending=(0,)) for _ in rows]
+            return [Generated([104, 105], "stop", stop_ids=(0,)) for _ in rows]
 
     script = Greeting()
     settings = [
@@ -242,13 +242,18 @@ def test_sets_that_differ_in_more_share_nothing():
     assert [len(rows) for rows in script.rows] == [4, 4]
 
 
+def budgets_of(script: Script, settings: BudgetSettings, *prompts: str) -> list[int]:
+    requests = [Request(prompt, 0) for prompt in prompts]
+    return [request.budget for request in prepare(script, requests, settings, FORMATS["qwen3"])]
+
+
 def test_the_largest_budget_that_leaves_the_answer_its_room():
     context = len("Q?<think>\n") + 20 + len(FORMATS["qwen3"].forced_close) + 50
     script = Script("a" * 99, "3\0", context=context)
     settings = BudgetSettings(budget=None, answer_room=50)
-    assert prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]).budgets == [20]
+    assert budgets_of(script, settings, "Q?") == [20]
     # Whatever else is asked.
-    assert prepare(script, [Request("Q?", 0), Request("Q?...", 0)], settings, FORMATS["qwen3"]).budgets == [20, 17]
+    assert budgets_of(script, settings, "Q?", "Q?...") == [20, 17]
     with pytest.raises(BudgetError, match="thinking_token_budget=auto does not fit"):
         prepare(script, [Request("Q?" * 99, 0)], settings, FORMATS["qwen3"])
 
@@ -266,9 +271,9 @@ def test_the_end_of_thinking_is_ignored_as_often_as_asked():
     (completion,) = answers(script, 100, n_ignore=2)
     assert completion == "<think>\noneWait twoWait three</think>\n\n3"
     assert completion.thinking_tokens == len("oneWait twoWait three")
-    assert [row.room for rows in script.rows[:3] for row in rows] == [100, 93, 85]
+    assert [row.max_new_tokens for rows in script.rows[:3] for row in rows] == [100, 93, 85]
     # An extension that ended before it began would be none.
-    assert [row.least for rows in script.rows for row in rows] == [1, 1, 1, 0]
+    assert [row.min_new_tokens for rows in script.rows for row in rows] == [1, 1, 1, 0]
     assert script.decode(script.rows[1][0].ids) == "Q?<think>\noneWait"
 
 
@@ -296,7 +301,7 @@ def test_extended_thinking_is_shared_by_all_budgets():
 
         def generate(self, rows: Sequence[Row]) -> list[Generated]:
             self.rows.append(list(rows))
-            return [self._one(self.wanted(self.decode(row.ids)), row.room, row.stop) for row in rows]
+            return [self._one(self.wanted(self.decode(row.ids)), row.max_new_tokens, row.stop) for row in rows]
 
         def wanted(self, so_far: str) -> str:
             return texts[3] if "</think>" in so_far else texts[so_far.count("Wait")]
@@ -311,7 +316,7 @@ def test_extended_thinking_is_shared_by_all_budgets():
 def test_an_end_before_the_least_thinking_is_the_backends_to_prevent():
     script = Script("one two</think>", "3\0")
     answers(script, 100, least_thinking=5)
-    assert [row.least for rows in script.rows for row in rows] == [5, 0]
+    assert [row.min_new_tokens for rows in script.rows for row in rows] == [5, 0]
 
 
 def test_thoughts_and_answers_may_be_drawn_differently():
@@ -340,7 +345,7 @@ def test_what_is_kept_is_not_generated_again():
 
 def test_a_budget_inside_a_marker_of_several_tokens_cuts_the_marker():
     """Alone, the row would have been cut before the marker was whole; its beginning stands in the thinking."""
-    trace = Generated([1, 2, 3], "stop", ending=(7, 8, 9))
-    assert at_budget(trace, 5) == Generated([1, 2, 3, 7, 8], "length")
-    assert at_budget(trace, 6) == trace
-    assert at_budget(Generated([1, 2, 3], "length"), 2) == Generated([1, 2], "length")
+    trace = Generated([1, 2, 3], "stop", stop_ids=(7, 8, 9))
+    assert cut_at_budget(trace, 5) == Generated([1, 2, 3, 7, 8], "length")
+    assert cut_at_budget(trace, 6) == trace
+    assert cut_at_budget(Generated([1, 2, 3], "length"), 2) == Generated([1, 2], "length")

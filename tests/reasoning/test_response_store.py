@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.reasoning.budget import Prepared, Responses
+from lm_eval_pruned.reasoning.budget import PreparedRequest, Responses
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.response_store import FILE, ResponseStore
@@ -39,15 +39,17 @@ def request(
     prompt: tuple[int, ...] = (1, 2, 3),
     sample: int = 0,
 ) -> dict[str, object]:
-    return Prepared([budget], settings, markers, [""], [list(prompt)], [sample], [0]).identity(0)
+    return PreparedRequest(
+        ids=list(prompt), sample=sample, seed=0, budget=budget, settings=settings, markers=markers, opening=""
+    ).identity()
 
 
 def completion(text: str = "text", **changed: object) -> Completion:
     content = {
-        "thinking": f"thinking {text}", "answer": f"answer {text}", "thinking_tokens": 3, "answer_tokens": 5,
-        "thinking_finish": "closed", "answer_finish": "stop", **changed,
+        "text": text, "thinking": f"thinking {text}", "answer": f"answer {text}", "thinking_tokens": 3,
+        "answer_tokens": 5, "thinking_finish": "closed", "answer_finish": "stop", **changed,
     }  # fmt: skip
-    return Completion.build(text, **content)
+    return Completion.from_dict(content)
 
 
 def came_back(folder: Path, kept: Completion) -> Completion:

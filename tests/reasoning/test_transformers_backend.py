@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
-from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens, noise_key
+from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 FOLDER = assets_folder() / "tiny_reasoner"
@@ -124,9 +124,9 @@ def test_forks_take_no_more_memory_than_the_batch_may_need_anyway(backend, steps
 def test_a_line_that_finds_no_room_waits_and_goes_on_where_it_was(backend, steps, sampling):
     class Tight(TransformersBackend):
         def run(self, rows: Sequence[Row]) -> None:
-            super().run([row._replace(longest=len(row.ids) + 20) for row in rows])
+            super().run([row._replace(max_length=len(row.ids) + 20) for row in rows])
 
-    tight = Tight(**{name: getattr(backend, name) for name in TransformersBackend.__slots__} | {"batch_size": 4})
+    tight = Tight(**{field.name: getattr(backend, field.name) for field in fields(backend)} | {"batch_size": 4})
     wanted = answers(backend, *BUDGETS, sampling=sampling)
     steps.sizes.clear()
     assert answers(tight, *BUDGETS, sampling=sampling) == wanted
@@ -139,7 +139,7 @@ def test_a_long_forced_text_is_read_at_once(backend, steps, monkeypatch):
     waited = answers(backend, 16, 64, markers=sentence)
     at_once = len(steps.sizes)
     steps.sizes.clear()
-    monkeypatch.setattr(decode, "LONGEST_FORCED", 1000)
+    monkeypatch.setattr(decode, "MAX_FORCED_STEPS", 1000)
     assert answers(backend, 16, 64, markers=sentence) == waited
     assert len(steps.sizes) > at_once
 
@@ -204,16 +204,21 @@ def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Samplin
     drawn: list[int] = []
 
     def keep(one: Generated) -> list[Row]:
-        drawn.extend([*one.ids, *one.ending])
+        drawn.extend([*one.ids, *one.stop_ids])
         return []
 
     rows = [
         Row(
-            ids=ids, room=1, key=noise_key(7, ids, sample), stop=Stop(()), sampling=sampling, then=keep,
-            longest=len(ids) + 1,
+            ids=ids,
+            max_new_tokens=1,
+            seed=derive_seed(7, ids, sample),
+            stop=Stop(()),
+            sampling=sampling,
+            on_finish=keep,
+            max_length=len(ids) + 1,
         )
         for sample in range(count)
-    ]  # fmt: skip
+    ]
     backend.run(rows)
     return drawn
 
@@ -221,7 +226,7 @@ def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Samplin
 def test_the_cache_is_as_large_as_the_config_says(backend):
     config = backend.model.config
     one_side = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert memory.cache_bytes(backend.model) == 2 * one_side
+    assert memory.cache_bytes_per_token(backend.model) == 2 * one_side
 
 
 def test_as_many_rows_as_fit_the_free_memory(backend, steps, monkeypatch):
@@ -229,8 +234,10 @@ def test_as_many_rows_as_fit_the_free_memory(backend, steps, monkeypatch):
     wanted = answers(auto, 16)
     assert steps.sizes[0][0] == len(PROMPTS)
     steps.sizes.clear()
-    row = (longest_prompt(backend) + 16 + 4 + 32) * memory.cache_bytes(backend.model) + memory.LOGITS_COPIES * 4 * 261
-    monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.SHARE))
+    row = (longest_prompt(backend) + 16 + 4 + 32) * memory.cache_bytes_per_token(
+        backend.model
+    ) + memory.LOGITS_COPIES * 4 * 261
+    monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.MEMORY_SHARE))
     assert answers(auto, 16) == wanted
     assert max(lines for lines, _ in steps.sizes) == 3
     steps.sizes.clear()
@@ -302,9 +309,9 @@ def test_memory_that_runs_out_between_the_draws_of_a_step_costs_nothing(backend,
         if sampling.temperature == 0.7 and draws[0.7] % 10 == 1 and len(failed) < 3:
             failed.append(draws[1.0])
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return next_tokens(logits, *others)
+        return sample_tokens(logits, *others)
 
-    monkeypatch.setattr(decode, "next_tokens", scarce)
+    monkeypatch.setattr(decode, "sample_tokens", scarce)
     assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart) == wanted
     assert len(failed) == 3
 

@@ -76,7 +76,7 @@ def test_a_trace_serves_every_budget(both, monkeypatch):
     original = VLLMBackend._generated
 
     def count(self: VLLMBackend, row: Row, output):
-        generated.append((bool(row.marks), len(output.outputs[0].token_ids)))
+        generated.append((bool(row.checkpoints), len(output.outputs[0].token_ids)))
         return original(self, row, output)
 
     monkeypatch.setattr(VLLMBackend, "_generated", count)
@@ -151,7 +151,7 @@ class TestStore:
         monkeypatch.setattr(VLLMBackend, "run", lambda self, given: (rows.extend(given), run(self, given)))
         assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
         wanted = len(BUDGETS) * len(PROBLEMS)
-        assert sum(len(row.marks) + 1 for row in rows) <= wanted - 3 + len(PROBLEMS)
+        assert sum(len(row.checkpoints) + 1 for row in rows) <= wanted - 3 + len(PROBLEMS)
         rows.clear()
         assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
         assert not rows
