@@ -227,14 +227,10 @@ class _Trace:
     def _on_answer(
         self, thinking: Generated, text: str, close: str | None, budgets: Sequence[int], answer: Generated | None
     ) -> list[Row]:
-        """Build the completion and call everything that waits for it; without a closing text, thinking is the answer.
+        """Build the completion and pass it to all callbacks of these budgets.
 
-        Args:
-            thinking: tokens of the thinking.
-            text: their text.
-            close: what was written after them.
-            budgets: the budgets that this answers.
-            answer: tokens of the answer; None if it is part of the thinking.
+        `text` is the text of the thinking and `close` what was written after it; without an `answer` of its own, the
+        thinking is the answer.
         """
         if answer is None:
             written, second = "", Answer(text, 0, "none")
