@@ -1,11 +1,11 @@
-"""What thinking under budgets costs: five budgets against the largest one alone, and against plain generation.
+"""Cost of budgeted thinking: five budgets against the largest one alone, and against plain generation.
 
     python benchmarks/budgets.py [--rounds 5] [--batch_size 64]
 
 First tiny-reasoner on all 200 questions of `tiny_tts`: five budgets with one trace, five with a trace each, and the
 largest budget alone, in turns; the texts of the first two are compared. Then SmolLM2-135M on prose: thinking that is
-cut and answered against `generate` of transformers for as many tokens, in turns. Medians of ratios within a round;
-about five minutes on two cores.
+cut and answered, against `generate` of transformers for as many tokens, in turns. Prints medians of ratios within a
+round; takes about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def requests(problems: Sequence[str], budgets: Sequence[int], **kwargs: object) 
     ]
 
 
-def five_budgets(rounds: int, batch_size: int) -> None:
+def measure_five_budgets(rounds: int, batch_size: int) -> None:
     tokens = [0]
-    wrote = Progress.wrote
-    Progress.wrote = lambda progress, row: (tokens.__setitem__(0, tokens[0] + 1), wrote(progress, row))  # type: ignore
+    add_tokens = Progress.add_tokens
+    Progress.add_tokens = lambda progress, row: (tokens.__setitem__(0, tokens[0] + 1), add_tokens(progress, row))  # type: ignore
     sharing = PrunedHFLM("tiny-reasoner", batch_size=batch_size)
-    apart = PrunedHFLM("tiny-reasoner", batch_size=batch_size, share_traces=False)
+    unshared = PrunedHFLM("tiny-reasoner", batch_size=batch_size, share_traces=False)
     texts: dict[str, list[Completion]] = {}
     counts: dict[str, int] = {}
 
-    def work(name: str, model: PrunedHFLM, budgets: Sequence[int]) -> None:
+    def generate(name: str, model: PrunedHFLM, budgets: Sequence[int]) -> None:
         tokens[0] = 0
         texts[name] = model.generate_until(requests(PROBLEMS, budgets), disable_tqdm=True)
         counts[name] = tokens[0]
@@ -61,9 +61,11 @@ def five_budgets(rounds: int, batch_size: int) -> None:
     named = {
         "the largest budget alone": (sharing, BUDGETS[-1:]),
         "five budgets, one trace": (sharing, BUDGETS),
-        "five budgets, a trace each": (apart, BUDGETS),
+        "five budgets, a trace each": (unshared, BUDGETS),
     }
-    seconds = warm_in_turns({name: lambda name=name, a=args: work(name, *a) for name, args in named.items()}, rounds)
+    seconds = warm_in_turns(
+        {name: lambda name=name, a=args: generate(name, *a) for name, args in named.items()}, rounds
+    )
     largest, together, each = named
     print(f"{len(PROBLEMS)} questions, batch size {batch_size}, {rounds} rounds")
     for name, measured in seconds.items():
@@ -73,10 +75,10 @@ def five_budgets(rounds: int, batch_size: int) -> None:
         )
     differing = sum(one != other for one, other in zip(texts[together], texts[each], strict=True))
     print(f"  texts that differ between the last two: {differing}")
-    Progress.wrote = wrote
+    Progress.add_tokens = add_tokens
 
 
-def plain_generation(rounds: int) -> None:
+def measure_plain_generation(rounds: int) -> None:
     with temporary_smollm2() as folder:
         model = PrunedHFLM(str(folder), batch_size=PLAIN_ROWS, thinking="none", auto_chat_template=False)
     prompts = model.tokenizer.batch_decode(prose(model.tokenizer, samples=PLAIN_ROWS, seqlen=PLAIN_PROMPT))
@@ -86,8 +88,8 @@ def plain_generation(rounds: int) -> None:
         min_tokens_thinking=PLAIN_TOKENS - ANSWER_TOKENS,
         max_gen_toks=ANSWER_TOKENS,
     )
-    written = model.generate_until(asked, disable_tqdm=True)
-    length = max(len(model.tok_encode(one)) for one in written)
+    texts = model.generate_until(asked, disable_tqdm=True)
+    length = max(len(model.tok_encode(text)) for text in texts)
     batch = model.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
 
     def plain() -> None:
@@ -110,8 +112,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
-    five_budgets(args.rounds, args.batch_size)
-    plain_generation(args.rounds)
+    measure_five_budgets(args.rounds, args.batch_size)
+    measure_plain_generation(args.rounds)
 
 
 if __name__ == "__main__":

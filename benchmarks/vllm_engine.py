@@ -1,10 +1,10 @@
-"""What pruning and budgets cost on vLLM: the start of an engine, plain generation, and five budgets against one.
+"""Cost of pruning and budgets on vLLM: engine start, plain generation, and five budgets against one.
 
     .venv-vllm/bin/python benchmarks/vllm_engine.py [--rounds 5]
 
-The peer is the harness's own `vllm` model in the same run and in turns: SmolLM2-135M started in a new process each
-time, with masks that were made before, and then plain greedy generation by two engines that live side by side. Then
-tiny-reasoner on all 200 questions of `tiny_tts`. Medians of ratios within a round; about ten minutes on two cores.
+The peer is the harness's own `vllm` model in the same run, in turns: first the start of SmolLM2-135M in a new process,
+with masks made before, then plain greedy generation by two engines side by side. Last tiny-reasoner on all 200
+questions of `tiny_tts`. Prints medians of ratios within a round; takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from lm_eval_pruned.models.vllm.compatibility import harness_class
 from lm_eval_pruned.models.vllm.model import PrunedVLLM
 from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 
-# On a CPU `pruned-vllm` reads prompts whole; its peer is to do the same.
+# `pruned-vllm` turns chunked prefill off on a CPU: so does its peer.
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024, "enable_chunked_prefill": False}
 ROWS, TOKENS = 64, 64
 
 
-def model(kind: str, folder: str, artifacts: str, **pruning: object) -> object:
+def load_model(kind: str, folder: str, artifacts: str, **pruning: object) -> object:
     if kind == "vllm":
         return harness_class()(folder, **ENGINE)
     return PrunedVLLM(folder, artifacts=artifacts, **ENGINE, **pruning)
 
 
-def wanda(artifacts: str) -> dict[str, object]:
+def wanda_arguments(artifacts: str) -> dict[str, object]:
     windows = Path(artifacts, "windows.npy")
     if not windows.exists():
         np.save(windows, np.random.default_rng(0).integers(0, 40_000, (8, 128)))
     return {"method": "wanda", "sparsity": 0.2, "calib": str(windows)}
 
 
-def starts(folder: str, artifacts: str, rounds: int) -> None:
-    """Time whole processes that start an engine and end: imports, loading, warming up."""
+def measure_starts(folder: str, artifacts: str, rounds: int) -> None:
+    """Time whole processes that start an engine and exit: imports, loading, warm-up."""
 
     def start(kind: str) -> None:
         command = [sys.executable, __file__, "--start", kind, folder, artifacts]
@@ -61,8 +61,8 @@ def starts(folder: str, artifacts: str, rounds: int) -> None:
     )
 
 
-def plain_generation(folder: str, artifacts: str, rounds: int) -> None:
-    engines = {kind: model(kind, folder, artifacts) for kind in ("vllm", "pruned-vllm")}
+def measure_plain_generation(folder: str, artifacts: str, rounds: int) -> None:
+    engines = {kind: load_model(kind, folder, artifacts) for kind in ("vllm", "pruned-vllm")}
     until = {"until": ["<never>"], "max_gen_toks": TOKENS, "do_sample": False}
     texts = [f"The number {number} is special because" for number in range(ROWS)]
     asked = [Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0) for text in texts]
@@ -77,7 +77,7 @@ def plain_generation(folder: str, artifacts: str, rounds: int) -> None:
         engine.model.llm_engine.engine_core.shutdown()
 
 
-def five_budgets(rounds: int) -> None:
+def measure_five_budgets(rounds: int) -> None:
     tokens = [0]
     generated = VLLMBackend._generated
 
@@ -89,8 +89,8 @@ def five_budgets(rounds: int) -> None:
     engine = PrunedVLLM("tiny-reasoner", **ENGINE)
     counts: dict[str, int] = {}
 
-    def work(name: str, budgets: Sequence[int]) -> None:
-        # What an earlier round has left would make this one shorter than it is.
+    def generate(name: str, budgets: Sequence[int]) -> None:
+        # An earlier round's prefixes would make this one faster.
         engine.model.reset_prefix_cache()
         tokens[0] = 0
         engine.generate_until(requests(PROBLEMS, budgets), disable_tqdm=True)
@@ -98,7 +98,7 @@ def five_budgets(rounds: int) -> None:
 
     named = {"the largest budget alone": BUDGETS[-1:], "five budgets": BUDGETS}
     seconds = warm_in_turns(
-        {name: lambda name=name, b=budgets: work(name, b) for name, budgets in named.items()}, rounds
+        {name: lambda name=name, b=budgets: generate(name, b) for name, budgets in named.items()}, rounds
     )
     largest, _ = named
     print(f"{len(PROBLEMS)} questions of tiny_tts, {rounds} rounds")
@@ -120,12 +120,12 @@ def main() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if args.start:
         kind, folder, artifacts = args.start
-        model(kind, folder, artifacts, **wanda(artifacts)).model.llm_engine.engine_core.shutdown()
+        load_model(kind, folder, artifacts, **wanda_arguments(artifacts)).model.llm_engine.engine_core.shutdown()
         return
     with temporary_smollm2() as folder, TemporaryDirectory() as artifacts:
-        starts(str(folder), artifacts, args.rounds)
-        plain_generation(str(folder), artifacts, args.rounds)
-    five_budgets(args.rounds)
+        measure_starts(str(folder), artifacts, args.rounds)
+        measure_plain_generation(str(folder), artifacts, args.rounds)
+    measure_five_budgets(args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the task files of this folder name: harnesses before 0.4.13 find functions only in files beside them."""
+"""Names used by the task files in this folder: lm-eval before 0.4.13 finds functions only in files beside them."""
 
 from lm_eval_pruned.models.task import BudgetedTask
 

@@ -1,4 +1,4 @@
-"""Which `model_args` the harness's own model class and transformers accept besides ours."""
+"""Check `model_args`: the names that the harness's model class and transformers accept, and adapters to refuse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.checkpoint.resolve import unreachable
 
-# What `from_pretrained` takes besides the fields of a model's config.
+# Arguments of `from_pretrained` besides the fields of a model's config.
 _LOADING = [
     "attn_implementation",
     "cache_dir",
@@ -38,15 +38,15 @@ _LOADING = [
     "weights_only",
 ]
 
-# Low-rank updates, as the harness's `hf` and `vllm` call them.
+# Arguments of the harness's `hf` and `vllm` that add a low-rank adapter.
 _ADAPTERS = ("peft", "lora_local_path")
 
 
 def accepted_arguments(model_class: type, pretrained: str | None, given: Iterable[str]) -> set[str]:
-    """Name every argument that the harness's `model_class` and transformers take.
+    """Return the names of all arguments that the harness's `model_class` and transformers accept.
 
-    The config of the checkpoint is read only where `given` holds a name that nobody documents and that is no near miss:
-    it may be a field of the config. A model that is loaded already, whose `pretrained` is None, takes no such field.
+    The config of the checkpoint is read only if `given` has an unknown name that is not close to a known one: it may be
+    a field of the config. For a model that is loaded already (`pretrained` is None) no such field is accepted.
 
     Raises:
         MissingDataError: the config cannot be read.
@@ -58,18 +58,18 @@ def accepted_arguments(model_class: type, pretrained: str | None, given: Iterabl
     if pretrained is None or not unknown or is_near:
         return known
     try:
-        # Left out, transformers would ask on the terminal, and run the code of a checkpoint if somebody says yes.
+        # Without trust_remote_code transformers would ask on the terminal, and run the checkpoint's code after a yes.
         config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
     except OSError as error:
         raise unreachable(pretrained, error) from error
     except ValueError:
-        # A config with code of its own; the harness will ask for trust_remote_code itself.
+        # A config with custom code: the harness will say that it needs trust_remote_code.
         return known
     return known | set(config.to_dict())
 
 
 def refuse_adapters(config: PruneConfig, given: Mapping[str, object]) -> None:
-    """Raise ArgumentError where an adapter would be added to pruned weights, so that they were zero no longer."""
+    """Raise ArgumentError if an adapter would be added to pruned weights, which would then not stay zero."""
     for name in _ADAPTERS:
         if config.method != "none" and given.get(name):
             raise ArgumentError(

@@ -1,4 +1,4 @@
-"""What every backend of the harness does alike with a pruned model: budgeted requests, the store, the results file."""
+"""Mixin for the harness's model classes: budgeted requests, the response store, and the pruning report in results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
-from lm_eval_pruned.reasoning.budget import Prepared, Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, complete, prepare
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
 from lm_eval_pruned.reasoning.requests import Backend
 from lm_eval_pruned.reasoning.response_store import ResponseStore, check_store
@@ -32,23 +32,25 @@ else:
 
 
 class BudgetedLM(Harness):  # type: ignore[misc]
-    """Stands before a model class of the harness, which answers all requests without a budget.
+    """Mixin in front of a model class of the harness, which answers all requests that have no thinking budget.
 
-    `report` is the pruning report and `thinking` the thinking format.
+    Attributes:
+        report: the pruning report.
+        thinking: the thinking format.
     """
 
     report: PruneReport
     thinking: ThinkingFormat
     _run: RunConfig
-    _said_templated = False
+    _has_warned_of_template = False
 
     @abstractmethod
     def _backend(self, *, is_quiet: bool = False) -> Backend:
-        """Return what runs the model."""
+        """Return the inference backend."""
 
     @abstractmethod
     def _identity(self) -> Mapping[str, object]:
-        """Return what decides a text besides the request and the pruned weights, as what JSON can hold."""
+        """Return what decides a text besides the request and the pruned weights, as JSON values."""
 
     @property
     @abstractmethod
@@ -56,31 +58,31 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         """The chat template."""
 
     def get_model_info(self) -> dict[str, object]:
-        """Add the pruning report and the thinking format to what the harness writes into its results."""
-        theirs: Callable[[], dict[str, Any]] = getattr(super(), "get_model_info", dict)
-        return {**theirs(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
+        """Add the pruning report and the thinking format to the model information in the harness's results."""
+        parent: Callable[[], dict[str, Any]] = getattr(super(), "get_model_info", dict)
+        return {**parent(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer budgeted requests in two phases and all others as the harness does."""
-        groups: dict[str, list[int]] = defaultdict(list)
+        by_kwargs: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             gen_kwargs = request.args[1]
-            groups[json.dumps(gen_kwargs, sort_keys=True) if is_budgeted(gen_kwargs) else ""].append(index)
-        plain = groups.pop("", [])
+            by_kwargs[json.dumps(gen_kwargs, sort_keys=True) if is_budgeted(gen_kwargs) else ""].append(index)
+        plain = by_kwargs.pop("", [])
         backend = self._backend(is_quiet=disable_tqdm or self.rank != 0)
-        prepared = [self._prepare(backend, [requests[index] for index in group]) for group in groups.values()]
+        prepared = [self._prepare(backend, [requests[index] for index in indices]) for indices in by_kwargs.values()]
         results: dict[int, str] = {}
         if plain:
             texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
             results.update(zip(plain, texts, strict=True))
         with self._responses() if prepared else nullcontext() as responses:
             completed = complete(backend, prepared, share=self._run.share_traces, responses=responses)
-        for group, completions in zip(groups.values(), completed, strict=True):
-            results.update(zip(group, completions, strict=True))
+        for indices, completions in zip(by_kwargs.values(), completed, strict=True):
+            results.update(zip(indices, completions, strict=True))
         return [results[index] for index in range(len(requests))]
 
     def set_cache_hook(self, cache_hook: object) -> None:
-        """Refuse `--use_cache`: it would report the answers of one model as those of another.
+        """Refuse `--use_cache`, which would report the responses of one model as those of another.
 
         Raises:
             ArgumentError: always.
@@ -92,7 +94,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         )
 
     def _check_store(self) -> None:
-        """Find out before any weight is loaded whether answers can be kept."""
+        """Check before any weight is loaded that responses can be stored."""
         if self._store:
             check_store(self._store)
 
@@ -101,31 +103,32 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         return None if self._run.responses == "off" else Path(self._run.responses).expanduser()
 
     def _responses(self) -> AbstractContextManager[ResponseStore | None]:
-        """Open the response store for this model: its pruning, and what else of it decides a text."""
+        """Open the response store for this model, identified by its pruning and by `_identity`."""
         if self._store is None:
             return nullcontext()
         return ResponseStore.open(self._store, {"pruning": self.report.fingerprint, **self._identity()})
 
     def _thinking_format(self) -> ThinkingFormat:
-        found = choose_format(self._run.thinking, self._template)
-        logger.info("thinking=%s: %s (%s)", self._run.thinking, found.name, found.summary)
-        return found
+        chosen = choose_format(self._run.thinking, self._template)
+        logger.info("thinking=%s: %s (%s)", self._run.thinking, chosen.name, chosen.summary)
+        return chosen
 
-    def _prepare(self, backend: Backend, requests: list[Instance]) -> Prepared:
-        """Check requests that share their kwargs; a prompt that comes n times gets n different samples."""
+    def _prepare(self, backend: Backend, requests: list[Instance]) -> list[PreparedRequest]:
+        """Prepare requests with the same kwargs; a prompt that comes n times gets n different samples."""
         settings = parse_gen_kwargs(requests[0].args[1])
-        wanted, seen = [], Counter[str]()
+        numbered, seen = [], Counter[str]()
         for request in requests:
             prompt = self._templated(request.args[0])
-            wanted.append(Request(prompt, sample=seen[prompt]))
+            numbered.append(Request(prompt, sample=seen[prompt]))
             seen[prompt] += 1
-        return prepare(backend, wanted, settings, self.thinking)
+        return prepare(backend, numbered, settings, self.thinking)
 
     def _templated(self, prompt: str) -> str:
+        """Return the prompt in the chat template, unless that is turned off or has been done."""
         if not (self._run.auto_chat_template and self._template):
             return prompt
         templated = as_user_turn(prompt, self.apply_chat_template)
-        if templated != prompt and not self._said_templated:
+        if templated != prompt and not self._has_warned_of_template:
             logger.warning("prompts go through the model's chat template; auto_chat_template=False leaves them bare")
-            self._said_templated = True
+            self._has_warned_of_template = True
         return templated

@@ -1,4 +1,4 @@
-"""Benchmark questions: from a local folder, from the bundled model, or from the hub, with the same fields."""
+"""Load benchmark questions from a local folder, from the bundled data or from the hub, with the same fields."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from pathlib import Path
 import datasets
 
 from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.files import NOT_JSON
 from lm_eval_pruned.paths import BUNDLED, bundled_folder
 from lm_eval_pruned.pruning.calibration.readers import NO_CODE
 
-# Archives that are torn, encrypted (a RuntimeError) or packed in a way that Python does not know; texts that are no
-# JSON; rows whose fields are now of one type and now of another, which Arrow words as one of these.
+# Besides malformed JSON: archives that are truncated, encrypted (a RuntimeError) or compressed in an unknown way, and
+# fields of different types in different rows, for which Arrow raises one of these.
 _ROW_ERRORS = (
-    *(OSError, ValueError, TypeError, LookupError, RuntimeError, OverflowError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
+    *NOT_JSON,
+    *(OSError, TypeError, LookupError, RuntimeError, OverflowError, EOFError, zipfile.BadZipFile, zlib.error),
 )
 
 DATA_VARIABLE = "LM_EVAL_PRUNED_DATA"
@@ -47,7 +48,7 @@ def load_documents(path: str, name: str | None, *, split: str, local: str | None
     try:
         return datasets.load_dataset(path, name, split=split, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
-        # What `datasets` raises without a network or without access changes from release to release.
+        # The type that `datasets` raises without a network or without access differs between releases.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         file = f"the file DIR/{local}.jsonl" if local else "a file that the task names in metadata: local_data"
         raise MissingDataError(
@@ -70,7 +71,7 @@ def read_rows(path: Path) -> datasets.Dataset:
     """Read a JSON-lines file, or the only file of a zip archive.
 
     Raises:
-        DataError: not JSON lines, or empty.
+        DataError: it does not hold JSON objects, one per line, or is empty.
     """
     try:
         if path.suffix == ".zip":
@@ -89,7 +90,7 @@ def read_rows(path: Path) -> datasets.Dataset:
 
 
 def shuffle_choices(documents: datasets.Dataset) -> datasets.Dataset:
-    """Give every GPQA question its choices, in an order that depends on the question alone, and the right letter."""
+    """Add choices and the right letter to GPQA questions; the order depends on nothing but the question."""
     return documents.map(_with_choices)
 
 
@@ -98,5 +99,5 @@ def _with_choices(document: dict[str, str]) -> dict[str, str]:
     choices = [right, *(document[f"Incorrect Answer {number}"].strip() for number in (1, 2, 3))]
     seed = hashlib.sha256(document["Question"].encode()).hexdigest()
     random.Random(seed).shuffle(choices)
-    named = {f"choice{number}": choice for number, choice in enumerate(choices, start=1)}
-    return {**named, "answer": "ABCD"[choices.index(right)]}
+    fields = {f"choice{number}": choice for number, choice in enumerate(choices, start=1)}
+    return {**fields, "answer": "ABCD"[choices.index(right)]}

@@ -1,4 +1,4 @@
-"""A budgeted prompt is one user turn: wrapped in the chat template where the harness has not done so."""
+"""Chat templates: wrap a budgeted prompt as one user turn, unless the harness has done so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lm_eval_pruned.errors import DataError
 
 Render = Callable[[Sequence[Mapping[str, str]]], str]
 
-# A template is a program of somebody else's: it may break off by itself, or divide by zero.
+# A template is a program that comes with the checkpoint: it may raise an error by itself, or divide by zero.
 _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 _ADVICE = "mend the template of the checkpoint, or leave prompts bare with auto_chat_template=False"
@@ -19,9 +19,9 @@ _SENTINEL = "0b1f8e60-question"
 
 
 def as_user_turn(prompt: str, render: Render) -> str:
-    """Return `prompt` as one user turn, unchanged where it already went through the template.
+    """Return `prompt` as one user turn, unchanged if it has been rendered by the template already.
 
-    Every rendering ends with what the template writes behind the last user turn; a text that contains it was rendered.
+    Every rendered prompt contains the text that the template writes after the last user turn, which tells it apart.
 
     Raises:
         DataError: the template fails, or does not pass on what the user says.
@@ -33,19 +33,17 @@ def as_user_turn(prompt: str, render: Render) -> str:
         >>> as_user_turn(as_user_turn("1+1?", render), render)
         '<user>1+1?</user><assistant>'
     """
-    before, found, behind = _rendered(_SENTINEL, render).rpartition(_SENTINEL)
-    if not found:
-        raise DataError(
-            f"the chat template leaves out what the user says and writes {before + behind!r:.80}: {_ADVICE}"
-        )
-    # Of a template that writes nothing behind the turn, what stands before it must do.
-    is_rendered = behind in prompt if behind.strip() else bool(before.strip()) and prompt.startswith(before)
+    before, sentinel, after = _render_turn(_SENTINEL, render).rpartition(_SENTINEL)
+    if not sentinel:
+        raise DataError(f"the chat template leaves out what the user says and writes {before + after!r:.80}: {_ADVICE}")
+    # If the template writes nothing after the turn, the text before it has to tell.
+    is_rendered = after in prompt if after.strip() else bool(before.strip()) and prompt.startswith(before)
     if is_rendered:
         return prompt
-    return _rendered(prompt, render)
+    return _render_turn(prompt, render)
 
 
-def _rendered(prompt: str, render: Render) -> str:
+def _render_turn(prompt: str, render: Render) -> str:
     try:
         return render([{"role": "user", "content": prompt}])
     except _TEMPLATE_ERRORS as error:

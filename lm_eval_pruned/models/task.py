@@ -1,4 +1,4 @@
-"""A benchmark under a thinking budget: a harness task that grades every sample and counts what the budget did."""
+"""Benchmark tasks under a thinking budget: grade all samples of a question and count tokens and cut-offs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, grade, verify
 from lm_eval_pruned.models.documents import load_documents
-from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, passes
+from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
 from lm_eval_pruned.reasoning.completion import Completion
 
-# Better when lower: how often something went wrong, and what the thinking cost.
+# Metrics that are better when lower: tokens, and how often something went wrong.
 _COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
 
 
 class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
-    """What `class:` in our task files names.
+    """The task class that our task files name under `class:`.
 
-    Besides the harness's own keys a file has `thinking_token_budget`, which joins the `generation_kwargs`, and in its
-    `metadata` `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and `answer_kind` (`math` or `choice`).
-    `--metadata '{"num_samples": 8}'` draws eight responses a question.
+    Keys of a task file besides the harness's own: `thinking_token_budget`, which joins the `generation_kwargs`, and in
+    `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math` or `choice`).
+    `--metadata '{"num_samples": 8}'` draws eight responses to each question.
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
@@ -37,7 +37,7 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         super().__init__(config=settings)
 
     def download(self, dataset_kwargs: object = None, **_: object) -> None:
-        """Load the questions, from LM_EVAL_PRUNED_DATA where it is set."""
+        """Load the questions, from LM_EVAL_PRUNED_DATA if it is set."""
         split = self.config.test_split
         documents = load_documents(
             self.config.dataset_path,
@@ -48,13 +48,13 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         self.dataset = {split: documents}
 
     def apply_filters(self) -> list[Instance]:
-        """Hand all samples of a question on; the harness's default keeps only the first."""
+        """Pass on all samples of a question; the harness's default keeps only the first."""
         for instance in self._instances:
             instance.filtered_resps["none"] = instance.resps
         return list(self._instances)
 
     def process_results(self, doc: dict[str, object], results: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Grade all samples of one question and average what is counted."""
+        """Grade all samples of one question and return its metrics."""
         if "bypass" in self._metric_fn_list:
             return {"bypass": 0.0}
         (responses,) = results
@@ -66,33 +66,32 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         return kind
 
     def aggregation(self) -> dict[str, Callable[[Sequence[float]], float]]:
-        """Every metric is a mean over questions."""
+        """Return how to aggregate each metric: as a mean over questions."""
         return dict.fromkeys(self._metric_names(), mean)
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Accuracies rise, costs fall."""
+        """Return whether each metric is better when higher: accuracies are, costs are not."""
         return {name: name not in _COSTS for name in self._metric_names()}
 
     def _metric_names(self) -> list[str]:
         if "bypass" in self._metric_fn_list:
             return ["bypass"]
         count = self.config.repeats
-        many = [*(f"pass@{k}" for k in passes(count)), f"maj@{count}"] if count > 1 else []
-        return ["acc", *many, *_COSTS]
+        of_samples = [*(f"pass@{k}" for k in reported_ks(count)), f"maj@{count}"] if count > 1 else []
+        return ["acc", *of_samples, *_COSTS]
 
 
 def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict[str, float]:
-    """Return the metrics of one question; token counts only where the model kept account of them.
+    """Return the metrics of one question, averaged over its samples.
 
-    A response of a model of the harness's own is a plain string: it is graded, but how much of it was thinking is not
-    known.
+    The harness's own models return plain strings: they are graded, but have no token counts.
     """
     verdicts = [grade(gold, _answer(response), kind) for response in responses]
     correct = [float(verdict.correct) for verdict in verdicts]
     metrics = {"acc": fmean(correct)}
     count = len(responses)
     if count > 1:
-        metrics |= {f"pass@{k}": pass_at_k(count, int(sum(correct)), k) for k in passes(count)}
+        metrics |= {f"pass@{k}": pass_at_k(count, int(sum(correct)), k) for k in reported_ks(count)}
         extracted = [verdict.extracted for verdict in verdicts]
         winner = majority(extracted, lambda left, right: verify(left, right, kind).correct)
         metrics[f"maj@{count}"] = float(winner is not None and verify(gold, winner, kind).correct)
@@ -113,7 +112,7 @@ def _answer(response: str) -> str:
 
 
 def _parts(response: str) -> tuple[str, ...]:
-    """Thinking cut in the middle of a loop does not stand at the end of the whole text."""
+    """Split a response into its phases: a loop that the budget cut is at the end of the thinking, not of the text."""
     return (response.thinking, response.answer) if isinstance(response, Completion) else (response,)
 
 

@@ -31,10 +31,10 @@ from lm_eval_pruned.pruning.calibration.source import (
 )
 from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import Prepared, Request, prepare
+from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, prepare
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
-from lm_eval_pruned.reasoning.sampling import Sampling, noise_key
+from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 logger = logging.getLogger(__name__)
@@ -147,13 +147,13 @@ def trace_windows(backend: TransformersBackend, request: TraceRequest) -> Int[Te
     stream: list[int] = []
     while len(stream) < wanted:
         ready = _prepare(backend, request, list(islice(draws, ceil((wanted - len(stream)) / width))))
-        for prompt, thought in zip(ready.prompts, _thoughts(backend, ready, width), strict=True):
-            stream += prompt + thought
+        for one, thought in zip(ready, _thoughts(backend, ready, width), strict=True):
+            stream += one.ids + thought
         logger.info("calib=%s: %d of %d tokens written", TRACES, min(len(stream), wanted), wanted)
     return torch.tensor(stream[:wanted]).reshape(request.samples, width)
 
 
-def _thoughts(backend: TransformersBackend, ready: Prepared, width: int) -> list[list[int]]:
+def _thoughts(backend: TransformersBackend, ready: Sequence[PreparedRequest], width: int) -> list[list[int]]:
     """Generate a chain of thought for every prompt, until it ends or fills a window; no answer follows."""
     done: dict[int, list[int]] = {}
 
@@ -164,18 +164,18 @@ def _thoughts(backend: TransformersBackend, ready: Prepared, width: int) -> list
     backend.run(
         [
             Row(
-                ids=prompt,
-                room=width - len(prompt),
-                key=noise_key(key, "thinking"),
-                stop=Stop(ready.markers.closings),
-                sampling=ready.settings.sampling,
-                then=partial(keep, place),
-                longest=width,
+                ids=one.ids,
+                max_new_tokens=width - len(one.ids),
+                seed=derive_seed(one.seed, "thinking"),
+                stop=Stop(one.markers.closings),
+                sampling=one.settings.sampling,
+                on_finish=partial(keep, place),
+                max_length=width,
             )
-            for place, (prompt, key) in enumerate(zip(ready.prompts, ready.keys, strict=True))
+            for place, one in enumerate(ready)
         ]
     )
-    return [done[place] for place in range(len(ready.prompts))]
+    return [done[place] for place in range(len(ready))]
 
 
 def trace_digest(backend: TransformersBackend, request: TraceRequest) -> str:
@@ -189,9 +189,9 @@ def trace_digest(backend: TransformersBackend, request: TraceRequest) -> str:
     width = min(request.seqlen, backend.context)
     ready = _prepare(backend, request, [Request(prompt, 0) for prompt in _fitting(backend, request, width)])
     content = {
-        "prompts": ready.prompts,
-        "ends": [ready.markers.closings, sorted(backend.end_tokens())],
-        "sampling": asdict(ready.settings.sampling),
+        "prompts": [one.ids for one in ready],
+        "ends": [ready[0].markers.closings, sorted(backend.end_tokens())],
+        "sampling": asdict(ready[0].settings.sampling),
         "windows": [request.samples, width],
         "device": backend.model.device.type,
         "autocast": str(backend.autocast),
@@ -229,7 +229,7 @@ def _draws(prompts: Sequence[str], seed: int) -> Iterator[Request]:
         yield from (Request(prompt, sample) for prompt in rng.sample(prompts, len(prompts)))
 
 
-def _prepare(backend: TransformersBackend, request: TraceRequest, drawn: Sequence[Request]) -> Prepared:
+def _prepare(backend: TransformersBackend, request: TraceRequest, drawn: Sequence[Request]) -> list[PreparedRequest]:
     """Tokenize as for an evaluation; the budget of 0 is not used, as every row gets its own max_new_tokens."""
     # Thoughts are not closed here, so that no tokens have to be reserved for it.
     markers = replace(request.markers, natural_close=None, forced_close="", forced_break="", forced_answer="")

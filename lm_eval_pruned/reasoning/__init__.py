@@ -1,1 +1,1 @@
-"""How a model thinks: thinking formats, budgets and decoding."""
+"""Reasoning under a budget: thinking formats, budget forcing, sampling, and the backends that generate."""

@@ -1,6 +1,6 @@
-"""Budget forcing: think until the close marker, the end of the text or the budget; then answer.
+"""Budget forcing: think until the closing marker, an end-of-sequence token or the budget, then answer.
 
-Nothing here knows what runs the model: a backend generates token ids, this module decides what to generate.
+This module decides which token sequences to generate; a backend generates them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from lm_eval_pruned.errors import BudgetError
-from lm_eval_pruned.reasoning.completion import AnswerFinish, Completion, ThinkingFinish
+from lm_eval_pruned.reasoning.completion import Answer, Completion, Thinking, ThinkingFinish
 from lm_eval_pruned.reasoning.formats import ThinkingFormat
 from lm_eval_pruned.reasoning.requests import Backend, Generated, Row, Stop
-from lm_eval_pruned.reasoning.sampling import noise_key
+from lm_eval_pruned.reasoning.sampling import derive_seed
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 logger = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
-    """One response wanted: the prompt as the model sees it, and which of the samples for this prompt it is."""
+    """One response to generate: the prompt as the model sees it, and the index of the sample for this prompt."""
 
     prompt: str
     sample: int
@@ -31,35 +31,43 @@ class Request(NamedTuple):
 
 @runtime_checkable
 class Responses(Protocol):
-    """Where finished responses are kept, by everything about a request that decides its text."""
+    """A store of finished responses, found by everything in a request that decides its text."""
 
     def get(self, request: Mapping[str, object]) -> Completion | None:
-        """Return the response to this very request, if it is there."""
+        """Return the stored response to a request, or None."""
 
     def put(self, request: Mapping[str, object], completion: Completion) -> None:
-        """Keep a response."""
+        """Store a response."""
 
 
-class Prepared(NamedTuple):
-    """Requests under the same settings, tokenized and checked; a budget, opening, prompt, sample, noise key each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRequest:
+    """A request, tokenized and checked to fit the context.
 
-    An opening is what was written behind the prompt, or None where the prompt has closed its thinking already.
+    Attributes:
+        ids: token ids of prompt and opening.
+        sample: index of the sample for this prompt.
+        seed: seed of the sampling noise.
+        budget: most thinking tokens.
+        settings: the generation kwargs without their budget.
+        markers: the thinking format.
+        opening: what was written after the prompt, or None if the prompt has already closed its thinking.
     """
 
-    budgets: list[int]
+    ids: list[int]
+    sample: int
+    seed: int
+    budget: int
     settings: BudgetSettings
     markers: ThinkingFormat
-    openings: list[str | None]
-    prompts: list[list[int]]
-    samples: list[int]
-    keys: list[int]
+    opening: str | None
 
-    def identity(self, index: int) -> dict[str, object]:
-        """Return what, besides the model, decides the text of one response, as what JSON can hold."""
+    def identity(self) -> dict[str, object]:
+        """Return what, besides the model, decides the text of the response, as JSON values: it is hashed and stored."""
         return {
-            "prompt": self.prompts[index],
-            "sample": self.samples[index],
-            "budget": self.budgets[index],
+            "prompt": self.ids,
+            "sample": self.sample,
+            "budget": self.budget,
             "settings": asdict(self.settings),
             "markers": {name: value for name, value in asdict(self.markers).items() if name not in ("name", "summary")},
         }
@@ -67,179 +75,191 @@ class Prepared(NamedTuple):
 
 def prepare(
     backend: Backend, requests: Sequence[Request], settings: BudgetSettings, chosen: ThinkingFormat
-) -> Prepared:
-    """Tokenize requests and check that they fit; prepare everything before completing anything.
+) -> list[PreparedRequest]:
+    """Tokenize requests and check that they fit; prepare all requests before completing any.
+
+    Args:
+        backend: tokenizes, and knows the length of the context.
+        requests: prompts with their sample indices.
+        settings: generation kwargs of all of them.
+        chosen: thinking format whose markers the settings may replace.
 
     Raises:
         BudgetError: prompt, budget and forced close leave no room for an answer in the context.
     """
     markers = settings.markers(chosen)
-    openings = [_opening(request.prompt, markers) for request in requests]
+    openings = [_choose_opening(request.prompt, markers) for request in requests]
     prompts = [
         backend.encode(request.prompt + (opening or ""), special=True)
         for request, opening in zip(requests, openings, strict=True)
     ]
-    keys = [
-        noise_key(settings.sampling.seed, prompt, request.sample)
-        for prompt, request in zip(prompts, requests, strict=True)
+    budgets = _choose_budgets(backend, list(map(len, prompts)), settings, markers)
+    without_budget = replace(settings, budget=None)
+    return [
+        PreparedRequest(
+            ids=ids,
+            sample=request.sample,
+            seed=derive_seed(settings.sampling.seed, ids, request.sample),
+            budget=budget,
+            settings=without_budget,
+            markers=markers,
+            opening=opening,
+        )
+        for request, ids, budget, opening in zip(requests, prompts, budgets, openings, strict=True)
     ]
-    budgets = _fitting_budgets(backend, prompts, settings, markers)
-    samples = [request.sample for request in requests]
-    return Prepared(budgets, replace(settings, budget=None), markers, openings, prompts, samples, keys)
 
 
 def complete(
-    backend: Backend, prepared: Sequence[Prepared], *, share: bool = True, responses: Responses | None = None
+    backend: Backend,
+    prepared: Sequence[Sequence[PreparedRequest]],
+    *,
+    share: bool = True,
+    responses: Responses | None = None,
 ) -> list[list[Completion]]:
-    """Think and answer for every request of every set; sets that differ only in their budget share their traces.
+    """Think and answer for every request of every set.
 
-    With a trace for the largest budget, those for the smaller ones are its beginnings. What is generated for each is an
-    answer, and one answer for all budgets that a trace did not reach. `share=False` does everything anew for every
-    budget; the texts are the same. What `responses` holds is not generated; what it lacks is put there once it is done.
+    Requests that differ only in their budget share one thinking trace, that of the largest budget: its beginnings are
+    the traces of the smaller ones. Answers are generated for each budget that cuts the trace, and once for all others.
+
+    Args:
+        backend: generates.
+        prepared: sets of requests.
+        share: False generates a trace for every budget; the texts are the same.
+        responses: what it holds is not generated; what it lacks is stored there as soon as it is finished.
     """
-    done: dict[tuple[int, int], Completion] = {}
+    requests = {(outer, inner): one for outer, ones in enumerate(prepared) for inner, one in enumerate(ones)}
+    completions: dict[tuple[int, int], Completion] = {}
     traces: dict[object, _Trace] = {}
 
-    def finish(place: int, index: int, completion: Completion) -> None:
-        done[place, index] = completion
+    def finish(position: tuple[int, int], completion: Completion) -> None:
+        completions[position] = completion
         if responses is not None:
-            responses.put(prepared[place].identity(index), completion)
+            responses.put(requests[position].identity(), completion)
 
-    for place, ready in enumerate(prepared):
-        for index in range(len(ready.prompts)):
-            if responses is not None and (known := responses.get(ready.identity(index))) is not None:
-                done[place, index] = known
-                continue
-            family = (ready.settings, ready.markers, ready.openings[index], ready.keys[index])
-            budget = ready.budgets[index]
-            trace = traces.setdefault((family, None if share else budget), _Trace.of(backend, ready, index))
-            trace.wanted[budget].append(partial(finish, place, index))
-    if done:
-        logger.info("%d of %d responses are already there", len(done), sum(len(ready.prompts) for ready in prepared))
-    backend.run([row for trace in traces.values() for row in trace.rows()])
-    return [[done[place, index] for index in range(len(ready.prompts))] for place, ready in enumerate(prepared)]
+    for position, request in requests.items():
+        if responses is not None and (stored := responses.get(request.identity())) is not None:
+            completions[position] = stored
+            continue
+        key = (request.settings, request.markers, request.opening, request.seed, None if share else request.budget)
+        trace = traces.setdefault(key, _Trace(backend=backend, request=request))
+        trace.waiting[request.budget].append(partial(finish, position))
+    if completions:
+        logger.info("%d of %d responses are already there", len(completions), len(requests))
+    backend.run([row for trace in traces.values() for row in trace.start()])
+    return [[completions[outer, inner] for inner in range(len(ones))] for outer, ones in enumerate(prepared)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Trace:
-    """The thinking about one prompt; `wanted` are the budgets under which it is answered, and who waits for that."""
+    """The thinking trace of one prompt, with the callbacks that wait for an answer under each budget."""
 
     backend: Backend
-    settings: BudgetSettings
-    markers: ThinkingFormat
-    opening: str | None
-    prompt: list[int]
-    key: int
-    wanted: dict[int, list[Callable[[Completion], None]]] = field(default_factory=lambda: defaultdict(list))
+    request: PreparedRequest
+    waiting: dict[int, list[Callable[[Completion], None]]] = field(default_factory=lambda: defaultdict(list))
 
-    @classmethod
-    def of(cls, backend: Backend, ready: Prepared, index: int) -> _Trace:
-        return cls(
-            backend=backend,
-            settings=ready.settings,
-            markers=ready.markers,
-            opening=ready.openings[index],
-            prompt=ready.prompts[index],
-            key=ready.keys[index],
-        )
-
-    def rows(self) -> list[Row]:
-        """Return what is to be generated first."""
-        budgets = sorted(self.wanted)
-        if self.opening is None:
-            closed = Generated([], "stop", ending=self.backend.encode(self.markers.closings[0], special=False))
-            return self._answer(closed, budgets, close="")
+    def start(self) -> list[Row]:
+        """Return the rows to generate first."""
+        budgets = sorted(self.waiting)
+        if self.request.opening is None:
+            closing = self.backend.encode(self.request.markers.closings[0], special=False)
+            return self._answer(Generated([], "stop", stop_ids=closing), budgets, close="")
         return self._think([], budgets, ignored=0)
 
-    def _think(self, written: list[int], budgets: Sequence[int], ignored: int) -> list[Row]:
-        """Think on behind `written`, under these rising budgets; one that is used up already is answered."""
-        used_up = [budget for budget in budgets if budget <= len(written)]
-        rows = [row for budget in used_up for row in self._answer(Generated(written[:budget], "length"), [budget])]
-        running = budgets[len(used_up) :]
+    def _think(self, thinking: list[int], budgets: Sequence[int], ignored: int) -> list[Row]:
+        """Continue the thinking under rising budgets; answer under those that `thinking` has exhausted."""
+        exhausted = [budget for budget in budgets if budget <= len(thinking)]
+        rows = [row for budget in exhausted for row in self._answer(Generated(thinking[:budget], "length"), [budget])]
+        running = budgets[len(exhausted) :]
         if running:
-            settings = self.settings
-            rooms = [budget - len(written) for budget in running]
-            longest = len(self.prompt) + running[-1] + _close_tokens(self.backend, self.markers) + settings.answer_room
-            thinking = Row(
-                ids=[*self.prompt, *written],
-                room=rooms[-1],
-                key=noise_key(self.key, "thinking"),
-                stop=Stop(self.markers.closings),
+            request, settings = self.request, self.request.settings
+            lengths = [budget - len(thinking) for budget in running]
+            close_tokens = _count_close_tokens(self.backend, request.markers)
+            max_length = len(request.ids) + running[-1] + close_tokens + settings.answer_room
+            row = Row(
+                ids=[*request.ids, *thinking],
+                max_new_tokens=lengths[-1],
+                seed=derive_seed(request.seed, "thinking"),
+                stop=Stop(request.markers.closings),
                 sampling=settings.thinking_sampling or settings.sampling,
-                then=partial(self._thought, written, running, ignored),
-                longest=min(longest, self.backend.context),
-                marks=tuple(rooms[:-1]),
-                # As in s1, an extension begins with something else than its end.
-                least=max(settings.least_thinking - len(written), 1 if settings.n_ignore else 0),
+                on_finish=partial(self._on_thinking, thinking, running, ignored),
+                max_length=min(max_length, self.backend.context),
+                checkpoints=tuple(lengths[:-1]),
+                # As in s1, an extension cannot end before its first token.
+                min_new_tokens=max(settings.least_thinking - len(thinking), 1 if settings.n_ignore else 0),
             )
-            rows.append(thinking)
+            rows.append(row)
         return rows
 
-    def _thought(self, written: list[int], budgets: Sequence[int], ignored: int, part: Generated) -> list[Row]:
-        """Answer where a budget was reached or the thinking came to an end; or let it go on at its end."""
-        ids = [*written, *part.ids]
-        if part.finish == "length":
-            return self._answer(part._replace(ids=ids), [len(ids)])
-        not_reached = [budget for budget in budgets if budget >= len(ids) + len(part.ending)]
-        if ignored < self.settings.n_ignore:
-            extension = self.backend.encode(self.settings.ignore_text, special=False)
+    def _on_thinking(self, thinking: list[int], budgets: Sequence[int], ignored: int, new: Generated) -> list[Row]:
+        """Answer after thinking that a budget has cut or that has ended, or extend it if its end is to be ignored."""
+        ids = [*thinking, *new.ids]
+        if new.finish == "length":
+            return self._answer(new._replace(ids=ids), [len(ids)])
+        not_reached = [budget for budget in budgets if budget >= len(ids) + len(new.stop_ids)]
+        if ignored < self.request.settings.n_ignore:
+            extension = self.backend.encode(self.request.settings.ignore_text, special=False)
             return self._think([*ids, *extension], not_reached, ignored + 1)
-        return self._answer(part._replace(ids=ids), not_reached)
+        return self._answer(new._replace(ids=ids), not_reached)
 
-    def _answer(self, thought: Generated, budgets: Sequence[int], *, close: str | None = None) -> list[Row]:
-        """Close the thinking, if not yet done, and answer: for one budget that cut it, or for all that did not."""
-        text = self.backend.decode(thought.ids)
-        forced = thought.finish == "length"
-        close = self.markers.close(text, forced=forced) if close is None else close
-        answered = partial(self._answered, thought, text, close, budgets)
+    def _answer(self, thinking: Generated, budgets: Sequence[int], *, close: str | None = None) -> list[Row]:
+        """Write the closing text and answer: for the one budget that cut the thinking, or for all that did not."""
+        request = self.request
+        text = self.backend.decode(thinking.ids)
+        forced = thinking.finish == "length"
+        close = request.markers.close(text, forced=forced) if close is None else close
+        on_finish = partial(self._on_answer, thinking, text, close, budgets)
         if close is None:
-            return answered(None)
-        ids = [*self.prompt, *thought.ids, *self.backend.encode(close, special=False)]
-        room = min(self.settings.answer_room, self.backend.context - len(ids))
+            return on_finish(None)
+        ids = [*request.ids, *thinking.ids, *self.backend.encode(close, special=False)]
+        max_new_tokens = min(request.settings.answer_room, self.backend.context - len(ids))
         return [
             Row(
                 ids=ids,
-                room=room,
-                key=noise_key(self.key, "answer", budgets[0] if forced else None),
-                stop=Stop(self.settings.until),
-                sampling=self.settings.sampling,
-                then=answered,
-                longest=len(ids) + room,
+                max_new_tokens=max_new_tokens,
+                seed=derive_seed(request.seed, "answer", budgets[0] if forced else None),
+                stop=Stop(request.settings.until),
+                sampling=request.settings.sampling,
+                on_finish=on_finish,
+                max_length=len(ids) + max_new_tokens,
             )
         ]
 
-    def _answered(
-        self, thought: Generated, thinking: str, close: str | None, budgets: Sequence[int], answer: Generated | None
+    def _on_answer(
+        self, thinking: Generated, text: str, close: str | None, budgets: Sequence[int], answer: Generated | None
     ) -> list[Row]:
-        """Join the parts and hand them to everyone who waits; where nothing was answered the thinking is the answer."""
-        written = "" if answer is None else self.backend.decode(answer.ids)
-        forced_answer = self.markers.forced_answer if thought.finish == "length" else ""
-        finish: AnswerFinish = "none" if answer is None else answer.finish
+        """Build the completion and pass it to all callbacks of these budgets.
+
+        `text` is the text of the thinking and `close` what was written after it; without an `answer` of its own, the
+        thinking is the answer.
+        """
+        if answer is None:
+            written, second = "", Answer(text, 0, "none")
+        else:
+            written = self.backend.decode(answer.ids)
+            forced_answer = self.request.markers.forced_answer if thinking.finish == "length" else ""
+            second = Answer(forced_answer + written, len(answer.ids), answer.finish)
         completion = Completion.build(
-            (self.opening or "") + thinking + (close or "") + written,
-            thinking=thinking,
-            answer=thinking if answer is None else forced_answer + written,
-            thinking_tokens=len(thought.ids),
-            answer_tokens=len(answer.ids) if answer else 0,
-            thinking_finish=self._finish(thought),
-            answer_finish=finish,
+            (self.request.opening or "") + text + (close or "") + written,
+            thinking=Thinking(text, len(thinking.ids), self._thinking_finish(thinking)),
+            answer=second,
         )
         for budget in budgets:
-            for deliver in self.wanted[budget]:
+            for deliver in self.waiting[budget]:
                 deliver(completion)
         return []
 
-    def _finish(self, thought: Generated) -> ThinkingFinish:
-        if thought.finish == "length":
+    def _thinking_finish(self, thinking: Generated) -> ThinkingFinish:
+        if thinking.finish == "length":
             return "budget"
-        ending = self.backend.decode(thought.ending)
-        return "closed" if any(marker in ending for marker in self.markers.closings) else "eos"
+        ending = self.backend.decode(thinking.stop_ids)
+        return "closed" if any(marker in ending for marker in self.request.markers.closings) else "eos"
 
 
-def _opening(prompt: str, markers: ThinkingFormat) -> str | None:
-    """Return what opens the thinking: nothing where the template has done so, None where it has closed it, too.
+def _choose_opening(prompt: str, markers: ThinkingFormat) -> str | None:
+    """Return what to write after the prompt: "" if it already opens the thinking, None if it already closes it.
 
-    Templates that open end with the marker, with or without its line break; those asked not to think close at once.
+    Chat templates that open the thinking end with the marker, with or without a line break; with thinking turned off
+    they close it as well.
     """
     end = prompt.rstrip()
     if any(end.endswith(marker.strip()) for marker in markers.closings if marker.strip()):
@@ -247,34 +267,34 @@ def _opening(prompt: str, markers: ThinkingFormat) -> str | None:
     return "" if end.endswith(markers.opening.strip()) else markers.opening
 
 
-def _close_tokens(backend: Backend, markers: ThinkingFormat) -> int:
-    """Count the tokens of the longest text that may stand between thinking and answer."""
+def _count_close_tokens(backend: Backend, markers: ThinkingFormat) -> int:
+    """Count the tokens of the longest closing text between thinking and answer."""
     closes = [markers.close("", forced=forced) or "" for forced in (True, False)]
     return max(len(backend.encode(close, special=False)) for close in closes)
 
 
-def _fitting_budgets(
-    backend: Backend, prompts: Sequence[list[int]], settings: BudgetSettings, markers: ThinkingFormat
+def _choose_budgets(
+    backend: Backend, prompt_lengths: Sequence[int], settings: BudgetSettings, markers: ThinkingFormat
 ) -> list[int]:
-    """Return the budget of each prompt, checked to fit; where none is given, all that leaves the answer its room."""
-    longest = max(map(len, prompts))
-    room = backend.context - _close_tokens(backend, markers) - settings.answer_room
-    budgets = [room - len(prompt) if settings.budget is None else settings.budget for prompt in prompts]
-    # What fits behind the longest prompt, with one token of an answer.
-    largest = room + settings.answer_room - longest - 1
-    behind_longest = room - longest if settings.budget is None else settings.budget
-    if not 0 <= behind_longest <= largest:
+    """Return the budget of each prompt, checked to fit; if none is given, all that `answer_room` leaves."""
+    longest = max(prompt_lengths)
+    available = backend.context - _count_close_tokens(backend, markers) - settings.answer_room
+    budgets = [available - length if settings.budget is None else settings.budget for length in prompt_lengths]
+    # The largest budget that fits after the longest prompt, with an answer of one token.
+    largest = available + settings.answer_room - longest - 1
+    budget = available - longest if settings.budget is None else settings.budget
+    if not 0 <= budget <= largest:
         given = f"thinking_token_budget={'auto' if settings.budget is None else settings.budget}"
         raise BudgetError(
             f"{given} does not fit: the longest prompt has {longest} tokens and the context {backend.context}: use a "
             f"budget of at most {max(largest, 0)}, or a larger max_length"
         )
-    if behind_longest + settings.answer_room > largest + 1:
+    if budget + settings.answer_room > largest + 1:
         logger.warning(
             "max_gen_toks=%d does not fit behind the longest prompt and thinking_token_budget=%d: answers get the rest "
             "of the context, at least %d tokens",
             settings.answer_room,
-            behind_longest,
-            largest + 1 - behind_longest,
+            budget,
+            largest + 1 - budget,
         )
     return budgets

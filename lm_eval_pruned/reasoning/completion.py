@@ -1,22 +1,39 @@
-"""A completion: the text of a response together with the account of how it came about."""
+"""Completions: the text of a response with its thinking, its answer, token counts and finish reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ThinkingFinish = Literal["closed", "eos", "budget"]
 AnswerFinish = Literal["stop", "length", "none"]
 
 
-class Completion(str):
-    """A response with its accounting; as a string it is the whole text behind the prompt, so the harness stores it.
+class Thinking(NamedTuple):
+    """The first phase of a response: its text, its tokens, and whether its marker, an eos or the budget ended it."""
 
-    `thinking` and `answer` are its parts; counts are in tokens. `thinking_finish` says whether thinking was closed by
-    its marker, left off at an end-of-sequence token, or cut at the budget; `answer_finish` whether the answer stopped
-    by itself or used up its room, or whether there was none because the thinking holds it.
+    text: str
+    tokens: int
+    finish: ThinkingFinish
+
+
+class Answer(NamedTuple):
+    """The second phase of a response; a finish of "none" says that the answer is part of the thinking."""
+
+    text: str
+    tokens: int
+    finish: AnswerFinish
+
+
+class Completion(str):
+    """A response as a string, so that the harness can store it: all text after the prompt, with both phases as fields.
+
+    Counts are in tokens. `thinking_finish` says whether thinking was closed by its marker, ended at an end-of-sequence
+    token, or was cut at the budget; `answer_finish` whether the answer stopped by itself, was cut at `max_gen_toks`, or
+    is part of the thinking.
     """
 
+    # The names are those of the fields in the response store.
     __slots__ = ("answer", "answer_finish", "answer_tokens", "thinking", "thinking_finish", "thinking_tokens")
 
     thinking: str
@@ -27,22 +44,11 @@ class Completion(str):
     answer_finish: AnswerFinish
 
     @classmethod
-    def build(
-        cls,
-        text: str,
-        *,
-        thinking: str,
-        answer: str,
-        thinking_tokens: int,
-        answer_tokens: int,
-        thinking_finish: ThinkingFinish,
-        answer_finish: AnswerFinish,
-    ) -> Completion:
-        """Attach the accounting to a text."""
+    def build(cls, text: str, *, thinking: Thinking, answer: Answer) -> Completion:
+        """Attach both phases to the whole text of a response."""
         completion = cls(text)
-        completion.thinking, completion.answer = thinking, answer
-        completion.thinking_tokens, completion.answer_tokens = thinking_tokens, answer_tokens
-        completion.thinking_finish, completion.answer_finish = thinking_finish, answer_finish
+        completion.thinking, completion.thinking_tokens, completion.thinking_finish = thinking
+        completion.answer, completion.answer_tokens, completion.answer_finish = answer
         return completion
 
     @property
@@ -52,18 +58,23 @@ class Completion(str):
 
     @property
     def answer_cut(self) -> bool:
-        """Whether the answer used up its room."""
+        """Whether the answer was cut at `max_gen_toks`."""
         return self.answer_finish == "length"
 
     def as_dict(self) -> dict[str, object]:
-        """Return text and account as what JSON can hold; `Completion.build(**it)` makes it again."""
+        """Return text and fields as JSON values; `from_dict` is the inverse."""
         return {"text": str(self)} | {name: getattr(self, name) for name in sorted(self.__slots__)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, object]) -> Completion:
-        """Make again what `as_dict` has written.
+        """Return the completion that `as_dict` was called on.
 
         Raises:
-            TypeError: a field is missing, or one too many.
+            TypeError: a field is missing or unknown.
         """
-        return cls.build(**content)  # type: ignore[arg-type]
+        if content.keys() != {"text", *cls.__slots__}:
+            raise TypeError(f"a completion has the fields text, {', '.join(cls.__slots__)}, not {', '.join(content)}")
+        completion = cls(content["text"])
+        for name in cls.__slots__:
+            setattr(completion, name, content[name])
+        return completion

@@ -1,4 +1,4 @@
-"""Thinking formats: which texts open, close and cut short a model's thinking."""
+"""Thinking formats: the texts that open, close and cut short a reasoning model's thinking."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from lm_eval_pruned.registry import Registry
 class ThinkingFormat:
     """The markers of one family of reasoning models.
 
-    `opening` is written behind the prompt unless the chat template already did. Thinking ends at any of `closings`, at
-    an end-of-sequence token, or at the budget. `natural_close` is written in place of a closing the model chose;
-    None means that such a model has already answered. When the budget is exhausted, `forced_close` is written (behind a
-    `forced_break`, unless the thinking has just ended with one) and then `forced_answer`, which begins the answer.
+    Thinking ends at any of `closings`, at an end-of-sequence token, or at the budget.
+
+    Attributes:
+        name: name in the registry.
+        summary: one line for `lm-eval-pruned list`.
+        opening: written after the prompt, unless the chat template has written it.
+        closings: texts that end the thinking.
+        natural_close: written in place of the closing or the end-of-sequence token that ended the thinking; None if the
+            answer is part of the thinking.
+        forced_close: written when the budget is exhausted.
+        forced_break: written before `forced_close`, unless the thinking already ends with it.
+        forced_answer: written after `forced_close`; it is the beginning of the answer.
     """
 
     name: str
@@ -28,7 +36,7 @@ class ThinkingFormat:
     forced_answer: str = ""
 
     def close(self, thinking: str, *, forced: bool) -> str | None:
-        r"""Return the text that follows `thinking`, or None where the answer is already in it.
+        r"""Return the text to write after `thinking`, or None if the answer is part of it.
 
         Example:
             >>> FORMATS["s1"].close("So x = 2", forced=True)
@@ -44,7 +52,7 @@ class ThinkingFormat:
 
 FORMATS: Registry[ThinkingFormat] = Registry("thinking")
 
-# Qwen3: the sentence documented by its authors for an exhausted thinking budget (Qwen3 report, arXiv 2505.09388, 4.3).
+# Qwen3: its authors document this sentence for an exhausted thinking budget (Qwen3 report, arXiv 2505.09388, 4.3).
 FORMATS.add(
     "qwen3",
     ThinkingFormat(
@@ -75,7 +83,7 @@ FORMATS.add(
     ),
 )
 
-# DeepSeek-R1 and its distillations (arXiv 2501.12948): the same markers as Qwen3, but no sentence of their own.
+# DeepSeek-R1 and its distillations (arXiv 2501.12948): the markers of Qwen3 without a sentence.
 FORMATS.add(
     "deepseek-r1",
     ThinkingFormat(
@@ -89,7 +97,7 @@ FORMATS.add(
     ),
 )
 
-# The bundled model: one byte is one token, so that a sentence would take more of them than an answer.
+# The bundled model: its tokens are bytes, so a sentence would take more of them than an answer.
 FORMATS.add(
     "tiny",
     replace(
@@ -115,7 +123,7 @@ FORMATS.add(
 
 
 def choose_format(thinking: str, chat_template: object) -> ThinkingFormat:
-    """Return the format named `thinking`, or under `auto` what the chat template, or a set of them, reveals."""
+    """Return the format named `thinking`; `auto` detects it from the chat template, or from a set of templates."""
     if thinking != "auto":
         return FORMATS[thinking]
     if not isinstance(chat_template, str):
@@ -124,7 +132,7 @@ def choose_format(thinking: str, chat_template: object) -> ThinkingFormat:
 
 
 def detect_format(chat_template: str | None) -> ThinkingFormat:
-    """Choose the format that a chat template reveals.
+    """Detect the format from the markers in a chat template.
 
     Example:
         >>> detect_format("... <think> ... enable_thinking ...").name

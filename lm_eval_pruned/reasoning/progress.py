@@ -1,4 +1,4 @@
-"""Progress in tokens: how many were written, at what rate, and how many are likely to come."""
+"""Progress bar in tokens: how many were generated, at what rate, and how many are likely to come."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from tqdm import tqdm
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Progress:
-    """A bar over all rows; once some are done, the others are expected to be as long as those on average.
+    """Token counts of all rows and their bar; rows still running are expected to reach the mean of finished ones.
 
-    `bounds` is the most that each row can write, in tokens; `open` counts the lines a row has at present.
+    Attributes:
+        bar: the bar.
+        bounds: the most tokens that each row and its followers can generate.
+        generated: tokens generated for each row so far.
+        running: sequences that each row has at present: itself and its forks.
     """
 
     bar: tqdm[None]
     bounds: Sequence[int]
-    written: list[int]
-    open: list[int]
+    generated: list[int]
+    running: list[int]
 
     @classmethod
     def start(cls, bounds: Sequence[int], *, is_quiet: bool = False) -> Progress:
         """Open the bar; it is drawn on a terminal only."""
         bar = tqdm(total=sum(bounds), desc="thinking", unit="tok", unit_scale=True, disable=is_quiet or None)
-        return cls(bar=bar, bounds=bounds, written=[0] * len(bounds), open=[1] * len(bounds))
+        return cls(bar=bar, bounds=bounds, generated=[0] * len(bounds), running=[1] * len(bounds))
 
     def __enter__(self) -> Progress:
         return self
@@ -35,36 +39,34 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def wrote(self, row: int, tokens: int = 1) -> None:
-        """Count new tokens."""
-        self.written[row] += tokens
+    def add_tokens(self, row: int, tokens: int = 1) -> None:
+        """Count new tokens of a row."""
+        self.generated[row] += tokens
         self.bar.update(tokens)
 
-    def opened(self, row: int, lines: int) -> None:
-        """Count new lines of a row, or with -1 one that has come to its end."""
-        self.open[row] += lines
-        if not self.open[row]:
+    def add_sequences(self, row: int, change: int) -> None:
+        """Count new sequences of a row; -1 is one that has finished."""
+        self.running[row] += change
+        if not self.running[row]:
             self.bar.total = self.expected()
             self.bar.refresh()
 
     def expected(self) -> int:
-        """Return how many tokens there will be at the end, by the mean of the rows that are done.
+        """Estimate the tokens of the whole run from the mean of the finished rows.
 
         Example:
             >>> progress = Progress.start([100, 100, 100], is_quiet=True)
             >>> progress.expected()
             300
             >>> for _ in range(20):
-            ...     progress.wrote(0)
-            >>> progress.opened(0, -1)
+            ...     progress.add_tokens(0)
+            >>> progress.add_sequences(0, -1)
             >>> progress.expected()
             60
         """
-        done = [written for written, lines in zip(self.written, self.open, strict=True) if not lines]
-        if not done:
+        counts = list(zip(self.generated, self.running, strict=True))
+        finished = [tokens for tokens, running in counts if not running]
+        if not finished:
             return sum(self.bounds)
-        mean = sum(done) / len(done)
-        return sum(
-            max(written, round(mean)) if lines else written
-            for written, lines in zip(self.written, self.open, strict=True)
-        )
+        mean = round(sum(finished) / len(finished))
+        return sum(max(tokens, mean) if running else tokens for tokens, running in counts)

@@ -1,4 +1,8 @@
-"""Rows: sequences of token ids to continue, whoever runs the model, and what follows once one has been continued."""
+"""Generation requests: token sequences for a backend to continue, and the backend protocol.
+
+A row is one such request. When it finishes, its `on_finish` returns the rows that continue from there, so that budget
+forcing is written once and runs on any backend.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +15,49 @@ Finish = Literal["stop", "length"]
 
 
 class Generated(NamedTuple):
-    """New token ids without what stopped them, why they ended, and the token ids that stopped them."""
+    """New token ids without those that stopped them, the finish reason, and the ids that stopped them."""
 
     ids: list[int]
     finish: Finish
-    ending: Sequence[int] = ()
+    stop_ids: Sequence[int] = ()
 
 
 class Stop(NamedTuple):
-    """What ends a generation: an end-of-sequence token always, and these texts; a text may span several tokens."""
+    """Stop texts of a generation; a text may span several tokens. End-of-sequence tokens always stop it as well."""
 
     texts: tuple[str, ...]
 
 
 class Row(NamedTuple):
-    """A sequence to continue until `stop`, or until it has `room` new tokens; nothing ends it before the `least`.
+    """A token sequence to continue, with its limits, its sampling and a callback for what comes next.
 
-    `then` is called with what was generated and returns the rows that follow. It is called at each of `marks`, numbers
-    of new tokens below `room`, for a row that runs so far without an end, and at the end. `key` is that of its noise;
-    `longest` bounds the length, in tokens, of the row and of all that can follow it.
+    Attributes:
+        ids: the prompt.
+        max_new_tokens: most tokens to generate.
+        seed: seed of this row's sampling noise.
+        stop: what ends the generation early.
+        sampling: how tokens are drawn.
+        on_finish: takes what was generated and returns the rows that follow. It is called at every checkpoint that the
+            row reaches without stopping, and at its end.
+        max_length: bound, in tokens, on the length of this row and of every row that follows it.
+        checkpoints: rising numbers of new tokens, all below `max_new_tokens`.
+        min_new_tokens: nothing stops the row before this many new tokens.
     """
 
     ids: list[int]
-    room: int
-    key: int
+    max_new_tokens: int
+    seed: int
     stop: Stop
     sampling: Sampling
-    then: Callable[[Generated], Sequence[Row]]
-    longest: int
-    marks: tuple[int, ...] = ()
-    least: int = 0
+    on_finish: Callable[[Generated], Sequence[Row]]
+    max_length: int
+    checkpoints: tuple[int, ...] = ()
+    min_new_tokens: int = 0
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """What runs a model; text becomes ids and ids become more ids."""
+    """An inference backend: a tokenizer and a model that continues token sequences."""
 
     @property
     def context(self) -> int:
@@ -58,46 +70,48 @@ class Backend(Protocol):
         """Return the text of ids, special tokens included."""
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Continue every row, and every row that follows, until nothing follows."""
+        """Continue every row, and the rows that follow, until none are left."""
 
 
-def at_budget(trace: Generated, budget: int) -> Generated:
-    """Return what the same generation would have been with room for `budget` tokens and no more.
+def cut_at_budget(generated: Generated, budget: int) -> Generated:
+    """Return what the same generation would have been with a `max_new_tokens` of `budget`.
 
-    What ended it must fit too: thinking of exactly the budget's length was not seen to end.
+    What stopped it must fit too: a generation of exactly `budget` tokens was cut before its end could be seen.
 
     Example:
-        >>> at_budget(Generated([5, 6, 7], "stop", ending=(1,)), 3)
-        Generated(ids=[5, 6, 7], finish='length', ending=())
-        >>> at_budget(Generated([5, 6, 7], "stop", ending=(1,)), 4).finish
+        >>> cut_at_budget(Generated([5, 6, 7], "stop", stop_ids=(1,)), 3)
+        Generated(ids=[5, 6, 7], finish='length', stop_ids=())
+        >>> cut_at_budget(Generated([5, 6, 7], "stop", stop_ids=(1,)), 4).finish
         'stop'
     """
-    whole = [*trace.ids, *trace.ending]
-    return trace if trace.finish == "stop" and len(whole) <= budget else Generated(whole[:budget], "length")
+    ids = [*generated.ids, *generated.stop_ids]
+    return generated if generated.finish == "stop" and len(ids) <= budget else Generated(ids[:budget], "length")
 
 
-def following(row: Row, trace: Generated) -> list[Row]:
-    """Return what follows at every mark of a row and at its end, on a backend that says only then what it has written.
+def finish_row(row: Row, generated: Generated) -> list[Row]:
+    """Call `on_finish` at every checkpoint and at the end of a finished row, and return all rows that follow.
+
+    For backends that return a row only once it has finished.
 
     Example:
         >>> from lm_eval_pruned.reasoning.sampling import Sampling
         >>> seen = []
-        >>> row = Row([1], 4, 0, Stop(()), Sampling(), lambda part: seen.append(part.ids) or [], longest=9, marks=(2,))
-        >>> following(row, Generated([5, 6, 7, 8], "length"))
+        >>> row = Row([1], 4, 0, Stop(()), Sampling(), lambda one: seen.append(one.ids) or [], 9, checkpoints=(2,))
+        >>> finish_row(row, Generated([5, 6, 7, 8], "length"))
         []
         >>> seen
         [[5, 6], [5, 6, 7, 8]]
     """
-    rows: list[Row] = []
-    for mark in (*row.marks, row.room):
-        part = at_budget(trace, mark)
-        rows += row.then(part)
-        if part.finish == "stop":
+    following: list[Row] = []
+    for length in (*row.checkpoints, row.max_new_tokens):
+        beginning = cut_at_budget(generated, length)
+        following += row.on_finish(beginning)
+        if beginning.finish == "stop":
             break
-    return rows
+    return following
 
 
 def run_in_rounds(generate: Callable[[Sequence[Row]], Sequence[Generated]], rows: Sequence[Row]) -> None:
-    """Run rows on a backend that continues many of them in one call: one call for all, one for all that follow, ..."""
+    """Run rows with one call of `generate` for all of them, another for all rows that follow, and so on."""
     while rows:
-        rows = [after for row, trace in zip(rows, generate(rows), strict=True) for after in following(row, trace)]
+        rows = [new for row, generated in zip(rows, generate(rows), strict=True) for new in finish_row(row, generated)]

@@ -1,4 +1,4 @@
-"""The response store: every finished response in one SQLite file, so that a killed run goes on where it was."""
+"""Response store: every finished response in one SQLite file, so that a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.files import sha256_of_json
 from lm_eval_pruned.reasoning.completion import Completion
 
 logger = logging.getLogger(__name__)
 
 FILE = "responses.sqlite"
 SCHEMA = 1
-# Seconds that one writer waits for another.
-PATIENCE = 60.0
+# Seconds that a writer waits for the lock of another.
+LOCK_TIMEOUT = 60.0
 
 _TABLE = """CREATE TABLE responses (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, response TEXT NOT NULL, sha256 TEXT NOT NULL
@@ -28,10 +29,10 @@ _TABLE = """CREATE TABLE responses (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseStore:
-    """Responses of one model in a file that any number of models and processes share.
+    """Responses of one model, in a file that any number of models and processes can share.
 
-    A response is found again by everything about the model and about the request that decides its text. It is written
-    as soon as it is finished; of two writers of the same response the first one counts.
+    The key of a response is a digest of everything about the model and the request that decides its text. A response is
+    written as soon as it is finished; if two processes write the same one, the first counts.
     """
 
     path: Path
@@ -41,48 +42,49 @@ class ResponseStore:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, model: Mapping[str, object]) -> Iterator[ResponseStore]:
-        """Open `folder`, made if need be, for the responses of `model`: what identifies it, as what JSON can hold.
+        """Open the store in `folder`, created if missing; `model` is the model's identity as JSON values.
 
         Raises:
-            DataError: the file is no response store, of another version, damaged, or cannot be written.
+            DataError: the file is not a response store, has another version, is damaged, or cannot be written.
         """
         path = folder / FILE
         with _explained(path):
             folder.mkdir(parents=True, exist_ok=True)
-            # Every statement is a transaction of its own.
-            connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            # Autocommit: every statement is a transaction of its own.
+            connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None)
         with closing(connection):
             with _explained(path):
                 _prepare(connection)
             yield cls(path=path, model=model, connection=connection)
 
     def get(self, request: Mapping[str, object]) -> Completion | None:
-        """Return the response to this very request, if it is there; one that is damaged is dropped, with a warning."""
+        """Return the stored response to a request, or None; a damaged one is deleted, with a warning."""
         key = self._key(request)
         with _explained(self.path):
             row = self.connection.execute("SELECT response, sha256 FROM responses WHERE key = ?", [key]).fetchone()
             if row is None:
                 return None
             response, digest = row
-            if _sha256(response) == digest:
+            if hashlib.sha256(response.encode()).hexdigest() == digest:
                 return Completion.from_dict(json.loads(response))
             logger.warning("a response in %s is damaged: it is written anew", self.path)
             self.connection.execute("DELETE FROM responses WHERE key = ? AND sha256 = ?", [key, digest])
             return None
 
     def put(self, request: Mapping[str, object], completion: Completion) -> None:
-        """Keep a response."""
-        response = _canonical(completion.as_dict())
-        row = [self._key(request), _canonical(self.model), _canonical(request), response, _sha256(response)]
+        """Store a response, unless the store has one to this request."""
+        response = completion.as_dict()
+        columns = [json.dumps(content, sort_keys=True) for content in (self.model, request, response)]
+        row = [self._key(request), *columns, sha256_of_json(response)]
         with _explained(self.path):
             self.connection.execute("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?)", row)
 
     def _key(self, request: Mapping[str, object]) -> str:
-        return _sha256(_canonical([self.model, request]))
+        return sha256_of_json([self.model, request])
 
 
 def check_store(folder: Path) -> None:
-    """Find out whether `folder` can be used before anything is done whose outcome it is to keep.
+    """Check that `folder` can hold a response store, before any work is done whose results it is to hold.
 
     Raises:
         DataError: it cannot.
@@ -92,17 +94,17 @@ def check_store(folder: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table in a file that is new; one that is not ours stays as it is."""
+    """Create the table in a new file; raise an error, without a change, if the file belongs to another program."""
     if _version(connection) == 0:
         connection.execute("BEGIN IMMEDIATE")
-        # Another process may have been faster.
+        # Another process may have created it since.
         if _version(connection) == 0:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
                 raise sqlite3.DatabaseError("it belongs to another program")
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={SCHEMA}")
         connection.execute("COMMIT")
-        # Readers and a writer do not wait for each other, and what a killed process had written stays.
+        # Write-ahead log: readers and a writer do not block each other, and what a killed process wrote is kept.
         connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -116,7 +118,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say which file it is and what to do; what was kept before is not touched."""
+    """Turn errors of SQLite and of the disk into one that names the file and the remedy; the file is not changed."""
     try:
         yield
     except (sqlite3.Error, OSError, json.JSONDecodeError, TypeError) as error:
@@ -124,11 +126,3 @@ def _explained(path: Path) -> Iterator[None]:
             f"the response store {path} cannot be used ({error}): make room or make it writable; if it is damaged or "
             "of another version, move it away or give another folder as responses="
         ) from error
-
-
-def _canonical(content: object) -> str:
-    return json.dumps(content, sort_keys=True)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Sampling by Gumbel noise that belongs to a row and a position, so that no text depends on its batch."""
+"""Sample tokens with Gumbel noise seeded per row and position, so that no text depends on its batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lm_eval_pruned.errors import ArgumentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn; a temperature of 0 takes the likeliest.
+    """Sampling parameters of the next token; a temperature of 0 is greedy decoding.
 
     Raises:
         ArgumentError: a value is out of range.
@@ -43,7 +43,7 @@ class Sampling:
             raise ArgumentError(f"min_p={self.min_p}: give 0 <= min_p < 1")
 
     def warpers(self) -> LogitsProcessorList:
-        """Return the filters of transformers in its own order; vLLM's -1 for an unlimited top_k is understood."""
+        """Return the logits warpers of transformers, in its order; a top_k of -1 is no limit, as in vLLM."""
         warpers = LogitsProcessorList()
         if self.temperature != 1:
             warpers.append(TemperatureLogitsWarper(self.temperature))
@@ -56,35 +56,35 @@ class Sampling:
         return warpers
 
 
-def noise_key(*parts: object) -> int:
-    """Hash what a stream of noise belongs to into 63 bits.
+def derive_seed(*parts: object) -> int:
+    """Hash `parts` into a seed of 63 bits.
 
     Example:
-        >>> noise_key(7, "question", 0) == noise_key(7, "question", 1)
+        >>> derive_seed(7, "question", 0) == derive_seed(7, "question", 1)
         False
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def next_tokens(
-    logits: Float[Tensor, "rows vocab"], sampling: Sampling, keys: Sequence[int], positions: Sequence[int]
+def sample_tokens(
+    logits: Float[Tensor, "rows vocab"], sampling: Sampling, seeds: Sequence[int], positions: Sequence[int]
 ) -> Int[Tensor, " rows"]:
-    """Draw one token a row from softmax(logits / temperature) after top_k, top_p and min_p.
+    """Draw one token per row from softmax(logits / temperature) after top_k, top_p and min_p.
 
-    The Gumbel maximum trick, argmax(logits + g) with g from a generator seeded by (key, position): the same row at the
+    The Gumbel maximum trick, argmax(logits + g) with g from a generator seeded by (seed, position): the same row at the
     same position gets the same noise, whatever else is in the batch and however often generation was resumed.
 
     Reference: Maddison et al. 2014, arXiv 1411.0030.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    # The warpers used here do not look at the ids so far.
+    # None of these warpers reads the ids generated so far.
     warped = sampling.warpers()(torch.LongTensor(), logits.float())
     generator = torch.Generator(device=logits.device)
     exponential = torch.empty_like(warped)
-    for row, (key, position) in enumerate(zip(keys, positions, strict=True)):
-        generator.manual_seed(noise_key(key, position))
+    for row, (seed, position) in enumerate(zip(seeds, positions, strict=True)):
+        generator.manual_seed(derive_seed(seed, position))
         exponential[row].exponential_(generator=generator)
     # An exponential variable is exp(-g): subtracting its logarithm adds Gumbel noise.
     return (warped - exponential.log()).argmax(dim=-1)

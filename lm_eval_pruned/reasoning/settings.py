@@ -1,4 +1,4 @@
-"""What the generation kwargs of a budgeted request mean: ours, s1's aliases, and how they are sampled."""
+"""Parse the generation kwargs of a budgeted request: our names, s1's aliases, and the sampling parameters."""
 
 from __future__ import annotations
 
@@ -35,13 +35,23 @@ _KNOWN = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """The generation kwargs of one budgeted request. Budget, least thinking and answer room are in tokens.
+    """The generation kwargs of one budgeted request.
 
-    A budget of `None` is the largest that fits. The first `n_ignore` ends of the thinking are ignored, and
-    `ignore_text` is written in place of each. `thinking_sampling` is how thoughts are drawn where that is not
-    `sampling`.
+    Attributes:
+        budget: most thinking tokens; None is as many as fit.
+        answer_room: most answer tokens (`max_gen_toks`).
+        until: stop texts of the answer.
+        sampling: sampling parameters of both phases.
+        thinking_sampling: those of the thinking, if they differ.
+        thinking_start: opening marker in place of the format's own.
+        thinking_end: closing text in place of the format's own.
+        until_thinking: closing markers in place of the format's own.
+        n_ignore: how many ends of the thinking are ignored.
+        ignore_text: written in place of each ignored end.
+        least_thinking: tokens before which nothing ends the thinking.
     """
 
+    # These names are part of the keys in the response store: renaming one would lose every stored response.
     budget: int | None
     answer_room: int = DEFAULT_ANSWER_ROOM
     until: tuple[str, ...] = ()
@@ -62,7 +72,7 @@ class BudgetSettings:
             )
 
     def markers(self, chosen: ThinkingFormat) -> ThinkingFormat:
-        """Return the thinking format with the markers given by hand in place of its own."""
+        """Return the format `chosen` with the markers that the kwargs give in place of its own."""
         return with_markers(chosen, opening=self.thinking_start, ending=self.thinking_end, closings=self.until_thinking)
 
 
@@ -84,7 +94,7 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
         >>> settings.budget, settings.sampling.temperature
         (512, 1.0)
     """
-    # An alias can only come from the user, the canonical name also from the task: the user wins.
+    # The canonical name may come from the task file, an alias only from the user: the alias wins.
     given = {name: value for name, value in gen_kwargs.items() if name not in _ALIASES and value is not None}
     given |= {_ALIASES[name]: value for name, value in gen_kwargs.items() if name in _ALIASES}
     for name in given:
@@ -113,7 +123,7 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
 def _stop_texts(given: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = given.get(name)
     texts = value if isinstance(value, list | tuple) else [value] if value is not None else []
-    # The empty text would stand at the beginning of everything.
+    # An empty text would stop every generation at once.
     if not all(isinstance(text, str | int | float) and text != "" for text in texts):
         raise ArgumentError(f"generation kwarg {name}={value!r}: give a text, or a list of texts that are not empty")
     return tuple(map(str, texts))
@@ -132,7 +142,7 @@ def _sampling(given: Mapping[str, object]) -> Sampling:
 
 
 def _thinking_sampling(given: Mapping[str, object]) -> Sampling | None:
-    """Read s1's kwargs for the thinking alone, which stand in place of those for both phases."""
+    """Read s1's sampling kwargs of the thinking, which override those of both phases; None if there are none."""
     own = {name: given[f"{name}_thinking"] for name in _SAMPLING if f"{name}_thinking" in given}
     return _sampling({**given, **own}) if own else None
 
@@ -150,8 +160,8 @@ def _number(given: Mapping[str, object], name: str, default: float) -> float:
         raise ArgumentError(f"generation kwarg {name}={given[name]!r} is not a number") from None
 
 
-def _whole(given: Mapping[str, object], name: str, least: int, default: int = 0) -> int:
+def _whole(given: Mapping[str, object], name: str, minimum: int, default: int = 0) -> int:
     number = _number(given, name, float(default))
-    if not number.is_integer() or number < least:
-        raise ArgumentError(f"generation kwarg {name}={given[name]!r}: give a whole number of at least {least}")
+    if not number.is_integer() or number < minimum:
+        raise ArgumentError(f"generation kwarg {name}={given[name]!r}: give a whole number of at least {minimum}")
     return int(number)

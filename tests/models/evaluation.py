@@ -1,4 +1,4 @@
-"""Questions as the harness asks them, under several budgets, and how many answers a store holds."""
+"""Helpers for tests: ask a model questions under several budgets, and count stored responses."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ needs_metadata = pytest.mark.skipif(
 
 
 def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kwargs: object) -> list[Completion]:
+    """Ask every problem under every budget, as the harness does."""
     requests = [
         Instance(
             request_type="generate_until",
@@ -35,12 +36,12 @@ def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kw
 
 
 def stored(path: Path) -> int:
-    """Count what a response store holds while others write to it."""
+    """Count the responses in a store while other processes may write to it."""
     if not path.exists():
         return 0
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         try:
             return connection.execute("SELECT count(*) FROM responses").fetchone()[0]
         except sqlite3.OperationalError:
-            # The file is there before its table is.
+            # The file exists before its table.
             return 0

@@ -1,3 +1,5 @@
+"""Benchmark questions from local files and the hub; GPQA choices."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ def test_a_local_folder_replaces_the_hub(tmp_path, monkeypatch):
     assert load()[0] == {"problem": "1+1?", "answer": "2"}
 
 
-def test_a_zip_stays_zipped(tmp_path, monkeypatch):
+def test_a_zip_archive_is_not_extracted(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "gpqa_diamond.zip", "w") as archive:
         archive.writestr("gpqa_diamond.jsonl", '{"Question": "?"}\n')
     monkeypatch.setenv("LM_EVAL_PRUNED_DATA", str(tmp_path))
@@ -27,19 +29,19 @@ def test_a_zip_stays_zipped(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpqa_diamond.zip"]
 
 
-def test_a_folder_without_the_file_says_which_file(tmp_path, monkeypatch):
+def test_a_missing_local_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LM_EVAL_PRUNED_DATA", str(tmp_path))
     with pytest.raises(MissingDataError, match=r"neither aime24.jsonl nor aime24.zip"):
         load()
 
 
-def test_without_network_and_folder_both_ways_are_named(monkeypatch):
+def test_without_network_and_folder_both_remedies_are_named(monkeypatch):
     monkeypatch.delenv("LM_EVAL_PRUNED_DATA", raising=False)
     with pytest.raises(MissingDataError, match=r"some/dataset cannot be loaded .* set LM_EVAL_PRUNED_DATA=DIR"):
         load()
 
 
-def test_a_task_without_a_local_file_is_told_how_to_name_one(monkeypatch):
+def test_a_task_without_local_data_is_told_how_to_name_it(monkeypatch):
     monkeypatch.delenv("LM_EVAL_PRUNED_DATA", raising=False)
     with pytest.raises(MissingDataError, match=r"a file that the task names in metadata: local_data \(\w+Error: "):
         load(None)
@@ -60,7 +62,7 @@ def test_a_broken_zip_is_named(tmp_path):
         read_rows(path)
 
 
-def test_a_unicode_line_separator_inside_a_row_does_not_split_it(tmp_path):
+def test_a_unicode_line_separator_does_not_split_a_row(tmp_path):
     path = tmp_path / "aime24.jsonl"
     path.write_text(json.dumps({"problem": "a\u2028b"}, ensure_ascii=False) + "\n", encoding="utf-8")
     assert read_rows(path)[0]["problem"] == "a\u2028b"
@@ -71,7 +73,7 @@ def question(number: int) -> dict[str, str]:
     return {"Question": f"Question {number}?", "Correct Answer": "right ", **wrong}
 
 
-def test_choices_are_shuffled_by_question_alone(tmp_path):
+def test_the_order_of_choices_depends_only_on_the_question(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(question(number)) + "\n" for number in range(200)))
     rows = shuffle_choices(read_rows(path))
@@ -86,14 +88,14 @@ def test_choices_are_shuffled_by_question_alone(tmp_path):
     assert shuffle_choices(read_rows(alone))[0] == rows[17]
 
 
-def test_the_bundled_questions():
+def test_the_bundled_questions_are_distinct():
     rows = load_documents("tiny-reasoner", None, split="test", local=None)
     assert len(rows) == 200
     assert len(set(rows["problem"])) == 200
 
 
 @pytest.mark.parametrize(("local", "count"), [("aime24", 30), ("math500", 500), ("amc23", 40), ("gpqa_diamond", 198)])
-def test_the_real_benchmarks(data_folder, monkeypatch, local, count):
+def test_the_real_benchmarks_are_complete(data_folder, monkeypatch, local, count):
     monkeypatch.setenv("LM_EVAL_PRUNED_DATA", str(data_folder))
     rows = load(local)
     assert len(rows) == count

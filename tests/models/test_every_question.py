@@ -1,4 +1,4 @@
-"""Shared traces on whole benchmarks: every text is that of a run at its budget alone, or two tokens were tied."""
+"""Shared traces on whole benchmarks: each text equals that of a run at its budget alone, except for tied tokens."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from tests.models.evaluation import ask
 
 pytestmark = pytest.mark.slow
 
-# Two logits closer than this may change places when other rows are in the batch.
+# The order of two logits closer than this may depend on the other rows of the batch.
 TIE = 1e-4
 
 
 def check(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int]) -> None:
     together = ask(model, problems, budgets)
     alone = [completion for budget in budgets for completion in ask(model, problems, [budget])]
-    for place, (one, other) in enumerate(zip(together, alone, strict=True)):
+    for index, (one, other) in enumerate(zip(together, alone, strict=True)):
         if one != other:
-            gap = gap_where_they_part(model, problems[place % len(problems)], one, other)
-            print(f"question {place % len(problems)}, budget {budgets[place // len(problems)]}: logits {gap:.1e} apart")
+            gap = gap_at_first_difference(model, problems[index % len(problems)], one, other)
+            print(f"question {index % len(problems)}, budget {budgets[index // len(problems)]}: logits {gap:.1e} apart")
             assert gap < TIE
         else:
             assert (one.thinking_tokens, one.answer_tokens) == (other.thinking_tokens, other.answer_tokens)
     assert {one.thinking_finish for one in together} >= {"budget"}
 
 
-def gap_where_they_part(model: PrunedHFLM, problem: str, one: str, other: str) -> float:
-    """Return how far apart the two likeliest next tokens are, read anew, where two texts begin to differ."""
+def gap_at_first_difference(model: PrunedHFLM, problem: str, one: str, other: str) -> float:
+    """Return the difference of the two largest logits at the first token in which two texts differ."""
     prompt = model.apply_chat_template([{"role": "user", "content": problem}])
     first, second = (model.tok_encode(prompt + text) for text in (one, other))
-    common = next(place for place, (left, right) in enumerate(zip(first, second, strict=False)) if left != right)
+    common = next(index for index, (left, right) in enumerate(zip(first, second, strict=False)) if left != right)
     with torch.inference_mode():
         logits = model.model(torch.tensor([first[:common]], device=model.device)).logits[0, -1]
     best, next_best = logits.topk(2).values.tolist()

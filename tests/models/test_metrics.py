@@ -1,3 +1,5 @@
+"""pass@k, majority vote and loop detection against slow reference implementations."""
+
 from __future__ import annotations
 
 import random
@@ -35,24 +37,24 @@ def test_pass_at_k_of_many_samples() -> None:
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 5, 1), (4, -1, 1), (4, 2, 0), (4, 2, 5), (0, 0, 1)])
-def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
+def test_impossible_counts_raise(n: int, c: int, k: int) -> None:
     with pytest.raises(ArgumentError, match=f"n={n}, c={c}, k={k}"):
         pass_at_k(n, c, k)
 
 
-def test_majority_counts_equal_answers_together() -> None:
+def test_equal_answers_are_one_vote() -> None:
     assert majority(["3", "0.5", "1/2", None, "3.0", r"\frac12"], equal) == "0.5"
     assert majority(["7", "0.5", "0.5"], str.__eq__) == "0.5"
 
 
-def test_majority_ties_go_to_the_earliest_and_none_abstains() -> None:
+def test_the_earliest_answer_wins_a_tie_and_none_is_not_counted() -> None:
     assert majority(["b", "a", "a", "b", None, None, None], str.__eq__) == "b"
     assert majority([None, None], equal) is None
     assert majority([], equal) is None
 
 
 def slow_is_looping(text: str) -> bool:
-    """The definition, word for word."""
+    """The definition in the docstring of `is_looping`, by trying every period."""
     tail = text[-LOOP_TAIL:]
     for period in range(1, len(tail)):
         length = period
@@ -84,7 +86,7 @@ def test_looping_matches_its_definition(before: str, block: str, repeats: int, a
         "ok " + "the same sentence, " * 10 + "the same sen",
     ],
 )
-def test_degenerate_ends_are_loops(text: str) -> None:
+def test_degenerate_repetition_is_a_loop(text: str) -> None:
     assert is_looping(text)
 
 
@@ -102,10 +104,10 @@ def test_degenerate_ends_are_loops(text: str) -> None:
         "| a | b |\n|-------------------|-------------------|\n",
     ],
 )
-def test_reasoning_is_no_loop(text: str) -> None:
+def test_reasoning_is_not_a_loop(text: str) -> None:
     assert not is_looping(text)
 
 
-def test_arithmetic_chains_are_no_loops() -> None:
+def test_arithmetic_chains_are_not_loops() -> None:
     rng = random.Random(0)
     assert not any(is_looping(sample_chain(rng, steps).reasoning) for steps in range(1, 21) for _ in range(20))

@@ -1,4 +1,4 @@
-"""Tasks that know nothing of us: on an unpruned `pruned-hf` they give what the harness's own `hf` gives."""
+"""Ordinary tasks on an unpruned `pruned-hf` give the results of the harness's own `hf`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Task files with their data beside them."""
+    """A folder of task files and their data."""
     folder = tmp_path_factory.mktemp("tasks")
     chains = benchmark_chains()[::11]
     rows = [{"problem": chain.problem, "reasoning": chain.reasoning, "answer": chain.answer} for chain in chains]
@@ -89,11 +89,11 @@ def evaluate(folder: Path, model: str, model_args: dict[str, object], **options:
     [{}, {"apply_chat_template": True, "fewshot_as_multiturn": True, "system_instruction": "Work it out."}],
     ids=["bare", "chat"],
 )
-def test_they_are_those_of_hf(folder, options):
+def test_results_equal_those_of_hf(folder, options):
     theirs = evaluate(folder, "hf", {"pretrained": str(assets_folder() / "tiny_reasoner")}, **options)
     ours = evaluate(folder, "pruned-hf", {"pretrained": "tiny-reasoner", "method": "none"}, **options)
-    for part in ("results", "samples", "n-samples", "n-shot", "versions", "configs", "higher_is_better"):
-        assert ours[part] == theirs[part], part
+    for key in ("results", "samples", "n-samples", "n-shot", "versions", "configs", "higher_is_better"):
+        assert ours[key] == theirs[key], key
     assert {name: len(samples) for name, samples in ours["samples"].items()} == {
         "ordinary_choice": QUESTIONS,
         "ordinary_generation": 2 * QUESTIONS,
@@ -102,7 +102,7 @@ def test_they_are_those_of_hf(folder, options):
     assert len({str(sample["resps"]) for sample in ours["samples"]["ordinary_generation"]}) > 1
 
 
-def test_pruning_shows_in_them(folder):
+def test_pruning_changes_results(folder):
     dense = evaluate(folder, "pruned-hf", {"pretrained": "tiny-reasoner"})
     pruned = evaluate(folder, "pruned-hf", {"pretrained": "tiny-reasoner", "method": "magnitude", "sparsity": 0.5})
     for name in TASKS:
@@ -110,5 +110,5 @@ def test_pruning_shows_in_them(folder):
             sample["resps"] for sample in dense["samples"][name]
         ], name
     metric = "word_perplexity,none"
-    worse, better = (found["results"]["ordinary_perplexity"][metric] for found in (pruned, dense))
+    worse, better = (run["results"]["ordinary_perplexity"][metric] for run in (pruned, dense))
     assert worse > better

@@ -1,3 +1,5 @@
+"""Prompts are wrapped in the chat template exactly once."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ from lm_eval_pruned.models.prompt import as_user_turn
 
 TEMPLATES = {
     "both": lambda turns: f"<user>{turns[0]['content']}</user><assistant>",
-    "nothing behind": lambda turns: f"User: {turns[0]['content']}\n",
+    "nothing after": lambda turns: f"User: {turns[0]['content']}\n",
     "nothing before": lambda turns: f"{turns[0]['content']}\nAssistant:",
 }
 

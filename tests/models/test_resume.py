@@ -1,4 +1,4 @@
-"""A run goes on from its response store: in this process, and in the stock command after kill -9."""
+"""Resuming from the response store: within a process, and with the stock command after kill -9."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lm_eval_pruned.reasoning.requests import Row
 from lm_eval_pruned.reasoning.response_store import FILE
 from tests.models.evaluation import stored
 
-# One that fits the smallest budget and one that does not.
+# One whose thinking fits the smallest budget, and one whose thinking does not.
 PROBLEMS = [chain.problem for chain in benchmark_chains()][::120]
 GREEDY: dict[str, object] = {}
 SAMPLED = {"temperature": 1.0, "seed": 7}
@@ -52,13 +52,13 @@ def ask(model: PrunedHFLM, *budgets: int, samples: int = 1, **kwargs: object) ->
     return model.generate_until(requests)
 
 
-def accounts(completions: list[Completion]) -> list[dict[str, object]]:
+def as_dicts(completions: list[Completion]) -> list[dict[str, object]]:
     return [one.as_dict() for one in completions]
 
 
 @pytest.fixture
 def asked(monkeypatch) -> list[Row]:
-    """The rows that the model was asked to continue."""
+    """The rows given to the backend."""
     rows: list[Row] = []
     run = TransformersBackend.run
     monkeypatch.setattr(TransformersBackend, "run", lambda self, given: (rows.extend(given), run(self, given)))
@@ -67,36 +67,36 @@ def asked(monkeypatch) -> list[Row]:
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_a_second_run_generates_nothing(tmp_path, asked, sampling):
-    without = accounts(ask(tiny(), 16, 64, samples=3, **sampling))
-    first = accounts(ask(tiny(responses=str(tmp_path)), 16, 64, samples=3, **sampling))
+    without = as_dicts(ask(tiny(), 16, 64, samples=3, **sampling))
+    first = as_dicts(ask(tiny(responses=str(tmp_path)), 16, 64, samples=3, **sampling))
     assert len(asked) == 2 * 3 * len(PROBLEMS)
     asked.clear()
-    again = accounts(ask(tiny(responses=str(tmp_path)), 16, 64, samples=3, **sampling))
+    again = as_dicts(ask(tiny(responses=str(tmp_path)), 16, 64, samples=3, **sampling))
     assert not asked
     assert again == first == without
     assert {one["thinking_finish"] for one in again} > {"budget"}
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_another_budget_generates_for_that_budget_alone(tmp_path, asked, sampling):
+def test_another_budget_generates_only_that_budget(tmp_path, asked, sampling):
     ask(tiny(responses=str(tmp_path)), 16, 64, **sampling)
     asked.clear()
-    three = accounts(ask(tiny(responses=str(tmp_path)), 16, 32, 64, **sampling))
-    assert [(row.room, row.marks) for row in asked] == [(32, ())] * len(PROBLEMS)
-    assert three == accounts(ask(tiny(), 16, 32, 64, **sampling))
+    three = as_dicts(ask(tiny(responses=str(tmp_path)), 16, 32, 64, **sampling))
+    assert [(row.max_new_tokens, row.checkpoints) for row in asked] == [(32, ())] * len(PROBLEMS)
+    assert three == as_dicts(ask(tiny(), 16, 32, 64, **sampling))
 
 
-def test_another_sample_generates_that_sample_alone(tmp_path, asked):
+def test_another_sample_generates_only_that_sample(tmp_path, asked):
     ask(tiny(responses=str(tmp_path)), 16, samples=2, **SAMPLED)
     asked.clear()
-    three = accounts(ask(tiny(responses=str(tmp_path)), 16, samples=3, **SAMPLED))
+    three = as_dicts(ask(tiny(responses=str(tmp_path)), 16, samples=3, **SAMPLED))
     assert len(asked) == len(PROBLEMS)
-    assert three == accounts(ask(tiny(), 16, samples=3, **SAMPLED))
+    assert three == as_dicts(ask(tiny(), 16, samples=3, **SAMPLED))
 
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory) -> PrunedHFLM:
-    """A model whose store others are given too; it holds what they are asked."""
+    """A model with stored responses, whose store the tests below give to other models."""
     model = tiny(responses=str(tmp_path_factory.mktemp("responses")))
     ask(model, 4, 8)
     return model
@@ -118,12 +118,12 @@ def dense(tmp_path_factory) -> PrunedHFLM:
     ids=lambda other: ",".join(f"{name}={value}" for name, value in other.items()),
 )
 def test_another_model_generates_everything(dense, asked, other):
-    usual = accounts(ask(dense, 4))
+    usual = as_dicts(ask(dense, 4))
     model = tiny(responses=dense._run.responses, **other)
-    first = accounts(ask(model, 4))
+    first = as_dicts(ask(model, 4))
     assert len(asked) == len(PROBLEMS)
-    assert accounts(ask(model, 4)) == first
-    assert accounts(ask(dense, 4)) == usual
+    assert as_dicts(ask(model, 4)) == first
+    assert as_dicts(ask(dense, 4)) == usual
     assert len(asked) == len(PROBLEMS)
 
 
@@ -133,11 +133,11 @@ def test_another_model_generates_everything(dense, asked, other):
     ids=",".join,
 )
 def test_other_generation_arguments_generate_everything(dense, asked, other):
-    usual = accounts(ask(dense, 4))
-    first = accounts(ask(dense, 4, **other))
+    usual = as_dicts(ask(dense, 4))
+    first = as_dicts(ask(dense, 4, **other))
     assert len(asked) == len(PROBLEMS)
-    assert accounts(ask(dense, 4, **other)) == first
-    assert accounts(ask(dense, 4)) == usual
+    assert as_dicts(ask(dense, 4, **other)) == first
+    assert as_dicts(ask(dense, 4)) == usual
     assert len(asked) == len(PROBLEMS)
 
 
@@ -146,15 +146,15 @@ def test_other_generation_arguments_generate_everything(dense, asked, other):
     [{"batch_size": 1}, {"share_traces": False}, {"artifacts": "off"}],
     ids=lambda same: ",".join(f"{name}={value}" for name, value in same.items()),
 )
-def test_what_decides_no_text_is_no_other_model(dense, asked, same):
-    assert accounts(ask(tiny(responses=dense._run.responses, **same), 4, 8)) == accounts(ask(dense, 4, 8))
+def test_settings_that_change_no_text_reuse_the_responses(dense, asked, same):
+    assert as_dicts(ask(tiny(responses=dense._run.responses, **same), 4, 8)) == as_dicts(ask(dense, 4, 8))
     assert not asked
 
 
 TASKS = [f"tiny_tts_{budget}" for budget in (16, 32, 64, 128, 256)]
 LIMIT = 12
 ROWS = LIMIT * len(TASKS)
-MARK = "(kept) "
+MARK = "(stored) "
 
 
 def evaluate(folder: Path, *more: str, model_args: str = "") -> subprocess.Popen[str]:
@@ -167,7 +167,7 @@ def evaluate(folder: Path, *more: str, model_args: str = "") -> subprocess.Popen
 
 
 def outcome(samples: list[dict]) -> list[str]:
-    """Responses and metrics as text: the exact characters and floats count."""
+    """Return responses and metrics as text, for an exact comparison."""
     return [json.dumps([row["resps"], {name: row[name] for name in row["metrics"]}]) for row in samples]
 
 
@@ -177,7 +177,7 @@ def samples_in(folder: Path) -> dict[str, list[str]]:
 
 
 def uninterrupted() -> dict[str, list[str]]:
-    """The samples of a run without a store; as a command it would spend its time on imports."""
+    """Return the samples of a run without a store; in this process, as a command takes seconds to import."""
     samples = lm_eval.simple_evaluate(
         model="pruned-hf",
         model_args={"pretrained": "tiny-reasoner"},
@@ -190,7 +190,7 @@ def uninterrupted() -> dict[str, list[str]]:
     return {task: outcome(samples[task]) for task in TASKS}
 
 
-def test_a_killed_command_goes_on_where_it_was(tmp_path):
+def test_a_killed_command_resumes(tmp_path):
     store = tmp_path / "responses" / FILE
     arguments = f",responses={store.parent}"
     end = time.monotonic() + DEADLINE
@@ -201,9 +201,9 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path):
             time.sleep(0.005)
         killed.kill()
     assert killed.returncode == -signal.SIGKILL
-    kept = stored(store)
-    assert 0 < kept < ROWS
-    # What is generated anew does not carry the mark.
+    finished = stored(store)
+    assert 0 < finished < ROWS
+    # Mark the stored texts, to tell them from those generated after the restart.
     with closing(sqlite3.connect(store)) as connection:
         for key, response in connection.execute("SELECT key, response FROM responses").fetchall():
             marked = response.replace('"text": "', f'"text": "{MARK}')
@@ -215,13 +215,13 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path):
     _, errors = resumed.communicate(timeout=DEADLINE)
     assert resumed.returncode == 0, errors
     samples = samples_in(tmp_path / "resumed")
-    assert sum(MARK in sample for task in TASKS for sample in samples[task]) == kept
+    assert sum(MARK in sample for task in TASKS for sample in samples[task]) == finished
     unmarked = {task: [sample.replace(MARK, "") for sample in samples[task]] for task in TASKS}
     assert unmarked == uninterrupted()
     assert stored(store) == ROWS
 
 
-def test_the_harnesss_own_cache_is_refused(tmp_path):
+def test_use_cache_is_refused(tmp_path):
     done = evaluate(tmp_path, "--use_cache", str(tmp_path / "cache"))
     _, errors = done.communicate(timeout=DEADLINE)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""One trace for every budget gives, token for token, the texts of a run at each budget alone."""
+"""Sharing one thinking trace among budgets gives the texts of a run at each budget alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model() -> PrunedHFLM:
     return PrunedHFLM("tiny-reasoner", batch_size=64)
 
 
-def parts(completions: list[Completion]) -> list[tuple[object, ...]]:
+def comparable(completions: list[Completion]) -> list[tuple[object, ...]]:
     return [(str(one), one.thinking_tokens, one.answer_tokens, one.budget_hit, one.answer_cut) for one in completions]
 
 
@@ -33,27 +33,27 @@ def test_the_texts_are_those_of_each_budget_alone(model, batch_size, problems, s
     model.batch_size_per_gpu = batch_size
     together = ask(model, problems, BUDGETS, **sampling)
     alone = [one for budget in BUDGETS for one in ask(model, problems, (budget,), **sampling)]
-    assert parts(together) == parts(alone)
+    assert comparable(together) == comparable(alone)
     assert any(one.budget_hit for one in together)
     assert any(not one.budget_hit for one in together)
 
 
-def test_a_group_of_budgets_generates_little_more_than_its_largest(model, monkeypatch):
+def test_several_budgets_cost_little_more_than_the_largest(model, monkeypatch):
     model.batch_size_per_gpu = 64
     tokens: list[int] = []
-    monkeypatch.setattr(Progress, "wrote", lambda _, row: tokens.append(row))
-    spent = {}
+    monkeypatch.setattr(Progress, "add_tokens", lambda _, row: tokens.append(row))
+    generated = {}
     for name, budgets in (("together", BUDGETS), ("largest", BUDGETS[-1:])):
         tokens.clear()
         ask(model, PROBLEMS, budgets)
-        spent[name] = len(tokens)
-    assert spent["together"] <= 1.3 * spent["largest"]
+        generated[name] = len(tokens)
+    assert generated["together"] <= 1.3 * generated["largest"]
 
 
 def test_sharing_can_be_turned_off(monkeypatch):
-    plain = PrunedHFLM("tiny-reasoner", batch_size=8, share_traces=False)
+    unshared = PrunedHFLM("tiny-reasoner", batch_size=8, share_traces=False)
     asked: list[Row] = []
     run = TransformersBackend.run
     monkeypatch.setattr(TransformersBackend, "run", lambda self, rows: (asked.extend(rows), run(self, rows)))
-    ask(plain, PROBLEMS[:1], (16, 64))
-    assert [(row.room, row.marks) for row in asked] == [(16, ()), (64, ())]
+    ask(unshared, PROBLEMS[:1], (16, 64))
+    assert [(row.max_new_tokens, row.checkpoints) for row in asked] == [(16, ()), (64, ())]

@@ -1,3 +1,5 @@
+"""Benchmark tasks: settings, prompts and metrics."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ from lm_eval_pruned._harness import add_task_folder
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.task import BudgetedTask, question_metrics
 from lm_eval_pruned.paths import tasks_folder
-from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.completion import Answer, Completion, Thinking
 from tests.models.evaluation import needs_metadata
 
 BUDGETS = (512, 1024, 2048, 4096, 8192)
@@ -20,26 +22,22 @@ BENCHMARKS = {"aime24": 30, "math500": 500, "amc23": 40, "gpqa_diamond": 198}
 def response(answer: str, *, thinking: str = "hm", budget_hit: bool = False) -> Completion:
     return Completion.build(
         f"<think>\n{thinking}</think>\n\n{answer}",
-        thinking=thinking,
-        answer=answer,
-        thinking_tokens=len(thinking),
-        answer_tokens=len(answer),
-        thinking_finish="budget" if budget_hit else "closed",
-        answer_finish="stop",
+        thinking=Thinking(thinking, len(thinking), "budget" if budget_hit else "closed"),
+        answer=Answer(answer, len(answer), "stop"),
     )
 
 
 def load(manager: TaskManager, *names: str) -> dict[str, BudgetedTask]:
-    """Load tasks as the harness does today, or as its oldest supported release did."""
+    """Load tasks with the current interface of the harness, or with that of its oldest supported release."""
     if hasattr(manager, "load"):
         return manager.load([*names])["tasks"]
-    return flattened(manager.load_task_or_group([*names]))
+    return flatten(manager.load_task_or_group([*names]))
 
 
-def flattened(groups: dict[object, object]) -> dict[str, BudgetedTask]:
+def flatten(groups: dict[object, object]) -> dict[str, BudgetedTask]:
     tasks = {}
     for name, one in groups.items():
-        tasks.update(flattened(one) if isinstance(one, dict) else {name: one})
+        tasks.update(flatten(one) if isinstance(one, dict) else {name: one})
     return tasks
 
 
@@ -49,7 +47,7 @@ def manager() -> TaskManager:
     return TaskManager(metadata={})
 
 
-def test_all_names_are_known(manager):
+def test_all_tasks_are_registered(manager):
     names = {f"{benchmark}_tts" for benchmark in BENCHMARKS} | {"tts", "tiny_tts"}
     names |= {f"{benchmark}_tts_{budget}" for benchmark in BENCHMARKS for budget in BUDGETS}
     names |= {f"tiny_tts_{budget}" for budget in (16, 32, 64, 128, 256)}
@@ -58,7 +56,7 @@ def test_all_names_are_known(manager):
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_benchmarks_hold_the_settings_of_the_paper(manager, data_folder, monkeypatch, benchmark):
+def test_benchmarks_use_the_settings_of_the_paper(manager, data_folder, monkeypatch, benchmark):
     monkeypatch.setenv("LM_EVAL_PRUNED_DATA", str(data_folder))
     loaded = load(manager, f"{benchmark}_tts")
     assert list(loaded) == [f"{benchmark}_tts_{budget}" for budget in BUDGETS]
@@ -102,7 +100,7 @@ def test_the_number_of_samples_comes_from_the_command_line():
     assert load(TaskManager(metadata={"num_samples": 4}), "tiny_tts_16")["tiny_tts_16"].config.repeats == 4
 
 
-def test_several_samples_have_metrics_of_their_own(manager):
+def test_several_samples_add_metrics(manager):
     task = tiny(metadata={"num_samples": 4})
     assert {"acc", "pass@4", "maj@4", "thinking_tokens"} <= set(task.aggregation())
     assert task.higher_is_better()["pass@4"]
@@ -123,7 +121,7 @@ def test_groups_list_their_budgets_in_order():
         assert budgets == sorted(budgets)
 
 
-def test_one_sample():
+def test_metrics_of_one_sample():
     metrics = question_metrics("7", [response("\\boxed{7}", thinking="abc", budget_hit=True)], kind="math")
     assert metrics == {
         "acc": 1.0,
@@ -137,24 +135,24 @@ def test_one_sample():
     }
 
 
-def test_all_samples_count():
+def test_metrics_of_several_samples():
     responses = [response("\\boxed{7}"), response("\\boxed{8}"), response("\\boxed{8.0}"), response("I do not know")]
     metrics = question_metrics("7", responses, kind="math")
     assert metrics["acc"] == 0.25
     assert metrics["pass@2"] == 0.5
     assert metrics["pass@4"] == 1.0
-    assert metrics["maj@4"] == 0.0  # 8 and 8.0 are the same vote
+    assert metrics["maj@4"] == 0.0  # 8 and 8.0 are equal answers and win the vote
     assert metrics["no_answer"] == 0.25
 
 
-def test_wrong_and_never_finished_are_different():
+def test_a_wrong_answer_and_no_answer_are_told_apart():
     wrong = question_metrics("7", [response("\\boxed{8}")], kind="math")
     unfinished = question_metrics("7", [response("")], kind="math")
     assert (wrong["acc"], wrong["no_answer"]) == (0.0, 0.0)
     assert (unfinished["acc"], unfinished["no_answer"]) == (0.0, 1.0)
 
 
-def test_a_loop_in_thinking_that_was_cut_is_seen():
+def test_a_loop_in_cut_thinking_is_detected():
     looped = response("\\boxed{8}", thinking="wait, let me check. " * 40, budget_hit=True)
     assert question_metrics("7", [looped], kind="math")["looping"] == 1.0
 
@@ -162,23 +160,23 @@ def test_a_loop_in_thinking_that_was_cut_is_seen():
 @pytest.mark.parametrize(
     ("own", "metadata", "repeats"), [({}, {}, 1), ({"repeats": 4}, {}, 4), ({"repeats": 4}, {"num_samples": 2}, 2)]
 )
-def test_as_many_samples_as_the_task_or_the_command_line_says(own, metadata, repeats):
+def test_the_command_line_overrides_the_samples_of_the_task(own, metadata, repeats):
     assert tiny(metadata=metadata, **own).config.repeats == repeats
 
 
-def test_letters():
+def test_letters_of_multiple_choice_are_graded():
     assert question_metrics("C", [response("The answer is (C).")], kind="choice")["acc"] == 1.0
     assert question_metrics("C", [response("A proton is heavy.")], kind="choice")["no_answer"] == 1.0
 
 
-def test_a_plain_string_is_graded_but_its_tokens_are_not_known():
+def test_a_plain_string_is_graded_without_token_counts():
     metrics = question_metrics("7", ["<think>\nso 8</think>\n\n\\boxed{7}"], kind="math")
     assert metrics["acc"] == 1.0
     assert "thinking_tokens" not in metrics
 
 
 def test_standard_errors_are_clustered_by_question():
-    """The harness's, of the questions' means, is the cluster-robust one of all samples, whatever binds those of one."""
+    """The harness's standard error of question means equals the cluster-robust standard error of all samples."""
     correct = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 1, 1], [0, 1, 0, 0]])
     metrics = [
         question_metrics("7", [response(f"\\boxed{{{7 if right else 8}}}") for right in row], kind="math")

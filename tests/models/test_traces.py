@@ -85,7 +85,7 @@ def written(monkeypatch) -> list:
         results = {}
 
         def noted(place, row):
-            return row._replace(then=lambda result: results.update({place: result}) or row.then(result))
+            return row._replace(on_finish=lambda result: results.update({place: result}) or row.on_finish(result))
 
         real(self, [noted(place, row) for place, row in enumerate(rows)])
         seen.extend((row, results[place]) for place, row in enumerate(rows))
@@ -131,7 +131,7 @@ def test_windows_are_capped_at_the_context_and_little_more_is_written(checkpoint
     assert stream[:512] == windows.flatten().tolist()
     assert len(stream) < 2 * 512
     for row, result in written:
-        assert len(row.ids) + len(result.ids) <= len(row.ids) + row.room == 512
+        assert len(row.ids) + len(result.ids) <= len(row.ids) + row.max_new_tokens == 512
         assert (row.stop.texts, row.sampling) == (("</think>",), Sampling(temperature=1.0, seed=0))
 
 
@@ -155,7 +155,7 @@ def test_questions_come_again_with_another_noise_after_all_others(checkpoint, ba
     def run(self, batch):
         rows.extend(batch)
         for row in batch:
-            row.then(Generated([], "stop"))
+            row.on_finish(Generated([], "stop"))
 
     monkeypatch.setattr(TransformersBackend, "run", run)
     questions = [f"a={digit};b=a+1;b mod 10?" for digit in range(3)]
@@ -163,7 +163,7 @@ def test_questions_come_again_with_another_noise_after_all_others(checkpoint, ba
     passes = [{tuple(row.ids) for row in rows[start : start + 3]} for start in range(0, len(rows) - 2, 3)]
     assert len(passes) > 2
     assert all(len(prompts) == 3 for prompts in passes)
-    assert len({row.key for row in rows}) == len(rows)
+    assert len({row.seed for row in rows}) == len(rows)
 
 
 def test_questions_that_fill_a_window_are_left_out(checkpoint, backend, written):

@@ -1,3 +1,5 @@
+"""Budget forcing on a scripted backend: closing, cutting, extending and sharing thinking traces."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +12,7 @@ from lm_eval_pruned.errors import BudgetError
 from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS
-from lm_eval_pruned.reasoning.requests import Generated, Row, Stop, at_budget, run_in_rounds
+from lm_eval_pruned.reasoning.requests import Generated, Row, Stop, cut_at_budget, run_in_rounds
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
@@ -19,7 +21,7 @@ NAMES = {token: mark for mark, token in MARKERS.items()}
 
 
 class Script:
-    """A backend with one character a token, whose model writes given texts: thoughts, then an answer."""
+    """A backend with one token per character, whose model generates given texts: one per round of rows."""
 
     def __init__(self, *texts: str, context: int = 1000) -> None:
         self.texts = texts
@@ -39,19 +41,21 @@ class Script:
     def generate(self, rows: Sequence[Row]) -> list[Generated]:
         text = self.texts[len(self.rows)]
         self.rows.append(list(rows))
-        return [self._one(text, row.room, row.stop) for row in rows]
+        return [self._generate_one(text, row.max_new_tokens, row.stop) for row in rows]
 
-    def _one(self, text: str, room: int, stop: Stop) -> Generated:
-        # A marker is one token here, as it is in most tokenizers.
+    def _generate_one(self, text: str, max_new_tokens: int, stop: Stop) -> Generated:
+        # A marker is a single token, as in most tokenizers.
         ends = [(position, mark) for mark in ("\0", *stop.texts) if (position := text.find(mark)) >= 0]
-        if ends and min(ends)[0] < room:
+        if ends and min(ends)[0] < max_new_tokens:
             position, mark = min(ends)
-            return Generated(self.encode(text[:position], special=False), "stop", ending=(MARKERS[mark],))
-        return Generated(self.encode(text[:room], special=False), "length")
+            return Generated(self.encode(text[:position], special=False), "stop", stop_ids=(MARKERS[mark],))
+        return Generated(self.encode(text[:max_new_tokens], special=False), "length")
 
 
-def run(script: Script, budget: int, *, thinking: str = "qwen3", prompt: str = "Q?", room: int = 50) -> Completion:
-    settings = BudgetSettings(budget=budget, answer_room=room)
+def run(
+    script: Script, budget: int, *, thinking: str = "qwen3", prompt: str = "Q?", answer_room: int = 50
+) -> Completion:
+    settings = BudgetSettings(budget=budget, answer_room=answer_room)
     ((completion,),) = complete(script, [prepare(script, [Request(prompt, 0)], settings, FORMATS[thinking])])
     return completion
 
@@ -74,7 +78,7 @@ def test_a_cut_at_the_budget():
     assert script.decode(script.rows[1][0].ids) == "Q?<think>\none two" + FORMATS["qwen3"].forced_close
 
 
-def test_thinking_that_just_fits_was_not_seen_to_end():
+def test_thinking_of_exactly_the_budget_counts_as_cut():
     # The close marker would have been the next token: as in s1 and vLLM, the budget counts as exhausted.
     assert run(Script("one two</think>", "3\0"), 7).budget_hit
     assert not run(Script("one two</think>", "3\0"), 8).budget_hit
@@ -99,7 +103,7 @@ def test_a_budget_of_zero_answers_at_once():
 
 
 def test_an_answer_without_end_is_cut():
-    completion = run(Script("</think>", "3" * 99), 10, room=5)
+    completion = run(Script("</think>", "3" * 99), 10, answer_room=5)
     assert (completion.answer, completion.answer_cut, completion.answer_tokens) == ("33333", True, 5)
 
 
@@ -111,7 +115,7 @@ def test_a_template_that_opens_the_thinking_itself(prompt):
     assert completion == "one</think>\n\n3"
 
 
-def test_a_template_that_has_closed_the_thinking_is_answered_at_once():
+def test_a_template_that_closes_the_thinking_is_answered_at_once():
     script = Script("3\0")
     sets = [
         prepare(script, [Request("Q?<think>\n\n</think>\n\n", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"])
@@ -124,7 +128,7 @@ def test_a_template_that_has_closed_the_thinking_is_answered_at_once():
     assert [len(rows) for rows in script.rows] == [1]
 
 
-def test_s1_forces_its_markers_and_grades_what_follows():
+def test_s1_forces_its_markers_and_answers_after_them():
     script = Script("so 25", " 25\0")
     completion = run(script, 3, thinking="s1")
     assert completion == "<|im_start|>thinkso \n<|im_start|>answer\nFinal Answer: 25"
@@ -132,14 +136,14 @@ def test_s1_forces_its_markers_and_grades_what_follows():
     assert script.rows[0][0].stop.texts == ("<|im_start|>",)
 
 
-def test_none_grades_the_text_itself():
+def test_without_markers_the_text_itself_is_the_answer():
     script = Script("The answer is 4.\0", "unused")
     completion = run(script, 100, thinking="none")
     assert completion == completion.answer == completion.thinking == "The answer is 4."
     assert (completion.answer_tokens, completion.thinking_finish, completion.answer_finish) == (0, "eos", "none")
 
 
-def test_none_forces_a_final_answer():
+def test_without_markers_a_final_answer_is_forced():
     completion = run(Script("The answer is", "4\0"), 6, thinking="none")
     assert completion == "The an\n\nFinal Answer: 4"
     assert completion.answer == "Final Answer: 4"
@@ -170,18 +174,18 @@ def test_a_budget_beyond_the_context_is_refused():
 
 def test_an_answer_room_beyond_the_context_is_shortened_openly(caplog):
     context = len("Q?<think>\n") + 20 + len(FORMATS["qwen3"].forced_close) + 7
-    completion = run(Script("a" * 99, "3" * 99, context=context), 20, room=32768)
+    completion = run(Script("a" * 99, "3" * 99, context=context), 20, answer_room=32768)
     assert completion.answer_tokens == 7
     assert "max_gen_toks=32768 does not fit" in caplog.text
     assert "at least 7 tokens" in caplog.text
 
 
-def test_each_sample_and_phase_has_noise_of_its_own():
+def test_each_sample_and_phase_has_its_own_seed():
     script = Script("one</think>", "3\0")
     requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
     complete(script, [prepare(script, requests, BudgetSettings(budget=10), FORMATS["qwen3"])])
-    keys = [row.key for rows in script.rows for row in rows]
-    assert len(set(keys)) == 6
+    seeds = [row.seed for rows in script.rows for row in rows]
+    assert len(set(seeds)) == 6
 
 
 def test_a_completion_survives_pickling_and_is_a_string():
@@ -197,8 +201,8 @@ def test_sets_that_differ_only_in_the_budget_think_once():
     budgets = [3, 100, 7, 13, 14]
     sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in budgets]
     together = [completion for (completion,) in complete(script, sets)]
-    assert [row.room for row in script.rows[0]] == [100]
-    # Cut at 3, 7 and 13 tokens, and closed by itself under 14 and 100.
+    assert [row.max_new_tokens for row in script.rows[0]] == [100]
+    # Three answers to thinking cut at 3, 7 and 13 tokens, and one to thinking that closes, under 14 and 100.
     assert len(script.rows[1]) == 4
     alone = [run(Script("one two three</think>", "3\0"), budget) for budget in budgets]
     assert together == alone
@@ -210,7 +214,7 @@ def test_without_sharing_every_budget_thinks_for_itself():
     script = Script("one two three</think>", "3\0")
     sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (3, 9)]
     complete(script, sets, share=False)
-    assert [row.room for row in script.rows[0]] == [3, 9]
+    assert [row.max_new_tokens for row in script.rows[0]] == [3, 9]
 
 
 def test_samples_and_prompts_have_traces_of_their_own():
@@ -218,19 +222,19 @@ def test_samples_and_prompts_have_traces_of_their_own():
     requests = [Request("Q?", 0), Request("Q?", 1), Request("R?", 0)]
     sets = [prepare(script, requests, BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (5, 9)]
     first, second = complete(script, sets)
-    assert [row.room for row in script.rows[0]] == [9, 9, 9]
+    assert [row.max_new_tokens for row in script.rows[0]] == [9, 9, 9]
     assert (len(first), len(second)) == (3, 3)
 
 
 def test_sets_that_differ_in_more_share_nothing():
-    class Greeting(Script):
-        """Answers thinking and answering alike, whatever was asked before."""
+    class SameText(Script):
+        """Generates the same text for every row."""
 
         def generate(self, rows: Sequence[Row]) -> list[Generated]:
             self.rows.append(list(rows))
-            return [Generated([104, 105], "stop", ending=(0,)) for _ in rows]
+            return [Generated([104, 105], "stop", stop_ids=(0,)) for _ in rows]
 
-    script = Greeting()
+    script = SameText()
     settings = [
         BudgetSettings(budget=5),
         BudgetSettings(budget=9, until=("x",)),
@@ -242,13 +246,18 @@ def test_sets_that_differ_in_more_share_nothing():
     assert [len(rows) for rows in script.rows] == [4, 4]
 
 
+def budgets_of(script: Script, settings: BudgetSettings, *prompts: str) -> list[int]:
+    requests = [Request(prompt, 0) for prompt in prompts]
+    return [request.budget for request in prepare(script, requests, settings, FORMATS["qwen3"])]
+
+
 def test_the_largest_budget_that_leaves_the_answer_its_room():
     context = len("Q?<think>\n") + 20 + len(FORMATS["qwen3"].forced_close) + 50
     script = Script("a" * 99, "3\0", context=context)
     settings = BudgetSettings(budget=None, answer_room=50)
-    assert prepare(script, [Request("Q?", 0)], settings, FORMATS["qwen3"]).budgets == [20]
-    # Whatever else is asked.
-    assert prepare(script, [Request("Q?", 0), Request("Q?...", 0)], settings, FORMATS["qwen3"]).budgets == [20, 17]
+    assert budgets_of(script, settings, "Q?") == [20]
+    # The budget of a prompt does not depend on the other prompts.
+    assert budgets_of(script, settings, "Q?", "Q?...") == [20, 17]
     with pytest.raises(BudgetError, match="thinking_token_budget=auto does not fit"):
         prepare(script, [Request("Q?" * 99, 0)], settings, FORMATS["qwen3"])
 
@@ -266,9 +275,9 @@ def test_the_end_of_thinking_is_ignored_as_often_as_asked():
     (completion,) = answers(script, 100, n_ignore=2)
     assert completion == "<think>\noneWait twoWait three</think>\n\n3"
     assert completion.thinking_tokens == len("oneWait twoWait three")
-    assert [row.room for rows in script.rows[:3] for row in rows] == [100, 93, 85]
-    # An extension that ended before it began would be none.
-    assert [row.least for rows in script.rows for row in rows] == [1, 1, 1, 0]
+    assert [row.max_new_tokens for rows in script.rows[:3] for row in rows] == [100, 93, 85]
+    # An extension generates at least one token.
+    assert [row.min_new_tokens for rows in script.rows for row in rows] == [1, 1, 1, 0]
     assert script.decode(script.rows[1][0].ids) == "Q?<think>\noneWait"
 
 
@@ -280,7 +289,7 @@ def test_extensions_count_against_the_budget():
 
 
 def test_a_budget_may_end_inside_an_extension():
-    """The end was seen within the budget, and two letters of what is written in its place still fit."""
+    """The end is within the budget, and two letters of the text written in its place still fit."""
     (completion,) = answers(Script("one</think>", "3\0"), 5, n_ignore=1)
     assert (completion.thinking, completion.thinking_finish) == ("oneWa", "budget")
     (completion,) = answers(Script("one</think>", "3\0"), 7, n_ignore=1)
@@ -292,13 +301,15 @@ def test_extended_thinking_is_shared_by_all_budgets():
     budgets = [2, 3, 4, 5, 7, 9, 11, 12, 15, 17, 21, 22, 50]
 
     class Rounds(Script):
-        """Writes by how often the thinking was extended before, and answers what has been closed."""
+        """Generates by how often the thinking was extended before, and answers once it is closed."""
 
         def generate(self, rows: Sequence[Row]) -> list[Generated]:
             self.rows.append(list(rows))
-            return [self._one(self.wanted(self.decode(row.ids)), row.room, row.stop) for row in rows]
+            return [
+                self._generate_one(self.next_text(self.decode(row.ids)), row.max_new_tokens, row.stop) for row in rows
+            ]
 
-        def wanted(self, so_far: str) -> str:
+        def next_text(self, so_far: str) -> str:
             return texts[3] if "</think>" in so_far else texts[so_far.count("Wait")]
 
     together = answers(Rounds(), *budgets, n_ignore=2)
@@ -308,39 +319,39 @@ def test_extended_thinking_is_shared_by_all_budgets():
     assert [one.thinking_finish for one in together] == ["budget"] * 11 + ["closed"] * 2
 
 
-def test_an_end_before_the_least_thinking_is_the_backends_to_prevent():
+def test_min_tokens_thinking_is_passed_to_the_backend():
     script = Script("one two</think>", "3\0")
     answers(script, 100, least_thinking=5)
-    assert [row.least for rows in script.rows for row in rows] == [5, 0]
+    assert [row.min_new_tokens for rows in script.rows for row in rows] == [5, 0]
 
 
-def test_thoughts_and_answers_may_be_drawn_differently():
+def test_thinking_and_answers_may_be_sampled_differently():
     script = Script("one</think>", "3\0")
     answers(script, 9, sampling=Sampling(), thinking_sampling=Sampling(temperature=0.6))
     assert [row.sampling.temperature for rows in script.rows for row in rows] == [0.6, 0.0]
 
 
-def test_what_is_kept_is_not_generated_again():
-    class Kept(dict[str, Completion]):
+def test_stored_responses_are_not_generated_again():
+    class Store(dict[str, Completion]):
         def get(self, request: Mapping[str, object]) -> Completion | None:
             return super().get(json.dumps(request))
 
         def put(self, request: Mapping[str, object], completion: Completion) -> None:
             self[json.dumps(request)] = completion
 
-    kept, script = Kept(), Script("one two three</think>", "3\0")
+    store, script = Store(), Script("one two three</think>", "3\0")
     sets = [prepare(script, [Request("Q?", 0)], BudgetSettings(budget=budget), FORMATS["qwen3"]) for budget in (3, 100)]
-    first = complete(script, sets[:1], responses=kept)
-    assert complete(Script("one two three</think>", "4\0"), sets, responses=kept)[0] == first[0]
-    assert len(kept) == 2
-    silent = Script()
-    assert [str(one) for (one,) in complete(silent, sets, responses=kept)] == [str(one) for one in kept.values()]
-    assert not silent.rows
+    first = complete(script, sets[:1], responses=store)
+    assert complete(Script("one two three</think>", "4\0"), sets, responses=store)[0] == first[0]
+    assert len(store) == 2
+    unused = Script()
+    assert [str(one) for (one,) in complete(unused, sets, responses=store)] == [str(one) for one in store.values()]
+    assert not unused.rows
 
 
 def test_a_budget_inside_a_marker_of_several_tokens_cuts_the_marker():
-    """Alone, the row would have been cut before the marker was whole; its beginning stands in the thinking."""
-    trace = Generated([1, 2, 3], "stop", ending=(7, 8, 9))
-    assert at_budget(trace, 5) == Generated([1, 2, 3, 7, 8], "length")
-    assert at_budget(trace, 6) == trace
-    assert at_budget(Generated([1, 2, 3], "length"), 2) == Generated([1, 2], "length")
+    """A row of that budget alone is cut inside the marker, and the thinking ends with the marker's beginning."""
+    generated = Generated([1, 2, 3], "stop", stop_ids=(7, 8, 9))
+    assert cut_at_budget(generated, 5) == Generated([1, 2, 3, 7, 8], "length")
+    assert cut_at_budget(generated, 6) == generated
+    assert cut_at_budget(Generated([1, 2, 3], "length"), 2) == Generated([1, 2], "length")

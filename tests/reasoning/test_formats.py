@@ -1,3 +1,5 @@
+"""Thinking formats: forced texts, and detection from chat templates."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,8 +8,8 @@ from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.reasoning.formats import FORMATS, choose_format, detect_format, with_markers
 
 
-def test_forced_texts_to_the_character():
-    # PAPER: arXiv 2501.19393 (s1's code) and the Qwen3 documentation.
+def test_forced_texts_are_the_published_ones():
+    # From s1's code (arXiv 2501.19393) and the Qwen3 documentation.
     assert FORMATS["s1"].close("so x = 2", forced=True) == "\n<|im_start|>answer\nFinal Answer:"
     assert FORMATS["s1"].close("so x = 2\n", forced=True) == "<|im_start|>answer\nFinal Answer:"
     assert FORMATS["s1"].close("so x = 2", forced=False) == "<|im_start|>answer"
@@ -22,7 +24,7 @@ def test_forced_texts_to_the_character():
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_can_be_cut(name):
+def test_every_format_has_a_forced_close(name):
     thinking = FORMATS[name]
     assert thinking.name == name
     forced = thinking.close("anything", forced=True)
@@ -45,11 +47,11 @@ def test_an_unknown_format_names_the_nearest():
         ("{{'<｜Assistant｜><think>\\n'}}", "deepseek-r1"),
     ],
 )
-def test_the_template_reveals_the_format(template, name):
+def test_the_format_is_detected_from_the_template(template, name):
     assert detect_format(template).name == name
 
 
-def test_markers_by_hand_follow_s1():
+def test_markers_given_as_kwargs_follow_s1():
     own = with_markers(FORMATS["qwen3"], opening="<a>", ending="<b>", closings=("<c>",))
     assert (own.opening, own.closings) == ("<a>", ("<c>",))
     assert own.close("t", forced=True) == "\n<b>\nFinal Answer:"
@@ -57,7 +59,7 @@ def test_markers_by_hand_follow_s1():
     assert with_markers(FORMATS["qwen3"]) == FORMATS["qwen3"]
 
 
-def test_a_set_of_templates_reveals_what_its_members_do():
+def test_the_format_is_detected_from_a_set_of_templates():
     template = "{{ '<｜Assistant｜><think>' }}"
     for given in (template, {"default": template}, [{"name": "default", "template": template}]):
         assert choose_format("auto", given).name == "deepseek-r1"

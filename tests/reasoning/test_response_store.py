@@ -1,4 +1,4 @@
-"""The response store in real files, with several processes and kill -9."""
+"""The response store: round trips, keys, concurrent and killed writers, damaged files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.reasoning.budget import Prepared, Responses
+from lm_eval_pruned.reasoning.budget import PreparedRequest, Responses
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.response_store import FILE, ResponseStore
@@ -39,21 +39,23 @@ def request(
     prompt: tuple[int, ...] = (1, 2, 3),
     sample: int = 0,
 ) -> dict[str, object]:
-    return Prepared([budget], settings, markers, [""], [list(prompt)], [sample], [0]).identity(0)
+    return PreparedRequest(
+        ids=list(prompt), sample=sample, seed=0, budget=budget, settings=settings, markers=markers, opening=""
+    ).identity()
 
 
 def completion(text: str = "text", **changed: object) -> Completion:
     content = {
-        "thinking": f"thinking {text}", "answer": f"answer {text}", "thinking_tokens": 3, "answer_tokens": 5,
-        "thinking_finish": "closed", "answer_finish": "stop", **changed,
+        "text": text, "thinking": f"thinking {text}", "answer": f"answer {text}", "thinking_tokens": 3,
+        "answer_tokens": 5, "thinking_finish": "closed", "answer_finish": "stop", **changed,
     }  # fmt: skip
-    return Completion.build(text, **content)
+    return Completion.from_dict(content)
 
 
-def came_back(folder: Path, kept: Completion) -> Completion:
-    """Write in one store and read in another."""
+def round_trip(folder: Path, written: Completion) -> Completion:
+    """Write with one connection and read with another."""
     with ResponseStore.open(folder, MODEL) as store:
-        store.put(request(), kept)
+        store.put(request(), written)
     with ResponseStore.open(folder, MODEL) as store:
         read = store.get(request())
     assert isinstance(read, Completion)
@@ -68,9 +70,9 @@ class TestRoundTrip:
     @pytest.mark.parametrize("thinking_finish", ["closed", "eos", "budget"])
     @pytest.mark.parametrize("answer_finish", ["stop", "length", "none"])
     def test_every_field_comes_back(self, tmp_path, thinking_finish, answer_finish):
-        kept = completion(thinking_finish=thinking_finish, answer_finish=answer_finish)
-        read = came_back(tmp_path / "not yet" / "there", kept)
-        assert read.as_dict() == kept.as_dict()
+        written = completion(thinking_finish=thinking_finish, answer_finish=answer_finish)
+        read = round_trip(tmp_path / "new" / "folder", written)
+        assert read.as_dict() == written.as_dict()
         assert read.as_dict().keys() == {"text", *Completion.__slots__}
         assert (read.budget_hit, read.answer_cut) == (thinking_finish == "budget", answer_finish == "length")
 
@@ -80,17 +82,17 @@ class TestRoundTrip:
         ids=["empty", "NUL", "unicode", "lone surrogate", "long"],
     )
     def test_every_text_comes_back(self, tmp_path, text):
-        kept = completion(text)
-        assert came_back(tmp_path, kept).as_dict() == kept.as_dict()
+        written = completion(text)
+        assert round_trip(tmp_path, written).as_dict() == written.as_dict()
 
     @settings(max_examples=20, deadline=None)
     @given(st.text(), st.text(), st.text(), st.integers(0), st.integers(0))
-    def test_whatever_it_is(self, text, thinking, answer, thinking_tokens, answer_tokens):
-        kept = completion(
+    def test_random_texts_come_back(self, text, thinking, answer, thinking_tokens, answer_tokens):
+        written = completion(
             text, thinking=thinking, answer=answer, thinking_tokens=thinking_tokens, answer_tokens=answer_tokens
         )
         with tempfile.TemporaryDirectory() as folder:
-            assert came_back(Path(folder), kept).as_dict() == kept.as_dict()
+            assert round_trip(Path(folder), written).as_dict() == written.as_dict()
 
 
 OTHER_SETTINGS = {
@@ -117,28 +119,28 @@ OTHER_REQUESTS = {
 }
 
 
-class TestFound:
+class TestKeys:
     @pytest.mark.parametrize("other", OTHER_REQUESTS.values(), ids=OTHER_REQUESTS)
-    def test_another_request_is_not(self, tmp_path, other):
+    def test_another_request_is_not_found(self, tmp_path, other):
         with ResponseStore.open(tmp_path, MODEL) as store:
             store.put(request(), completion())
             assert store.get(other) is None
             assert store.get(request()) == completion()
 
-    def test_every_setting_is_tried(self):
+    def test_every_setting_is_covered(self):
         assert OTHER_SETTINGS.keys() == {field.name for field in fields(BudgetSettings)}
         assert OTHER_SAMPLING.keys() == {field.name for field in fields(Sampling)}
         assert OTHER_MARKERS.keys() == {field.name for field in fields(ThinkingFormat)} - {"name", "summary"}
 
     @pytest.mark.parametrize("other", [{**MODEL, "pruning": "4567"}, {**MODEL, "more": 1}, {"pruning": "0123"}, {}])
-    def test_the_response_of_another_model_is_not(self, tmp_path, other):
+    def test_the_response_of_another_model_is_not_found(self, tmp_path, other):
         with ResponseStore.open(tmp_path, MODEL) as store, ResponseStore.open(tmp_path, other) as others:
             store.put(request(), completion("ours"))
             assert others.get(request()) is None
             others.put(request(), completion("theirs"))
             assert (store.get(request()), others.get(request())) == ("ours", "theirs")
 
-    def test_it_is_in_whatever_order_it_was_named(self, tmp_path):
+    def test_the_order_of_names_does_not_matter(self, tmp_path):
         with ResponseStore.open(tmp_path, MODEL) as store:
             store.put(request(), completion())
         with ResponseStore.open(tmp_path, dict(reversed(MODEL.items()))) as store:
@@ -151,7 +153,7 @@ class TestFound:
             one.put(request(), completion("third"))
             assert one.get(request()) == other.get(request()) == "first"
 
-    def test_it_is_at_once_where_the_file_is_open_twice(self, tmp_path):
+    def test_a_response_is_visible_at_once_to_other_connections(self, tmp_path):
         with ResponseStore.open(tmp_path, MODEL) as one, ResponseStore.open(tmp_path, MODEL) as other:
             assert isinstance(one, Responses)
             for sample, (writer, reader) in enumerate([(one, other), (other, one)] * 3):
@@ -160,7 +162,7 @@ class TestFound:
                 assert reader.get(request(sample=sample)) == str(sample)
 
 
-# Says which rows it has written. The file is opened anew for each of the first ones, as by processes that come and go.
+# Prints the rows that it has written. It opens the file anew for each of the first rows, as short-lived processes do.
 WRITER = """
 import json, resource, sys
 from pathlib import Path
@@ -190,7 +192,7 @@ TEXT = "x" * 2000
 def writer(
     folder: Path, name: str, *, rows: int, reopened: int = 0, limit: int = resource.RLIM_INFINITY
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that writes as soon as it gets a line."""
+    """Start a process that begins to write when it reads a line."""
     task = json.dumps([str(folder), name, rows, reopened, limit, MODEL, completion(TEXT).as_dict()])
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([sys.executable, "-c", WRITER, task], text=True, bufsize=1, **pipes) as process:
@@ -201,13 +203,13 @@ def writer(
             process.kill()
 
 
-def found(folder: Path, name: str, rows: int) -> list[int]:
+def stored_rows(folder: Path, name: str, rows: int) -> list[int]:
     with ResponseStore.open(folder, MODEL) as store:
         return [row for row in range(rows) if store.get({"writer": name, "row": row}) == completion(TEXT)]
 
 
 class TestProcesses:
-    def test_two_that_write_at_once_lose_nothing(self, tmp_path):
+    def test_two_concurrent_writers_lose_nothing(self, tmp_path):
         rows = 400
         with (
             writer(tmp_path, "one", rows=rows, reopened=100) as one,
@@ -219,9 +221,9 @@ class TestProcesses:
                 written, errors = process.communicate(timeout=DEADLINE)
                 assert process.returncode == 0, errors
                 assert written.split() == [str(row) for row in range(rows)]
-        assert found(tmp_path, "one", rows) == found(tmp_path, "two", rows) == list(range(rows))
+        assert stored_rows(tmp_path, "one", rows) == stored_rows(tmp_path, "two", rows) == list(range(rows))
 
-    def test_who_is_killed_keeps_what_was_written(self, tmp_path):
+    def test_a_killed_writer_keeps_what_it_wrote(self, tmp_path):
         rows = 100_000
         with writer(tmp_path, "killed", rows=rows) as process:
             process.stdin.write("\n")
@@ -231,14 +233,14 @@ class TestProcesses:
             assert process.wait(DEADLINE) == -signal.SIGKILL
         written = len(seen)
         assert written < rows
-        # It may have died between writing a row and saying so.
-        assert found(tmp_path, "killed", written + 1)[:written] == list(range(written))
+        # It may have died between writing a row and printing it.
+        assert stored_rows(tmp_path, "killed", written + 1)[:written] == list(range(written))
         with writer(tmp_path, "next", rows=1) as process:
             _, errors = process.communicate("\n", timeout=DEADLINE)
             assert process.returncode == 0, errors
-        assert found(tmp_path, "next", 1) == [0]
+        assert stored_rows(tmp_path, "next", 1) == [0]
 
-    def test_who_finds_no_room_keeps_what_was_written(self, tmp_path):
+    def test_a_writer_on_a_full_disk_keeps_what_it_wrote(self, tmp_path):
         with writer(tmp_path, "full", rows=1000, limit=500_000) as process:
             written, errors = process.communicate("\n", timeout=DEADLINE)
         assert process.returncode == 1
@@ -247,7 +249,7 @@ class TestProcesses:
         assert "make room" in last
         rows = len(written.split())
         assert 1 < rows < 1000
-        assert found(tmp_path, "full", 1000) == list(range(rows))
+        assert stored_rows(tmp_path, "full", 1000) == list(range(rows))
 
 
 def filled(folder: Path) -> Path:
@@ -278,7 +280,7 @@ def overwrite(path: Path, position: int, length: int) -> None:
 DAMAGE = {
     "text": lambda folder: (folder / FILE).write_text("no database\n" * 99),
     "short text": lambda folder: (folder / FILE).write_text("no"),
-    "cut in its head": lambda folder: os.truncate(filled(folder), 50),
+    "cut in its header": lambda folder: os.truncate(filled(folder), 50),
     "cut to a page": lambda folder: os.truncate(filled(folder), 4096),
     "cut to half": lambda folder: os.truncate(path := filled(folder), path.stat().st_size // 2),
     "cut by a page": lambda folder: os.truncate(path := filled(folder), path.stat().st_size - 4096),
@@ -296,7 +298,7 @@ DAMAGE = {
 
 class TestDamage:
     @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-    def test_it_is_named_and_not_touched(self, tmp_path, damage):
+    def test_a_damaged_file_is_named_and_not_changed(self, tmp_path, damage):
         damage(tmp_path)
         before = contents(tmp_path)
         with pytest.raises(DataError) as caught:
@@ -305,7 +307,7 @@ class TestDamage:
         assert "move it away or give another folder as responses=" in str(caught.value)
         assert contents(tmp_path) == before
 
-    def test_a_response_that_is_damaged_in_itself_is_written_anew(self, tmp_path, caplog):
+    def test_a_damaged_response_is_generated_again(self, tmp_path, caplog):
         filled(tmp_path)
         other_database(tmp_path, "UPDATE responses SET response = replace(response, 'a', 'b') WHERE rowid = 7")
         known = read_all(tmp_path)
@@ -322,13 +324,13 @@ class TestDamage:
             (lambda folder: (folder.parent.mkdir(), folder.write_text("")), "File exists"),
             (lambda folder: (folder / FILE).mkdir(parents=True), "unable to open database file"),
         ],
-        ids=["goes through a file", "is a file", "a folder in the place of the file"],
+        ids=["parent is a file", "is a file", "database is a folder"],
     )
     def test_a_folder_that_cannot_be_written(self, tmp_path, blocker, reason):
         folder = tmp_path / "parent" / "folder"
         blocker(folder)
         with pytest.raises(DataError) as caught, ResponseStore.open(folder, MODEL):
-            pytest.fail("it was opened")
+            pytest.fail("the store was opened")
         assert f"the response store {folder / FILE} cannot be used" in str(caught.value)
         assert reason in str(caught.value)
         assert "make it writable" in str(caught.value)

@@ -1,16 +1,18 @@
+"""Sampling: distribution, filters, and noise that depends only on seed and position."""
+
 from __future__ import annotations
 
 import torch
 from scipy.stats import chisquare
 
-from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens, noise_key
+from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0])
 
 
 def draws(sampling: Sampling, count: int = 2000) -> torch.Tensor:
-    keys = [noise_key("row", index) for index in range(count)]
-    tokens = next_tokens(LOGITS.repeat(count, 1), sampling, keys, [3] * count)
+    seeds = [derive_seed("row", index) for index in range(count)]
+    tokens = sample_tokens(LOGITS.repeat(count, 1), sampling, seeds, [3] * count)
     return torch.bincount(tokens, minlength=len(LOGITS))
 
 
@@ -20,7 +22,7 @@ def test_draws_follow_the_softmax():
         assert chisquare(draws(Sampling(temperature=temperature)).numpy(), expected.numpy()).pvalue > 0.001
 
 
-def test_a_temperature_of_zero_takes_the_likeliest():
+def test_a_temperature_of_zero_is_greedy():
     assert draws(Sampling()).tolist() == [2000, 0, 0, 0, 0]
 
 
@@ -33,21 +35,21 @@ def test_filters_forbid_tokens():
 
 def test_a_row_does_not_depend_on_its_batch():
     logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
-    keys, positions = list(range(7)), [5, 6, 7, 8, 9, 10, 11]
-    together = next_tokens(logits.clone(), Sampling(temperature=1.0), keys, positions)
+    seeds, positions = list(range(7)), [5, 6, 7, 8, 9, 10, 11]
+    together = sample_tokens(logits.clone(), Sampling(temperature=1.0), seeds, positions)
     for row in range(7):
-        alone = next_tokens(logits[row : row + 1].clone(), Sampling(temperature=1.0), [keys[row]], [positions[row]])
+        alone = sample_tokens(logits[row : row + 1].clone(), Sampling(temperature=1.0), [seeds[row]], [positions[row]])
         assert alone[0] == together[row]
 
 
-def test_key_and_position_change_the_noise():
+def test_seed_and_position_change_the_noise():
     sampling = Sampling(temperature=5.0)
     flat = torch.zeros(1, 1000)
-    tokens = {int(next_tokens(flat, sampling, [key], [position])) for key in range(5) for position in range(5)}
+    tokens = {int(sample_tokens(flat, sampling, [seed], [position])) for seed in range(5) for position in range(5)}
     assert len(tokens) > 20
 
 
-def test_logits_are_left_as_they_are():
+def test_logits_are_not_modified():
     logits = LOGITS[None].clone()
-    next_tokens(logits, Sampling(temperature=1.0), [1], [1])
+    sample_tokens(logits, Sampling(temperature=1.0), [1], [1])
     assert torch.equal(logits[0], LOGITS)

@@ -1,3 +1,5 @@
+"""Generation kwargs: parsing, aliases and error messages."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,12 +13,12 @@ from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
 @pytest.mark.parametrize(
     "name", ["thinking_token_budget", "max_tokens_thinking", "thinking_n_ignore", "until_thinking"]
 )
-def test_thinking_in_a_name_means_budgeted(name):
+def test_a_kwarg_with_thinking_in_its_name_is_budgeted(name):
     assert is_budgeted({name: 1})
     assert not is_budgeted({"max_gen_toks": 1, "until": []})
 
 
-def test_the_literal_kwargs_of_the_paper():
+def test_the_kwargs_of_the_s1_paper():
     given = {"temperature": 1.0, "seed": 7, "max_gen_toks": 32768, "max_tokens_thinking": 512}
     settings = parse_gen_kwargs({"thinking_token_budget": 8192, "do_sample": True, "until": [], **given})
     assert (settings.budget, settings.answer_room) == (512, 32768)
@@ -68,7 +70,7 @@ def test_wrong_kwargs_are_named(given, message):
         parse_gen_kwargs(given)
 
 
-def test_extensions_and_minimum_as_s1_names_them():
+def test_the_s1_names_of_extensions_and_minimum():
     settings = parse_gen_kwargs({"max_tokens_thinking": 99, "thinking_n_ignore": 2, "min_tokens_thinking": 7})
     assert (settings.n_ignore, settings.ignore_text, settings.least_thinking) == (2, "Wait", 7)
     assert parse_gen_kwargs({"max_tokens_thinking": 9, "thinking_n_ignore_str": "Hm"}).ignore_text == "Hm"
@@ -78,7 +80,7 @@ def test_a_budget_of_auto_is_chosen_later():
     assert parse_gen_kwargs({"max_tokens_thinking": "auto"}).budget is None
 
 
-def test_thoughts_may_be_drawn_in_their_own_way():
+def test_thinking_may_have_sampling_parameters_of_its_own():
     settings = parse_gen_kwargs(
         {"thinking_token_budget": 5, "temperature": 1.0, "top_p": 0.9, "seed": 7, "temperature_thinking": 0.6}
     )

@@ -1,9 +1,11 @@
+"""The transformers backend on tiny models: batching, forking, memory limits, and equal texts."""
+
 from __future__ import annotations
 
 import inspect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from lm_eval_pruned.reasoning.budget import Request, complete, prepare
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
-from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens, noise_key
+from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 FOLDER = assets_folder() / "tiny_reasoner"
@@ -44,7 +46,7 @@ def backend() -> TransformersBackend:
 
 @pytest.fixture(scope="module")
 def sliding() -> TransformersBackend:
-    """A random model whose window is shorter than its texts; in float64 its likeliest tokens are never tied."""
+    """A random model with an attention window shorter than its texts; in float64 its best tokens are never tied."""
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=261, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -61,7 +63,7 @@ def answers(
     share: bool = True,
     **settings: object,
 ) -> list[list[Completion]]:
-    requests = [Request(prompt, prompts[:place].count(prompt)) for place, prompt in enumerate(prompts)]
+    requests = [Request(prompt, prompts[:index].count(prompt)) for index, prompt in enumerate(prompts)]
     sets = [
         prepare(backend, requests, BudgetSettings(**{"budget": budget, "answer_room": 32, **settings}), markers)
         for budget in budgets
@@ -75,58 +77,58 @@ def longest_prompt(backend: TransformersBackend) -> int:
 
 @dataclass
 class Steps:
-    """How many lines and tokens each step of each batch held."""
+    """Sequences and tokens per sequence in each step of each batch."""
 
     sizes: list[tuple[int, int]]
 
     @property
     def tokens(self) -> int:
-        return max(lines * width for lines, width in self.sizes)
+        return max(sequences * width for sequences, width in self.sizes)
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    noted = Steps([])
+    recorded = Steps([])
     step = Batch.step
 
     def count(self: Batch, tokens: torch.Tensor) -> None:
         step(self, tokens)
-        noted.sizes.append((len(tokens), self.width))
+        recorded.sizes.append((len(tokens), self.width))
 
     monkeypatch.setattr(Batch, "step", count)
-    return noted
+    return recorded
 
 
-def test_answers_are_written_beside_the_thinking(backend, steps):
+def test_answers_are_generated_beside_the_thinking(backend, steps):
     answers(backend, BUDGETS[-1])
     largest = len(steps.sizes)
     steps.sizes.clear()
     answers(backend, *BUDGETS)
     assert len(steps.sizes) < 1.1 * largest
-    assert max(lines for lines, _ in steps.sizes) > len(PROMPTS)
+    assert max(sequences for sequences, _ in steps.sizes) > len(PROMPTS)
 
 
-def test_finished_lines_leave(backend, steps):
+def test_finished_sequences_are_evicted(backend, steps):
     answers(backend, 256)
-    lines = [lines for lines, _ in steps.sizes]
-    assert lines[0] == len(PROMPTS)
-    assert lines == sorted(lines, reverse=True)
-    assert lines[-1] < len(PROMPTS) / 4
+    counts = [sequences for sequences, _ in steps.sizes]
+    assert counts[0] == len(PROMPTS)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] < len(PROMPTS) / 4
 
 
-def test_forks_take_no_more_memory_than_the_batch_may_need_anyway(backend, steps):
+def test_forks_stay_within_the_memory_of_the_batch(backend, steps):
     answers(replace(backend, batch_size=3), *BUDGETS)
-    assert max(lines for lines, _ in steps.sizes) > 3
+    assert max(sequences for sequences, _ in steps.sizes) > 3
     assert steps.tokens <= 3 * (longest_prompt(backend) + 128 + 4 + 32)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=2.0, seed=7)], ids=["greedy", "sampled"])
-def test_a_line_that_finds_no_room_waits_and_goes_on_where_it_was(backend, steps, sampling):
+def test_a_sequence_that_does_not_fit_waits_and_resumes(backend, steps, sampling):
     class Tight(TransformersBackend):
         def run(self, rows: Sequence[Row]) -> None:
-            super().run([row._replace(longest=len(row.ids) + 20) for row in rows])
+            super().run([row._replace(max_length=len(row.ids) + 20) for row in rows])
 
-    tight = Tight(**{name: getattr(backend, name) for name in TransformersBackend.__slots__} | {"batch_size": 4})
+    tight = Tight(**{field.name: getattr(backend, field.name) for field in fields(backend)} | {"batch_size": 4})
     wanted = answers(backend, *BUDGETS, sampling=sampling)
     steps.sizes.clear()
     assert answers(tight, *BUDGETS, sampling=sampling) == wanted
@@ -134,19 +136,19 @@ def test_a_line_that_finds_no_room_waits_and_goes_on_where_it_was(backend, steps
     assert max(width for _, width in steps.sizes) > longest_prompt(backend) + 100
 
 
-def test_a_long_forced_text_is_read_at_once(backend, steps, monkeypatch):
+def test_a_long_forced_text_is_prefilled(backend, steps, monkeypatch):
     sentence = FORMATS["qwen3"]
-    waited = answers(backend, 16, 64, markers=sentence)
-    at_once = len(steps.sizes)
+    prefilled = answers(backend, 16, 64, markers=sentence)
+    prefilled_steps = len(steps.sizes)
     steps.sizes.clear()
-    monkeypatch.setattr(decode, "LONGEST_FORCED", 1000)
-    assert answers(backend, 16, 64, markers=sentence) == waited
-    assert len(steps.sizes) > at_once
+    monkeypatch.setattr(decode, "MAX_FORCED_STEPS", 1000)
+    assert answers(backend, 16, 64, markers=sentence) == prefilled
+    assert len(steps.sizes) > prefilled_steps
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_a_sliding_window_is_no_exception(sliding, batch_size):
-    """A cache that keeps no more than a window cannot be cropped, but it can be copied."""
+def test_texts_of_a_sliding_window_model_are_equal(sliding, batch_size):
+    """Its KV cache holds only the window: it cannot be cropped, but it can be copied."""
     one = replace(sliding, batch_size=batch_size)
     together = answers(one, 8, 30, 60, prompts=PROMPTS[:4], markers=FORMATS["none"])
     alone = [answers(one, budget, prompts=PROMPTS[:4], markers=FORMATS["none"])[0] for budget in (8, 30, 60)]
@@ -155,8 +157,8 @@ def test_a_sliding_window_is_no_exception(sliding, batch_size):
     assert {one.thinking_finish for one in together[2]} == {"budget"}
 
 
-def test_a_marker_of_several_tokens_is_cut_out_of_what_was_read(backend):
-    """The row goes on behind tokens that the cache holds too many of: it reads its text again, without them."""
+def test_a_marker_of_several_tokens_is_removed_from_the_text(backend):
+    """The KV cache holds tokens of the marker, so the answer has to prefill its prompt again."""
     (plain,) = answers(backend, 64, prompts=PROMPTS[-1:])[0]
     position = plain.thinking.index("=") + 1
     marked = replace(FORMATS["tiny"], closings=(plain.thinking[position : position + 5],))
@@ -166,14 +168,14 @@ def test_a_marker_of_several_tokens_is_cut_out_of_what_was_read(backend):
     assert cut.thinking_finish == "closed"
 
 
-def test_nothing_ends_before_the_least(backend):
+def test_nothing_ends_before_min_new_tokens(backend):
     (natural,) = answers(backend, 64, prompts=PROMPTS[:1])[0]
     (longer,) = answers(backend, 64, prompts=PROMPTS[:1], least_thinking=natural.thinking_tokens + 9)[0]
     assert longer.thinking_tokens >= natural.thinking_tokens + 9
     assert longer.thinking.startswith(natural.thinking)
 
 
-def test_an_extension_is_written_where_the_thinking_would_have_ended(backend):
+def test_an_extension_follows_where_the_thinking_would_have_ended(backend):
     plain = answers(backend, 64, prompts=PROMPTS[:2])[0]
     extended = answers(backend, 64, prompts=PROMPTS[:2], n_ignore=2)[0]
     for once, more in zip(plain, extended, strict=True):
@@ -182,12 +184,12 @@ def test_an_extension_is_written_where_the_thinking_would_have_ended(backend):
         assert len(backend.encode(more.thinking, special=False)) == more.thinking_tokens <= 64
 
 
-def test_extended_thinking_is_the_same_for_a_budget_alone(backend):
+def test_extended_thinking_is_the_same_under_a_single_budget(backend):
     together = answers(backend, 16, 24, 48, n_ignore=2)
     assert together == [answers(backend, budget, n_ignore=2)[0] for budget in (16, 24, 48)]
 
 
-def test_draws_of_the_model_follow_its_softmax(backend):
+def test_sampled_tokens_follow_the_softmax(backend):
     ids, temperature = backend.encode("a=3;b=a+", special=True), 4.0
     with torch.inference_mode():
         logits = backend.model(torch.tensor([ids])).logits[0, -1].double()
@@ -204,42 +206,49 @@ def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Samplin
     drawn: list[int] = []
 
     def keep(one: Generated) -> list[Row]:
-        drawn.extend([*one.ids, *one.ending])
+        drawn.extend([*one.ids, *one.stop_ids])
         return []
 
     rows = [
         Row(
-            ids=ids, room=1, key=noise_key(7, ids, sample), stop=Stop(()), sampling=sampling, then=keep,
-            longest=len(ids) + 1,
+            ids=ids,
+            max_new_tokens=1,
+            seed=derive_seed(7, ids, sample),
+            stop=Stop(()),
+            sampling=sampling,
+            on_finish=keep,
+            max_length=len(ids) + 1,
         )
         for sample in range(count)
-    ]  # fmt: skip
+    ]
     backend.run(rows)
     return drawn
 
 
-def test_the_cache_is_as_large_as_the_config_says(backend):
+def test_measured_cache_bytes_match_the_config(backend):
     config = backend.model.config
     one_side = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert memory.cache_bytes(backend.model) == 2 * one_side
+    assert memory.cache_bytes_per_token(backend.model) == 2 * one_side
 
 
-def test_as_many_rows_as_fit_the_free_memory(backend, steps, monkeypatch):
+def test_the_automatic_batch_size_fits_the_free_memory(backend, steps, monkeypatch):
     auto = replace(backend, batch_size=None)
     wanted = answers(auto, 16)
     assert steps.sizes[0][0] == len(PROMPTS)
     steps.sizes.clear()
-    row = (longest_prompt(backend) + 16 + 4 + 32) * memory.cache_bytes(backend.model) + memory.LOGITS_COPIES * 4 * 261
-    monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.SHARE))
+    row = (longest_prompt(backend) + 16 + 4 + 32) * memory.cache_bytes_per_token(
+        backend.model
+    ) + memory.LOGITS_COPIES * 4 * 261
+    monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.MEMORY_SHARE))
     assert answers(auto, 16) == wanted
-    assert max(lines for lines, _ in steps.sizes) == 3
+    assert max(sequences for sequences, _ in steps.sizes) == 3
     steps.sizes.clear()
     monkeypatch.setattr(memory, "free_bytes", lambda _: 0)
     assert answers(auto, 16) == wanted
-    assert {lines for lines, _ in steps.sizes} == {1}
+    assert {sequences for sequences, _ in steps.sizes} == {1}
 
 
-def test_a_batch_that_runs_out_of_memory_goes_on_with_half_of_it(backend, steps, monkeypatch, caplog):
+def test_a_batch_that_runs_out_of_memory_is_halved(backend, steps, monkeypatch, caplog):
     wanted = answers(backend, *BUDGETS)
     steps.sizes.clear()
     step = Batch.step
@@ -253,17 +262,17 @@ def test_a_batch_that_runs_out_of_memory_goes_on_with_half_of_it(backend, steps,
     assert answers(replace(backend, batch_size=12), *BUDGETS) == wanted
     assert "no memory for a batch of 12 rows: going on with 6" in caplog.text
     assert "going on with 3" in caplog.text
-    monkeypatch.setattr(Batch, "step", lambda *_: broken())
+    monkeypatch.setattr(Batch, "step", lambda *_: raise_another_error())
     with pytest.raises(RuntimeError, match="something else"):
         answers(backend, 16)
 
 
-def broken() -> None:
+def raise_another_error() -> None:
     raise RuntimeError("something else")
 
 
 class Scarce:
-    """A model on a device that has no memory for more than `rows` rows, whatever their length."""
+    """A model on a device whose memory holds at most `rows` rows of any length."""
 
     def __init__(self, backend: TransformersBackend, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shortages, self.largest = 0, 0
@@ -282,7 +291,7 @@ class Scarce:
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, seed=7)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_memory_for_a_few_rows_only_costs_no_row_and_changes_no_text(backend, monkeypatch, rows, sampling):
+def test_scarce_memory_loses_no_row_and_changes_no_text(backend, monkeypatch, rows, sampling):
     wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], sampling=sampling)
     scarce = Scarce(backend, rows, monkeypatch)
     assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], sampling=sampling) == wanted
@@ -290,8 +299,8 @@ def test_memory_for_a_few_rows_only_costs_no_row_and_changes_no_text(backend, mo
     assert scarce.largest == rows
 
 
-def test_memory_that_runs_out_between_the_draws_of_a_step_costs_nothing(backend, monkeypatch):
-    """Thoughts and answers are drawn apart: when the second draw fails, the first must not count."""
+def test_memory_that_runs_out_between_two_samplings_of_a_step_changes_no_text(backend, monkeypatch):
+    """Thinking and answers are sampled one after the other: if the second fails, the first must not count."""
     apart = {"sampling": Sampling(temperature=0.7, seed=7), "thinking_sampling": Sampling(temperature=1.0, seed=7)}
     wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart)
     draws, failed = Counter[int](), []
@@ -302,9 +311,9 @@ def test_memory_that_runs_out_between_the_draws_of_a_step_costs_nothing(backend,
         if sampling.temperature == 0.7 and draws[0.7] % 10 == 1 and len(failed) < 3:
             failed.append(draws[1.0])
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return next_tokens(logits, *others)
+        return sample_tokens(logits, *others)
 
-    monkeypatch.setattr(decode, "next_tokens", scarce)
+    monkeypatch.setattr(decode, "sample_tokens", scarce)
     assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart) == wanted
     assert len(failed) == 3
 
@@ -316,6 +325,6 @@ def test_no_memory_for_a_single_row_is_one_sentence(backend, monkeypatch):
     assert "\n" not in str(raised.value)
 
 
-def test_no_row_is_no_work(backend, steps):
+def test_no_rows_run_no_step(backend, steps):
     backend.run([])
     assert not steps.sizes

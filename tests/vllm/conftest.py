@@ -1,4 +1,4 @@
-"""A real engine of vLLM: these tests run in an environment of their own, and in no other are they collected."""
+"""Tests on real vLLM engines; they are collected only in an environment that has vLLM."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-# Read by the processes of every engine; on a GPU the first two say nothing.
+# For the processes of every engine; the first two have no effect on a GPU.
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py", "weights_inside.py"]
 
-# Equal arithmetic is wanted, and a fast start.
+# float32 as in the reference backend, and a fast start.
 ENGINE = {"dtype": "float32", "enforce_eager": True}
 
 
@@ -27,7 +27,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(artifacts: Path) -> Iterator[Callable[..., object]]:
-    """Start an engine; one that was started before is stopped first."""
+    """Start an engine, after stopping one that is running."""
     from lm_eval_pruned.models.vllm.model import PrunedVLLM
 
     running: list[PrunedVLLM] = []

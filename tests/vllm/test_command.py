@@ -1,4 +1,4 @@
-"""The stock command with `--model pruned-vllm`, as a user types it."""
+"""The stock command with `--model pruned-vllm`: agreement with `pruned-hf`, resuming, and error messages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def samples_in(folder: Path, task: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> dict[str, Path]:
-    """The whole of `tiny_tts` with both backends."""
+    """Folders with the results of `tiny_tts` on both backends."""
     folders = {}
     for model in ("pruned-hf", "pruned-vllm"):
         folders[model] = tmp_path_factory.mktemp(model)
@@ -58,7 +58,7 @@ def both(tmp_path_factory) -> dict[str, Path]:
 
 
 class TestBothBackends:
-    def test_question_by_question(self, both):
+    def test_responses_agree(self, both):
         pairs = [
             (one["resps"], other["resps"])
             for budget in BUDGETS
@@ -67,26 +67,26 @@ class TestBothBackends:
         assert len(pairs) == 1000
         assert sum(one == other for one, other in pairs) >= 990
 
-    def test_the_same_figures(self, both):
+    def test_metrics_agree(self, both):
         hf, vllm = (results_in(folder) for folder in both.values())
         for task, metrics in hf["results"].items():
             assert vllm["results"][task].keys() == metrics.keys()
             if "acc,none" in metrics:
                 assert vllm["results"][task]["acc,none"] == pytest.approx(metrics["acc,none"], abs=0.01)
 
-    def test_as_documented(self, both, tmp_path, capsys):
+    def test_the_documented_check_passes(self, both, tmp_path, capsys):
         baseline = str(tmp_path / "hf.json")
         assert cli.main(["baseline", str(both["pruned-hf"]), "--output", baseline]) == 0
         check = ["check", str(both["pruned-vllm"]), "--baseline", baseline, "--across", "backend"]
         assert cli.main(check) == 0
         assert capsys.readouterr().out.splitlines()[-1] == "passed: 6 fine"
 
-    def test_the_same_pruning(self, both):
+    def test_pruning_reports_agree(self, both):
         hf, vllm = (results_in(folder)["config"]["pruning"] for folder in both.values())
         assert vllm.keys() == hf.keys()
-        passing = ("seconds", "peak_memory_bytes", "software")
-        assert {name: value for name, value in vllm.items() if name not in passing} == {
-            name: value for name, value in hf.items() if name not in passing
+        not_compared = ("seconds", "peak_memory_bytes", "software")
+        assert {name: value for name, value in vllm.items() if name not in not_compared} == {
+            name: value for name, value in hf.items() if name not in not_compared
         }
 
 
@@ -107,7 +107,7 @@ def test_a_real_model_on_a_real_benchmark(smollm2, data_folder, tmp_path):
     assert "weights of the decoder blocks are zero inside the engine" in done.stderr + done.stdout
 
 
-def test_a_killed_command_goes_on_where_it_was(both, tmp_path):
+def test_a_killed_command_resumes(both, tmp_path):
     store = tmp_path / "responses" / FILE
     arguments = ("pruned-vllm", f"pretrained=tiny-reasoner,{PRUNED},responses={store.parent}", "tiny_tts")
     killed = subprocess.Popen(
@@ -123,11 +123,11 @@ def test_a_killed_command_goes_on_where_it_was(both, tmp_path):
         time.sleep(0.005)
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    kept = stored(store)
-    assert 0 < kept < 1000
+    finished = stored(store)
+    assert 0 < finished < 1000
     resumed = run(*arguments, tmp_path / "resumed")
     assert resumed.returncode == 0, resumed.stderr
-    assert f"{kept} of 1000 responses are already there" in resumed.stderr + resumed.stdout
+    assert f"{finished} of 1000 responses are already there" in resumed.stderr + resumed.stdout
     assert stored(store) == 1000
     for budget in BUDGETS:
         one, other = (
@@ -148,18 +148,18 @@ def test_a_killed_command_goes_on_where_it_was(both, tmp_path):
 )
 def test_a_mistake_is_one_line(tmp_path, model_args, message):
     done = run("pruned-vllm", f"pretrained=tiny-reasoner,{model_args}", "tiny_tts_16", tmp_path, "--limit", "1")
-    assert message in the_error(done)
+    assert message in our_error(done)
 
 
 def test_a_device_without_memory_is_one_line(tmp_path):
     done = run("pruned-vllm", "pretrained=tiny-reasoner", "tiny_tts_16", tmp_path, VLLM_CPU_KVCACHE_SPACE="100000")
-    message = the_error(done)
+    message = our_error(done)
     assert message.startswith("lm_eval: error: vLLM does not start (")
     assert "Where memory is short, lower max_model_len" in message
 
 
-def the_error(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of ours among those that the processes of an engine write when they end."""
+def our_error(done: subprocess.CompletedProcess[str]) -> str:
+    """Return our one line of error among those that the processes of an engine print as they end."""
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("lm_eval: error: ")]
     return line

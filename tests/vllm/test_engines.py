@@ -1,4 +1,4 @@
-"""Engines of other kinds: dropped blocks, no cache, several processes, and requests that know nothing of budgets."""
+"""vLLM engines with dropped blocks, without an artifact cache, with several processes, and for ordinary requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.hf import PrunedHFLM
-from tests.vllm.test_texts import accounts, ask
+from tests.vllm.test_texts import as_dicts, ask
 
 PROBLEMS = [chain.problem for chain in benchmark_chains()][::40]
 BUDGETS = (16, 64)
@@ -25,7 +25,7 @@ def test_dropped_blocks(start, artifacts):
     vllm = start("tiny-reasoner", **SHORT)
     assert vllm.model_args["model"] == str(artifacts / f"{vllm.report.fingerprint}.checkpoint")
     assert len(vllm.report.removed_blocks) == 1
-    assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == accounts(ask(hf(**SHORT), PROBLEMS, BUDGETS))
+    assert as_dicts(ask(vllm, PROBLEMS, BUDGETS)) == as_dicts(ask(hf(**SHORT), PROBLEMS, BUDGETS))
 
 
 def test_an_adapter_is_refused_before_an_engine_starts(start):
@@ -33,16 +33,16 @@ def test_an_adapter_is_refused_before_an_engine_starts(start):
         start("tiny-reasoner", method="magnitude", sparsity=0.2, lora_local_path="an/adapter")
 
 
-def test_without_a_cache_nothing_stays(start):
+def test_without_an_artifact_cache_no_file_remains(start):
     settings = {"method": "sparsegpt", "sparsity": 0.5}
     vllm = start("tiny-reasoner", artifacts="off", **settings)
     folder = Path(vllm.model_args["model_loader_extra_config"]["lm_eval_pruned"]["artifact"]).parent
-    assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == accounts(ask(hf(**settings), PROBLEMS, BUDGETS))
+    assert as_dicts(ask(vllm, PROBLEMS, BUDGETS)) == as_dicts(ask(hf(**settings), PROBLEMS, BUDGETS))
     vllm._folder()
     assert not folder.exists()
 
 
-def ordinary(model) -> tuple[list, list]:
+def run_ordinary_requests(model) -> tuple[list, list]:
     pairs = [(f"a={digit};b=a+1;b mod 10?", f" {digit + 1}") for digit in range(8)]
     scored = [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
     until = {"until": [";", "\n\n"], "max_gen_toks": 12, "do_sample": False}
@@ -50,16 +50,16 @@ def ordinary(model) -> tuple[list, list]:
     return model.loglikelihood(scored), model.generate_until(asked)
 
 
-def test_ordinary_requests_are_the_harnesss_own(start):
+def test_ordinary_requests_give_the_results_of_the_harness(start):
     from lm_eval_pruned.models.vllm.compatibility import harness_class
     from tests.vllm.conftest import ENGINE
 
     ours = start("tiny-reasoner")
     pretrained = ours.model_args["model"]
-    scores, texts = ordinary(ours)
+    scores, texts = run_ordinary_requests(ours)
     ours.model.llm_engine.engine_core.shutdown()
     theirs = harness_class()(pretrained, **ENGINE)
-    expected_scores, expected_texts = ordinary(theirs)
+    expected_scores, expected_texts = run_ordinary_requests(theirs)
     theirs.model.llm_engine.engine_core.shutdown()
     assert texts == expected_texts
     assert [greedy for _, greedy in scores] == [greedy for _, greedy in expected_scores]
@@ -67,20 +67,20 @@ def test_ordinary_requests_are_the_harnesss_own(start):
 
 
 def test_two_shards(start):
-    """Each of two workers holds half of every matrix, cut from a pruned one."""
+    """With tensor parallelism each of two workers holds half of every pruned matrix."""
     settings = {"method": "wanda", "sparsity": 0.2}
     vllm = start("tiny-reasoner", tensor_parallel_size=2, **settings)
-    expected = accounts(ask(hf(**settings), PROBLEMS[:2], BUDGETS[:1]))
-    assert accounts(ask(vllm, PROBLEMS[:2], BUDGETS[:1])) == expected
+    expected = as_dicts(ask(hf(**settings), PROBLEMS[:2], BUDGETS[:1]))
+    assert as_dicts(ask(vllm, PROBLEMS[:2], BUDGETS[:1])) == expected
 
 
 def test_two_replicas(monkeypatch):
-    """Ray gives a GPU to each replica: here it is told of two, and the engines run without one."""
+    """Ray assigns a GPU to each replica: it is told that there are two, and the engines run without one."""
     from lm_eval_pruned.models.vllm.model import PrunedVLLM
     from tests.vllm.conftest import ENGINE
 
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
     settings = {"method": "wanda", "sparsity": 0.2}
     vllm = PrunedVLLM("tiny-reasoner", data_parallel_size=2, max_model_len=512, **ENGINE, **settings)
-    answers = accounts(ask(vllm, PROBLEMS[:2], BUDGETS[:1]))
-    assert answers == accounts(ask(hf(max_length=512, **settings), PROBLEMS[:2], BUDGETS[:1]))
+    answers = as_dicts(ask(vllm, PROBLEMS[:2], BUDGETS[:1]))
+    assert answers == as_dicts(ask(hf(max_length=512, **settings), PROBLEMS[:2], BUDGETS[:1]))

@@ -1,4 +1,4 @@
-"""`pruned-vllm` writes what `pruned-hf` writes: the same thinking under the same budgets, closed and answered alike."""
+"""`pruned-vllm` generates the texts of `pruned-hf`: the same thinking under the same budgets, and the same answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ask(model, problems, budgets, *, samples: int = 1, **kwargs: object) -> list
     )
 
 
-def accounts(completions: list[Completion]) -> list[dict[str, object]]:
+def as_dicts(completions: list[Completion]) -> list[dict[str, object]]:
     return [one.as_dict() for one in completions]
 
 
@@ -66,17 +66,17 @@ def both(artifacts):
 def test_greedy_texts_are_equal(both, kwargs):
     hf, vllm = both
     budgets = [budget for budget in BUDGETS if budget >= kwargs.get("min_tokens_thinking", 0)]
-    expected = accounts(ask(hf, PROBLEMS, budgets, **kwargs))
-    assert accounts(ask(vllm, PROBLEMS, budgets, **kwargs)) == expected
+    expected = as_dicts(ask(hf, PROBLEMS, budgets, **kwargs))
+    assert as_dicts(ask(vllm, PROBLEMS, budgets, **kwargs)) == expected
     assert len({one["thinking_finish"] for one in expected}) == 2
 
 
-def test_a_trace_serves_every_budget(both, monkeypatch):
+def test_budgets_share_one_trace(both, monkeypatch):
     generated: list[tuple[bool, int]] = []
     original = VLLMBackend._generated
 
     def count(self: VLLMBackend, row: Row, output):
-        generated.append((bool(row.marks), len(output.outputs[0].token_ids)))
+        generated.append((bool(row.checkpoints), len(output.outputs[0].token_ids)))
         return original(self, row, output)
 
     monkeypatch.setattr(VLLMBackend, "_generated", count)
@@ -86,34 +86,34 @@ def test_a_trace_serves_every_budget(both, monkeypatch):
     tokens = sum(tokens for _, tokens in generated)
     generated.clear()
     group = ask(vllm, problems, [16, 32, 64, 128, 256])
-    assert sum(marked for marked, _ in generated) == len(problems)
+    assert sum(shared for shared, _ in generated) == len(problems)
     assert sum(tokens for _, tokens in generated) <= 1.3 * tokens
-    assert accounts(group[-len(problems) :]) == accounts(largest)
+    assert as_dicts(group[-len(problems) :]) == as_dicts(largest)
 
 
 class TestSampling:
-    def test_samples_differ_and_come_again(self, both):
+    def test_samples_differ_and_are_reproducible(self, both):
         _, vllm = both
         first = ask(vllm, PROBLEMS, [64], samples=8, **SAMPLED)
         assert len({*map(str, first)}) > len(PROBLEMS)
-        assert accounts(ask(vllm, PROBLEMS, [64], samples=8, **SAMPLED)) == accounts(first)
+        assert as_dicts(ask(vllm, PROBLEMS, [64], samples=8, **SAMPLED)) == as_dicts(first)
 
-    def test_another_seed_samples_anew(self, both):
+    def test_another_seed_gives_other_samples(self, both):
         _, vllm = both
         assert ask(vllm, PROBLEMS, [64], temperature=1.5, seed=7) != ask(vllm, PROBLEMS, [64], temperature=1.5, seed=8)
 
-    def test_a_text_does_not_depend_on_the_others(self, both):
+    def test_a_text_does_not_depend_on_its_batch(self, both):
         _, vllm = both
         among = ask(vllm, PROBLEMS, [16, 64], **SAMPLED)
         alone = [ask(vllm, [problem], [64], **SAMPLED)[0] for problem in PROBLEMS]
-        assert accounts(alone) == accounts(among[len(PROBLEMS) :])
+        assert as_dicts(alone) == as_dicts(among[len(PROBLEMS) :])
 
-    def test_a_limit_of_one_token_is_greedy(self, both):
+    def test_top_k_of_one_is_greedy(self, both):
         _, vllm = both
         sampled = ask(vllm, PROBLEMS, [64], temperature=1.0, top_k=1)
-        assert accounts(sampled) == accounts(ask(vllm, PROBLEMS, [64]))
+        assert as_dicts(sampled) == as_dicts(ask(vllm, PROBLEMS, [64]))
 
-    def test_an_extension_has_noise_of_its_own(self, both, monkeypatch):
+    def test_an_extension_has_its_own_seed(self, both, monkeypatch):
         seeds = []
         original = VLLMBackend._params
 
@@ -129,17 +129,17 @@ class TestSampling:
 
 
 class TestStore:
-    def test_answers_are_kept_as_they_are_finished(self, both, tmp_path, monkeypatch):
-        """A full disk after three answers: those are there, the engine lives on, and the rest is all that is asked."""
+    def test_answers_are_stored_as_they_finish(self, both, tmp_path, monkeypatch):
+        """After a full disk at the fourth answer, three are stored and the engine generates only the rest."""
         _, vllm = both
-        expected = accounts(ask(vllm, PROBLEMS, BUDGETS))
+        expected = as_dicts(ask(vllm, PROBLEMS, BUDGETS))
         monkeypatch.setattr(type(vllm), "_store", tmp_path)
-        put, kept = ResponseStore.put, []
+        put, stored = ResponseStore.put, []
 
         def put_three(self: ResponseStore, request, completion):
-            if len(kept) == 3:
+            if len(stored) == 3:
                 raise OSError(28, "No space left on device")
-            kept.append(completion)
+            stored.append(completion)
             put(self, request, completion)
 
         with monkeypatch.context() as full:
@@ -149,11 +149,11 @@ class TestStore:
         rows: list[Row] = []
         run = VLLMBackend.run
         monkeypatch.setattr(VLLMBackend, "run", lambda self, given: (rows.extend(given), run(self, given)))
-        assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
+        assert as_dicts(ask(vllm, PROBLEMS, BUDGETS)) == expected
         wanted = len(BUDGETS) * len(PROBLEMS)
-        assert sum(len(row.marks) + 1 for row in rows) <= wanted - 3 + len(PROBLEMS)
+        assert sum(len(row.checkpoints) + 1 for row in rows) <= wanted - 3 + len(PROBLEMS)
         rows.clear()
-        assert accounts(ask(vllm, PROBLEMS, BUDGETS)) == expected
+        assert as_dicts(ask(vllm, PROBLEMS, BUDGETS)) == expected
         assert not rows
 
 

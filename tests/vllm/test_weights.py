@@ -1,4 +1,4 @@
-"""The weights inside vLLM's worker are those of `pruned-hf`, bit for bit."""
+"""The weights inside vLLM's worker equal those of `pruned-hf`, bit for bit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def digests(model: torch.nn.Module) -> dict[str, str]:
     ],
     ids=lambda settings: ",".join(map(str, settings.values())),
 )
-def test_tiny_reasoner(start, artifacts, settings):
+def test_weights_of_tiny_reasoner(start, artifacts, settings):
     inside = start("tiny-reasoner", worker_extension_cls=EXTENSION, **settings)
     model = PrunedHFLM("tiny-reasoner", dtype="float32", artifacts=str(artifacts), **settings)
     rows = {linear.name: len(linear.weight) for block in find_decoder(model.model).blocks for linear in block.linears}
@@ -57,24 +57,24 @@ def test_tiny_reasoner(start, artifacts, settings):
     )
 
 
-def test_smollm2_is_zero_exactly_where_the_artifact_says(start, artifacts, smollm2, tmp_path):
+def test_weights_of_smollm2_are_masked_by_the_artifact(start, artifacts, smollm2, tmp_path):
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"text": f"{n} and {n} are {2 * n}. " * 40}) + "\n" for n in range(8)))
     settings = {"method": "wanda", "sparsity": 0.1, "calib": str(text), **WINDOWS}
     inside = start(str(smollm2), worker_extension_cls=EXTENSION, max_model_len=256, **settings)
     dense = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
-    kept = load_file(Path(artifacts, inside.report.fingerprint, "tensors.safetensors"))
+    masks = load_file(Path(artifacts, inside.report.fingerprint, "tensors.safetensors"))
     with torch.no_grad():
         for block in find_decoder(dense).blocks:
             for linear in block.linears:
-                linear.weight.masked_fill_(~unpack(kept[linear.name], linear.weight.shape), 0.0)
+                linear.weight.masked_fill_(~unpack(masks[linear.name], linear.weight.shape), 0.0)
     rows = {linear.name: len(linear.weight) for block in find_decoder(dense).blocks for linear in block.linears}
     (found,) = inside.model.collective_rpc("weights_inside", args=(rows,))
     assert found == digests(dense)
 
 
-def test_experts(start, tmp_path):
-    """vLLM fuses the experts in its own way; every one of them was pruned before that."""
+def test_experts_are_pruned(start, tmp_path):
+    """Every expert is pruned before vLLM fuses them."""
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
         vocab_size=264, hidden_size=64, intermediate_size=96, moe_intermediate_size=64, num_experts=4,

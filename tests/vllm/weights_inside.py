@@ -1,4 +1,4 @@
-"""What a worker of vLLM imports to keep the weights as they were loaded: some devices lay them out anew after that."""
+"""Worker extension for tests: keeps a copy of the loaded weights, as some devices change their layout afterwards."""
 
 from __future__ import annotations
 
@@ -23,33 +23,35 @@ FUSED = {
 }
 
 
-class Keeping(PrunedModelLoader):
+class CopyingLoader(PrunedModelLoader):
+    """Copies all parameters once they are loaded."""
+
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
         super().load_weights(model, model_config)
         LOADED.update({name: value.detach().clone() for name, value in model.named_parameters()})
 
 
-register_model_loader(LOAD_FORMAT)(Keeping)
+register_model_loader(LOAD_FORMAT)(CopyingLoader)
 
 
 class WeightsInside:
-    """Becomes part of the worker."""
+    """Methods that vLLM adds to its worker."""
 
     def weights_inside(self, rows: Mapping[str, int]) -> dict[str, str]:
-        """Return a digest of each matrix; `rows` are those of the matrices, in the order in which they are fused."""
+        """Return a digest of each matrix; `rows` has their row counts, in the order in which vLLM fuses them."""
         used: dict[str, int] = {}
-        found = {}
+        digests = {}
         for name, count in rows.items():
             parent, _, last = name.rpartition(".")
             fused = f"{parent}.{FUSED.get(last, last)}.weight"
             begin = used.get(fused, 0)
             used[fused] = begin + count
-            found[name] = digest(LOADED[fused][begin : begin + count])
+            digests[name] = digest(LOADED[fused][begin : begin + count])
         assert all(used[name] == len(LOADED[name]) for name in used)
-        return found
+        return digests
 
     def zeros_inside(self, prefix: str) -> int:
-        """Count the zeros of all matrices whose names begin so."""
+        """Count the zeros of all matrices whose names start with `prefix`."""
         matrices = [value for name, value in LOADED.items() if name.startswith(prefix) and value.ndim > 1]
         return sum(count_zeros(value) for value in matrices)
 

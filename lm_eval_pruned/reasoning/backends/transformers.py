@@ -1,218 +1,218 @@
-"""Decoding with a transformers model: lines that read what is forced on them, write, fork at a budget, and leave.
+"""Backend that generates with a transformers model, by continuous batching over one KV cache.
 
-Thinking, forced text and answer of a row are one line in one batch and read the key/value cache of what stands before
-them. Where a budget cuts a line that goes on thinking under a larger one, the line forks: its cache is copied, the copy
-is closed and answers, and both go on side by side. Every line gets one token a step, its own or a forced one.
+Thinking, forced text and answer of a row are one sequence in one batch. Where a budget cuts a sequence that goes on
+thinking under a larger budget, it forks: its KV cache is copied, and one copy is closed and answers while the other
+goes on. Every sequence gets one token per step, sampled or forced.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from lm_eval_pruned.reasoning.backends.batch_size import Bounds, rows_that_fit
+from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows
 from lm_eval_pruned.reasoning.backends.kv_batch import PADDING, Batch
+from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS
+from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
-from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
-from lm_eval_pruned.reasoning.sampling import Sampling, next_tokens
-from lm_eval_pruned.reasoning.stopping import StopWatch, end_tokens
+from lm_eval_pruned.reasoning.requests import Generated, Row
+from lm_eval_pruned.reasoning.sampling import Sampling, sample_tokens
+from lm_eval_pruned.reasoning.stopping import end_tokens
 
 logger = logging.getLogger(__name__)
 
-# A batch is rebuilt without its finished lines once they are this share of it; rebuilding copies the cache.
-FINISHED_SHARE = 0.25
-# Forced text is read one token a step beside lines that write; a longer one is faster read with its prefix, at once.
-LONGEST_FORCED = 64
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransformersBackend:
+class TransformersBackend(TokenizingBackend):
     """Runs a causal language model of transformers.
 
-    `context` is in tokens; `batch_size` in rows, or None for as many of at most `max_batch_size` as fit the free
-    memory; `autocast` is the dtype of mixed precision, or None for that of the weights.
+    Attributes:
+        model: the model.
+        context: the longest sequence, in tokens.
+        batch_size: rows of a batch, or None for as many as fit the free memory.
+        max_batch_size: most rows of a batch if `batch_size` is None.
+        autocast: dtype of mixed precision, or None for that of the weights.
+        is_quiet: whether to hide the progress bar.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    encode_text: Callable[..., list[int]]
     context: int
     batch_size: int | None
     max_batch_size: int = 64
     autocast: torch.dtype | None = None
     is_quiet: bool = False
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Tokenize, as the harness does where `special` tokens are wanted at the start."""
-        return self.encode_text(text) if special else self.encode_text(text, add_special_tokens=False)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens included."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
     def run(self, rows: Sequence[Row]) -> None:
-        """Continue every row and all that follows; the longest go first, so that a batch too large shows at once."""
+        """Continue every row and all that follow; the longest go first, so that a batch too large fails early."""
         if not rows:
             return
-        longest = max(row.longest for row in rows)
-        bounds = Bounds.of(self.batch_size or min(self.max_batch_size, rows_that_fit(self.model, longest)), longest)
-        with Progress.start([row.longest - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
-            run = _Run(backend=self, progress=progress)
-            waiting = [Line(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
+        max_length = max(row.max_length for row in rows)
+        batch_size = self.batch_size or min(self.max_batch_size, count_fitting_rows(self.model, max_length))
+        limits = BatchLimits.of_rows(batch_size, max_length)
+        with Progress.start([row.max_length - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
+            run = _Run(backend=self, progress=progress, end_tokens=self.end_tokens())
+            waiting = [LiveSequence(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
             while waiting:
-                waiting.sort(key=lambda line: line.row.longest, reverse=True)
-                run.alive, waiting = waiting[: bounds.rows], waiting[bounds.rows :]
-                tried = bounds
+                waiting.sort(key=lambda sequence: sequence.row.max_length, reverse=True)
+                run.unfinished, waiting = waiting[: limits.rows], waiting[limits.rows :]
+                tried = limits
                 try:
-                    run.decode(capacity=bounds.tokens)
+                    run.decode(max_tokens=limits.tokens)
                 except RuntimeError as error:
                     if not should_reduce_batch_size(error):
                         raise
-                    bounds = bounds.below(*run.held, error)
-                    logger.warning("no memory for a batch of %d rows: going on with %d", run.held[0], bounds.rows)
-                waiting += run.alive
-                if bounds is not tried:
-                    # Only here, behind the error that held it, is the batch given back.
+                    limits = limits.halved(*run.batch_shape, error)
+                    size, _ = run.batch_shape
+                    logger.warning("no memory for a batch of %d rows: going on with %d", size, limits.rows)
+                waiting += run.unfinished
+                if limits is not tried:
+                    # Only outside the except block, as the error's traceback references the batch.
                     clear_device_cache(garbage_collection=True)
 
     def end_tokens(self) -> frozenset[int]:
-        """Every token that ends a sequence."""
+        """Return the ids of all end-of-sequence tokens."""
         return end_tokens(self.model.generation_config, self.tokenizer)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Line:
-    """A row on its way: all its tokens so far, how many of them the cache holds, and the row it goes back to."""
+class LiveSequence:
+    """A row while it is generated.
+
+    Attributes:
+        row: the row.
+        ids: its prompt and the tokens generated so far.
+        root: index of the row given to `run` that it descends from.
+        cached: how many of its tokens the KV cache of the batch holds.
+    """
 
     row: Row
     ids: list[int]
     root: int
-    fed: int = 0
+    cached: int = 0
 
     @property
-    def written(self) -> int:
-        """New tokens so far; 0 while forced ones are still being read."""
+    def new_count(self) -> int:
+        """Number of new tokens; 0 while forced ones are still being read."""
         return len(self.ids) - len(self.row.ids)
 
     @property
-    def new(self) -> list[int]:
-        """The new tokens so far."""
+    def new_ids(self) -> list[int]:
+        """The new tokens."""
         return self.ids[len(self.row.ids) :]
 
-    def follow(self, row: Row) -> Line:
-        """Return the line of a row that follows; it goes on from the same cache if it begins with what that holds."""
-        to_read = len(row.ids) - self.fed
-        goes_on = 0 < to_read <= LONGEST_FORCED and row.ids[: self.fed] == self.ids[: self.fed]
-        return Line(row=row, ids=list(row.ids), root=self.root, fed=self.fed if goes_on else 0)
+    def follow(self, row: Row) -> LiveSequence:
+        """Return the sequence of a row that follows; it keeps the cache if its prompt begins with the cached tokens."""
+        to_read = len(row.ids) - self.cached
+        keeps_cache = 0 < to_read <= MAX_FORCED_STEPS and row.ids[: self.cached] == self.ids[: self.cached]
+        return LiveSequence(row=row, ids=list(row.ids), root=self.root, cached=self.cached if keeps_cache else 0)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Run:
-    """What all batches of one run share, and the lines of the present one that have not come to their end.
+    """The state of one call of `run`: the sequences of the present batch, and what all its batches share.
 
-    `held` is how many lines the present batch has, and how many tokens each of them.
+    Attributes:
+        backend: the backend.
+        progress: the progress bar.
+        end_tokens: ids of all end-of-sequence tokens.
+        unfinished: sequences of the present batch that have not finished.
+        batch_shape: sequences in the present batch, and tokens per sequence.
     """
 
     backend: TransformersBackend
     progress: Progress
-    alive: list[Line] = field(default_factory=list)
-    held: tuple[int, int] = (0, 0)
-    watches: dict[Stop, StopWatch] = field(default_factory=dict)
+    end_tokens: frozenset[int]
+    unfinished: list[LiveSequence] = field(default_factory=list)
+    batch_shape: tuple[int, int] = (0, 0)
 
     @torch.inference_mode()
-    def decode(self, *, capacity: int) -> None:
-        """Write until no line of the batch runs any more; alive are then those that wait for a batch of their own.
+    def decode(self, *, max_tokens: int) -> None:
+        """Generate until the batch is empty; `unfinished` are then the sequences that need a batch of their own.
 
-        The cache holds at most `capacity` tokens, padding included. Where memory runs out, all lines stay alive.
+        The KV cache holds at most `max_tokens` tokens, padding included. If memory runs out, all sequences stay
+        unfinished.
         """
-        backend, lines = self.backend, self.alive
-        self.held = len(lines), max(len(line.ids) for line in lines)
-        batch = Batch.read(backend.model, [line.ids for line in lines], autocast=backend.autocast)
-        for line in lines:
-            line.fed = len(line.ids)
-        running: list[Line | None] = list(lines)
-        waiting: list[Line] = []
+        backend, sequences = self.backend, self.unfinished
+        self.batch_shape = len(sequences), max(len(sequence.ids) for sequence in sequences)
+        batch = Batch.prefill(backend.model, [sequence.ids for sequence in sequences], autocast=backend.autocast)
+        for sequence in sequences:
+            sequence.cached = len(sequence.ids)
+        # One place per sequence in the batch; None where it has finished and still takes up its place.
+        running: list[LiveSequence | None] = list(sequences)
+        waiting: list[LiveSequence] = []
         while True:
-            self._write(batch.logits, running)
-            forks: list[tuple[int, Line]] = []
+            self._sample(batch.logits, running)
+            forks: list[tuple[int, LiveSequence]] = []
             for place, before in enumerate(running):
-                after = [] if before is None else list(self._after(before))
-                waiting += [line for line in after if not line.fed]
-                go_on = [line for line in after if line.fed]
-                running[place] = go_on[0] if go_on else None
-                forks += [(place, fork) for fork in go_on[1:]]
-            kept = [(place, line) for place, line in enumerate(running) if line is not None] + forks
-            self.alive = waiting + [line for _, line in kept]
-            if not kept:
+                continuing = [] if before is None else list(self._advance(before))
+                waiting += [one for one in continuing if not one.cached]
+                in_cache = [one for one in continuing if one.cached]
+                running[place] = in_cache[0] if in_cache else None
+                forks += [(place, fork) for fork in in_cache[1:]]
+            remaining = [(place, one) for place, one in enumerate(running) if one is not None] + forks
+            self.unfinished = waiting + [one for _, one in remaining]
+            if not remaining:
                 return
-            room = max(1, capacity // (batch.width + 1))
-            if forks or len(kept) <= (1 - FINISHED_SHARE) * len(running) or room < len(running):
-                kept, late = kept[:room], kept[room:]
-                waiting += [line for _, line in late]
-                batch.select([place for place, _ in kept])
-                running = [line for _, line in kept]
-            tokens = [line.ids[line.fed] if line else PADDING for line in running]
-            self.held = len(running), batch.width + 1
+            max_sequences = max(1, max_tokens // (batch.width + 1))
+            many_finished = len(remaining) <= (1 - FINISHED_SHARE) * len(running)
+            if forks or many_finished or max_sequences < len(running):
+                waiting += [one for _, one in remaining[max_sequences:]]
+                remaining = remaining[:max_sequences]
+                batch.select([place for place, _ in remaining])
+                running = [one for _, one in remaining]
+            tokens = [one.ids[one.cached] if one else PADDING for one in running]
+            self.batch_shape = len(running), batch.width + 1
             batch.step(torch.tensor(tokens, device=batch.device))
-            for _, line in kept:
-                line.fed += 1
+            for _, one in remaining:
+                one.cached += 1
 
-    def _write(self, logits: Float[Tensor, "lines vocab"], running: Sequence[Line | None]) -> None:
-        """Append a token to every line that has read all it is to read."""
-        groups: dict[Sampling, list[tuple[int, Line]]] = defaultdict(list)
-        for place, line in enumerate(running):
-            if line is not None and line.fed == len(line.ids):
-                groups[line.row.sampling].append((place, line))
-                if line.written < line.row.least:
-                    logits[place, list(self._watch(line.row.stop).ids)] = -torch.inf
-        drawn: list[tuple[Line, int]] = []
-        for sampling, places in groups.items():
-            wanted = logits if len(places) == len(logits) else logits[[place for place, _ in places]]
-            keys, positions = zip(*((line.row.key, len(line.ids)) for _, line in places), strict=True)
-            tokens = next_tokens(wanted, sampling, keys, positions).tolist()
-            drawn += zip((line for _, line in places), tokens, strict=True)
-        # Where memory runs out while tokens are drawn, no line has got one that nobody has looked at.
-        for line, token in drawn:
-            line.ids.append(token)
-            self.progress.wrote(line.root)
+    def _sample(self, logits: Float[Tensor, "sequences vocab"], running: Sequence[LiveSequence | None]) -> None:
+        """Append a sampled token to every sequence whose tokens are all in the cache."""
+        by_sampling: dict[Sampling, list[tuple[int, LiveSequence]]] = defaultdict(list)
+        for place, sequence in enumerate(running):
+            if sequence is not None and sequence.cached == len(sequence.ids):
+                row = sequence.row
+                by_sampling[row.sampling].append((place, sequence))
+                if sequence.new_count < row.min_new_tokens:
+                    condition = self.backend.stop_condition(row.stop, self.end_tokens)
+                    logits[place, list(condition.token_ids)] = -torch.inf
+        sampled: list[tuple[LiveSequence, int]] = []
+        for sampling, places in by_sampling.items():
+            selected = logits if len(places) == len(logits) else logits[[place for place, _ in places]]
+            seeds, positions = zip(*((one.row.seed, len(one.ids)) for _, one in places), strict=True)
+            tokens = sample_tokens(selected, sampling, seeds, positions).tolist()
+            sampled += zip((one for _, one in places), tokens, strict=True)
+        # Appended only now: if memory runs out in the loop above, no sequence has a token that `_advance` did not see.
+        for sequence, token in sampled:
+            sequence.ids.append(token)
+            self.progress.add_tokens(sequence.root)
 
-    def _after(self, line: Line) -> Iterator[Line]:
-        """Yield the line itself, if it goes on, and then whatever follows at this point."""
-        row, watch = line.row, self._watch(line.row.stop)
-        if not line.written:
-            yield line
+    def _advance(self, sequence: LiveSequence) -> Iterator[LiveSequence]:
+        """Yield the sequence itself, if it continues, and then all that follow at this token."""
+        row = sequence.row
+        if not sequence.new_count:
+            yield sequence
             return
-        if line.written > row.least and watch.ended(line.ids, start=len(row.ids)):
-            kept = watch.without_stop(line.new)
-            following = row.then(Generated(kept, "stop", line.new[len(kept) :]))
-            self.progress.opened(line.root, len(following) - 1)
-        elif line.written == row.room:
-            following = row.then(Generated(line.new, "length"))
-            self.progress.opened(line.root, len(following) - 1)
+        condition = self.backend.stop_condition(row.stop, self.end_tokens)
+        if sequence.new_count > row.min_new_tokens and condition.is_met(sequence.ids, start=len(row.ids)):
+            ids = condition.without_stop(sequence.new_ids)
+            following = row.on_finish(Generated(ids, "stop", sequence.new_ids[len(ids) :]))
+            self.progress.add_sequences(sequence.root, len(following) - 1)
+        elif sequence.new_count == row.max_new_tokens:
+            following = row.on_finish(Generated(sequence.new_ids, "length"))
+            self.progress.add_sequences(sequence.root, len(following) - 1)
         else:
-            yield line
-            if line.written not in row.marks:
+            yield sequence
+            if sequence.new_count not in row.checkpoints:
                 return
-            following = row.then(Generated(line.new, "length"))
-            self.progress.opened(line.root, len(following))
-        yield from map(line.follow, following)
-
-    def _watch(self, stop: Stop) -> StopWatch:
-        if stop not in self.watches:
-            backend = self.backend
-            self.watches[stop] = StopWatch.build(
-                stop,
-                end_tokens=backend.end_tokens(),
-                added=backend.tokenizer.added_tokens_decoder,
-                encode=lambda text: backend.encode(text, special=False),
-                decode=backend.decode,
-            )
-        return self.watches[stop]
+            following = row.on_finish(Generated(sequence.new_ids, "length"))
+            self.progress.add_sequences(sequence.root, len(following))
+        yield from map(sequence.follow, following)

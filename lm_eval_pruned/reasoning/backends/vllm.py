@@ -1,120 +1,110 @@
-"""Decoding with vLLM: what follows a row is asked for as soon as that is finished, and its prefix comes from a cache.
+"""Backend that generates with vLLM: rows that follow are submitted at once and find their prefix in vLLM's cache.
 
-An engine batches as it goes, so that answers are written beside the thinking of others and kept as they are finished.
+An engine batches continuously, so answers are generated beside the thinking of other rows and stored as they finish.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, runtime_checkable
 
-from transformers import PreTrainedTokenizerBase
-
 from lm_eval_pruned.errors import EngineError
+from lm_eval_pruned.reasoning.backends.limits import QUEUE_FACTOR
+from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
-from lm_eval_pruned.reasoning.requests import Generated, Row, Stop, following, run_in_rounds
-from lm_eval_pruned.reasoning.sampling import noise_key
-from lm_eval_pruned.reasoning.stopping import StopWatch
-
-# Sequences in an engine's hands, as a multiple of those it runs at once: it finds the next one when one is finished,
-# and what follows a finished one does not queue behind all the others.
-AHEAD = 1.25
+from lm_eval_pruned.reasoning.requests import Generated, Row, finish_row, run_in_rounds
+from lm_eval_pruned.reasoning.sampling import derive_seed
 
 
 @runtime_checkable
-class Written(Protocol):
-    """What vLLM wrote behind a prompt: `vllm.CompletionOutput`."""
+class CompletionOutput(Protocol):
+    """What vLLM generated after a prompt: `vllm.CompletionOutput`."""
 
     token_ids: Sequence[int]
     finish_reason: str | None
 
 
 @runtime_checkable
-class Output(Protocol):
+class RequestOutput(Protocol):
     """The state of a request: `vllm.RequestOutput`."""
 
     request_id: str
     finished: bool
-    outputs: Sequence[Written]
+    outputs: Sequence[CompletionOutput]
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Of `vllm.LLMEngine` what is used here."""
+    """The methods of `vllm.LLMEngine` that the backend calls."""
 
     def add_request(self, request_id: str, prompt: object, params: object, *, lora_request: object) -> object:
         """Take a request."""
 
-    def step(self) -> Sequence[Output]:
-        """Write a token for every running sequence and return the requests that are finished."""
+    def step(self) -> Sequence[RequestOutput]:
+        """Generate a token for every running sequence and return the requests that are finished."""
 
     def abort_request(self, request_ids: list[str]) -> None:
         """Drop requests."""
 
 
 # Continues prompts of token ids with their sampling parameters, in one call for all of them.
-Generate = Callable[[list[list[int]], list[object]], Sequence[Output]]
+Generate = Callable[[list[list[int]], list[object]], Sequence[RequestOutput]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VLLMBackend:
+class VLLMBackend(TokenizingBackend):
     """Runs a causal language model of vLLM.
 
-    `engine` runs at most `max_num_seqs` sequences at once; where it is None, replicas elsewhere continue all rows of a
-    round through `generate`. `context` is in tokens, `end_tokens` end every row.
+    Attributes:
+        engine: the engine, or None if data-parallel replicas run the rows through `generate`, a round at a time.
+        generate: generates with the replicas.
+        max_num_seqs: most sequences that the engine runs at once.
+        context: the longest sequence, in tokens.
+        end_tokens: ids of all end-of-sequence tokens.
+        lora: the adapter, or None.
+        is_quiet: whether to hide the progress bar.
     """
 
     engine: Engine | None
     generate: Generate
     max_num_seqs: int
-    tokenizer: PreTrainedTokenizerBase
-    encode_text: Callable[..., list[int]]
     context: int
     end_tokens: frozenset[int]
     lora: object = None
     is_quiet: bool = False
-    watches: dict[Stop, StopWatch] = field(default_factory=dict)
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Tokenize, as the harness does where `special` tokens are wanted at the start."""
-        return self.encode_text(text) if special else self.encode_text(text, add_special_tokens=False)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens included."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Continue every row and all that follows."""
+        """Continue every row and all that follow."""
         if self.engine is None:
             run_in_rounds(self._continue, rows)
         elif rows:
-            with Progress.start([row.longest - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
+            with Progress.start([row.max_length - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
                 self._run(self.engine, rows, progress)
 
     def _run(self, engine: Engine, rows: Sequence[Row], progress: Progress) -> None:
-        """Keep the engine supplied: with what follows a finished row first, and then with the longest."""
-        capacity = max(1, int(AHEAD * self.max_num_seqs))
-        names = map(str, count())
-        waiting = sorted(enumerate(rows), key=lambda item: item[1].longest)
+        """Keep the engine supplied: first with what follows a finished row, then with the longest rows."""
+        capacity = max(1, int(QUEUE_FACTOR * self.max_num_seqs))
+        request_ids = map(str, count())
+        waiting = sorted(enumerate(rows), key=lambda item: item[1].max_length)
         running: dict[str, tuple[int, Row]] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < capacity:
-                    name, (root, row) = next(names), waiting.pop()
-                    running[name] = root, row
+                    request_id, (root, row) = next(request_ids), waiting.pop()
+                    running[request_id] = root, row
                     prompt = {"type": "token", "prompt_token_ids": row.ids}
-                    engine.add_request(name, prompt, self._params(row), lora_request=self.lora)
+                    engine.add_request(request_id, prompt, self._params(row), lora_request=self.lora)
                 for output in engine.step():
                     if output.finished:
                         root, row = running.pop(output.request_id)
-                        after = following(row, self._generated(row, output))
-                        waiting += [(root, one) for one in after]
-                        progress.wrote(root, len(output.outputs[0].token_ids))
-                        progress.opened(root, len(after) - 1)
+                        following = finish_row(row, self._generated(row, output))
+                        waiting += [(root, new) for new in following]
+                        progress.add_tokens(root, len(output.outputs[0].token_ids))
+                        progress.add_sequences(root, len(following) - 1)
         finally:
-            # An error elsewhere, such as a full disk, leaves no work behind in an engine that lives on.
+            # The engine outlives an error elsewhere, such as a full disk: leave no requests in it.
             engine.abort_request(list(running))
 
     def _continue(self, rows: Sequence[Row]) -> list[Generated]:
@@ -122,34 +112,34 @@ class VLLMBackend:
         return [self._generated(row, output) for row, output in zip(rows, outputs, strict=True)]
 
     def _params(self, row: Row) -> object:
-        """Return what the row asks of vLLM; its noise depends on nothing but the row."""
+        """Return vLLM's sampling parameters of a row; their seed depends on nothing but the row."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        watch = self._watch(row.stop)
+        condition = self.stop_condition(row.stop, self.end_tokens)
         sampling = row.sampling
         return SamplingParams(
-            max_tokens=row.room,
-            min_tokens=min(row.least, row.room),
-            stop=list(watch.texts),
+            max_tokens=row.max_new_tokens,
+            min_tokens=min(row.min_new_tokens, row.max_new_tokens),
+            stop=list(condition.texts),
             include_stop_str_in_output=True,
-            stop_token_ids=sorted(watch.ids),
-            # Those of the model are among ours.
+            stop_token_ids=sorted(condition.token_ids),
+            # The model's end-of-sequence tokens are among the stop tokens.
             ignore_eos=True,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,
-            # A row that goes on where another ended has its key; the same noise again would repeat its choices.
-            seed=noise_key(row.key, len(row.ids)),
-            detokenize=bool(watch.texts),
+            # A row that continues another has its seed: with the length, the two do not repeat the same noise.
+            seed=derive_seed(row.seed, len(row.ids)),
+            detokenize=bool(condition.texts),
             skip_special_tokens=False,
             spaces_between_special_tokens=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _generated(self, row: Row, output: Output) -> Generated:
-        """Cut what ended the row off what was generated."""
+    def _generated(self, row: Row, output: RequestOutput) -> Generated:
+        """Split what was generated into its tokens and those that stopped it."""
         (completion,) = output.outputs
         ids = list(completion.token_ids)
         if completion.finish_reason == "length":
@@ -159,16 +149,5 @@ class VLLMBackend:
                 f"vLLM gave up a sequence of {len(row.ids)} tokens ({completion.finish_reason}): see its own lines. "
                 "A smaller max_num_seqs or max_model_len needs less memory"
             )
-        kept = self._watch(row.stop).without_stop(ids)
-        return Generated(kept, "stop", ids[len(kept) :])
-
-    def _watch(self, stop: Stop) -> StopWatch:
-        if stop not in self.watches:
-            self.watches[stop] = StopWatch.build(
-                stop,
-                end_tokens=self.end_tokens,
-                added=self.tokenizer.added_tokens_decoder,
-                encode=lambda text: self.encode(text, special=False),
-                decode=self.decode,
-            )
-        return self.watches[stop]
+        without_stop = self.stop_condition(row.stop, self.end_tokens).without_stop(ids)
+        return Generated(without_stop, "stop", ids[len(without_stop) :])

@@ -1,0 +1,22 @@
+"""Tuning constants of the backends: memory, batches and queues. None of them changes a text."""
+
+# Share of the free memory for the KV cache and logits of a batch. The rest is for activations, for the copy of a layer
+# while a batch is rebuilt, and for other processes.
+MEMORY_SHARE = 0.7
+
+# Copies of the float32 logits in memory while a token is sampled: as they are, warped, and with noise.
+LOGITS_COPIES = 4
+
+# Tokens of the text on which the bytes of KV cache per token are measured.
+PROBE_TOKENS = 16
+
+# A batch is rebuilt without its finished sequences once they are this share of it; rebuilding copies the KV cache.
+FINISHED_SHARE = 0.25
+
+# Forced text of at most so many tokens is read one token a step, while the other sequences of the batch generate; the
+# prefill of a new batch is faster for a longer text.
+MAX_FORCED_STEPS = 64
+
+# Sequences handed to a vLLM engine, as a multiple of `max_num_seqs`: enough that it has the next one when one finishes,
+# and few enough that the answer to a finished trace does not queue after all other traces.
+QUEUE_FACTOR = 1.25
