@@ -1,4 +1,4 @@
-"""The heap: glibc keeps what was freed until it is asked, and PyTorch takes large pages if it is told to."""
+"""Process memory: transparent huge pages, `malloc_trim`, and advice when memory runs out during pruning."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lm_eval_pruned.errors import PruningError
 
 
 def use_large_pages() -> None:
-    """Let PyTorch take memory in pages of 2 MiB where Linux has them: new tensors are filled three times as fast.
+    """Let PyTorch allocate in 2 MiB pages where Linux has them, which fills new tensors three times as fast.
 
-    Has an effect in a process that has not made a large tensor yet; PyTorch reads the environment at its first one.
+    Call it before the process makes its first large tensor, since PyTorch reads the environment only then.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def give_back() -> None:
-    """Return freed memory to the system; without it the peak of a walk grows by a hundred megabytes of fragments.
+    """Return freed memory to the system with `malloc_trim`; does nothing where the C library is not glibc.
 
-    Does nothing where the C library is not glibc.
+    Without it, fragments of the heap raise the peak of block-wise pruning by about a hundred megabytes.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -33,10 +33,10 @@ def give_back() -> None:
 
 @contextmanager
 def naming_shortage() -> Iterator[None]:
-    """Say what to do where memory runs out in the `with` block.
+    """Turn an out-of-memory error in the `with` block into one that says what to lower.
 
     Raises:
-        PruningError: it has.
+        PruningError: memory ran out.
     """
     try:
         yield

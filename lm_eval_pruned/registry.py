@@ -1,4 +1,4 @@
-"""A read-only mapping from names to things, whose miss names the nearest entry."""
+"""Registry: a mapping from names to objects whose lookup error suggests the nearest name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """The one registry class of the package.
+    """Read-only mapping of registered objects, in alphabetical order.
 
     Example:
         >>> colours: Registry[int] = Registry("colour")
@@ -29,7 +29,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries: dict[str, T] = {}
 
     def add(self, name: str, entry: T) -> T:
-        """Enter `entry` under `name` and return it; a name is entered once."""
+        """Register `entry` under `name` and return it; a second entry of the same name is an error."""
         if name in self._entries:
             raise ValueError(f"{self._what} {name!r} is registered twice")
         self._entries[name] = entry
