@@ -92,7 +92,7 @@ class OnDisk:
             for hook in hooks:
                 stack.callback(hook.remove)
             for block in self.blocks:
-                # Not by hooks: those behind a module do not run where its forward pass is ended before its end.
+                # Patch (docs/harness-hook.md): a forward hook would not run if the forward pass is ended early.
                 block.forward = self.of(block)(block.forward)
                 stack.callback(delattr, block, "forward")
             yield
