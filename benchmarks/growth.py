@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py [--rounds 3] [--output benchmarks/growth.png]
 
-Wanda prunes random Qwen3 models in float32, one dimension being doubled at a time; the leaderboard's page is built
-from a growing number of cells, 500 answers each, in a process of its own. Each point is measured once in every round. Plotted
-are medians, with the exponent of a power law fitted to the four largest sizes. About two minutes on two cores.
+Wanda prunes random Qwen3 models in float32, one dimension being doubled at a time; the leaderboard's page is built from
+a growing number of cells, 500 answers each, in a process of its own. Each point is measured once in every round.
+Plotted are medians, with the exponent of a power law fitted to the four largest sizes. About two minutes on two cores.
 """
 
 from __future__ import annotations
