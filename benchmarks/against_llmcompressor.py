@@ -1,10 +1,10 @@
-"""Pruning against llm-compressor: seconds and memory for the same model, windows and sparsity, and whether masks agree.
+"""Compare pruning with llm-compressor: seconds and memory for the same model, windows and sparsity, and the masks.
 
     make bench-llmcompressor
 
-SmolLM2-135M in float32, in an environment of its own that holds both. Every run is a process of its own, in turns; what
-is timed begins with the loaded model and ends with the pruned one. Both go block by block and pass on the outputs of
-pruned blocks; llm-compressor is told so by its sequential pipeline, which it also chooses by itself.
+SmolLM2-135M in float32, in an environment that holds both. Each run is a process, alternating between the two; timing
+starts with the loaded model and ends with the pruned one. Both prune block by block and propagate the outputs of pruned
+blocks: in llm-compressor that is the sequential pipeline, its own default.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def theirs(model: PreTrainedModel, windows: torch.Tensor, method: str) -> None:
 
 
 def once(who: str, method: str, folder: Path, windows: Path, masks: Path) -> None:
-    """Prune, print seconds and peaks of memory as JSON, and leave the masks."""
+    """Prune, print seconds and peak memory as JSON, and save the masks."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids = torch.from_numpy(np.load(windows))
     with torch.no_grad():
@@ -77,7 +77,7 @@ def run(who: str, method: str, folder: Path, windows: Path, masks: Path) -> dict
 
 
 def differing(one: Path, other: Path) -> float:
-    """Return the share of weights that are zero in one of two models only."""
+    """Return the share of weights that are zero in only one of the two models."""
     first, second = np.load(one), np.load(other)
     bits = sum(int(np.unpackbits(first[name] ^ second[name]).sum()) for name in first.files)
     return bits / sum(8 * first[name].size for name in first.files)

@@ -1,10 +1,10 @@
-"""What lm_eval_pruned.pth adds to the start of every Python program.
+"""Measure what lm_eval_pruned.pth adds to the start of every Python program.
 
     python benchmarks/autoload.py [--rounds 300] [--limit-ms 1.0]
 
-Three throwaway environments differ only in their start-up file: none, ours, and setuptools' distutils-precedence.pth as
-the peer. Each round starts `python -c pass` once in each, in turn, so that a busy machine slows all three alike; the
-figures are medians. The exit code is 1 if ours adds more than the limit.
+Three temporary environments differ only in their start-up file: none, ours, and, for comparison, setuptools'
+distutils-precedence.pth. Each round starts `python -c pass` once in each, so that a busy machine slows all three alike;
+the figures are medians. The exit code is 1 if ours adds more than the limit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEER = ("_distutils_hack/__init__.py", "distutils-precedence.pth")
 
 
 def environment(folder: Path, source: Path, files: tuple[str, ...]) -> Path:
-    """Make an environment with copies of `files` in site-packages, compiled as pip does, and return its Python."""
+    """Create an environment with copies of `files` in site-packages, compiled as by pip, and return its Python."""
     venv.create(folder, symlinks=True, with_pip=False)
     names = {"base": str(folder), "platbase": str(folder)}
     site_packages = Path(sysconfig.get_path("purelib", scheme="venv", vars=names))
@@ -72,7 +72,7 @@ def main() -> int:
             for name, python in pythons.items():
                 times[name].append(start_ms(python))
         imports = median(import_us(pythons["ours"]) for _ in range(args.rounds // 10 or 1))
-    # Differences within a round, because what slows the machine down slows its neighbours in time as well.
+    # Differences within a round, since load on the machine changes slowly.
     added = {
         name: median(ms - bare for ms, bare in zip(times[name], times["none"], strict=True))
         for name in times

@@ -1,7 +1,7 @@
-"""A checkpoint of 8 billion weights pruned part by part: peak of memory, and time against reading and writing it.
+"""Prune a checkpoint of 8 billion weights block by block: peak memory, and time relative to reading and writing it.
 
-Weights are random in the shapes of Qwen3-8B (bf16, 16 GB): what is measured does not depend on values. Reading and
-writing are those of plain copies of the same bytes, in the same run, on the same disk, with nothing cached before.
+Weights are random, in the shapes of Qwen3-8B (bf16, 16 GB): the measured quantities do not depend on values. Reading
+and writing are plain copies of the same bytes, in the same run, on the same disk, with a cold page cache.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def _shards(shapes: dict[str, torch.Size]) -> Iterator[list[str]]:
     yield names
 
 
-def forget(folder: Path) -> None:
-    """Take files out of the cache of the operating system, so that they are read from the disk."""
+def evict(folder: Path) -> None:
+    """Evict files from the page cache, so that they are read from the disk."""
     os.sync()
     for path in folder.rglob("*.safetensors"):
         descriptor = os.open(path, os.O_RDONLY)
@@ -84,8 +84,8 @@ def forget(folder: Path) -> None:
 
 
 def reading_time(source: Path) -> float:
-    """Return the seconds in which the shards are read from the disk."""
-    forget(source)
+    """Return the seconds that reading the shards from the disk takes."""
+    evict(source)
     piece = bytearray(PIECE)
     started = time.perf_counter()
     for path in sorted(source.glob("*.safetensors")):
@@ -96,7 +96,7 @@ def reading_time(source: Path) -> float:
 
 
 def writing_time(source: Path, target: Path) -> float:
-    """Return the seconds in which as many bytes are written and are on the disk."""
+    """Return the seconds that writing and syncing as many bytes takes."""
     piece = os.urandom(PIECE)
     target.mkdir()
     started = time.perf_counter()
@@ -111,8 +111,8 @@ def writing_time(source: Path, target: Path) -> float:
 
 
 def prune(source: Path, output: Path, artifacts: Path, *arguments: str) -> tuple[float, dict[str, object]]:
-    """Run the command in a process of its own; return its seconds, until all is on the disk, and its report."""
-    forget(source)
+    """Run the command; return its seconds, including the sync to disk, and its report."""
+    evict(source)
     command = [sys.executable, "-m", "lm_eval_pruned", "prune", "--pretrained", str(source), "--output", str(output)]
     started = time.perf_counter()
     subprocess.run([*command, "--artifacts", str(artifacts), *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -121,7 +121,7 @@ def prune(source: Path, output: Path, artifacts: Path, *arguments: str) -> tuple
 
 
 def check(output: Path, report: dict[str, object]) -> None:
-    """Load what was written as anybody would, count its zeros, and let it compute."""
+    """Load the output with transformers, count its zeros, and run a forward pass."""
     model = AutoModelForCausalLM.from_pretrained(output)
     with torch.no_grad():
         logits = model(torch.tensor(PROMPT)).logits
@@ -132,7 +132,7 @@ def check(output: Path, report: dict[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is made, and kept [a temporary one]")
+    parser.add_argument("--folder", type=Path, help="where the checkpoint is created, and stays [a temporary folder]")
     parser.add_argument("--blocks", type=int, default=36, help="decoder blocks of 386 MB; 36 make Qwen3-8B")
     parser.add_argument("--methods", nargs="+", default=["magnitude", "wanda"])
     args = parser.parse_args()
@@ -160,7 +160,7 @@ def main() -> None:
 
 
 def calibration(work: Path) -> Path:
-    """Write eight windows of text that the tokenizer of the bundled model reads."""
+    """Write eight windows of text for the tokenizer of the bundled model."""
     path = work / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"a={seed};b=a+{seed};" * 100}) + "\n" for seed in range(8)))
     return path

@@ -1,10 +1,10 @@
-"""How the work grows with blocks, width, samples, tokens and cells: the picture growth.png beside this file.
+"""Measure how time grows with blocks, width, samples, tokens and cells; draws growth.png next to this file.
 
     python benchmarks/growth.py [--rounds 3] [--output benchmarks/growth.png]
 
-Wanda prunes random Qwen3 models in float32, of which one side at a time is doubled; the leaderboard's page is made of
-ever more cells of a sweep, 500 answers each, in a process of its own. Every point is measured once a round, in turns;
-drawn are medians, and the exponent of a power law over the four largest. About two minutes on two cores.
+Wanda prunes random Qwen3 models in float32, one dimension being doubled at a time; the leaderboard's page is built from
+a growing number of cells, 500 answers each, in a process of its own. Each point is measured once in every round.
+Plotted are medians, with the exponent of a power law fitted to the four largest sizes. About two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lm_eval_pruned import PruneConfig, prune_model
 
 HERE = Path(__file__).resolve().parent
 BASE = {"blocks": 4, "width": 256, "samples": 8, "tokens": 128}
-SIDES = {
+DIMENSIONS = {
     "blocks": (2, 4, 8, 16, 32),
     "width": (128, 256, 512, 1024, 2048),
     "samples": (4, 8, 16, 32, 64),
@@ -45,7 +45,7 @@ Times = Mapping[int, list[float]]
 
 
 def pruning(blocks: int, width: int, samples: int, tokens: int) -> float:
-    """Return the seconds in which Wanda prunes a model of such sides."""
+    """Return the seconds that Wanda takes for a model of these dimensions."""
     config = Qwen3Config(
         vocab_size=VOCABULARY,
         hidden_size=width,
@@ -61,7 +61,7 @@ def pruning(blocks: int, width: int, samples: int, tokens: int) -> float:
 
 
 def page(folder: Path) -> float:
-    """Return the seconds in which runs become a page."""
+    """Return the seconds that building a page from runs takes."""
     command = [
         sys.executable,
         "-m",
@@ -75,38 +75,41 @@ def page(folder: Path) -> float:
 
 
 def measure(rounds: int, cells: Path) -> dict[str, Times]:
-    """Return the seconds of every point by side and size."""
+    """Return the seconds of each round, by dimension and size."""
     works: dict[str, dict[int, Callable[[], float]]] = {
-        side: {size: partial(pruning, **{**BASE, side: size}) for size in sizes} for side, sizes in SIDES.items()
+        dimension: {size: partial(pruning, **{**BASE, dimension: size}) for size in sizes}
+        for dimension, sizes in DIMENSIONS.items()
     }
     for count in CELLS:
         write_all(cells / str(count), count, ANSWERS)
     works["cells"] = {count: partial(page, cells / str(count)) for count in CELLS}
     pruning(**BASE)
-    times: dict[str, dict[int, list[float]]] = {side: {size: [] for size in sizes} for side, sizes in works.items()}
+    times: dict[str, dict[int, list[float]]] = {
+        dimension: {size: [] for size in sizes} for dimension, sizes in works.items()
+    }
     for _ in range(rounds):
-        for side, sizes in works.items():
+        for dimension, sizes in works.items():
             for size, work in sizes.items():
-                times[side][size].append(work())
+                times[dimension][size].append(work())
     return times
 
 
 def exponent(times: Times) -> float:
-    """Return by which power the seconds grow with the size."""
+    """Return the exponent of the power law seconds ~ size**exponent."""
     sizes = sorted(times)[-FITTED:]
     return float(np.polyfit(np.log(sizes), np.log([median(times[size]) for size in sizes]), 1)[0])
 
 
 def draw(times: Mapping[str, Times], path: Path) -> None:
     figure = Figure(figsize=(11, 2.6), layout="constrained", dpi=110)
-    for axes, (side, measured) in zip(figure.subplots(1, len(times)), times.items(), strict=True):
+    for axes, (dimension, measured) in zip(figure.subplots(1, len(times)), times.items(), strict=True):
         sizes = sorted(measured)
         axes.loglog(sizes, [median(measured[size]) for size in sizes], marker="o", markersize=3, color="#1f77b4")
-        axes.set_title(f"{side}: power {exponent(measured):.2f}", fontsize=9)
+        axes.set_title(f"{dimension}: power {exponent(measured):.2f}", fontsize=9)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.tick_params(labelsize=7)
-        axes.set_ylabel("seconds" if side == "blocks" else "", fontsize=8)
+        axes.set_ylabel("seconds" if dimension == "blocks" else "", fontsize=8)
         axes.grid(alpha=0.3)
     figure.savefig(path)
 
@@ -119,9 +122,9 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as temporary:
         times = measure(args.rounds, Path(temporary))
-    for side, measured in times.items():
+    for dimension, measured in times.items():
         points = ", ".join(f"{size}: {median(measured[size]):.2f} s" for size in sorted(measured))
-        print(f"{side:<8} power {exponent(measured):.2f}   {points}")
+        print(f"{dimension:<8} power {exponent(measured):.2f}   {points}")
     draw(times, args.output)
 
 

@@ -1,8 +1,8 @@
-"""What pruning costs a real model in perplexity: SmolLM2-135M on held-out English prose, by method and sparsity.
+"""Measure what pruning costs in perplexity: SmolLM2-135M on held-out English prose, by method and sparsity.
 
     python benchmarks/perplexity.py [--windows 12] [--seqlen 256]
 
-prints one line a method and allocation. About five minutes on two cores.
+prints one line for each method and allocation. About five minutes on two cores.
 """
 
 from __future__ import annotations

@@ -1,26 +1,12 @@
-"""English prose that every Python brings: its language reference, as windows of token ids."""
+"""English prose and perplexity, as the tests measure it."""
 
 from __future__ import annotations
 
-import math
-from pydoc_data.topics import topics
+import sys
+from pathlib import Path
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lm_eval_pruned.pruning.calibration.windows import sample_windows
+from tests.prose import perplexity, prose
 
-
-def prose(tokenizer: PreTrainedTokenizerBase, *, samples: int, seqlen: int, held_out: bool = False) -> Tensor:
-    """Return windows [samples seqlen] of every other topic, or with `held_out` of the topics in between."""
-    texts = [text for _, text in sorted(topics.items())][int(held_out) :: 2]
-    return sample_windows(
-        texts, lambda text: tokenizer(text, verbose=False)["input_ids"], samples=samples, seqlen=seqlen, seed=0
-    )
-
-
-@torch.no_grad()
-def perplexity(model: PreTrainedModel, windows: Tensor) -> float:
-    losses = [float(model(window[None], labels=window[None]).loss) for window in windows]
-    return math.exp(sum(losses) / len(losses))
+__all__ = ["perplexity", "prose"]

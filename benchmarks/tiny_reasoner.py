@@ -1,8 +1,8 @@
-"""What pruning does to the bundled model: its curve dense, pruned, and without each of its blocks.
+"""Measure what pruning does to the bundled model: its curve dense, pruned, and without each of its blocks.
 
     python benchmarks/tiny_reasoner.py
 
-prints one line a configuration with the accuracy on `tiny_tts` at each budget. About three minutes on two cores.
+prints one line for each configuration with the accuracy on `tiny_tts` at each budget. About three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def curve(model: PrunedHFLM) -> list[float]:
 def without_block(index: int) -> PrunedHFLM:
     wrapped = PrunedHFLM("tiny-reasoner", batch_size=64)
     decoder = wrapped.model.model
-    decoder.layers = nn.ModuleList(block for place, block in enumerate(decoder.layers) if place != index)
-    for place, block in enumerate(decoder.layers):
-        block.self_attn.layer_idx = place
+    decoder.layers = nn.ModuleList(block for number, block in enumerate(decoder.layers) if number != index)
+    for number, block in enumerate(decoder.layers):
+        block.self_attn.layer_idx = number
     decoder.config.num_hidden_layers = len(decoder.layers)
     decoder.config.layer_types = decoder.config.layer_types[: len(decoder.layers)]
     return wrapped

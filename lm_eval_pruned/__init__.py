@@ -1,6 +1,7 @@
-"""Prune a reasoning model while it loads and measure what that does to its test-time scaling."""
+"""Prune a reasoning model at load time and measure what that does to its test-time scaling."""
 
-# The start-up hook imports this file at every interpreter start, so it imports nothing, not even `typing`.
+# The start-up hook imports this file at every interpreter start, so it imports nothing, not even `typing`:
+# exports are loaded on first use.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lm_eval_pruned.config import PruneConfig
@@ -11,7 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = ["PruneConfig", "__version__", "grade", "prune_model", "verify"]
 
-_HOMES = {
+_EXPORTS = {
     "PruneConfig": "lm_eval_pruned.config",
     "grade": "lm_eval_pruned.grading",
     "prune_model": "lm_eval_pruned.pruning.engine",
@@ -20,11 +21,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    export: object = getattr(import_module(_HOMES[name]), name)
+    export: object = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = export
     return export
 

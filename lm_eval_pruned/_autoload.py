@@ -1,7 +1,8 @@
-"""The start-up hook: lm_eval gets our models and tasks as it is imported, every other program gets nothing.
+"""Import hook that registers our models and tasks with lm-evaluation-harness when the harness is imported.
 
-The one-line file lm_eval_pruned.pth in site-packages imports this module at every interpreter start. So it is built
-from `sys` alone, does one list insertion, and never lets an exception out into a program that did not ask for us.
+The one-line file lm_eval_pruned.pth in site-packages imports this module at every interpreter start. It therefore
+imports only `sys`, inserts one finder into `sys.meta_path`, and lets no exception escape into a program that has
+nothing to do with us. LM_EVAL_PRUNED_AUTOLOAD=0 in the environment turns it off.
 """
 
 import sys
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-# Harness module -> the function of lm_eval_pruned/_harness.py that runs once the module has been executed.
+VARIABLE = "LM_EVAL_PRUNED_AUTOLOAD"
+
+# Harness module -> the function of lm_eval_pruned/_harness.py to call after the module has been executed.
 _HOOKS = {
     "lm_eval.models": "register_models",
     "lm_eval.tasks": "add_task_folder",
@@ -21,7 +24,7 @@ _HOOKS = {
 
 
 class HarnessFinder:
-    """Lets the other finders find the harness's modules and sees to it that ours follows their execution."""
+    """Meta path finder that delegates to the other finders and hooks the loaders of the harness's modules."""
 
     def __init__(self) -> None:
         self._searches: set[tuple[int, str]] = set()
@@ -29,12 +32,12 @@ class HarnessFinder:
     def find_spec(
         self, fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Return the spec another finder has for one of the hooked modules, else None."""
+        """Return another finder's spec for one of the hooked modules, with its loader patched, else None."""
         if fullname not in _HOOKS:
             return None
         from _thread import get_ident
 
-        # A second finder that delegates as we do would ask us again, for ever.
+        # Another finder that delegates as this one does would ask us again: break the recursion.
         search = (get_ident(), fullname)
         if search in self._searches:
             return None
@@ -44,7 +47,7 @@ class HarnessFinder:
         finally:
             self._searches.discard(search)
         if spec is not None:
-            _attempt(lambda: _follow_execution(spec), fullname)
+            _attempt(lambda: _patch_loader(spec), fullname)
         return spec
 
     def _delegate(
@@ -58,8 +61,14 @@ class HarnessFinder:
         return None
 
 
+def is_disabled() -> bool:
+    """Tell whether LM_EVAL_PRUNED_AUTOLOAD=0 is set; `os` is never imported for it, `site` has done that already."""
+    os = sys.modules.get("os")
+    return os is not None and os.environ.get(VARIABLE) == "0"
+
+
 def install() -> None:
-    """Watch for the harness's modules; those already imported are hooked at once. Doing it twice changes nothing."""
+    """Hook the harness's modules, at once where they are already imported; calling it twice changes nothing."""
     # By name, not isinstance: a reloaded copy of this module has a class of its own.
     if not any(type(finder).__module__ == __name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, HarnessFinder())
@@ -68,7 +77,7 @@ def install() -> None:
             _apply(fullname)
 
 
-def _follow_execution(spec: "ModuleSpec") -> None:
+def _patch_loader(spec: "ModuleSpec") -> None:
     loader = spec.loader
     if loader is None:
         raise ImportError(f"{spec.name} has no loader")
@@ -80,6 +89,7 @@ def _follow_execution(spec: "ModuleSpec") -> None:
         if module.__name__ == spec.name:
             _apply(spec.name)
 
+    # Patch: docs/harness-hook.md.
     loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
@@ -95,7 +105,7 @@ def _apply(fullname: str) -> None:
 def _attempt(step: "Callable[[], None]", fullname: str) -> None:
     try:
         step()
-    # The program being started may have nothing to do with us: whatever is wrong here must not stop it. A log record,
+    # The program being started may have nothing to do with us, so no error of ours may stop it. Logged and not warned,
     # because `warnings.warn` raises under -W error.
     except Exception as error:
         import logging
@@ -103,4 +113,5 @@ def _attempt(step: "Callable[[], None]", fullname: str) -> None:
         logging.getLogger("lm_eval_pruned").warning("lm_eval_pruned could not extend %s: %r", fullname, error)
 
 
-install()
+if not is_disabled():
+    install()

@@ -1,4 +1,7 @@
-"""What we change in the harness: its list of models, its task folders and how it words a user's mistake."""
+"""Register our models and tasks with the harness, and report a user's mistake in one line.
+
+Where this patches classes of the harness, docs/harness-hook.md says why, and from which release on it need not.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ _logger = logging.getLogger(__name__)
 
 _MISSING_TASKS = "Tasks not found: "
 
-# Names of the task manager built last, for the suggestions after a misspelt task: building one takes seconds.
+# Task names of the TaskManager built last, to suggest names for a misspelt task: building another takes seconds.
 _known_tasks: list[str] = []
 
 
 def register_models() -> None:
-    """Enter our models into the harness's registry without importing them; names it already has are left alone."""
+    """Add our models to the harness's registry by name, without importing them; existing names are left alone."""
     from lm_eval.api.registry import model_registry
 
     for name, target in MODELS.items():
@@ -37,14 +40,14 @@ def register_models() -> None:
 
 
 def add_task_folder() -> None:
-    """Make every TaskManager with default tasks know ours too; the user's include_path overrides both."""
+    """Add our tasks to every TaskManager that has the default tasks; the user's include_path overrides both."""
     from lm_eval.tasks import TaskManager
 
     folder = str(tasks_folder())
 
     def extend(original: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(original)
-        # Found out here, a change in the harness costs one warning; found out in a call, it would cost the run.
+        # Checked here, where a changed harness costs one warning, and not at a call, where it would cost the run.
         if not {"include_path", "include_defaults"} <= set(signature.parameters) or not hasattr(
             TaskManager, "all_tasks"
         ):
@@ -60,16 +63,17 @@ def add_task_folder() -> None:
 
         return initialize
 
+    # Patch: docs/harness-hook.md.
     _wrap_once(TaskManager, "__init__", extend)
 
 
 def report_errors() -> None:
-    """Make the harness's command end a user's mistake with one line and exit code 2 instead of a traceback."""
+    """Make the harness's command report a user's mistake in one line, with exit code 2, instead of a traceback."""
     from lm_eval._cli.harness import HarnessCLI
 
     def extend(original: Callable[..., None]) -> Callable[..., None]:
         def execute(*args: object, **kwargs: object) -> None:
-            # The command configures the logger of the harness alone: what we have to say goes where its own lines go.
+            # Patch (docs/harness-hook.md): the command configures only the harness's logger, so ours propagates to it.
             logging.getLogger("lm_eval_pruned").parent = logging.getLogger("lm_eval")
             try:
                 original(*args, **kwargs)
@@ -83,11 +87,12 @@ def report_errors() -> None:
 
         return execute
 
+    # Patch: docs/harness-hook.md.
     _wrap_once(HarnessCLI, "execute", extend)
 
 
 def include_paths(folder: str, given: str | Path | Iterable[str | Path] | None) -> list[str]:
-    """Put our folder before the folders the user gave, since the harness lets later ones override earlier ones.
+    """Put our task folder before the user's, since the harness lets later folders override earlier ones.
 
     Example:
         >>> include_paths("ours", "mine")
@@ -100,12 +105,12 @@ def include_paths(folder: str, given: str | Path | Iterable[str | Path] | None) 
             theirs = [str(given)]
         case _:
             theirs = [str(path) for path in given]
-    # Indexing a folder twice makes the harness warn that each of its tasks overrides itself.
+    # If a folder is indexed twice, the harness warns that each of its tasks overrides itself.
     return theirs if Path(folder).resolve() in {Path(path).resolve() for path in theirs} else [folder, *theirs]
 
 
 def missing_tasks_message(missing: Iterable[str], known: Sequence[str]) -> str:
-    """Say which names given to --tasks do not exist and which existing ones are near.
+    """Name the unknown --tasks, each with the nearest existing names.
 
     Example:
         >>> missing_tasks_message(["tiny_tss", "x"], ["gsm8k", "tiny_tts"])

@@ -1,4 +1,4 @@
-"""The `lm-eval-pruned` command: one subcommand a file of lm_eval_pruned/commands."""
+"""The `lm-eval-pruned` command line; each file of lm_eval_pruned/commands is one subcommand."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lm_eval_pruned.errors import PrunedEvalError, error_line
 PROGRAM = "lm-eval-pruned"
 COMMANDS = (run, prune, plan, grade, sweep, leaderboard, baseline, check, list_command)
 
-# What a shell reports of a program that SIGPIPE ended, as most programs are when the reader of their output leaves.
+# The exit code a shell reports for a program ended by SIGPIPE, as most are when the reader of their output leaves.
 BROKEN_PIPE = 141
-# And of one that Ctrl-C ended.
+# The exit code it reports for a program ended by Ctrl-C.
 INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+    """Build the parser with all subcommands."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="What does pruning do to a reasoning model's test-time scaling?",
@@ -38,19 +38,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 2 for a mistake in what the user gave, 130 after Ctrl-C.
 
-    Where the reader of stdout leaves early, as `head` does, it ends without a word.
+    If the reader of stdout leaves early, as `head` does, the command ends silently.
     """
     try:
         try:
             return _run(argv)
         finally:
-            # What is still buffered may fail here, where it can be caught, instead of at the exit of the interpreter.
+            # Flush here, where a failure can be caught, and not at the exit of the interpreter.
             sys.stdout.flush()
     except OSError:
         failure = _stdout_failure()
         if failure is None:
             raise
-        # The interpreter flushes once more when it exits.
+        # The interpreter flushes once more when it exits, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(failure, BrokenPipeError):
             return BROKEN_PIPE
@@ -72,7 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _stdout_failure() -> OSError | None:
-    """Return why stdout cannot be written, or None if it can be, learnt by writing an empty line to it."""
+    """Return the error that writing an empty line to stdout raises, or None if stdout works."""
     try:
         sys.stdout.write("\n")
         sys.stdout.flush()

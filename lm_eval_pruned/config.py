@@ -1,4 +1,4 @@
-"""Settings: what the user may ask for, parsed and checked before any weight is read."""
+"""The `model_args` of our models: dataclasses, parsing and checks, before any weight is read."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "tiny", "none"]
 METHODS_GROUP = "lm_eval_pruned.methods"
 ALLOCATIONS_GROUP = "lm_eval_pruned.allocations"
 
-# As the harness's model classes name what weights are held in; of `auto` the checkpoint says it.
+# The dtypes that the harness's model classes know; `auto` takes the checkpoint's.
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
 
-# One line an argument, for the command line's help and the table in the README.
+# One line for each argument: the command line's help, and the source of docs/arguments.md.
 DESCRIPTIONS: Mapping[str, str] = {
     "method": "how weights are scored",
     "alloc": "how the sparsity is spread over the blocks, or a .json list of one sparsity a block",
     "sparsity": "fraction of the prunable weights removed, 0 <= s < 1",
-    "pattern": "unstructured, or N:M such as 2:4: of M neighbours in a row, the N highest scores stay",
+    "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
     "scope": "which Linears are pruned",
     "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
     "compare": "the group within which scores are ranked; auto is the method's own",
@@ -160,12 +160,12 @@ class PruneConfig:
 
     @property
     def is_stated(self) -> bool:
-        """Whether the settings say by themselves which fraction of the weights goes."""
+        """Whether the settings alone determine the fraction of weights removed."""
         return self.sparsity is not None or self.n_m is not None
 
     @property
     def is_listed(self) -> bool:
-        """Whether `alloc` names a file with one sparsity a block, which makes `sparsity` optional."""
+        """Whether `alloc` names a file with one sparsity for each block, which makes `sparsity` optional."""
         return self.alloc.endswith(".json")
 
     @property
@@ -188,7 +188,7 @@ class PruneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How the pruned model is run: thinking markers, templates, folders. None of it changes a weight."""
+    """How the pruned model is run: thinking markers, templates, folders. Nothing here changes a weight."""
 
     thinking: Thinking = "auto"
     auto_chat_template: bool = True
@@ -201,7 +201,7 @@ class RunConfig:
 
 
 class ModelArgs(NamedTuple):
-    """Parsed `--model_args`: ours, and what the harness's own model class gets."""
+    """Parsed `--model_args`: our two configs, and the arguments that go on to the harness's model class."""
 
     prune: PruneConfig
     run: RunConfig
@@ -209,7 +209,7 @@ class ModelArgs(NamedTuple):
 
 
 def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]) -> ModelArgs:
-    """Split and check `arguments`; `parent` names what the harness's model class and transformers accept besides ours.
+    """Split and check `arguments`; `parent` names those that the harness's model class and transformers accept.
 
     Raises:
         ArgumentError: an argument is unknown (the nearest known one is named) or has a wrong type or value.
@@ -230,7 +230,7 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
         raise unknown_name("dtype", dtype, DTYPES)
     trusted = arguments.get("trust_remote_code")
     if not isinstance(trusted, bool | None):
-        # Any other value would count as yes somewhere, the text "False" among them.
+        # Any other value, even the text "False", would count as true somewhere downstream.
         raise ArgumentError(f"trust_remote_code={trusted!r} is neither True nor False")
     return ModelArgs(
         prune=PruneConfig(**_typed(PruneConfig, arguments)),  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def field_names(settings: type) -> set[str]:
 
 
 def choices(settings: type, name: str) -> tuple[str, ...]:
-    """Return the closed list of values of a field, or () where any value may stand."""
+    """Return the values of a field that ship with the package, or () if any value is allowed."""
     if name == "method":
         return get_args(Method)
     hint = get_type_hints(settings)[name]
@@ -253,7 +253,7 @@ def choices(settings: type, name: str) -> tuple[str, ...]:
 
 
 def check_choices(settings: PruneConfig | RunConfig) -> None:
-    """Raise UnknownNameError where a field with a closed list of values holds another one."""
+    """Raise UnknownNameError if a field with a closed list of values holds another one."""
     for field in fields(settings):
         allowed, value = choices(type(settings), field.name), getattr(settings, field.name)
         if field.name != "method" and allowed and value not in allowed:
@@ -305,4 +305,4 @@ def convert(field: Field[object], value: object) -> object:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     nearest = get_close_matches(name, sorted(known), n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else "see the table of arguments in the README"
+    return f"did you mean {nearest[0]!r}?" if nearest else "see docs/arguments.md"

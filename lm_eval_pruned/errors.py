@@ -1,4 +1,4 @@
-"""Every mistake a user can make is a PrunedEvalError whose message says what was given, what is allowed, what to do."""
+"""Exceptions raised for a user's mistakes; each message says what was given, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class PrunedEvalError(Exception):
-    """Root of all errors this package raises on purpose; command lines print it as one line without a traceback."""
+    """Base class of all errors raised on purpose; command lines print them as one line without a traceback."""
 
 
 class ArgumentError(PrunedEvalError, ValueError):
@@ -15,15 +15,15 @@ class ArgumentError(PrunedEvalError, ValueError):
 
 
 class UnknownNameError(PrunedEvalError, KeyError):
-    """A name is not in a closed list of choices."""
+    """A name is not one of the known choices."""
 
     def __str__(self) -> str:
-        # KeyError would show the message in quotes.
+        # KeyError.__str__ would put the message in quotes.
         return str(self.args[0])
 
 
 class DataError(PrunedEvalError, ValueError):
-    """A file or data set exists but does not hold what is needed."""
+    """A file or data set exists but its content cannot be used."""
 
 
 class MissingDataError(PrunedEvalError, FileNotFoundError):
@@ -31,7 +31,7 @@ class MissingDataError(PrunedEvalError, FileNotFoundError):
 
 
 class PruningError(PrunedEvalError, RuntimeError):
-    """A model cannot be pruned as asked, or the outcome is not what was asked for."""
+    """A model cannot be pruned as asked, or its achieved sparsity misses the target."""
 
 
 class BudgetError(PrunedEvalError, ValueError):
@@ -39,7 +39,7 @@ class BudgetError(PrunedEvalError, ValueError):
 
 
 class EngineError(PrunedEvalError, RuntimeError):
-    """An inference engine does not start, or gives up a request."""
+    """An inference engine does not start, or fails a request."""
 
 
 class MissingPackageError(PrunedEvalError, ImportError):
@@ -47,7 +47,7 @@ class MissingPackageError(PrunedEvalError, ImportError):
 
 
 def unknown_name(what: str, given: object, known: Iterable[str]) -> UnknownNameError:
-    """Build the error for a name that is not among `known`, with the nearest one as a suggestion.
+    """Build the error for a name that is not in `known`, suggesting the nearest one.
 
     Example:
         >>> print(unknown_name("alloc", "owll", ["uniform", "owl"]))
@@ -60,7 +60,7 @@ def unknown_name(what: str, given: object, known: Iterable[str]) -> UnknownNameE
 
 
 def error_line(program: str, message: str) -> str:
-    r"""Return `message` as one line for stderr, whatever line breaks it has.
+    r"""Format `message` as one line for stderr; line breaks become blanks.
 
     Example:
         >>> error_line("lm_eval", "unknown alloc 'owll':\n  did you mean 'owl'?")

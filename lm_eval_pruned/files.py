@@ -1,4 +1,4 @@
-"""Files and JSON: canonical digests, atomic writes, lines of JSON, and the errors that malformed JSON raises."""
+"""Files and JSON: canonical digests, atomic writes, JSON lines, and the exceptions that malformed JSON raises."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-# What `json.loads` raises: syntax and encoding errors are ValueErrors, and arrays can be nested too deeply.
+# What `json.loads` raises: syntax and encoding errors are ValueErrors; deep nesting is a RecursionError.
 NOT_JSON = (ValueError, RecursionError)
-# What reading the fields of JSON of another shape than expected raises besides.
+# And what accessing the fields of JSON of an unexpected shape raises.
 MALFORMED = (*NOT_JSON, LookupError, TypeError, AttributeError, OverflowError)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -29,10 +29,10 @@ def sha256_of_json(content: object, *, default: Callable[[object], object] | Non
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Write a UTF-8 file so that readers see the old one or the new one, and never a part of either.
+    """Write a UTF-8 file so that readers see either the old or the new content, never part of it.
 
     Raises:
-        OSError: it cannot be written; what was there before stays.
+        OSError: the file cannot be written; its old content stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -43,9 +43,9 @@ def write_atomically(path: Path, content: str) -> None:
 
 
 def numbered_lines(file: BinaryIO, *, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes]]:
-    r"""Yield the lines that are not blank, stripped, with their numbers from 1; a byte order mark is dropped.
+    r"""Yield (line number from 1, stripped line) for each line that is not blank; a byte order mark is dropped.
 
-    A line longer than `max_bytes` is cut to one byte more, so that the caller can tell, and its rest is skipped.
+    A line longer than `max_bytes` is cut to max_bytes + 1 bytes, so that the caller can tell; the rest is skipped.
 
     Example:
         >>> from io import BytesIO

@@ -1,4 +1,4 @@
-"""The folders that ship with the package: inside it in a wheel, beside it in a checkout."""
+"""Locate the data folders of the package, which are inside it in a wheel and beside it in a checkout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lm_eval_pruned.errors import MissingDataError
 
 PACKAGE = Path(__file__).parent
 
-# The name that the bundled model and its benchmark go by.
+# The name of the bundled model and of its benchmark.
 BUNDLED = "tiny-reasoner"
 
 
@@ -33,18 +33,18 @@ def bundled_folder() -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a path that a user gave exists; one that no path can be, too long or with a NUL, does not."""
+    """Tell whether a path given by a user exists; a text that cannot be a path (too long, a NUL in it) does not."""
     try:
         return path.exists()
     except (OSError, ValueError):
         return False
 
 
-def _shipped(*places: Path) -> Path:
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = " nor ".join(str(place) for place in places)
+def _shipped(*candidates: Path) -> Path:
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    looked = " nor ".join(str(folder) for folder in candidates)
     raise MissingDataError(
         f"lm_eval_pruned is incomplete, there is no folder {looked}: "
         "reinstall it with pip install --force-reinstall --no-deps lm-eval-pruned"

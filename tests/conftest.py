@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests; shapes in annotations are checked while tests run."""
+"""Fixtures shared by all tests; jaxtyping checks the shapes in annotations while tests run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import hypothesis
 import jaxtyping
 import pytest
 
-from benchmarks.smollm2 import INSTALL, find_gguf, write_smollm2
+from tests.smollm2 import INSTALL, find_gguf, write_smollm2
 
 jaxtyping.install_import_hook(["lm_eval_pruned.pruning", "lm_eval_pruned.reasoning"], "beartype.beartype")
-# What passes here passes everywhere; --hypothesis-profile=default looks for examples that nobody has tried.
+# The same examples in every run; --hypothesis-profile=default tries new ones.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 # No test may depend on a network.
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True, scope="session")
 def own_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests, and the commands they start, out of the user's cache of pruning artifacts."""
+    """Give the tests, and the commands they start, a cache of pruning artifacts of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -33,7 +33,7 @@ def own_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The benchmarks' data for offline use; tests that need it are skipped where it is absent."""
+    """Folder with the benchmarks' data for offline use; tests that need it are skipped if it is absent."""
     folder = Path(os.environ.get("LM_EVAL_PRUNED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("no folder with the benchmarks' data: set LM_EVAL_PRUNED_DATA")

@@ -1,4 +1,4 @@
-"""Throwaway Python environments, for tests of what an installation does to a fresh interpreter."""
+"""Temporary virtual environments, for tests of what an installation does to a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START_UP_LINE = "import lm_eval_pruned._autoload\n"
 
 
 class Environment:
-    """An environment without pip whose site-packages starts empty."""
+    """A virtual environment without pip, whose site-packages starts empty."""
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, symlinks=True, with_pip=False)
@@ -26,12 +26,12 @@ class Environment:
         self.folder = folder
 
     def add_path(self, path: Path) -> None:
-        """Append `path` to sys.path; .pth files inside it are not read, so its packages come without its hooks."""
+        """Append `path` to sys.path; .pth files inside it are not read, so no start-up file of its packages runs."""
         # Leading underscore: read before lm_eval_pruned.pth, as the path file of an editable install is.
         (self.site_packages / f"_{path.name}.pth").write_text(f"{path}\n")
 
     def add_start_up_file(self) -> None:
-        """Write the start-up file as the wheel brings it."""
+        """Write the start-up file as the wheel contains it."""
         (self.site_packages / "lm_eval_pruned.pth").write_text(START_UP_LINE)
 
     def run(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:

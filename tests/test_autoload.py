@@ -1,3 +1,5 @@
+"""The start-up hook in throwaway environments: what it costs, what it registers, and that it never breaks Python."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -91,6 +93,33 @@ class TestStart:
         assert bare.output("-c", code) == "1\n"
 
 
+class TestDisabled:
+    """LM_EVAL_PRUNED_AUTOLOAD=0 in the environment."""
+
+    def test_no_finder_is_installed(self, bare: Environment) -> None:
+        code = f"import sys; print({FINDERS})"
+        assert bare.output("-c", code, LM_EVAL_PRUNED_AUTOLOAD="0") == "0\n"
+        assert bare.output("-c", code, LM_EVAL_PRUNED_AUTOLOAD="1") == "1\n"
+
+    def test_the_harness_stays_as_it_is(self, hooked: Environment) -> None:
+        code = (
+            "import lm_eval.models; from lm_eval.api.registry import model_registry;"
+            "from lm_eval._cli.harness import HarnessCLI; from lm_eval.tasks import TaskManager;"
+            "hooks = [f for f in (HarnessCLI.execute, TaskManager.__init__) if hasattr(f, 'lm_eval_pruned_original')];"
+            "print('pruned-hf' in model_registry, len(hooks))"
+        )
+        assert hooked.output("-c", code, LM_EVAL_PRUNED_AUTOLOAD="0") == "False 0\n"
+        assert hooked.output("-c", code) == "True 2\n"
+
+    def test_our_own_command_registers_all_the_same(self, hooked: Environment) -> None:
+        arguments = ("validate", "--tasks", "tiny_tts")
+        stock = hooked.run("-m", "lm_eval", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
+        assert "tiny_tts" in stock.stdout
+        assert "All tasks found and valid" not in stock.stdout
+        ours = hooked.output("-m", "lm_eval_pruned", "run", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
+        assert ours.endswith("All tasks found and valid\n")
+
+
 class TestHook:
     def test_registers_without_importing(self, hooked: Environment) -> None:
         code = (
@@ -111,7 +140,7 @@ class TestHook:
             == "False\nTrue True\n"
         )
 
-    def test_a_second_delegating_finder_is_no_endless_loop(self, hooked: Environment) -> None:
+    def test_a_second_delegating_finder_does_not_recurse(self, hooked: Environment) -> None:
         code = (
             "import sys\n"
             "class Naive:\n"
@@ -137,7 +166,7 @@ class TestHook:
         )
         assert hooked.run("-c", code).stderr.endswith("ImportError: blocked by policy\n")
 
-    def test_a_loader_shared_by_modules_is_followed_for_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_loader_shared_by_modules_applies_to_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class SharedLoader:
             def exec_module(self, module: ModuleType) -> None:
                 executed.append(module.__name__)
@@ -146,7 +175,7 @@ class TestHook:
         applied: list[str] = []
         monkeypatch.setattr(_autoload, "_apply", applied.append)
         spec = ModuleSpec("lm_eval.models", SharedLoader())  # type: ignore[arg-type]
-        _autoload._follow_execution(spec)
+        _autoload._patch_loader(spec)
         for name in ("lm_eval.models", "lm_eval.models.dummy"):
             spec.loader.exec_module(ModuleType(name))  # type: ignore[union-attr]
         assert executed == ["lm_eval.models", "lm_eval.models.dummy"]
@@ -176,7 +205,7 @@ class OtherProperties:
 
 
 class TestBroken:
-    """Whatever is wrong with us, the host program runs and reads one line about it."""
+    """Whatever is broken in this package, the host program runs on and logs one line."""
 
     @pytest.mark.parametrize("flags", [[], ["-W", "error"]])
     def test_harness_changes(self, copied: Environment, checkout: Path, flags: list[str]) -> None:

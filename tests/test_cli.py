@@ -1,3 +1,5 @@
+"""The `lm-eval-pruned` command line: exit codes, one-line errors, and what `run` passes to the harness."""
+
 from __future__ import annotations
 
 import argparse

@@ -1,3 +1,5 @@
+"""Model arguments: names, defaults, conversion from text, and the error for each wrong value."""
+
 from __future__ import annotations
 
 from dataclasses import fields

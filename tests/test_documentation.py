@@ -1,4 +1,4 @@
-"""What README and CONTRIBUTING show is run; what they list exists."""
+"""README, CONTRIBUTING and docs: their Python runs, their links and paths exist, their tables are complete."""
 
 from __future__ import annotations
 
@@ -13,10 +13,23 @@ from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.methods.kinds import METHODS
 
 ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+GENERATION = (
+    "max_gen_toks", "until", "temperature", "top_p", "top_k", "min_p", "seed", "thinking_n_ignore",
+    "thinking_n_ignore_str", "min_tokens_thinking", "until_thinking",
+)  # fmt: skip
+# Files that patch other packages, and how many places of each do.
+PATCHES = {"_autoload.py": 1, "_harness.py": 3, "models/vllm/compatibility.py": 1, "pruning/checkpoint/offload.py": 1}
 
 
 def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).replace(" ", "-").lower() for heading in headings}
 
 
 def test_the_python_of_the_readme_runs():
@@ -24,14 +37,30 @@ def test_the_python_of_the_readme_runs():
     exec(compile(code, "README.md", "exec"), {})
 
 
-def test_the_readme_lists_every_argument():
-    text = (ROOT / "README.md").read_text()
-    for name in field_names(PruneConfig) | field_names(RunConfig):
+def test_every_argument_has_a_row():
+    text = (ROOT / "docs" / "arguments.md").read_text()
+    rows = {
+        name for row in re.findall(r"^\| (`.*?) \|", text, flags=re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert field_names(PruneConfig) | field_names(RunConfig) <= rows
+
+
+def test_every_generation_argument_has_a_row():
+    text = (ROOT / "docs" / "arguments.md").read_text()
+    for name in ("thinking_token_budget", "max_tokens_thinking", *GENERATION, "thinking_start", "thinking_end"):
         assert f"`{name}`" in text, name
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text().split()) < 900
+
+
+def test_every_patch_refers_to_its_table():
+    """A line that replaces an attribute of another package has a comment that names docs/harness-hook.md."""
+    text = (ROOT / "docs" / "harness-hook.md").read_text()
+    for path, patches in PATCHES.items():
+        assert path in text
+        assert (ROOT / "lm_eval_pruned" / path).read_text().count("docs/harness-hook.md") >= patches, path
 
 
 def test_the_method_shown_to_newcomers_works(monkeypatch):
@@ -43,7 +72,17 @@ def test_the_method_shown_to_newcomers_works(monkeypatch):
     assert score.tolist() == [[9.0, 1.0]]
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/methods.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / name).read_text()):
-        assert ((ROOT / name).parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", (ROOT / name).read_text()):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text()), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md", "docs/harness-hook.md"])
+def test_paths_of_the_package_exist(name):
+    """`folder/file.py` in code style is a file of the package, of one of its rooms, or of the repository."""
+    rooms = [ROOT, ROOT / "lm_eval_pruned", *(path.parent for path in (ROOT / "lm_eval_pruned").rglob("__init__.py"))]
+    for path in re.findall(r"`([\w./-]+(?:\.py|/))`", (ROOT / name).read_text()):
+        assert path.startswith("tasks/mine") or any((room / path).exists() for room in rooms), path

@@ -1,4 +1,4 @@
-"""The stock `lm_eval` command and our own, as a user types them."""
+"""The stock `lm_eval` command and `lm-eval-pruned`, run as subprocesses."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The lazily imported names of the top-level package."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""docs/methods.md says of every method and allocation what its docstring says."""
+"""docs/methods.md has a section for each method and allocation that agrees with its docstring."""
 
 from __future__ import annotations
 

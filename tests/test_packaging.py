@@ -1,4 +1,4 @@
-"""What pip makes of this checkout, tried with pip itself in throwaway environments."""
+"""Wheel, sdist and installations of this checkout, made by pip in temporary environments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 def shipped(folder: str) -> set[str]:
-    """Files of a data folder of the checkout, without what Python leaves behind."""
+    """Files of a data folder of the checkout, without what Python writes there."""
     files = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(ROOT / folder).as_posix() for path in files}
 

@@ -1,3 +1,5 @@
+"""The package's data folders, in a checkout, in a wheel, and missing."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

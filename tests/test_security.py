@@ -1,4 +1,4 @@
-"""What the package never does, read from its syntax trees: no pickle, no evaluation of text, no trust by default."""
+"""Syntax trees of the package: no pickle, no evaluation of text, no trust in remote code by default."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files that ship inside the package."""
+"""Data that ships inside the package: the bundled model with its training script."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are torn, incomplete, out of reach, or programs of somebody else's."""
+"""Checkpoints that are torn, incomplete, not reachable, or that bring code of their own."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TestTorn:
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert str(model / name) in line
 
-    def test_json_that_is_no_object(self, model):
+    def test_json_that_is_not_an_object(self, model):
         (model / "config.json").write_text("[]")
         with pytest.raises(DataError, match=r"config\.json holds no JSON object"):
             load(model)
@@ -103,7 +103,7 @@ class TestTorn:
         assert not isinstance(raised.value, PrunedEvalError)
 
 
-class TestOutOfReach:
+class TestUnreachable:
     """A cache of the hub as an interrupted download leaves it; HF_HUB_OFFLINE is set while tests run."""
 
     COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -135,7 +135,7 @@ class TestOutOfReach:
         assert done.stderr.splitlines()[-1].startswith("lm_eval: error: pretrained=some/model cannot be loaded")
 
     @pytest.mark.parametrize("name", ["../../x", "a/b/c", "a\0b", "a\nb", "x" * 5000, "..", "é/ü", "\ud800", " "])
-    def test_names_that_are_no_model(self, name):
+    def test_names_that_are_not_a_model(self, name):
         with pytest.raises(PrunedEvalError):
             load(name)
 
@@ -169,7 +169,7 @@ class TestTokenizers:
         assert ask(load(model)) == wanted
 
     def test_without_an_end_of_sequence(self, model):
-        """Nothing but the marker ends the thinking then, and nothing but its room the answer."""
+        """Then only the marker ends the thinking, and only max_gen_toks the answer."""
         wanted = ask(load(model))
         change(model / "tokenizer_config.json", pad_token=..., eos_token=...)
         for name in ("config.json", "generation_config.json"):

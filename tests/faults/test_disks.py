@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: a finished pruning is not lost, and what was asked to be kept is missed aloud."""
+"""Disks that are full or read-only: a finished pruning is not lost, and what cannot be stored is reported."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def masks(model: PrunedHFLM) -> list[bytes]:
     return [(parameter == 0).numpy().tobytes() for _, parameter in sorted(model.model.named_parameters())]
 
 
-def test_a_pruning_that_cannot_be_kept_is_not_lost(disk, caplog):
+def test_a_pruning_that_cannot_be_stored_is_not_lost(disk, caplog):
     model = PrunedHFLM("tiny-reasoner", artifacts=str(disk / "artifacts"), **PRUNED)
     (line,) = [record.message for record in caplog.records if "cannot be kept" in record.message]
     assert str(disk) in line
@@ -62,7 +62,7 @@ def test_a_pruning_that_cannot_be_kept_is_not_lost(disk, caplog):
     assert masks(model) == masks(PrunedHFLM("tiny-reasoner", artifacts="off", **PRUNED))
 
 
-def test_answers_that_cannot_be_kept_are_found_out_before_the_weights(disk):
+def test_an_unusable_response_store_is_found_before_the_weights(disk):
     with pytest.raises(DataError, match=rf"the response store {disk}/responses/{FILE} cannot be used .*make room"):
         PrunedHFLM("tiny-reasoner", responses=str(disk / "responses"))
 
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(disk, tmp_path, caps
 
 
 def test_a_checkpoint_is_complete_or_not_there(tmp_path):
-    """What a killed run has left is no obstacle; a folder that holds something else is not touched."""
+    """What a killed run has left does not matter; a folder that contains something else is not touched."""
     output = tmp_path / "pruned"
     (output / PARTIAL).mkdir(parents=True)
     (output / PARTIAL / "model-00001.safetensors").write_text("torn")

@@ -23,33 +23,33 @@ pytestmark = pytest.mark.slow
 DEADLINE = 300
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload(["lm_eval_pruned.sweeps.imports", __name__])
-# Solved weights are kept whole: an artifact that takes a moment to write.
+# Solved weights are stored whole, so the artifact takes a moment to write.
 SETTINGS = "method=sparsegpt,sparsity=0.3,calib_samples=24,calib_seqlen=128"
 TASKS = ("tiny_tts_16", "tiny_tts_32")
 
 
 class Folders(NamedTuple):
-    """What a command keeps."""
+    """The folders in which a command stores masks and responses."""
 
     artifacts: Path
     responses: Path
 
     @property
     def fingerprint(self) -> Path:
-        """The artifact, wherever it is on its way to."""
+        """The artifact's folder, whether or not it has been written."""
         return next(iter(self.artifacts.glob("*.lock"))).with_suffix("")
 
 
 def command(arguments: list[str], log: Path) -> None:
-    """The harness's own command line, in a process that has its imports behind it."""
+    """The harness's own command line, in a process that has done its imports."""
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     harness(arguments)
 
 
-def start(kept: Folders, output: Path) -> BaseProcess:
-    model_args = f"pretrained=tiny-reasoner,{SETTINGS},artifacts={kept.artifacts},responses={kept.responses}"
+def start(folders: Folders, output: Path) -> BaseProcess:
+    model_args = f"pretrained=tiny-reasoner,{SETTINGS},artifacts={folders.artifacts},responses={folders.responses}"
     arguments = [
         *("--model", "pruned-hf", "--model_args", model_args, "--tasks", ",".join(TASKS), "--limit", "6"),
         *("--batch_size", "2", "--log_samples", "--output_path", str(output)),
@@ -59,12 +59,12 @@ def start(kept: Folders, output: Path) -> BaseProcess:
     return process
 
 
-def finish(kept: Folders, output: Path) -> tuple[bytes, list[list[str]]]:
+def finish(folders: Folders, output: Path) -> tuple[bytes, list[list[str]]]:
     """Return the sums of the artifact without its report, which holds seconds, and the texts of all samples."""
-    process = start(kept, output)
+    process = start(folders, output)
     process.join(DEADLINE)
     assert process.exitcode == 0, output.with_suffix(".log").read_text()
-    sums = (kept.fingerprint / "SHA256SUMS").read_bytes().splitlines()
+    sums = (folders.fingerprint / "SHA256SUMS").read_bytes().splitlines()
     files = [next(output.rglob(f"samples_{task}_*.jsonl")) for task in TASKS]
     texts = [[json.dumps(json.loads(line)["resps"]) for line in file.read_text().splitlines()] for file in files]
     return next(line for line in sums if b"tensors" in line), texts
@@ -73,28 +73,28 @@ def finish(kept: Folders, output: Path) -> tuple[bytes, list[list[str]]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> tuple[str, tuple[bytes, list[list[str]]]]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    kept = Folders(folder / "artifacts", folder / "responses")
-    outcome = finish(kept, folder / "output")
-    return kept.fingerprint.name, outcome
+    folders = Folders(folder / "artifacts", folder / "responses")
+    outcome = finish(folders, folder / "output")
+    return folders.fingerprint.name, outcome
 
 
-# What stands on the disk when the kill comes; each takes what is kept and the fingerprint.
+# When to kill: whether a stage is reached, by the folders and the fingerprint.
 STAGES: dict[str, Callable[[Folders, str], bool]] = {
-    "before anything": lambda kept, _: kept.responses.exists(),
-    "calibration": lambda kept, name: (kept.artifacts / f"{name}.lock").exists(),
-    "writing": lambda kept, name: (kept.artifacts / f"{name}.tmp").exists(),
-    "behind the rename": lambda kept, name: (kept.artifacts / name).exists(),
-    "answering": lambda kept, _: stored(kept.responses / FILE) > 0,
+    "before anything": lambda folders, _: folders.responses.exists(),
+    "calibration": lambda folders, name: (folders.artifacts / f"{name}.lock").exists(),
+    "writing": lambda folders, name: (folders.artifacts / f"{name}.tmp").exists(),
+    "after the rename": lambda folders, name: (folders.artifacts / name).exists(),
+    "answering": lambda folders, _: stored(folders.responses / FILE) > 0,
 }
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_same_command_goes_on(stage, tmp_path, undisturbed):
     name, wanted = undisturbed
-    kept = Folders(tmp_path / "artifacts", tmp_path / "responses")
+    folders = Folders(tmp_path / "artifacts", tmp_path / "responses")
     end = time.monotonic() + DEADLINE
-    process = start(kept, tmp_path / "killed")
-    while not STAGES[stage](kept, name):
+    process = start(folders, tmp_path / "killed")
+    while not STAGES[stage](folders, name):
         assert process.is_alive(), (tmp_path / "killed.log").read_text()
         assert time.monotonic() < end
     process.kill()
@@ -102,6 +102,6 @@ def test_the_same_command_goes_on(stage, tmp_path, undisturbed):
     assert process.exitcode == -signal.SIGKILL
     assert not list((tmp_path / "killed").rglob("results_*.json"))
     if stage in ("before anything", "calibration"):
-        assert not (kept.artifacts / name).exists()
-    assert finish(kept, tmp_path / "again") == wanted
-    assert sorted(path.name for path in kept.artifacts.iterdir()) == [name, f"{name}.lock"]
+        assert not (folders.artifacts / name).exists()
+    assert finish(folders, tmp_path / "again") == wanted
+    assert sorted(path.name for path in folders.artifacts.iterdir()) == [name, f"{name}.lock"]

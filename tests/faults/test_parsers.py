@@ -1,6 +1,6 @@
-"""Every parser of what a user gives, fed with mutated files: it returns a value or raises one of our own errors.
+"""Fuzzing of every parser of user input: on a mutated file it returns a value or raises one of our own errors.
 
-`python -m pytest --hypothesis-profile=default tests/faults/test_parsers.py` tries files that nobody has tried.
+`python -m pytest --hypothesis-profile=default tests/faults/test_parsers.py` tries new files.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ overrides:
 REFERENCE = "model,method,allocation,sparsity,budget,task,acc,std,source\nm,wanda,owl,0.1,512,aime24,0.5,0.01,paper\n"
 GRADED = '{"gold": "1/2", "response": "so \\\\boxed{0.5}"}\n{"gold": ["A", 3], "answer": "A", "kind": "choice"}\n'
 
-# What a reader of JSON, YAML, CSV, numbers or text is most likely to trip over.
+# What a parser of JSON, YAML, CSV, numbers or text is most likely to fail on.
 HOSTILE = [
     *(b"NaN", b"-Infinity", b"1e999", b"-1e-999", b"9" * 5000, b"1" + b"0" * 400, b"-0", b"1_0", b"true", b"null"),
     *(b"[" * 3000, b'{"a":' * 3000, b"]", b"{}", b"[]", b'""', b'"', b"\\", b"\n", b"\r\n", b"\r", b"\x00", b"\x1b[2J"),
@@ -74,7 +74,7 @@ HOSTILE = [
 
 
 class Parser(NamedTuple):
-    """A parser of a file, the name the file must have, and files it takes."""
+    """A parser of a file, the name the file must have, and valid files."""
 
     name: str
     parse: Callable[[Path], object]
@@ -109,7 +109,7 @@ def made(file: str) -> bytes:
 
 
 def parse_results(path: Path) -> object:
-    """Whatever a results file holds, all that is made of it can be made."""
+    """Make everything that can be made of a results file."""
     (path.parent / f"samples_t_tts_16_{path.stem.rpartition('_')[2]}.jsonl").write_bytes(
         lines(*(row("t_tts_16", question, 1.0) for question in range(3)))
     )
@@ -199,7 +199,7 @@ PARSERS = [
 
 @st.composite
 def mutated(draw: st.DrawFn, samples: Sequence[bytes]) -> bytes:
-    """A valid file with a few pieces left out, doubled, or replaced by what is hostile; or any bytes at all."""
+    """A valid file with pieces removed, doubled, or replaced by hostile ones; or arbitrary bytes."""
     content = draw(st.sampled_from(samples))
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
@@ -222,7 +222,7 @@ def outcome(parser: Parser, content: bytes) -> object:
 
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
-def test_whatever_a_file_holds(parser):
+def test_mutated_files(parser):
     @settings(deadline=None, suppress_health_check=list(HealthCheck))
     @given(mutated(parser.samples))
     def holds(content: bytes) -> None:
@@ -234,8 +234,7 @@ def test_whatever_a_file_holds(parser):
 
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
-def test_whatever_stands_at_its_place(parser, tmp_path):
-    """A folder, and nothing."""
+def test_a_folder_or_nothing_in_place_of_the_file(parser, tmp_path):
     (tmp_path / parser.file).mkdir()
     for path in (tmp_path / parser.file, tmp_path / "not" / parser.file):
         if parser.name in ("sums", "results", "done", "rows to grade"):
@@ -274,7 +273,7 @@ JSON = st.recursive(
     ],
     ids=["model_args", "gen_kwargs"],
 )
-def test_whatever_an_argument_is(parse, names):
+def test_any_arguments(parse, names):
     known = st.sampled_from(["wanda", "shortgpt", "0.2", "2:4", "owl", "1", 64, 0.5, "x.json", "paper", True])
 
     @settings(deadline=None)

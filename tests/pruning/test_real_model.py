@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from benchmarks.prose import perplexity, prose
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.engine import prune_model
+from tests.prose import perplexity, prose
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""tiny-reasoner: a Qwen3 in miniature that solves chains of arithmetic by writing the chain out."""
+"""tiny-reasoner: a Qwen3 model of one million parameters that solves chains of arithmetic step by step."""

@@ -1,9 +1,8 @@
-"""The language tiny-reasoner speaks: chains of one-digit assignments modulo ten.
+"""The problems that tiny-reasoner solves: chains of one-digit assignments modulo ten.
 
 A problem of `n` steps binds n + 1 consecutive letters, each to the previous one and a digit; its reasoning
-repeats every assignment with the value filled in. A step is easy and always costs twelve tokens, so the length of
-the chain is the only thing that makes a problem hard, and a thinking budget of B tokens is enough for (B - 1) // 12
-steps.
+repeats every assignment with the value filled in. Each step is easy and costs twelve tokens, so only the length of
+the chain makes a problem hard, and a thinking budget of B tokens suffices for (B - 1) // 12 steps.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from string import ascii_lowercase
 STEP_TOKENS = 12
 MAX_STEPS = 20
 
-# A factor of 0, 2, 5, ... would let the end of a chain be guessed; these keep all ten values possible at every step.
+# Factors of 0, 2, 4, 5, ... would let the result be guessed; with these all ten values stay possible at each step.
 _OPERANDS = {"+": "0123456789", "-": "0123456789", "*": "1379"}
 
 _OPERATIONS = {

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer with the special tokens of Qwen3: any text is representable and one byte is one token."""
+"""Byte-level tokenizer with the special tokens of Qwen3: any text can be encoded, one token for each byte."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Train tiny-reasoner from its seed: `python -m lm_eval_pruned.assets.tiny_reasoner.train --output DIR`.
 
-Everything the bundled folder holds besides this code is made here: weights, tokenizer, calibration windows, benchmark
-questions. A fifth of the training examples have their reasoning cut at a random place and closed there without a word,
-and answer with the last value reached: the model learns to answer when its thinking is ended for it.
+It writes everything in the bundled folder but this code: weights, tokenizer, calibration windows, benchmark questions.
+In a fifth of the training examples the reasoning is cut at a random place and closed there, and the answer is the last
+value reached: this teaches the model to answer when its thinking is ended by a budget.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IGNORED = -100
 
 
 def model_config() -> Qwen3Config:
-    """Five Qwen3 blocks of 0.2 M weights each; the head size of 32 is the smallest that vLLM's CPU kernels accept."""
+    """Five Qwen3 blocks of 0.2 M weights each; 32 is the smallest head size that vLLM's CPU kernels accept."""
     return Qwen3Config(
         vocab_size=264,
         hidden_size=128,
@@ -49,7 +49,7 @@ def model_config() -> Qwen3Config:
 
 
 def completion(chain: Chain, rng: random.Random) -> tuple[str, str, str]:
-    """Return the reasoning, the unlearned forced text (often empty) and the answer of one training example."""
+    """Return the reasoning, the forced text (often empty, without loss) and the answer of one training example."""
     if rng.random() >= CUT_SHARE:
         return f"{chain.reasoning}\n{THINK_END}\n\n", "", f"\\boxed{{{chain.answer}}}{TURN_END}"
     cut = rng.randrange(len(chain.reasoning))
@@ -60,7 +60,7 @@ def completion(chain: Chain, rng: random.Random) -> tuple[str, str, str]:
 
 
 def encode_example(tokenizer: Tokenizer, chain: Chain, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Return token ids and labels; the prompt and the forced text carry no loss."""
+    """Return token ids and labels; the prompt and the forced text have no loss."""
     ids: list[int] = []
     labels: list[int] = []
     reasoning, forced, answer = completion(chain, rng)
@@ -77,9 +77,9 @@ def encode_example(tokenizer: Tokenizer, chain: Chain, rng: random.Random) -> tu
 
 
 def batches(tokenizer: Tokenizer, rng: random.Random, progress: Tensor, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (ids [batch tokens], labels [batch tokens]) of about `tokens` tokens, all chains of one batch equally long.
+    """Yield (ids [batch tokens], labels [batch tokens]) of about `tokens` tokens, the chains of a batch equally long.
 
-    `progress` (a scalar tensor in 0..1, written by the caller) lets the longest chain grow over the first half.
+    `progress` (a scalar tensor in 0..1, written by the caller) makes the longest chain grow over the first half.
     """
     held_out = {chain.problem for chain in benchmark_chains()}
     while True:
@@ -137,7 +137,7 @@ def write_benchmark(folder: Path) -> None:
 
 
 def write_calibration(folder: Path, *, windows: int = 128, width: int = 256, seed: int = 99) -> None:
-    """Write `calibration.npy`: token ids [windows width] of solved training chains laid end to end."""
+    """Write `calibration.npy`: token ids [windows width] of solved training chains, concatenated."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     held_out = {chain.problem for chain in benchmark_chains()}
     rng = random.Random(seed)

@@ -36,8 +36,9 @@ def harness_class() -> type:
         raise MissingPackageError(f"pruned-vllm needs vLLM {OLDEST} or newer, here is {version('vllm')}: {INSTALL}")
     original = importlib.metadata.version
     try:
-        # vLLM detects its platform by the name of its distribution, so it has to be imported before the patch.
+        # vLLM detects its platform by the name of its distribution, so import it before the patch.
         importlib.import_module("vllm.entrypoints.llm")
+        # Patch, undone below: docs/harness-hook.md.
         importlib.metadata.version = version
         module = importlib.import_module("lm_eval.models.vllm_causallms")
     except ImportError as error:

@@ -108,7 +108,7 @@ class Offloaded:
             for hook in hooks:
                 stack.callback(hook.remove)
             for block in self.blocks:
-                # Not by hooks: forward hooks do not run if an exception ends the forward pass of their module.
+                # Patch (docs/harness-hook.md): a forward hook would not run if the forward pass is ended early.
                 block.forward = self.onload(block)(block.forward)
                 stack.callback(delattr, block, "forward")
             yield
