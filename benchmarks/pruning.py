@@ -133,7 +133,7 @@ def time_loading(folder: Path, windows: Path, artifacts: Path, rounds: int) -> N
 
 
 def weigh_once(work: str, folder: str, windows: str) -> None:
-    """Print the peak resident memory of this process, in bytes, behind one work."""
+    """Print the peak resident memory of this process, in bytes, after one unit of work."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids = torch.from_numpy(np.load(windows))
     forward(model, ids[:1, :8])

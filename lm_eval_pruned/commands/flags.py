@@ -49,7 +49,7 @@ def parse_flags(args: argparse.Namespace) -> Flags:
     """Check the flags of `prune` and `plan` as `--model_args` would be, and resolve the recipe.
 
     Raises:
-        ArgumentError, UnknownNameError: a value is out of range, contradicts another one or is no known name, or the
+        ArgumentError, UnknownNameError: a value is out of range, contradicts another one or is unknown, or the
             device cannot be used.
         MissingDataError, DataError: a file that a flag names cannot be read.
     """

@@ -81,7 +81,7 @@ def read_rows(path: Path) -> datasets.Dataset:
             text = path.read_text(encoding="utf-8-sig")
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
-            raise DataError("a line is no object")
+            raise DataError("a line is not an object")
         if rows:
             return datasets.Dataset.from_list(rows)
     except _ROW_ERRORS as error:

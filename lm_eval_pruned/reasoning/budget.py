@@ -291,7 +291,7 @@ def _choose_budgets(
         )
     if budget + settings.answer_room > largest + 1:
         logger.warning(
-            "max_gen_toks=%d does not fit behind the longest prompt and thinking_token_budget=%d: answers get the rest "
+            "max_gen_toks=%d does not fit after the longest prompt and thinking_token_budget=%d: answers get the rest "
             "of the context, at least %d tokens",
             settings.answer_room,
             budget,

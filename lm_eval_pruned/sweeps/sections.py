@@ -76,7 +76,7 @@ def read_axis(name: str, given: object) -> list[object]:
     """Return the values of an axis; raises DataError if there are none, or if one is a list or mapping."""
     values = as_list(given)
     if not values or any(isinstance(value, dict | list) for value in values):
-        raise DataError(f"{name}: {given!r} is no value and no list of values")
+        raise DataError(f"{name}: {given!r} is neither a value nor a list of values")
     return values
 
 
@@ -84,7 +84,7 @@ def read_seed(given: object) -> int | None:
     """Return a whole number or None; raises DataError for anything else."""
     if given is None or (isinstance(given, int) and not isinstance(given, bool)):
         return given
-    raise DataError(f"seeds: {given!r} is no whole number")
+    raise DataError(f"seeds: {given!r} is not a whole number")
 
 
 def as_list(given: object) -> list[object]:
@@ -97,7 +97,7 @@ def as_list(given: object) -> list[object]:
 def as_mapping(where: str, given: object) -> dict[str, object]:
     """Return a mapping unchanged; raises DataError for anything else."""
     if not isinstance(given, dict):
-        raise DataError(f"{where} is no mapping of names to values: {given!r:.80}")
+        raise DataError(f"{where} is not a mapping of names to values: {given!r:.80}")
     return given
 
 

@@ -140,7 +140,7 @@ def test_a_config_of_something_else_is_refused(tmp_path, capsys, config):
     (tmp_path / "config.json").write_text(config)
     assert cli.main(["plan", "--pretrained", str(tmp_path), "--method", "magnitude", "--sparsity", "0.5"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"lm-eval-pruned: error: pretrained={tmp_path} is no causal language model")
+    assert line.startswith(f"lm-eval-pruned: error: pretrained={tmp_path} is not a causal language model")
 
 
 def test_a_quantised_model_is_refused_as_by_prune(outline, capsys):

@@ -77,7 +77,7 @@ class TestTorn:
 
     def test_json_that_is_not_an_object(self, model):
         (model / "config.json").write_text("[]")
-        with pytest.raises(DataError, match=r"config\.json holds no JSON object"):
+        with pytest.raises(DataError, match=r"config\.json does not hold a JSON object"):
             load(model)
 
     @pytest.fixture

@@ -99,7 +99,7 @@ def test_an_undefined_cosine_counts_half():
 @pytest.mark.parametrize("first", [True, False])
 def test_indices_of_blocks_of_another_kind_follow(windows, tmp_path, first):
     model = mixture(mlp_only_layers=[1])
-    # One block that hardly does anything, before or behind the one without experts.
+    # One block that hardly does anything, before or after the one without experts.
     with torch.no_grad():
         for weight in model.model.layers[0 if first else 2].parameters():
             weight.mul_(0.01)

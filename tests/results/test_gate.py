@@ -229,7 +229,7 @@ class TestBaseline:
     )  # fmt: skip
     def test_no_baseline(self, tmp_path, content):
         (tmp_path / "b.json").write_bytes(content.encode("latin-1"))
-        with pytest.raises(DataError, match=r"b\.json is no baseline"):
+        with pytest.raises(DataError, match=r"b\.json is not a baseline"):
             load_baseline(tmp_path / "b.json")
 
     def test_another_version(self, tmp_path):

@@ -202,8 +202,8 @@ class TestReference:
             (HEAD + "m,none,,,512,t,high,,\n", r"published\.csv, line 2: could not convert"),
             (HEAD + "m,none,,,512,t\n", r"published\.csv, line 2 has no acc"),
             (HEAD + ",none,,,512,t,0.5,,\n", r"published\.csv, line 2 has no model"),
-            (HEAD + "m,none,,,512,t,nan,,\n", r"line 2: acc nan is no fraction"),
-            (HEAD + "m,none,,,512,t,50,,\n", r"line 2: acc 50 is no fraction: give 0\.5 for 50 %"),
+            (HEAD + "m,none,,,512,t,nan,,\n", r"line 2: acc nan is not a fraction"),
+            (HEAD + "m,none,,,512,t,50,,\n", r"line 2: acc 50 is not a fraction: give 0\.5 for 50 %"),
             ("\xff", "is no CSV file"),
         ],
     )

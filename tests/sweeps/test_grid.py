@@ -77,7 +77,7 @@ def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
         ({"grids": [{"methods": "none", "model_args": {"dtpye": "auto"}}]}, "did you mean 'dtype'?"),
         ({"grids": [{"methods": "none", "model_args": {"dtype": "bf16"}}]}, "did you mean 'bfloat16'?"),
         ({"grids": [{"methods": "none", "limit": "all"}]}, "limit: 'all' is no int or float"),
-        ({"grids": [{"methods": "none", "seeds": [0.5]}]}, "0.5 is no whole number"),
+        ({"grids": [{"methods": "none", "seeds": [0.5]}]}, "0.5 is not a whole number"),
         ({"grids": [{"methods": "none", "gpus": -1}]}, "gpus=-1"),
         ({"grids": [{"methods": "none"}], "overrides": [{"match": {"method": "non"}, "set": {}}]}, "mean 'none'?"),
         ({"grids": "all"}, "grids[0] is no mapping"),

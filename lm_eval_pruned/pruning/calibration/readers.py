@@ -139,7 +139,7 @@ def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
             found[0].encode()
         except UnicodeEncodeError:
             # Valid JSON, but tokenizers reject it.
-            raise DataError(f"calib={path} line {number} holds half of a surrogate pair, which is no text") from None
+            raise DataError(f"calib={path} line {number} holds half of a surrogate pair, which is not text") from None
         texts.append(found[0])
     if not texts:
         raise DataError(f"calib={path} is empty: {example}")

@@ -59,15 +59,15 @@ def _damage(pretrained: str, revision: str) -> str | None:
     for path in (folder / name for name in JSON_FILES):
         try:
             if path.exists() and not isinstance(json.loads(path.read_bytes()), dict):
-                return f"{path} holds no JSON object"
+                return f"{path} does not hold a JSON object"
         except NOT_JSON as error:
-            return f"{path} is no JSON ({error})"
+            return f"{path} is not JSON ({error})"
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt"):
                 pass
         except SafetensorError as error:
-            return f"{path} is cut short or no safetensors file ({error})"
+            return f"{path} is cut short or not a safetensors file ({error})"
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:

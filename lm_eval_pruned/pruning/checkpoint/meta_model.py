@@ -39,7 +39,7 @@ def build_meta_model(source: str, options: LoadOptions, dtype: torch.dtype | Non
     except ValueError as error:
         reason = str(error).partition("\n")[0]
         raise PruningError(
-            f"pretrained={source} is no causal language model that transformers knows: {reason}"
+            f"pretrained={source} is not a causal language model that transformers knows: {reason}"
         ) from None
     return model
 

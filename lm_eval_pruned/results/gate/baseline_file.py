@@ -54,7 +54,7 @@ def load_baseline(path: Path, *, ignoring: Collection[str] = IGNORED) -> dict[Ke
         ) from None
     except MALFORMED as problem:
         raise DataError(
-            f"{path} is no baseline ({problem!r:.200}): make one with lm-eval-pruned baseline DIR --output {path}"
+            f"{path} is not a baseline ({problem!r:.200}): make one with lm-eval-pruned baseline DIR --output {path}"
         ) from None
     raise DataError(f"{path} has schema_version {version!r}, not {SCHEMA_VERSION}: make it anew")
 
@@ -120,17 +120,17 @@ def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tupl
 def _text(entry: Mapping[str, object], name: str) -> str:
     value = entry[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
+        raise TypeError(f"{name} is not text")
     return value
 
 
 def _budget(value: object) -> int | None:
     if value is None or isinstance(value, int):
         return value
-    raise TypeError("budget is no whole number")
+    raise TypeError("budget is not a whole number")
 
 
 def _sparsity(value: object) -> float | None:
     if value is None or isinstance(value, float | int):
         return value
-    raise TypeError("sparsity is no number")
+    raise TypeError("sparsity is not a number")

@@ -68,5 +68,5 @@ def _published(cells: dict[str, str | None], location: str, stem: str) -> Publis
 def _fraction(row: dict[str, str], name: str) -> float:
     value = float(row[name])
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} {row[name]} is no fraction: give 0.5 for 50 %")
+        raise ValueError(f"{name} {row[name]} is not a fraction: give 0.5 for 50 %")
     return value

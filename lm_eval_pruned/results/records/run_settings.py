@@ -26,7 +26,7 @@ def section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise DataError(f"{name} is no object")
+        raise DataError(f"{name} is not an object")
     return value
 
 

@@ -74,11 +74,11 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
                     columns.keys.append(_key(row))
                     columns.values.append(value)
                 elif columns.keys:
-                    raise ValueError(f"{value!r} is no number")
+                    raise ValueError(f"{value!r} is not a number")
                 else:
                     del filters[name]  # type: ignore[arg-type]
     except MALFORMED as problem:
-        raise DataError(f"{path}: line {number} is cut short or no row of the harness ({problem!r:.200})") from None
+        raise DataError(f"{path}: line {number} is cut short or not a row of the harness ({problem!r:.200})") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
     return {name: _outcomes(columns, path) for name, columns in filters.items() if columns.keys}
@@ -108,7 +108,7 @@ def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Itera
                     wanted.remove(key)
                     yield key, row
     except MALFORMED as problem:
-        raise DataError(f"{path} holds what is no row of the harness ({problem!r:.200})") from None
+        raise DataError(f"{path} holds a line that is not a row of the harness ({problem!r:.200})") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
 
@@ -137,7 +137,7 @@ def _key(row: Mapping[str, object]) -> int:
     number = row["doc_id"]
     if isinstance(number, int):
         return number
-    raise ValueError("doc_id is no whole number")
+    raise ValueError("doc_id is not a whole number")
 
 
 def _outcomes(columns: _Columns, path: Path) -> Outcomes:
