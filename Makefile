@@ -68,7 +68,7 @@ test-oldest test-newest: test-%: .venv-%/.installed
 test-oldest: ## the oldest Python and packages that pyproject.toml allows, in .venv-oldest
 test-newest: ## the newest of everything that can be installed today, in .venv-newest
 
-resolve: .venv/.installed ## whether we install beside lm-eval[math] and beside hydra, which need different antlr runtimes
+resolve: .venv/.installed ## whether we install next to lm-eval[math] and next to hydra, which need different antlr runtimes
 	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . 'lm-eval[math]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --dry-run . hydra-core
 

@@ -1,4 +1,4 @@
-"""Locate the data folders of the package, which are inside it in a wheel and beside it in a checkout."""
+"""Locate the data folders of the package, which are inside it in a wheel and next to it in a checkout."""
 
 from __future__ import annotations
 

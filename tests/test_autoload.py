@@ -265,7 +265,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
             (made[name] / f"{task}.yaml").write_text(f"task: {task}\noutput_type: generate_until\n")
     (made["ours"] / "both.yaml").write_text("task: both\noutput_type: generate_until\n")
     (made["defaults"] / "both.yaml").write_text("task: both\noutput_type: generate_until\n")
-    # The harness's default tasks are those beside the file that defines the class.
+    # The harness's default tasks are those in the folder of the file that defines the class.
     monkeypatch.setattr(sys.modules[TaskManager.__module__], "__file__", str(made["defaults"] / "manager.py"))
     monkeypatch.setattr(_harness, "tasks_folder", lambda: made["ours"])
     unhooked = getattr(TaskManager.__init__, "lm_eval_pruned_original", TaskManager.__init__)
