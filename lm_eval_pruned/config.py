@@ -37,7 +37,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
     "scope": "which Linears are pruned",
     "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
-    "compare": "the group within which scores are ranked; auto is the method's own",
+    "compare": "rank scores within each row or the whole matrix; auto is the method's own choice",
     "propagate": "which activations flow on during calibration",
     "calib": "calibration text: c4, pg19, traces (the model's own chains of thought) or traces:FILE.jsonl, a .jsonl "
     "with a text field, a .npy of token ids, or a hub data set id",
