@@ -19,7 +19,7 @@ from lm_eval_pruned.assets.tiny_reasoner.chains import MAX_STEPS, benchmark_chai
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import sha256_of_json
 from lm_eval_pruned.models.prompt import Render, as_user_turn
-from lm_eval_pruned.pruning.calibration.readers import read_hub, read_jsonl
+from lm_eval_pruned.pruning.calibration.readers import read_hub
 from lm_eval_pruned.pruning.calibration.source import (
     DEFAULT_CONTEXT,
     LOCAL_CHOICES,
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 # The questions that s1 was trained on; its authors removed those that overlap with MATH500, GPQA-Diamond and AIME24.
 HUB_QUESTIONS = {"path": "simplescaling/s1K-1.1", "split": "train"}
-QUESTION_NAMES = ("question", "problem", "text")
 
 # Number of questions for the bundled model, and a seed used neither for its benchmark nor for its calibration windows.
 BUNDLED_QUESTIONS = 1000
@@ -67,18 +66,13 @@ def read_questions(calibration: CalibrationSource) -> list[str]:
     """
     if not isinstance(calibration, Traces):
         return []
-    calibration.check()
-    if calibration.questions is not None:
-        questions = read_jsonl(calibration.questions, names=QUESTION_NAMES)
-    elif calibration.is_bundled:
-        questions = _bundled_questions()
-    else:
-        local = f"Local choices: {TRACES}:FILE.jsonl whose rows have a 'question'; or, instead of traces, a text. "
-        questions = list(read_hub(TRACES, HUB_QUESTIONS, column="question", local=local + LOCAL_CHOICES))
-    asked = [question for question in questions if question.strip()]
-    if not asked:
-        raise DataError(f"calib={calibration.calib} holds only empty questions")
-    return asked
+    questions = calibration.read_file()
+    if questions is not None:
+        return questions
+    if calibration.is_bundled:
+        return _bundled_questions()
+    local = f"Local choices: {TRACES}:FILE.jsonl whose rows have a 'question'; or, instead of traces, a text. "
+    return calibration.without_empty(read_hub(TRACES, HUB_QUESTIONS, column="question", local=local + LOCAL_CHOICES))
 
 
 def _bundled_questions() -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, MissingDataError
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.paths import bundled_folder, is_there
 from lm_eval_pruned.pruning.artifacts.fingerprint import windows_digest
 from lm_eval_pruned.pruning.calibration.activations import Windows
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 LOCAL_CHOICES = "Local choices: a .jsonl file whose rows have a 'text', or a .npy of token ids [samples, seqlen]"
 TRACES = "traces"
+# Fields of a row that can hold a question, in order of preference.
+QUESTION_FIELDS = ("question", "problem", "text")
 
 # The context of a model whose config does not state one, in tokens.
 DEFAULT_CONTEXT = 2048
@@ -253,7 +255,7 @@ class PaperChunks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traces:
-    """The model's own chains of thought about questions; `questions` is a `.jsonl` file, None for the default ones."""
+    """The model's own chains of thought about questions, from a `.jsonl` file or the default ones."""
 
     calib: str
     samples: int
@@ -262,18 +264,36 @@ class Traces:
     is_bundled: bool
     needs_model: bool = True
 
-    @property
-    def questions(self) -> Path | None:
-        """The `.jsonl` file with questions, if one is named."""
-        return None if self.calib == TRACES else Path(self.calib.removeprefix(f"{TRACES}:")).expanduser()
-
     def check(self) -> None:
-        """Check that a named file of questions exists."""
-        if self.questions is None:
-            return
+        """Check a named file of questions."""
+        self.read_file()
+
+    def read_file(self) -> list[str] | None:
+        """Return the questions of the named file; None if the default questions are asked.
+
+        Raises:
+            ArgumentError: the name is not that of a `.jsonl` file.
+            MissingDataError: the file does not exist.
+            DataError: it holds no question.
+        """
+        if self.calib == TRACES:
+            return None
         if not self.calib.endswith(".jsonl"):
             raise ArgumentError(f"calib={self.calib} names no questions: give {TRACES}, or {TRACES}:FILE.jsonl")
-        _check_exists(self.calib, self.questions)
+        path = Path(self.calib.removeprefix(f"{TRACES}:")).expanduser()
+        _check_exists(self.calib, path)
+        return self.without_empty(read_jsonl(path, names=QUESTION_FIELDS))
+
+    def without_empty(self, questions: Sequence[str]) -> list[str]:
+        """Return the questions that are not empty.
+
+        Raises:
+            DataError: all are.
+        """
+        asked = [question for question in questions if question.strip()]
+        if not asked:
+            raise DataError(f"calib={self.calib} holds only empty questions")
+        return asked
 
     def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
         """Return the windows that were asked for, all of which are filled."""
