@@ -10,6 +10,7 @@ from lm_eval_pruned.cli import build_parser
 from lm_eval_pruned.commands.flags import parse_flags
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError, UnknownNameError
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 
 CHECKPOINT = {"pretrained", "dtype", "device", "revision", "trust_remote_code"}
 
@@ -25,15 +26,17 @@ def test_the_flags_are_frozen(command):
 
 
 def test_what_is_left_out_has_its_default():
-    assert parse_flags(parse("prune")) == (PruneConfig(), RunConfig(), {})
+    recipe, run, options = parse_flags(parse("prune"))
+    assert (recipe.config, run, options) == (PruneConfig(), RunConfig(), LoadOptions())
 
 
 def test_text_gets_its_type():
-    config, run, _ = parse_flags(
+    recipe, run, options = parse_flags(
         parse("plan", "--method", "wanda", "--sparsity", "0.25", "--calib_samples", "8", "--thinking", "s1",
-              "--artifacts", "off")
+              "--artifacts", "off", "--dtype", "bfloat16", "--revision", "v1")
     )  # fmt: skip
-    assert (config.sparsity, config.calib_samples) == (0.25, 8)
+    assert (recipe.config.sparsity, recipe.config.calib_samples) == (0.25, 8)
+    assert options == LoadOptions(dtype="bfloat16", revision="v1")
     assert (run.thinking, run.artifacts) == ("s1", "off")
 
 

@@ -15,6 +15,7 @@ from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
 from lm_eval_pruned.pruning.model.decoder import find_decoder
 from lm_eval_pruned.pruning.recipe import apply_preset, resolve
+from lm_eval_pruned.pruning.sequential import block_influences
 
 from . import reference
 

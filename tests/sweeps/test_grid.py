@@ -80,7 +80,7 @@ def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
         ({"grids": [{"methods": "none", "seeds": [0.5]}]}, "0.5 is not a whole number"),
         ({"grids": [{"methods": "none", "gpus": -1}]}, "gpus=-1"),
         ({"grids": [{"methods": "none"}], "overrides": [{"match": {"method": "non"}, "set": {}}]}, "mean 'none'?"),
-        ({"grids": "all"}, "grids[0] is no mapping"),
+        ({"grids": "all"}, "grids[0] is not a mapping"),
     ],
 )
 def test_a_mistake_is_named_before_anything_runs(tmp_path, content, message):
