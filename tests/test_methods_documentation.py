@@ -45,7 +45,7 @@ def test_a_section_cites_and_costs(name):
 @pytest.mark.parametrize("name", ALLOCATIONS)
 def test_a_section_names_the_arguments(name):
     allocation = ALLOCATIONS[name]
-    for argument in (*allocation.settings, *([allocation.groups] if allocation.groups else [])):
+    for argument in (*allocation.settings, *([allocation.split_by] if allocation.split_by else [])):
         assert argument in SECTIONS[name], argument
 
 

@@ -1,3 +1,5 @@
+"""Decoder blocks, their Linears and experts, found by the structure of models of several families."""
+
 from __future__ import annotations
 
 import pytest
@@ -32,7 +34,7 @@ def build(family: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_blocks_and_parts_are_found_by_structure(family):
+def test_blocks_and_sublayers_are_found_by_structure(family):
     decoder = find_decoder(build(family))
     assert [block.index for block in decoder.blocks] == [0, 1, 2]
     for block in decoder.blocks:
@@ -55,7 +57,7 @@ def test_every_family_is_walked(family, method, alloc):
     assert not torch.equal(model(windows).logits, dense)
 
 
-def test_hidden_states_carried_along_equal_those_of_the_model():
+def test_propagated_hidden_states_equal_those_of_the_model():
     from lm_eval_pruned.pruning.calibration.activations import Activations
 
     model = build("Gemma3Text")
