@@ -145,7 +145,7 @@ def weigh_once(work: str, folder: str, windows: str) -> None:
 
 
 def weigh(folder: Path, windows: Path) -> None:
-    """Print the peak resident memory that pruning adds to a loaded model, beside what must be held."""
+    """Print the peak resident memory that pruning adds to a loaded model, and what must be held."""
 
     def peak(work: str) -> float:
         run = [sys.executable, __file__, "--weigh", work, str(folder), str(windows)]

@@ -66,7 +66,7 @@ _PATTERN = re.compile(r"(\d+):(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneConfig:
-    """Everything that decides which weights are removed; field by field the `model_args` of `pruned-hf`.
+    """Settings that decide which weights are removed; its fields are `model_args` of `pruned-hf`.
 
     `sparsity` is the fraction of the prunable weights removed, 0 <= sparsity < 1. `calib` of `None` means `c4`, or the
     calibration windows that a bundled model brings.
@@ -188,7 +188,7 @@ class PruneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How the pruned model is run: thinking markers, templates, folders. Nothing here changes a weight."""
+    """Settings of how the pruned model is run: thinking markers, templates, folders; none changes a weight."""
 
     thinking: Thinking = "auto"
     auto_chat_template: bool = True

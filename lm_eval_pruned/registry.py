@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 _PACKAGE = __name__.partition(".")[0]
 
-# The names in every registry of this process, by what they name.
+# The names in every registry of this process, by the noun of the registry.
 _NAMES: dict[str, set[str]] = {}
 
 

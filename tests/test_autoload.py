@@ -299,11 +299,11 @@ class TestTaskFolder:
         assert TaskManager(None, None, False).all_tasks == []
 
     def test_is_not_read_twice(self, folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
-        beside = folders["mine"] / ".." / "ours"
-        assert _harness.include_paths(str(folders["ours"]), beside) == [str(beside)]
+        indirect = folders["mine"] / ".." / "ours"
+        assert _harness.include_paths(str(folders["ours"]), indirect) == [str(indirect)]
         (folders["ours"] / "all.yaml").unlink()
         (folders["ours"] / "both.yaml").unlink()
-        assert TaskManager(include_path=str(beside)).all_tasks == ["all", "both", "defaults", "ours"]
+        assert TaskManager(include_path=str(indirect)).all_tasks == ["all", "both", "defaults", "ours"]
         assert caplog.records == []
 
     def test_is_added_once(self, folders: dict[str, Path]) -> None:

@@ -68,7 +68,7 @@ def test_results_do_not_know_how_runs_are_made():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_sub_rooms_of_a_room_import_one_another_one_way(room: str):
-    """The folders and the files of a room, seen as places, have an order in which each imports only earlier ones."""
+    """The folders and the files of a room have an order in which each imports only earlier ones."""
     places = {path.stem for path in (PACKAGE / room).iterdir() if path.suffix == ".py" or path.is_dir()}
     imports: dict[str, set[str]] = {}
     for path in (PACKAGE / room).rglob("*.py"):

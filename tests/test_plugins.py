@@ -56,7 +56,7 @@ TINY = ("--pretrained", "tiny-reasoner")
 
 
 class Installed:
-    """An environment in which our package lies beside the one that extends it."""
+    """An environment in which our package and one that extends it are installed."""
 
     def __init__(self, folder: Path) -> None:
         self.source = folder / "source"

@@ -9,7 +9,7 @@ from lm_eval_pruned.commands import Subparsers
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command."""
+    """Declare the subcommand `baseline` and its flags."""
     parser = subparsers.add_parser(
         "baseline",
         help="freeze accepted runs for check",

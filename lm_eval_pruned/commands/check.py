@@ -13,7 +13,7 @@ FORMATS = ("text", "junit", "github")
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command."""
+    """Declare the subcommand `check` and its flags."""
     parser = subparsers.add_parser(
         "check",
         help="fail if runs are worse than their baseline",

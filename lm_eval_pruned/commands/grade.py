@@ -23,7 +23,7 @@ STANDARD = "-"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command."""
+    """Declare the subcommand `grade` and its flags."""
     parser = subparsers.add_parser(
         "grade",
         help="judge the answers of a JSONL file",

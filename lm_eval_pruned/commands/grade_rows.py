@@ -30,7 +30,7 @@ class GradedRow(NamedTuple):
 
 
 def grade_line(line: bytes, number: int, *, mode: str, kind: str) -> GradedRow:
-    r"""Grade the row on a line, whatever it holds.
+    r"""Grade one line of a JSONL file; a malformed line gets a verdict too.
 
     Args:
         line: the row as JSON.

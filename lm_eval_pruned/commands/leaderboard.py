@@ -16,7 +16,7 @@ ENDINGS = (".html", ".md", ".csv", ".json")
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command."""
+    """Declare the subcommand `leaderboard` and its flags."""
     parser = subparsers.add_parser(
         "leaderboard",
         help="put runs in one page or table, with intervals and paired differences to dense",

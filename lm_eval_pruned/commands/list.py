@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command, which takes no arguments."""
+    """Declare the subcommand `list`, which takes no arguments."""
     parser = subparsers.add_parser("list", help="methods, allocations, thinking formats and tasks", allow_abbrev=False)
     parser.set_defaults(main=main)
 

@@ -46,7 +46,7 @@ MEMORY: Mapping[str, str] = {
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command, whose flags are those of `prune`."""
+    """Declare the subcommand `plan`, whose flags are those of `prune`."""
     parser = subparsers.add_parser("plan", help="what prune would do, need and take", allow_abbrev=False)
     add_checkpoint_flags(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help=f"folder for {PLAN_FILE} and {PICTURE_FILE}")
@@ -143,7 +143,13 @@ def estimate_lines(estimate: Estimate, windows: WindowShape) -> Iterator[str]:
 
 
 def write(plan: Plan, estimate: Estimate, windows: WindowShape, folder: Path) -> None:
-    """Write the plan and, where the sparsities are known, their plot.
+    """Write the pruning plan as JSON and, where the sparsities are known, their plot.
+
+    Args:
+        plan: what will be pruned, counted.
+        estimate: memory in bytes, time in seconds.
+        windows: number and length of the calibration windows, in tokens.
+        folder: output folder, created if missing.
 
     Raises:
         ArgumentError: the folder cannot be written.

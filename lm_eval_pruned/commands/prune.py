@@ -36,7 +36,7 @@ PARTIAL = ".partial"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command: every pruning argument of `--model_args` is a flag."""
+    """Declare the subcommand `prune`: every pruning argument of `--model_args` is a flag."""
     parser = subparsers.add_parser("prune", help="write a pruned checkpoint and its report", allow_abbrev=False)
     add_checkpoint_flags(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new folder for the checkpoint")
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _completed(output: Path) -> Iterator[Path]:
-    """Yield a folder inside `output` whose files move up on success, config.json last, without which nothing loads.
+    """Yield a temporary folder inside `output`; on success its files are moved to `output`, config.json last.
 
     Raises:
         DataError: they cannot be written.

@@ -9,7 +9,7 @@ from lm_eval_pruned.commands import Subparsers
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command: everything after its name belongs to the harness."""
+    """Declare the subcommand `run`: everything after its name belongs to the harness."""
     parser = subparsers.add_parser(
         "run",
         help="the lm_eval command with the pruned models and the tts tasks registered",

@@ -19,7 +19,7 @@ LEADERBOARD = "leaderboard"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command."""
+    """Declare the subcommand `sweep` and its flags."""
     parser = subparsers.add_parser(
         "sweep",
         help="a grid of runs that goes on where it was",

@@ -11,7 +11,7 @@ Status = Literal["ok", "timeout", "unparsed", "no_answer"]
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind of answer that does not exist.
+    """Raise an error for a kind of answer that does not exist.
 
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".

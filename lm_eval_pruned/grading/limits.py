@@ -1,4 +1,4 @@
-"""Bounds on what grading reads, nests, computes and waits for; hostile or runaway text is refused at these sizes.
+"""Bounds on what grading reads, nests, computes and waits for; adversarial or endless text is refused at these sizes.
 
 A text beyond a bound is never judged in part: it is compared as a string, or its verdict is "unparsed" or "timeout".
 """
@@ -39,7 +39,7 @@ MAX_NUMBER_CHARACTERS = 1000
 MAX_DECIMAL_EXPONENT = 1000
 # A longer normal form is not parsed.
 MAX_PARSED_CHARACTERS = 2000
-# Nesting of brackets, groups and function arguments, which bounds the recursion of the parser.
+# Nesting of brackets, braces and function arguments, which bounds the recursion of the parser.
 MAX_PARSER_DEPTH = 40
 # Postfixes (powers, factorials, degrees) on one value.
 MAX_POSTFIXES = 6

@@ -32,7 +32,7 @@ else:
 
 
 class BudgetedLM(Harness):  # type: ignore[misc]
-    """Mixin in front of a model class of the harness, which answers all requests that have no thinking budget.
+    """Mixin for a model class of the harness: answers requests with a thinking budget and passes on all others.
 
     Attributes:
         report: the pruning report.

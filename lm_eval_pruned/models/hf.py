@@ -68,7 +68,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         self._calibration = None
 
     def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
-        """Read the calibration text before the weights: a missing file should not cost the loading of a large model."""
+        """Load the model after the calibration text: a missing file should not cost the loading of a large model."""
         if not self._source.needs_model:
             with self._stopwatch.phase("calibrate"):
                 self._calibration = self._source.windows(CheckpointInfo.of(self.config, self.tokenizer))

@@ -95,7 +95,7 @@ def prune_offloaded(
     output: Path | None,
     stopwatch: Stopwatch,
 ) -> PruneReport:
-    """Prune as `prune_model` does, with two blocks in memory at a time.
+    """Prune an offloaded model as `prune_model` prunes a loaded one, with two blocks in memory at a time.
 
     Args:
         opened: the checkpoint, with its weights offloaded.
@@ -126,7 +126,7 @@ class DiskSink:
     Attributes:
         model: the model, from which names are taken after blocks were dropped.
         residency: the offloaded weights.
-        artifacts: folder that tensors are spilled to; None if no artifact is stored, and nothing is kept.
+        artifacts: folder that tensors are spilled to; None if no artifact is stored.
         writer: writer of the new checkpoint, if there is one.
     """
 

@@ -84,7 +84,7 @@ def _bundled_questions() -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRequest:
-    """The traces to generate.
+    """The chains of thought to generate as calibration text: prompts, thinking format, amount and seed.
 
     Attributes:
         prompts: questions as the model sees them, in its chat template if it has one.
@@ -104,7 +104,7 @@ class TraceRequest:
 def trace_request(
     traces: Traces, questions: Sequence[str], markers: ThinkingFormat, render: Callable[[str], str]
 ) -> TraceRequest:
-    """Return what a calibration source asks for.
+    """Return the request for the chains of thought that fill the windows of a calibration source.
 
     Args:
         traces: number and length of windows, and the seed.
@@ -151,8 +151,8 @@ def _thoughts(backend: TransformersBackend, ready: Sequence[PreparedRequest], wi
     """Generate a chain of thought for every prompt, until it ends or fills a window; no answer follows."""
     done: dict[int, list[int]] = {}
 
-    def keep(place: int, thought: Generated) -> list[Row]:
-        done[place] = thought.ids
+    def store(index: int, thought: Generated) -> list[Row]:
+        done[index] = thought.ids
         return []
 
     backend.run(
@@ -163,13 +163,13 @@ def _thoughts(backend: TransformersBackend, ready: Sequence[PreparedRequest], wi
                 seed=derive_seed(one.seed, "thinking"),
                 stop=Stop(one.markers.closings),
                 sampling=one.settings.sampling,
-                on_finish=partial(keep, place),
+                on_finish=partial(store, index),
                 max_length=width,
             )
-            for place, one in enumerate(ready)
+            for index, one in enumerate(ready)
         ]
     )
-    return [done[place] for place in range(len(ready))]
+    return [done[index] for index in range(len(ready))]
 
 
 def trace_digest(backend: TransformersBackend, request: TraceRequest) -> str:
@@ -251,7 +251,7 @@ def checkpoint_backend(checkpoint: Checkpoint) -> TransformersBackend:
 def trace_generator(
     checkpoint: Checkpoint, questions: Sequence[str], *, thinking: str = "auto"
 ) -> Callable[[Traces], Calibration]:
-    """Return what generates traces with a loaded checkpoint, under its own chat template if it has one."""
+    """Return a function that generates traces with a loaded checkpoint, under its own chat template if it has one."""
     tokenizer = checkpoint.tokenizer
     template = tokenizer.chat_template
     apply = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)

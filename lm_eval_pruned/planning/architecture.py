@@ -39,7 +39,7 @@ def read_architecture(recipe: Recipe, model: PreTrainedModel, dtype: torch.dtype
 
 
 def _block_shape(block: Block, scope: Collection[str], config: PretrainedConfig) -> BlockShape:
-    """The last matrix of a module reads the output of the others, which share one input."""
+    """Return the shape of a block: its matrices share a module's input, but the last reads the others' output."""
     last = {_parent(linear): linear.name for linear in block.linears}
     experts = len({_parent(linear) for linear in block.linears if linear.routed})
     share = min(1.0, getattr(config, "num_experts_per_tok", experts) / experts) if experts else 1.0

@@ -44,7 +44,14 @@ class TypicalProduct:
 
     @classmethod
     def of(cls, architecture: Architecture, windows: WindowShape, dtype: torch.dtype, device: str) -> TypicalProduct:
-        """Take the largest matrix of a model and one calibration window."""
+        """Return the product of a model's largest matrix with one calibration window.
+
+        Args:
+            architecture: shapes of the model.
+            windows: shape of the calibration set; only the tokens per window count.
+            dtype: dtype of the weights.
+            device: device that is measured, such as "cuda".
+        """
         matrices = [matrix for block in architecture.blocks for matrix in block.matrices]
         largest = max(matrices, key=lambda matrix: matrix.rows * matrix.columns)
         return cls(tokens=windows.seqlen, rows=largest.rows, columns=largest.columns, dtype=dtype, device=device)

@@ -44,7 +44,7 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
 
 
 def _calibration(recipe: Recipe, blocks: Sequence[BlockShape], windows: WindowShape) -> Work:
-    """Count the calibration of all blocks, with dense or pruned activations propagated."""
+    """Count the operations of calibrating all blocks, with dense or pruned activations propagated."""
     if recipe.config.propagate == "dense":
         return dense_calibration(blocks, windows)
     propagated = (forward(block, windows) for block in blocks[:-1])

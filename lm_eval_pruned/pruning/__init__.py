@@ -1,1 +1,1 @@
-"""Which weights go: statistics, scores, masks and the walk over the blocks."""
+"""Pruning of a model: calibration statistics, scores, masks, and the loop over the decoder blocks."""

@@ -39,7 +39,7 @@ _DEFAULTS = {field.name: field.default for field in fields(PruneConfig)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides how a model is pruned.
+    """A pruning configuration that can be executed: its method and allocation looked up, its files read.
 
     Attributes:
         config: the settings, with the preset applied.
@@ -191,7 +191,7 @@ def count_to_drop(config: PruneConfig, blocks: int) -> int:
     """Return the number of blocks to drop: `num_blocks`, or the largest whole number not above `sparsity`.
 
     Raises:
-        ArgumentError: that is no block at all, or all of them.
+        ArgumentError: the number is 0, or that of all blocks.
     """
     if config.num_blocks is not None:
         count, given = config.num_blocks, f"num_blocks={config.num_blocks}"

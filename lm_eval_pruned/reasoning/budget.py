@@ -116,7 +116,7 @@ def complete(
     share: bool = True,
     responses: Responses | None = None,
 ) -> list[list[Completion]]:
-    """Think and answer for every request of every set.
+    """Generate the thinking and the answer of every request of every set.
 
     Requests that differ only in their budget share one thinking trace, that of the largest budget: its beginnings are
     the traces of the smaller ones. Answers are generated for each budget that cuts the trace, and once for all others.

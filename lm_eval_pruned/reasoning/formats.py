@@ -36,7 +36,7 @@ class ThinkingFormat:
     forced_answer: str = ""
 
     def close(self, thinking: str, *, forced: bool) -> str | None:
-        r"""Return the text to write after `thinking`, or None if the answer is part of it.
+        r"""Return the text to write after `thinking`, or None if it contains the answer.
 
         Example:
             >>> FORMATS["s1"].close("So x = 2", forced=True)
@@ -155,7 +155,14 @@ def with_markers(
     ending: str | None = None,
     closings: tuple[str, ...] = (),
 ) -> ThinkingFormat:
-    """Return `chosen` with s1's `thinking_start`, `thinking_end` and `until_thinking` in place of its own markers."""
+    """Return `chosen` with s1's `thinking_start`, `thinking_end` and `until_thinking` in place of its own markers.
+
+    Args:
+        chosen: the thinking format to change.
+        opening: text that opens the thinking; None for the format's own.
+        ending: text that closes it; None for the format's own. The forced close is then s1's with this text.
+        closings: texts that the model closes its thinking with; () for the format's own.
+    """
     changed = chosen if opening is None else replace(chosen, opening=opening)
     if ending is not None:
         s1 = FORMATS["s1"]

@@ -104,7 +104,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={SCHEMA}")
         connection.execute("COMMIT")
-        # Write-ahead log: readers and a writer do not block each other, and what a killed process wrote is kept.
+        # Write-ahead log: readers and a writer do not block each other, and what a killed process wrote stays.
         connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 

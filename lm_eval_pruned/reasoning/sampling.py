@@ -75,6 +75,12 @@ def sample_tokens(
     The Gumbel maximum trick, argmax(logits + g) with g from a generator seeded by (seed, position): the same row at the
     same position gets the same noise, whatever else is in the batch and however often generation was resumed.
 
+    Args:
+        logits: next-token logits [rows vocab].
+        sampling: temperature and filters, the same for all rows.
+        seeds: one per row.
+        positions: index of the token to draw in its sequence, one per row.
+
     Reference: Maddison et al. 2014, arXiv 1411.0030.
     """
     if sampling.temperature == 0:

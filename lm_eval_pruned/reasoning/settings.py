@@ -51,7 +51,7 @@ class BudgetSettings:
         least_thinking: tokens before which nothing ends the thinking.
     """
 
-    # These names are part of the keys in the response store: renaming one would lose every stored response.
+    # These names are hashed into the keys of the response store: renaming one would lose every stored response.
     budget: int | None
     answer_room: int = DEFAULT_ANSWER_ROOM
     until: tuple[str, ...] = ()

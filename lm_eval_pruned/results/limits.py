@@ -1,4 +1,4 @@
-"""Limits of this folder: what is read from other people's files, and what the page holds."""
+"""Bounds on the results files that are read, the texts on the leaderboard page, and exact statistics."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ MAX_WON = 6
 MAX_CHANGES = 1_200
 # A longer text loses its middle: its subject stands at the beginning, and its answer at the end.
 MAX_CHARACTERS = 3_000
+
+# Accuracies are means over at most a few hundred samples: with a larger denominator they are not fractions.
+MAX_DENOMINATOR = 1_000
+# Largest sum whose distribution is counted: the time grows with its square, up to half a second.
+MAX_SUM = 40_000

@@ -12,7 +12,7 @@ from lm_eval_pruned.config import field_names
 from lm_eval_pruned.errors import DataError, unknown_name
 from lm_eval_pruned.sweeps.cell import Cell, Resources
 
-# Lists that span a grid, and the name of one of their values.
+# Lists whose product is a grid, and the name of one of their values.
 AXES: Mapping[str, str] = {
     "models": "model",
     "methods": "method",

@@ -107,29 +107,29 @@ def test_across_what_a_baseline_itself_compares_is_bad_input(tmp_path, capsys):
 
 
 class TestBadInput:
-    def said(self, capsys, code):
+    def stderr_of(self, capsys, code):
         assert code == 2
         return capsys.readouterr().err
 
     def test_no_baseline(self, tmp_path, baseline, capsys):
-        assert "cannot be read" in self.said(capsys, check(tmp_path / "old", tmp_path / "none.json"))
+        assert "cannot be read" in self.stderr_of(capsys, check(tmp_path / "old", tmp_path / "none.json"))
 
     def test_no_results(self, tmp_path, baseline, capsys):
         (tmp_path / "empty").mkdir()
-        assert "holds no results_*.json" in self.said(capsys, check(tmp_path / "empty", baseline))
+        assert "holds no results_*.json" in self.stderr_of(capsys, check(tmp_path / "empty", baseline))
 
     def test_runs_of_nothing(self, tmp_path, baseline, capsys):
         write_run(tmp_path / "nothing", {})
-        assert "hold no result of any task" in self.said(capsys, check(tmp_path / "nothing", baseline))
+        assert "hold no result of any task" in self.stderr_of(capsys, check(tmp_path / "nothing", baseline))
 
     def test_a_baseline_of_nothing(self, tmp_path, baseline, capsys):
         baseline.write_text(json.dumps({**json.loads(baseline.read_text()), "measurements": []}))
-        assert "holds no measurement" in self.said(capsys, check(tmp_path / "old", baseline))
+        assert "holds no measurement" in self.stderr_of(capsys, check(tmp_path / "old", baseline))
 
     def test_only_corrupt_results(self, tmp_path, baseline, capsys):
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "results_1.json").write_text("{")
-        assert "none of the 1 results files" in self.said(capsys, check(tmp_path / "bad", baseline))
+        assert "none of the 1 results files" in self.stderr_of(capsys, check(tmp_path / "bad", baseline))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -142,7 +142,7 @@ class TestBadInput:
         ],
     )
     def test_arguments(self, tmp_path, baseline, capsys, arguments, message):
-        assert message in self.said(capsys, check(tmp_path / "old", baseline, *arguments))
+        assert message in self.stderr_of(capsys, check(tmp_path / "old", baseline, *arguments))
 
 
 def test_corrupt_files_are_named_and_counted(tmp_path, baseline, capsys):

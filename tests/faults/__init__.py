@@ -1,1 +1,1 @@
-"""Faults around a run: torn files, full disks, kills, hostile input; nothing is lost, and the user is told."""
+"""Faults around a run: torn files, full disks, kills, adversarial input; nothing is lost, and the user is told."""

@@ -192,7 +192,7 @@ class TestCodeOfACheckpoint:
         return mark
 
     @pytest.fixture(params=["config", "tokenizer"])
-    def hostile(self, request, model, mark) -> Path:
+    def with_code(self, request, model, mark) -> Path:
         if request.param == "config":
             auto_map = {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.Model"}
             change(model / "config.json", auto_map=auto_map, model_type="mine", architectures=["Model"])
@@ -202,9 +202,9 @@ class TestCodeOfACheckpoint:
         return model
 
     @pytest.mark.parametrize("call", [load, prune], ids=["pruned-hf", "prune"])
-    def test_it_does_not_run(self, hostile, mark, call: Callable[[Path], object]):
+    def test_it_does_not_run(self, with_code, mark, call: Callable[[Path], object]):
         try:
-            call(hostile)
+            call(with_code)
         except PrunedEvalError as error:
             assert "trust_remote_code" in str(error)  # noqa: PT017
         assert not mark.exists()

@@ -199,7 +199,7 @@ PARSERS = [
 
 @st.composite
 def mutated(draw: st.DrawFn, samples: Sequence[bytes]) -> bytes:
-    """A valid file with pieces removed, doubled, or replaced by hostile ones; or arbitrary bytes."""
+    """A valid file with pieces removed, doubled, or replaced by adversarial ones; or arbitrary bytes."""
     content = draw(st.sampled_from(samples))
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))

@@ -1,4 +1,4 @@
-"""Equality of two answers: rows of cases, the golds of the benchmarks, random fractions, hostile and overlong text."""
+"""Equality of two answers: rows of cases, golds of the benchmarks, random fractions, adversarial and overlong text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extraction of answers from responses: rows of cases, random and hostile text."""
+"""Extraction of answers from responses: rows of cases, random and adversarial text."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from lm_eval_pruned.grading.read.parser import read
     [
         (r"-2\frac{1}{2}", Fraction(-5, 2)),
         ("3 1/4", Fraction(13, 4)),
-        (r"2\frac{7}{2}", 7),  # no mixed number: what stands beside is multiplied
+        (r"2\frac{7}{2}", 7),  # not a mixed number: the neighbours are multiplied
         (r"0.1\overline{6}", Fraction(1, 6)),
         (r"2^{-2}\cdot 3!", Fraction(3, 2)),
         ("2-3-4", -5),

@@ -1,3 +1,5 @@
+"""Pruning of a checkpoint to a new one: the generation config is copied unchanged."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""A model small enough for pencil and paper: what work and memory it takes can be counted by hand."""
+"""A model of two small blocks, whose operations and bytes can be counted by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an artifact keeps does to the same dense model what pruning did, bit for bit, without calibrating."""
+"""An artifact applied to the same dense model gives the pruned weights, bit for bit, without calibrating."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The artifact cache: round trips, damaged files, several processes, kills, and folders that cannot be written."""
+
 from __future__ import annotations
 
 import itertools
@@ -280,19 +282,19 @@ class TestDamage:
 # What other processes run.
 
 
-def kill_myself() -> Artifact:
+def kill_this_process() -> Artifact:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("survived")
 
 
 def die_in_make(folder: Path) -> None:
-    read_or_make(Store(folder=folder), FINGERPRINT, kill_myself)
+    read_or_make(Store(folder=folder), FINGERPRINT, kill_this_process)
 
 
 def die_in_write(folder: Path, call: str, count: int) -> None:
     """Die instead of the `count`-th call of a function of `os`."""
     calls, original = itertools.count(1), getattr(os, call)
-    setattr(os, call, lambda *args: kill_myself() if next(calls) == count else original(*args))
+    setattr(os, call, lambda *args: kill_this_process() if next(calls) == count else original(*args))
     read_or_make(Store(folder=folder), FINGERPRINT, make)
 
 

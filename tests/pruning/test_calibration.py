@@ -1,3 +1,5 @@
+"""Calibration sources: windows cut out of texts, token ids from `.npy`, the hub, and errors for each wrong source."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Decoder blocks, their Linears and experts, found by the structure of models of several families."""
+
 from __future__ import annotations
 
 import pytest
@@ -32,7 +34,7 @@ def build(family: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_blocks_and_parts_are_found_by_structure(family):
+def test_blocks_and_sublayers_are_found_by_structure(family):
     decoder = find_decoder(build(family))
     assert [block.index for block in decoder.blocks] == [0, 1, 2]
     for block in decoder.blocks:
@@ -55,17 +57,17 @@ def test_every_family_is_walked(family, method, alloc):
     assert not torch.equal(model(windows).logits, dense)
 
 
-def test_hidden_states_carried_along_equal_those_of_the_model():
+def test_propagated_hidden_states_equal_those_of_the_model():
     from lm_eval_pruned.pruning.calibration.activations import Activations
 
     model = build("Gemma3Text")
     windows = torch.randint(1, 61, (2, 20), generator=torch.Generator().manual_seed(5))
     blocks = find_decoder(model).blocks
     expected = model(windows[:1], output_hidden_states=True, use_cache=False).hidden_states
-    flow = Activations.capture(find_decoder(model), windows)
+    activations = Activations.capture(find_decoder(model), windows)
     for index, block in enumerate(blocks[:-1]):
-        torch.testing.assert_close(flow.hidden[0], expected[index], rtol=0, atol=0)
-        flow.advance(block)
+        torch.testing.assert_close(activations.hidden[0], expected[index], rtol=0, atol=0)
+        activations.advance(block)
 
 
 def test_shared_inputs_share_one_statistic():
@@ -74,8 +76,8 @@ def test_shared_inputs_share_one_statistic():
     model = build("Llama")
     blocks = find_decoder(model).blocks
     windows = torch.randint(1, 61, (2, 20), generator=torch.Generator().manual_seed(5))
-    flow = Activations.capture(find_decoder(model), windows)
-    statistics = flow.measure(blocks[0], blocks[0].linears, InputNorm, advance=False)
+    activations = Activations.capture(find_decoder(model), windows)
+    statistics = activations.measure(blocks[0], blocks[0].linears, InputNorm, advance=False)
     by_name = {name.rpartition(".")[2]: id(value) for name, value in statistics.items()}
     assert by_name["q_proj"] == by_name["k_proj"] == by_name["v_proj"]
     assert by_name["gate_proj"] == by_name["up_proj"]

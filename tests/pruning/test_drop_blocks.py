@@ -1,3 +1,5 @@
+"""ShortGPT: block influences, and models whose blocks were dropped, with their configs."""
+
 from __future__ import annotations
 
 import copy
@@ -17,7 +19,7 @@ from tests.pruning.test_decoder import FAMILIES, build
 
 
 def slow_influences(model, windows):
-    """One number a token from the hidden states transformers itself hands out, averaged by hand."""
+    """Influences from the hidden states that transformers returns, averaged in a loop."""
     influences = []
     for index in range(len(model.model.layers) - 1):
         texts = []

@@ -1,3 +1,5 @@
+"""The pruning engine: methods against slow formulas, exact counts, reports, fingerprints and errors."""
+
 from __future__ import annotations
 
 import copy
@@ -42,7 +44,7 @@ def test_wanda_equals_the_formula(model, windows, sparsity, propagate):
     assert_same_masks(model, expected)
 
 
-def test_pruned_and_dense_flow_differ(model, windows):
+def test_propagating_pruned_and_dense_activations_differs(model, windows):
     other = copy.deepcopy(model)
     prune_model(model, PruneConfig(method="wanda", sparsity=0.5), windows)
     prune_model(other, PruneConfig(method="wanda", sparsity=0.5, propagate="dense"), windows)
@@ -62,7 +64,7 @@ def test_owl_measures_the_dense_model_and_then_prunes_as_without_it(model, windo
 
 
 @pytest.mark.parametrize(("kept", "size"), [(2, 4), (4, 8), (1, 4)])
-def test_a_pattern_keeps_the_highest_of_every_group(model, windows, kept, size):
+def test_a_pattern_keeps_the_highest_of_every_m_neighbours(model, windows, kept, size):
     norms = reference.input_norms(model, model.model.layers[0], windows)
     weight = model.model.layers[0].mlp.up_proj.weight.detach().clone()
     report = prune_model(model, PruneConfig(method="wanda", pattern=f"{kept}:{size}"), windows)
@@ -142,7 +144,7 @@ def test_sparsegpt_changes_the_outputs_less_than_masks_alone(model, windows):
     assert errors["sparsegpt"] < 0.9 * min(errors["wanda"], errors["magnitude"])
 
 
-def test_compare_overrides_the_group_of_the_method(model):
+def test_compare_overrides_the_ranking_of_the_method(model):
     prune_model(model, PruneConfig(method="magnitude", sparsity=0.25, compare="row"))
     zeros = (model.model.layers[0].self_attn.q_proj.weight == 0).sum(dim=1)
     assert zeros.tolist() == [8] * 64
@@ -167,7 +169,7 @@ def test_only_linears_inside_the_blocks_change(model, windows):
 
 
 @pytest.mark.parametrize(("scope", "linears"), [("attn", 4), ("mlp", 3)])
-def test_scope_leaves_the_other_part_alone(model, windows, scope, linears):
+def test_scope_leaves_the_other_sublayer_alone(model, windows, scope, linears):
     before = weights(model)
     report = prune_model(model, PruneConfig(method="wanda", sparsity=0.5, scope=scope), windows)
     assert len(report.linears) == 4 * linears

@@ -1,3 +1,5 @@
+"""Threshold selection for large matrices gives the masks of a full sort."""
+
 from __future__ import annotations
 
 import pytest
@@ -41,7 +43,7 @@ def test_the_lowest_go_and_of_equal_ones_the_first(values, data):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("zeros", [1, 20_000, 99_999, 100_000])
-def test_a_large_group_is_masked_as_a_small_one(dtype, zeros):
+def test_a_large_matrix_is_masked_as_a_small_one(dtype, zeros):
     score = torch.randn(1, 100_000, generator=torch.Generator().manual_seed(0)).to(dtype).float().abs()
     assert (~keep_highest(score, zeros)).nonzero()[:, 1].tolist() == lowest(score[0].tolist(), zeros)
 

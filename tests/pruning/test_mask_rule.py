@@ -1,3 +1,5 @@
+"""Mask rules: exact counts, ties by position, rankings, patterns, and scores that are not finite."""
+
 from __future__ import annotations
 
 import math
@@ -31,7 +33,7 @@ def test_the_count_is_exact_and_ties_go_by_position(rows, share):
 
 
 @given(rows=matrices, share=st.floats(0, 0.999))
-def test_a_matrix_group_counts_over_all_rows(rows, share):
+def test_ranking_by_matrix_counts_over_all_rows(rows, share):
     score = torch.tensor(rows)
     assert int((~MaskRule(sparsity=share, compare="matrix").keep(score)).sum()) == math.floor(score.numel() * share)
 

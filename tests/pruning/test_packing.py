@@ -1,3 +1,5 @@
+"""Packed masks: round trips, and weights that stay bit for bit when a mask is applied."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Shifting and scaling of sparsities to a target mean."""
+
 from __future__ import annotations
 
 import torch

@@ -30,7 +30,7 @@ IGNORED = -100
 
 
 def model_config() -> Qwen3Config:
-    """Five Qwen3 blocks of 0.2 M weights each; 32 is the smallest head size that vLLM's CPU kernels accept."""
+    """Return a config of five Qwen3 blocks; a head size of 32 is the smallest that vLLM's CPU kernels accept."""
     return Qwen3Config(
         vocab_size=264,
         hidden_size=128,
@@ -79,7 +79,12 @@ def encode_example(tokenizer: Tokenizer, chain: Chain, rng: random.Random) -> tu
 def batches(tokenizer: Tokenizer, rng: random.Random, progress: Tensor, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (ids [batch tokens], labels [batch tokens]) of about `tokens` tokens, the chains of a batch equally long.
 
-    `progress` (a scalar tensor in 0..1, written by the caller) makes the longest chain grow over the first half.
+    Args:
+        tokenizer: tokenizer of the model.
+        rng: source of all draws.
+        progress: fraction of the training that is done, a scalar tensor written by the caller; the longest chain grows
+            over the first half.
+        tokens: tokens per batch, padding included.
     """
     held_out = {chain.problem for chain in benchmark_chains()}
     while True:
@@ -101,7 +106,16 @@ def batches(tokenizer: Tokenizer, rng: random.Random, progress: Tensor, tokens: 
 def train(
     folder: Path, *, steps: int, seed: int, micro_batches: int = 4, tokens: int = 3072, peak: float = 2e-3
 ) -> None:
-    """Train and write the model: AdamW, linear warm-up over 100 steps, cosine decay to a twentieth of the peak."""
+    """Train and write the model: AdamW, linear warm-up over 100 steps, cosine decay to a twentieth of the peak.
+
+    Args:
+        folder: holds the tokenizer, and gets the model.
+        steps: optimizer steps.
+        seed: of the weights and the chains.
+        micro_batches: batches whose gradients are accumulated in a step.
+        tokens: tokens per micro-batch.
+        peak: highest learning rate.
+    """
     torch.manual_seed(seed)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = Qwen3ForCausalLM(model_config()).train()
@@ -137,7 +151,14 @@ def write_benchmark(folder: Path) -> None:
 
 
 def write_calibration(folder: Path, *, windows: int = 128, width: int = 256, seed: int = 99) -> None:
-    """Write `calibration.npy`: token ids [windows width] of solved training chains, concatenated."""
+    """Write `calibration.npy`: token ids [windows width] of solved training chains, concatenated.
+
+    Args:
+        folder: output folder, which holds the tokenizer.
+        windows: number of windows.
+        width: tokens per window.
+        seed: of the chains.
+    """
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     held_out = {chain.problem for chain in benchmark_chains()}
     rng = random.Random(seed)

@@ -69,5 +69,12 @@ def _half_line(sign: str, bound: Node) -> Node:
 
 
 def interval(start: Node, end: Node, *, low: str = "(", high: str = ")") -> Node:
-    """Return an interval, open unless `low` and `high` are other brackets."""
+    """Return the expression tree of an interval, open unless `low` and `high` are other brackets.
+
+    Args:
+        start: tree of the lower bound.
+        end: tree of the upper bound.
+        low: opening bracket, "(" or "[".
+        high: closing bracket, ")" or "]".
+    """
     return Node("bracket", (start, end), label=low + high)

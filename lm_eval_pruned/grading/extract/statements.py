@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lm_eval_pruned.grading.extract.spans import find_bold, find_math
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS, MAX_DECLARED_CHARACTERS
 
-# Repetitions are bounded and never overlap, so that matching takes linear time on hostile text.
+# Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
 _ANNOUNCEMENT = re.compile(
     r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
     r"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
@@ -87,9 +87,9 @@ def find_amount(text: str) -> Iterator[str]:
         (['$45.50'], [])
     """
     line = text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]
-    found = _MONEY.findall(line)
-    if len(found) == line.count("$") == 1:
-        yield found[0]
+    amounts = _MONEY.findall(line)
+    if len(amounts) == line.count("$") == 1:
+        yield amounts[0]
 
 
 def find_declared(text: str) -> Iterator[str]:

@@ -92,7 +92,7 @@ MODES.add(
 
 
 def check_mode(mode: str) -> None:
-    """Refuse the name of a mode that does not exist.
+    """Raise an error for the name of a grading mode that does not exist.
 
     Raises:
         UnknownNameError: there is no such mode.

@@ -108,7 +108,7 @@ def _keep_math(line: str) -> str:
 
 
 def _unwrap(opening: str, line: str) -> str:
-    """Remove each `opening` and the nearest closing brace after it, even if that closes an inner group."""
+    """Remove each `opening` and the nearest closing brace after it, even if that closes an inner pair."""
     pieces, done = [], 0
     while (start := line.find(opening, done)) >= 0 and (end := line.find("}", start)) >= 0:
         pieces += [line[done:start], line[start + len(opening) : end]]

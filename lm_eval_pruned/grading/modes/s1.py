@@ -19,7 +19,7 @@ _ANNOUNCED = re.compile(r"answer\s*:\s*", re.IGNORECASE)
 
 
 def extract(response: str) -> str:
-    r"""Return the last box of the answer part, else the text after its first "Answer:", else all of it.
+    r"""Return the last box of the text after the thinking, else the text after its first "Answer:", else all of it.
 
     Blanks and a full stop at the end stay, as in the original, and so does any other text after "Answer:".
 

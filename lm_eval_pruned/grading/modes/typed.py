@@ -74,7 +74,7 @@ def type_answer(answer: str) -> str:
 
 
 def read_whole(text: str) -> int | None:
-    """Read a number whose value is whole, with or without commas between groups of three digits.
+    """Read a number whose value is whole, with or without commas as thousands separators.
 
     Example:
         >>> read_whole("1,234.0"), read_whole("1,2"), read_whole("4/2")
@@ -91,7 +91,7 @@ def read_whole(text: str) -> int | None:
 
 
 def strip_group_commas(text: str) -> str:
-    """Remove commas before groups of three digits.
+    """Remove commas that separate thousands.
 
     As in the original, a match includes the character after its group, so that the next comma waits for another pass.
 

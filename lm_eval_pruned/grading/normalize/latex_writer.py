@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lm_eval_pruned.grading.vocabulary import commands
 
-# Arguments of each command. Every group after a command in neither list may be an argument.
+# Arguments of each command. Every pair of braces after a command in neither list may be an argument.
 _ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}
 _BARE = commands(
     "sin cos tan cot sec csc arcsin arccos arctan log ln exp cdot pm mp le ge ne in cup cap to infty pi circ ldots "
@@ -16,7 +16,7 @@ _ANY = -1
 
 
 class _Frame(NamedTuple):
-    """A group that is open: how it will be closed, and the arguments expected after it."""
+    """An open brace of LaTeX: how it will be closed, and the arguments expected after it."""
 
     closer: str
     waiting: int
@@ -52,7 +52,7 @@ class Writer:
         self._gap = True
 
     def open(self) -> None:
-        """Start a group that has a closing brace."""
+        """Open a brace, to be closed by `close`."""
         argument = self.waiting != 0
         self._frames.append(_Frame("}" if argument else "", self.waiting - 1 if self.waiting > 0 else self.waiting))
         self.waiting = 0
@@ -60,7 +60,7 @@ class Writer:
             self.emit("{")
 
     def close(self) -> None:
-        """End the innermost group that was started by `open`."""
+        """Close the innermost brace that `open` opened."""
         while self._frames[-1].implicit or self._frames[-1].closer == "]":
             if self._frames.pop().implicit:
                 self.emit("}")
@@ -104,7 +104,7 @@ class Writer:
             self._wait(0)
 
     def finish(self) -> str:
-        """Close all open groups and return the text."""
+        """Close all open braces and return the text."""
         while self._frames:
             if self._frames.pop().implicit:
                 self.emit("}")

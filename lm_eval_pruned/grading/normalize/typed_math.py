@@ -11,7 +11,7 @@ _SCALES = {
     "hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12,
 }  # fmt: skip
 _SIDE = r"(?:(?!\\(?:over|choose)(?![A-Za-z]))[^{}])"
-# TeX's infix fraction and binomial take all that stands before and after them in their group.
+# TeX's infix fraction and binomial take all that stands before and after them within the same braces.
 _INFIX = re.compile(rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>{_SIDE}*)\}}")
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 # Unit vectors i, j, k; a single one of these letters may just be a letter in bold.

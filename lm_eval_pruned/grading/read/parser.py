@@ -411,7 +411,7 @@ class _Parser:
         return self._parse_name(word)
 
     def _parse_name(self, label: str) -> Node:
-        """Parse the primes and the subscript of a name, which are part of its label."""
+        """Parse the primes and the subscript of a name, which belong to its label."""
         while self._tokens.accept("'"):
             label += "'"
         if self._tokens.accept("_"):

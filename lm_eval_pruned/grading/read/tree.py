@@ -10,7 +10,7 @@ from lm_eval_pruned.grading.read.decimal import Number
 
 # Values: "number" (with a `value`), "name" (a variable or constant), sums, products, powers, and "call" of the function
 # `label`. Collections: "list" has no brackets, "bracket" is a tuple or an interval whose two brackets are its `label`,
-# "matrix" has rows. A "relation" has the signs between its parts as its `label`; "and" and "or" join relations.
+# "matrix" has rows. A "relation" has the signs between its operands as its `label`; "and" and "or" join relations.
 Head = Literal[
     "number", "name", "+", "*", "^", "call", "plus-minus", "and", "or",
     "list", "set", "bracket", "matrix", "row", "union", "intersection", "difference", "ratio", "relation",
@@ -60,7 +60,7 @@ def product(*factors: Node) -> Node:
 
 
 def flat(head: Head, first: Node, *others: Node) -> Node:
-    """Return a node in which `first`, if it has the same head, is replaced by its parts."""
+    """Return a node in which `first`, if it has the same head, is replaced by its own operands."""
     return Node(head, (*(first.parts if first.head == head else (first,)), *others))
 
 

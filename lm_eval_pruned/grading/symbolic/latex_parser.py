@@ -258,5 +258,5 @@ def can_be_integrated_numerically(tree: sympy.Expr) -> bool:
 
 
 def _is_odd_root_of_negative(node: sympy.Basic) -> bool:
-    """Tell where schools take the real root, -2 for the third root of -8, and sympy the principal one."""
+    """Tell whether a node is an odd root of a negative number; we take the real root, sympy the principal one."""
     return bool(node.is_Pow and node.base.is_negative and node.exp.is_Rational and node.exp.q > 1 and node.exp.q % 2)

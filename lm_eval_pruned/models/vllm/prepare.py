@@ -23,12 +23,12 @@ from lm_eval_pruned.pruning.checkpoint.resolve import checkpoint_folder
 
 logger = logging.getLogger(__name__)
 
-# Folder of the notes, inside the folder of artifacts.
+# Folder of the notes, inside the folder of artifacts: each is a JSON file on what an earlier job made.
 NOTES = "known"
 
 
 def prepare(job: Job) -> Prepared:
-    """Return what an engine is to load for `job`; a model is loaded and pruned only if that was not done before.
+    """Return the checkpoint or artifact that vLLM loads for `job`, and prune the model only if not done before.
 
     Raises:
         PrunedEvalError: something is wrong with the settings, the model or the data.
@@ -47,7 +47,7 @@ def prepare(job: Job) -> Prepared:
 
 
 def _note(job: Job) -> Path | None:
-    """Return the file of a note, named by a digest of every input of the job that can be had without reading weights.
+    """Return the path of the note on a job, named by a digest of all its inputs except the weights.
 
     A file counts as unchanged if its size and its times are, as in git; the time of its last status change cannot be
     set back by rsync or tar. Traces depend on too many inputs, so there is no note for them.
@@ -69,8 +69,8 @@ def _state(path: Path) -> Iterator[tuple[str, int, int, int]]:
     """Yield path, size and times of a file, or of every file in a folder; nothing if there is none."""
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
-            found = file.stat()
-            yield str(file.absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            status = file.stat()
+            yield str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read(note: Path) -> Prepared | None:

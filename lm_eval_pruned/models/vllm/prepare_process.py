@@ -33,7 +33,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A model to prune for an engine.
+    """A model that a child process prunes before a vLLM engine loads it.
 
     Attributes:
         source: folder or hub id.
@@ -51,7 +51,14 @@ class Job:
 
     @classmethod
     def of(cls, source: str, config: PruneConfig, *, artifacts: str, thinking: str, options: LoadOptions) -> Job:
-        """Resolve a configuration; arguments as the attributes.
+        """Return the job of a configuration, with its names looked up.
+
+        Args:
+            source: folder or hub id of the checkpoint.
+            config: how it is pruned.
+            artifacts: folder of the artifact cache.
+            thinking: thinking format, for traces.
+            options: how the checkpoint is loaded.
 
         Raises:
             PrunedEvalError: as `pruning.recipe.resolve`.
@@ -86,7 +93,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What an engine loads.
+    """The checkpoint or artifact that a vLLM engine loads.
 
     Attributes:
         pretrained: the checkpoint, which is pruned already if whole blocks were dropped.
@@ -116,7 +123,7 @@ def prepare_here(job: Job) -> Prepared:
     """Prune a model, store the artifact, and return what an engine is to load.
 
     Masks and solved weights are applied while the engine reads the checkpoint. If whole blocks are dropped, or the
-    checkpoint names its matrices differently from the model, a pruned checkpoint is written beside the artifact.
+    checkpoint names its matrices differently from the model, a pruned checkpoint is written next to the artifact.
 
     Raises:
         PrunedEvalError: something is wrong with the settings, the model or the data, or nothing can be stored.

@@ -45,8 +45,8 @@ def layerif(
     Differs: what the factor lifts above 0.99 is clamped and the mean restored; models of fewer than five blocks are
     smoothed over as many as they have, an odd number.
     """
-    place = place_by_influence(signal, layerif_direction)
-    return scale_to_target(place * (layerif_max - layerif_min) + layerif_min, target, sizes)
+    relative = place_by_influence(signal, layerif_direction)
+    return scale_to_target(relative * (layerif_max - layerif_min) + layerif_min, target, sizes)
 
 
 def place_by_influence(signal: Float[Tensor, " blocks"], direction: Direction) -> Float[Tensor, " blocks"]:

@@ -13,11 +13,11 @@ from lm_eval_pruned.errors import DataError
 SUMS = "SHA256SUMS"
 
 
-def seal(place: Path, fill: Callable[[Path], object]) -> None:
-    """Replace the folder `place` atomically by one whose files `fill` writes; the caller holds a lock."""
-    temporary = place.with_name(f"{place.name}.tmp")
-    # Left by a process that was killed while writing; and a damaged folder.
-    for stale in (temporary, place):
+def seal(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Replace a folder atomically by one whose files `fill` writes, with their checksums; the caller holds a lock."""
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    # The first was left by a process that was killed while writing; the second is damaged.
+    for stale in (temporary, folder):
         _delete(stale)
     try:
         temporary.mkdir()
@@ -25,43 +25,43 @@ def seal(place: Path, fill: Callable[[Path], object]) -> None:
         (temporary / SUMS).write_bytes(b"".join(_sum_line(temporary, name) for name in _files(temporary)))
         for path in (*temporary.iterdir(), temporary):
             _sync(path)
-        temporary.rename(place)
-        _sync(place.parent)
+        temporary.rename(folder)
+        _sync(folder.parent)
     finally:
         _delete(temporary)
 
 
-def check_seal(place: Path, *names: str) -> None:
-    """Verify the files of a sealed folder, among which there must be those named.
+def check_seal(folder: Path, *names: str) -> None:
+    """Verify the files of a checksummed folder, which must include those named.
 
     Raises:
         DataError: a file does not match its checksum.
         OSError: the folder or a file of it is missing, or cannot be read.
     """
-    listed = (place / SUMS).read_bytes().splitlines(keepends=True)
+    listed = (folder / SUMS).read_bytes().splitlines(keepends=True)
     stated = {line.partition(b"  ")[2].rstrip(b"\n") for line in listed}
-    there = {name for name in _files(place) if name.encode() in stated}
-    computed = {name: _sum_line(place, name) for name in sorted({*names, *there})}
+    present = {name for name in _files(folder) if name.encode() in stated}
+    computed = {name: _sum_line(folder, name) for name in sorted({*names, *present})}
     if listed != [*computed.values()]:
         wrong = [name for name, line in computed.items() if line not in listed]
         raise DataError(f"{SUMS} does not match {' and '.join(wrong) or 'the files'}")
 
 
-def is_sealed(place: Path, *names: str) -> bool:
-    """Return whether a sealed folder is there with every byte intact."""
+def is_sealed(folder: Path, *names: str) -> bool:
+    """Return whether a checksummed folder exists with every byte intact."""
     try:
-        check_seal(place, *names)
+        check_seal(folder, *names)
     except (OSError, ValueError):
         return False
     return True
 
 
-def _files(place: Path) -> list[str]:
-    return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _sum_line(place: Path, name: str) -> bytes:
-    with (place / name).open("rb") as file:
+def _sum_line(folder: Path, name: str) -> bytes:
+    with (folder / name).open("rb") as file:
         return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n".encode()
 
 

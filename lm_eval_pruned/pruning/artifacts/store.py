@@ -103,17 +103,17 @@ class Store:
         """
         folder = self._folder_of(fingerprint)
         # A folder that looks damaged may be in the middle of being replaced: only the read under the lock is final.
-        found = _load_quietly(folder)
+        stored = _load_quietly(folder)
         with ExitStack() as stack:
             writable = False
-            if found is None:
+            if stored is None:
                 try:
                     stack.enter_context(self._lock(fingerprint))
                     writable = True
                 except OSError as error:
                     self.warn_not_stored(error)
-                found = self.read(fingerprint)
-            yield Reservation(found, self, folder if writable else None)
+                stored = self.read(fingerprint)
+            yield Reservation(stored, self, folder if writable else None)
 
     def is_intact(self, fingerprint: str) -> bool:
         """Return whether an artifact is there with every byte intact; it is not loaded."""

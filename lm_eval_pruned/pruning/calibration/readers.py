@@ -132,15 +132,15 @@ def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:
             row = json.loads(line)
         except NOT_JSON as error:
             raise DataError(f"calib={path} line {number} is not JSON: {error}") from None
-        found = [row[name] for name in names if isinstance(row.get(name), str)] if isinstance(row, dict) else []
-        if not found:
+        strings = [row[name] for name in names if isinstance(row.get(name), str)] if isinstance(row, dict) else []
+        if not strings:
             raise DataError(f"calib={path} line {number} has no {wanted}: {example}")
         try:
-            found[0].encode()
+            strings[0].encode()
         except UnicodeEncodeError:
             # Valid JSON, but tokenizers reject it.
             raise DataError(f"calib={path} line {number} holds half of a surrogate pair, which is not text") from None
-        texts.append(found[0])
+        texts.append(strings[0])
     if not texts:
         raise DataError(f"calib={path} is empty: {example}")
     return texts

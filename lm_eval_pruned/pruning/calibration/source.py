@@ -37,7 +37,7 @@ DEFAULT_CONTEXT = 2048
 # English prose, in the vocabularies of current models.
 CHARACTERS_PER_TOKEN = 4
 
-# Only a part of a data set is downloaded, which does not match the splits on its card; before version 5, `datasets`
+# Some files of a data set are downloaded, which does not match the splits on its card; before version 5, `datasets`
 # would refuse that.
 _PART = {"verification_mode": "no_checks"}
 _HUB: Mapping[str, Mapping[str, object]] = {
@@ -148,7 +148,7 @@ class CalibrationSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoCalibration:
-    """The recipe needs no calibration; the source that was named is checked all the same."""
+    """Calibration source of a recipe that needs none; the source that was named is checked all the same."""
 
     unused: CalibrationSource
 
@@ -173,7 +173,7 @@ class NoCalibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenIds:
-    """A `.npy` of token ids [samples seqlen], used verbatim."""
+    """Calibration windows from a `.npy` of token ids [samples seqlen], used verbatim."""
 
     calib: str
     needs_model: bool = False
@@ -342,7 +342,7 @@ def _named_source(config: PruneConfig, pretrained: str, *, paper_chunks: bool) -
 
 
 def bundled_windows(pretrained: str) -> Path | None:
-    """Return the calibration windows that lie beside a bundled model; None for every other checkpoint."""
+    """Return the calibration windows that are stored next to a bundled model; None for every other checkpoint."""
     folder = bundled_folder()
     return folder / "calibration.npy" if Path(pretrained) == folder else None
 

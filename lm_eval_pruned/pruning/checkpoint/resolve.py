@@ -150,9 +150,9 @@ def copy_generation_config(source: str, folder: Path, *, revision: str) -> None:
     It is copied as a file, since transformers reads generation configs that it refuses to write.
     """
     (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
-    found = find_file(source, GENERATION_CONFIG_NAME, revision=revision)
-    if found is not None:
-        shutil.copyfile(found, folder / GENERATION_CONFIG_NAME)
+    path = find_file(source, GENERATION_CONFIG_NAME, revision=revision)
+    if path is not None:
+        shutil.copyfile(path, folder / GENERATION_CONFIG_NAME)
 
 
 def checkpoint_folder(source: str, *, revision: str) -> Path:

@@ -82,8 +82,8 @@ def _bracket(score: ScoreRows, rows: int, columns: int, quantile: float) -> tupl
 
 
 def _scores(score: ScoreRows, columns: int, span: range) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for part in row_slices(len(span), columns):
-        rows = slice(span.start + part.start, span.start + part.stop)
+    for piece in row_slices(len(span), columns):
+        rows = slice(span.start + piece.start, span.start + piece.stop)
         yield rows.start, score(rows).numpy()
 
 

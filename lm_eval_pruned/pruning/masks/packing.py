@@ -1,4 +1,4 @@
-"""Packed masks: one bit per weight on disk, applied so that every kept weight stays bit for bit as it was."""
+"""Packed masks: one bit per weight on disk, applied so that the remaining weights stay bit for bit as they were."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def keep_highest(score: Float[Tensor, "rankings members"], zeros: int) -> Bool[T
     if above.sum() == above.numel() - zeros * len(above):
         return above
     below, tied = score < threshold, score == threshold
-    room = zeros - below.sum(dim=-1, keepdim=True)
-    return ~(below | (tied & (tied.cumsum(dim=-1) <= room)))
+    tied_zeros = zeros - below.sum(dim=-1, keepdim=True)
+    return ~(below | (tied & (tied.cumsum(dim=-1) <= tied_zeros)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

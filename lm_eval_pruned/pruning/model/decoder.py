@@ -110,7 +110,7 @@ class Decoder:
 def find_decoder(model: nn.Module) -> Decoder:
     """Find the decoder blocks of `model`: the outermost `ModuleList` whose members hold Linear weights.
 
-    If there are several such lists (a vision tower beside the language model), `get_decoder()` tells which part of the
+    If there are several such lists (a vision tower next to the language model), `get_decoder()` tells which part of the
     model is the decoder, where the model has it; among the rest the list with the most weights is taken.
 
     Raises:
@@ -182,7 +182,7 @@ def _excluded(model: nn.Module, blocks: Sequence[Block]) -> Iterator[Excluded]:
 
 
 def _sublayer(block: nn.Module, name: str) -> Sublayer:
-    """Attention owns a slot of the KV cache: some module above the Linear has a `layer_idx`."""
+    """Return the sublayer of a Linear: attention has a KV-cache slot, so a module above it has a `layer_idx`."""
     return "attn" if any(hasattr(module, "layer_idx") for module in _parents(block, name)) else "mlp"
 
 
@@ -193,6 +193,6 @@ def _parents(block: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 def _is_router(block: nn.Module, name: str, linear: nn.Linear) -> bool:
-    """A router has one output for each member of the list of experts beside it."""
+    """Tell whether a Linear is a router: it has one output for each expert in a list next to it."""
     parent = block.get_submodule(name.rpartition(".")[0]) if "." in name else block
     return any(isinstance(child, nn.ModuleList) and len(child) == linear.out_features for child in parent.children())

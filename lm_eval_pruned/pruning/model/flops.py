@@ -76,11 +76,11 @@ def calibration_pass(block: BlockShape, windows: WindowShape) -> Work:
 
     Which matrix that is becomes known in the first window, which runs to the end. With experts every window does.
     """
-    places = [place for place, matrix in enumerate(block.matrices) if matrix.in_scope]
-    if not places or any(matrix.share < 1 for matrix in block.scoped):
-        return forward(block, windows) if places else Work()
+    indices = [index for index, matrix in enumerate(block.matrices) if matrix.in_scope]
+    if not indices or any(matrix.share < 1 for matrix in block.scoped):
+        return forward(block, windows) if indices else Work()
     first, others = WindowShape(1, windows.seqlen), WindowShape(windows.samples - 1, windows.seqlen)
-    return total([forward(block, first), forward(block, others, block.matrices[: places[-1]])])
+    return total([forward(block, first), forward(block, others, block.matrices[: indices[-1]])])
 
 
 def dense_calibration(blocks: Sequence[BlockShape], windows: WindowShape) -> Work:

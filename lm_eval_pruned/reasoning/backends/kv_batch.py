@@ -40,7 +40,7 @@ class Batch:
     def prefill(
         cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, autocast: torch.dtype | None
     ) -> Batch:
-        """Read all prompts, padded on the left."""
+        """Run all prompts through the model, padded on the left, to fill the KV cache."""
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), PADDING, device=model.device)
         mask = torch.zeros_like(ids)
@@ -63,7 +63,7 @@ class Batch:
         return self.mask.shape[1]
 
     def step(self, tokens: Int[Tensor, " sequences"]) -> None:
-        """Read one new token per sequence."""
+        """Run one new token per sequence through the model."""
         positions = self.mask.sum(dim=-1, keepdim=True)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=-1)
         self._forward(tokens[:, None], positions)

@@ -13,7 +13,7 @@ from lm_eval_pruned.reasoning.stopping import StopCondition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizingBackend:
-    """The tokenizer's part of a backend, the same for transformers and vLLM.
+    """Base class of the backends: tokenization, the same for transformers and vLLM.
 
     Attributes:
         tokenizer: decodes.

@@ -84,7 +84,7 @@ class TransformersBackend(TokenizingBackend):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LiveSequence:
-    """A row while it is generated.
+    """A token sequence in the batch while it is generated.
 
     Attributes:
         row: the row.
@@ -145,19 +145,19 @@ class _Run:
         batch = Batch.prefill(backend.model, [sequence.ids for sequence in sequences], autocast=backend.autocast)
         for sequence in sequences:
             sequence.cached = len(sequence.ids)
-        # One place per sequence in the batch; None where it has finished and still takes up its place.
+        # One entry per sequence in the batch; None where it has finished and still occupies a row of the cache.
         running: list[LiveSequence | None] = list(sequences)
         waiting: list[LiveSequence] = []
         while True:
             self._sample(batch.logits, running)
             forks: list[tuple[int, LiveSequence]] = []
-            for place, before in enumerate(running):
+            for index, before in enumerate(running):
                 continuing = [] if before is None else list(self._advance(before))
                 waiting += [one for one in continuing if not one.cached]
                 in_cache = [one for one in continuing if one.cached]
-                running[place] = in_cache[0] if in_cache else None
-                forks += [(place, fork) for fork in in_cache[1:]]
-            remaining = [(place, one) for place, one in enumerate(running) if one is not None] + forks
+                running[index] = in_cache[0] if in_cache else None
+                forks += [(index, fork) for fork in in_cache[1:]]
+            remaining = [(index, one) for index, one in enumerate(running) if one is not None] + forks
             self.unfinished = waiting + [one for _, one in remaining]
             if not remaining:
                 return
@@ -166,7 +166,7 @@ class _Run:
             if forks or many_finished or max_sequences < len(running):
                 waiting += [one for _, one in remaining[max_sequences:]]
                 remaining = remaining[:max_sequences]
-                batch.select([place for place, _ in remaining])
+                batch.select([index for index, _ in remaining])
                 running = [one for _, one in remaining]
             tokens = [one.ids[one.cached] if one else PADDING for one in running]
             self.batch_shape = len(running), batch.width + 1
@@ -177,19 +177,19 @@ class _Run:
     def _sample(self, logits: Float[Tensor, "sequences vocab"], running: Sequence[LiveSequence | None]) -> None:
         """Append a sampled token to every sequence whose tokens are all in the cache."""
         by_sampling: dict[Sampling, list[tuple[int, LiveSequence]]] = defaultdict(list)
-        for place, sequence in enumerate(running):
+        for index, sequence in enumerate(running):
             if sequence is not None and sequence.cached == len(sequence.ids):
                 row = sequence.row
-                by_sampling[row.sampling].append((place, sequence))
+                by_sampling[row.sampling].append((index, sequence))
                 if sequence.new_count < row.min_new_tokens:
                     condition = self.backend.stop_condition(row.stop, self.end_tokens)
-                    logits[place, list(condition.token_ids)] = -torch.inf
+                    logits[index, list(condition.token_ids)] = -torch.inf
         sampled: list[tuple[LiveSequence, int]] = []
-        for sampling, places in by_sampling.items():
-            selected = logits if len(places) == len(logits) else logits[[place for place, _ in places]]
-            seeds, positions = zip(*((one.row.seed, len(one.ids)) for _, one in places), strict=True)
+        for sampling, chosen in by_sampling.items():
+            selected = logits if len(chosen) == len(logits) else logits[[index for index, _ in chosen]]
+            seeds, positions = zip(*((one.row.seed, len(one.ids)) for _, one in chosen), strict=True)
             tokens = sample_tokens(selected, sampling, seeds, positions).tolist()
-            sampled += zip((one for _, one in places), tokens, strict=True)
+            sampled += zip((one for _, one in chosen), tokens, strict=True)
         # Appended only now: if memory runs out in the loop above, no sequence has a token that `_advance` did not see.
         for sequence, token in sampled:
             sequence.ids.append(token)

@@ -1,6 +1,6 @@
 """Backend that generates with vLLM: rows that follow are submitted at once and find their prefix in vLLM's cache.
 
-An engine batches continuously, so answers are generated beside the thinking of other rows and stored as they finish.
+An engine batches continuously, so answers are generated alongside the thinking of others and stored when they finish.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Engine(Protocol):
     """The methods of `vllm.LLMEngine` that the backend calls."""
 
     def add_request(self, request_id: str, prompt: object, params: object, *, lora_request: object) -> object:
-        """Take a request."""
+        """Queue a request: its prompt as token ids, with vLLM's sampling parameters."""
 
     def step(self) -> Sequence[RequestOutput]:
         """Generate a token for every running sequence and return the requests that are finished."""
 
     def abort_request(self, request_ids: list[str]) -> None:
-        """Drop requests."""
+        """Remove requests from the queue and from the running batch."""
 
 
 # Continues prompts of token ids with their sampling parameters, in one call for all of them.
@@ -84,7 +84,7 @@ class VLLMBackend(TokenizingBackend):
                 self._run(self.engine, rows, progress)
 
     def _run(self, engine: Engine, rows: Sequence[Row], progress: Progress) -> None:
-        """Keep the engine supplied: first with what follows a finished row, then with the longest rows."""
+        """Submit rows to the engine and collect their tokens: follow-ups of finished rows first, then the longest."""
         capacity = max(1, int(QUEUE_FACTOR * self.max_num_seqs))
         request_ids = map(str, count())
         waiting = sorted(enumerate(rows), key=lambda item: item[1].max_length)

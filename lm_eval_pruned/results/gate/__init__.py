@@ -1,1 +1,1 @@
-"""Regression gate: hold new runs against a baseline file and report what got worse."""
+"""Regression gate: compare new runs with a baseline file and report what got worse."""

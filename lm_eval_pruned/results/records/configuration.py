@@ -71,7 +71,7 @@ class Configuration:
 
 
 def run_configuration(content: Mapping[str, object]) -> Configuration:
-    """Return the part of a results file's configuration that all its tasks share."""
+    """Return the configuration that all tasks of a results file share."""
     config = section(content, "config")
     arguments = model_args(config)
     pruned = section(section(config, "pruning"), "config")

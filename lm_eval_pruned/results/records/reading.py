@@ -21,7 +21,7 @@ def read_records(places: Sequence[Path]) -> Records:
     """Read all results files in and below `places`; a file that cannot be read is skipped and added to the problems.
 
     Raises:
-        MissingDataError: a place does not exist, or there is no results file in any.
+        MissingDataError: a path does not exist, or there is no results file in any.
         DataError: none of the files can be read.
     """
     records, problems = [], []
@@ -41,7 +41,7 @@ def find_results(places: Iterable[Path]) -> list[Path]:
     """Return the results files in and below folders, and those given directly, without duplicates, sorted by name.
 
     Raises:
-        MissingDataError: a place does not exist, or there is no results file.
+        MissingDataError: a path does not exist, or there is no results file.
     """
     files: dict[Path, None] = {}
     for place in places:

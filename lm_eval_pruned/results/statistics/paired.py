@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.results.limits import MAX_DENOMINATOR, MAX_SUM
 
 Floats = NDArray[np.float64]
 Alternative = Literal["two-sided", "less"]
@@ -20,10 +21,6 @@ ENUMERATED = 16
 # for more, this many are drawn, unless the differences are multiples of one fraction.
 DRAWS = 19_999
 SEED = 0
-# Accuracies are means over at most a few hundred samples: with a larger denominator they are not fractions.
-MAX_DENOMINATOR = 1_000
-# Largest sum whose distribution is counted: the time grows with its square, up to half a second.
-MAX_SUM = 40_000
 # Sums that differ only by rounding are ties.
 TIE = 1e-9
 _DECIMALS = 12

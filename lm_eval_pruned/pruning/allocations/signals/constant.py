@@ -12,7 +12,7 @@ from lm_eval_pruned.pruning.model.flops import Work
 
 
 def zeros(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
-    """Return zeros."""
+    """Return the constant signal, 0 for every block."""
     del config
     return torch.zeros(len(dense.groups), len(dense.decoder.blocks), dtype=torch.float64)
 

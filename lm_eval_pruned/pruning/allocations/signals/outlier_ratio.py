@@ -21,7 +21,7 @@ def outlier_ratios(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "gro
     """
 
     def ratio(scores: Scores) -> float:
-        # Scores are computed twice, not kept: in float32, those of a whole block can be larger than the block.
+        # Scores are computed twice and not stored: in float32, those of a whole block can be larger than the block.
         count = sum(score.numel() for score in scores())
         mean = sum(float(score.double().sum()) for score in scores()) / count
         return 100 * sum(int((score > config.owl_m * mean).sum()) for score in scores()) / count
