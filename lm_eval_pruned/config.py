@@ -262,7 +262,7 @@ def check_choices(settings: PruneConfig | RunConfig) -> None:
 
 def _check_registered(what: str, given: str, shipped: Collection[str], group: str, *others: str) -> None:
     """Raise UnknownNameError for a name that neither ships nor is added by another package; nothing is imported."""
-    if given not in shipped and given not in (added := plugin_names(group) | registered_names(what)):
+    if given not in shipped and given not in (added := [*plugin_names(group), *registered_names(what)]):
         raise unknown_name(what, given, [*shipped, *added, *others])
 
 

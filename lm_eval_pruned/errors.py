@@ -53,7 +53,7 @@ def unknown_name(what: str, given: object, known: Iterable[str]) -> UnknownNameE
         >>> print(unknown_name("alloc", "owll", ["uniform", "owl"]))
         unknown alloc 'owll': did you mean 'owl'? Known: owl, uniform
     """
-    names = sorted(known)
+    names = sorted({*known})
     nearest = get_close_matches(str(given), names, n=1)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return UnknownNameError(f"unknown {what} {given!r}: {hint}Known: {', '.join(names)}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -56,7 +56,8 @@ class Registry(Mapping[str, T], Generic[T]):
         return entry
 
     def __getitem__(self, name: str) -> T:
-        for plugin in self._plugins(name):
+        plugin = self._plugin(name)
+        if plugin is not None:
             self._load(plugin)
         try:
             return self._entries[name]
@@ -72,22 +73,36 @@ class Registry(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len({*self._entries, *plugin_names(self._group)})
 
-    def _plugins(self, name: str) -> Iterable[EntryPoint]:
-        return () if name in self._entries or self._group is None else entry_points(group=self._group, name=name)
+    def _plugin(self, name: str) -> EntryPoint | None:
+        """Return the entry point of a name that is not registered yet.
+
+        Raises:
+            MissingPackageError: several packages provide it.
+        """
+        if name in self._entries or self._group is None:
+            return None
+        # An editable install can list an entry point twice.
+        distinct = {(_provider(plugin), plugin.value): plugin for plugin in entry_points(group=self._group, name=name)}
+        if len(distinct) > 1:
+            providers = " and ".join(sorted({provider for provider, _ in distinct}))
+            raise MissingPackageError(f"{self._what} {name!r} is provided by {providers}: uninstall all but one")
+        return next(iter(distinct.values()), None)
 
     def _load(self, plugin: EntryPoint) -> None:
-        distribution = plugin.dist.name if plugin.dist else plugin.value
+        provider = _provider(plugin)
         try:
             plugin.load()
-        # Importing another package's code can raise anything.
-        except Exception as error:
+        # Importing another package's code can raise anything, and a library that exits must not end the program.
+        except (Exception, SystemExit) as error:
+            # What it registered before it failed must not be used.
+            self._entries.pop(plugin.name, None)
             raise MissingPackageError(
-                f"{self._what} {plugin.name!r} of the package {distribution} cannot be loaded ({error!r}): upgrade it, "
-                f"or pip uninstall {distribution}"
+                f"{self._what} {plugin.name!r} of the package {provider} cannot be loaded ({error!r}): upgrade it, "
+                f"or pip uninstall {provider}"
             ) from error
         if plugin.name not in self._entries:
             raise MissingPackageError(
-                f"the package {distribution} promises {self._what} {plugin.name!r} and does not register it: its entry "
+                f"the package {provider} promises {self._what} {plugin.name!r} and does not register it: its entry "
                 f"point {plugin.value} must import the module that does"
             )
 
@@ -102,18 +117,44 @@ def registered_names(what: str) -> set[str]:
     return _NAMES.get(what, set())
 
 
-def source_digest(function: Callable[..., object]) -> str:
-    """Return a SHA-256, in hex, of the source of a function that another package defines; "" for one of ours.
+def summary_of(function: object) -> str:
+    """Return the first line of a docstring.
 
-    What is computed by our own code is determined by our version; a plug-in is known by the file that defines it.
+    Raises:
+        ValueError: there is no docstring.
     """
-    if function.__module__.partition(".")[0] == _PACKAGE:
+    lines = (function.__doc__ or "").strip().splitlines()
+    if not lines:
+        raise ValueError(f"{function!r} needs a docstring: its first line becomes the summary")
+    return lines[0]
+
+
+def source_digest(function: Callable[..., object]) -> str | None:
+    """Return a SHA-256, in hex, of the code of another package that defines a function; "" for our own functions.
+
+    All Python files of the top-level package count, since a function may import from any of them. None means that the
+    code is in no file, as at a prompt or in a notebook. Our own functions are determined by our version.
+    """
+    given = ""
+    while isinstance(function, partial):
+        given += repr((function.args, sorted(function.keywords.items())))
+        function = function.func
+    name = getattr(function, "__module__", None) or type(function).__module__
+    top = name.partition(".")[0]
+    if top == _PACKAGE:
         return ""
-    file = getattr(sys.modules.get(function.__module__), "__file__", None)
-    try:
-        source = Path(file).read_bytes() if file else inspect.getsource(function).encode()
-    except OSError:
-        # Defined at a prompt: only the bytecode is known.
-        code = function.__code__
-        source = repr((code.co_code, code.co_consts, code.co_names)).encode()
-    return hashlib.sha256(source).hexdigest()
+    module = sys.modules.get(top)
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    file = getattr(module, "__file__", None)
+    files = sorted(path for folder in folders for path in folder.rglob("*.py")) or ([Path(file)] if file else [])
+    if not files:
+        return None
+    digest = hashlib.sha256(given.encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _provider(plugin: EntryPoint) -> str:
+    """Return the name of the package that declares an entry point."""
+    return (plugin.dist and plugin.dist.name) or plugin.value

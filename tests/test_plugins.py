@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
-from lm_eval_pruned.errors import UnknownNameError
+from lm_eval_pruned import PruneConfig, prune_model
+from lm_eval_pruned.errors import PruningError, UnknownNameError
+from lm_eval_pruned.paths import bundled_folder
+from lm_eval_pruned.pruning.allocations.kinds import allocation
+from lm_eval_pruned.pruning.allocations.signals.constant import CONSTANT
+from lm_eval_pruned.pruning.methods.kinds import METHODS, score_method
+from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.registry import Registry, source_digest
 from tests.environments import HOST_PACKAGES, ROOT, Environment
 
@@ -20,10 +30,14 @@ build-backend = "hatchling.build"
 name = "smallest-first"
 version = "1.0"
 
+[tool.hatch.build]
+include = ["*.py"]
+
 [project.entry-points."lm_eval_pruned.methods"]
 largest = "smallest_first:largest"
 forgotten = "smallest_first"
 broken = "smallest_first:nowhere"
+exiting = "smallest_first_exits"
 
 [project.entry-points."lm_eval_pruned.allocations"]
 deepest = "smallest_first:deepest"
@@ -68,6 +82,7 @@ class Installed:
 
     def install(self, module: str) -> None:
         (self.source / "smallest_first.py").write_text(module)
+        (self.source / "smallest_first_exits.py").write_text('raise SystemExit("no")')
         self.environment.pip(
             "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall", self.source
         )
@@ -114,6 +129,7 @@ def test_masks_of_an_older_version_of_the_package_are_not_reused(installed, tmp_
         ("larges", "unknown method 'larges': did you mean 'largest'?"),
         ("forgotten", "the package smallest-first promises method 'forgotten' and does not register it"),
         ("broken", "method 'broken' of the package smallest-first cannot be loaded"),
+        ("exiting", "method 'exiting' of the package smallest-first cannot be loaded (SystemExit('no'))"),
     ],
 )
 def test_a_wrong_entry_point_is_one_sentence(installed, tmp_path, method, message):
@@ -132,10 +148,55 @@ def test_a_method_defined_at_run_time_is_known_at_once():
         registry.add("apple", 2)
 
 
-def test_only_the_source_of_others_is_digested():
-    namespace: dict[str, object] = {"__name__": "notebook"}
-    exec("def ours(): return 1\ndef theirs(): return 2", namespace)
+def test_the_source_of_another_package_is_digested_whole(tmp_path, monkeypatch):
+    package = tmp_path / "someones_plugin"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "score.py").write_text("from someones_plugin.scale import SCALE\ndef score(): return SCALE\n")
+    (package / "scale.py").write_text("SCALE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    score = importlib.import_module("someones_plugin.score").score
+    first = source_digest(score)
+    assert source_digest(partial(score, 1)) not in (first, source_digest(partial(score, 2)))
+    (package / "scale.py").write_text("SCALE = 2\n")
+    assert len({first, source_digest(score)}) == 2
     assert source_digest(Registry.add) == ""
-    digests = {source_digest(namespace["ours"]), source_digest(namespace["theirs"])}
-    assert len(digests) == 2
-    assert all(len(digest) == 64 for digest in digests)
+
+
+def test_masks_of_code_that_is_in_no_file_are_not_stored(tmp_path, monkeypatch):
+    namespace: dict[str, object] = {"__name__": "notebook"}
+    exec('def prompted(weight, statistics):\n    "Prune by size."\n    return weight.float().abs()', namespace)
+    assert source_digest(namespace["prompted"]) is None
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    score_method("prompted", compare="row", needs_calibration=False)(namespace["prompted"])
+    model = AutoModelForCausalLM.from_pretrained(bundled_folder())
+    report = prune_model(model, PruneConfig(method="prompted", sparsity=0.2), artifacts=tmp_path / "artifacts")
+    assert report.zero_weights > 0
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_wrong_declaration_is_named():
+    def undocumented(signal, target, sizes):
+        return sizes
+
+    with pytest.raises(ValueError, match="my_alpha: no such model argument"):
+        allocation("wrong", signal=CONSTANT, settings=("my_alpha",))
+    with pytest.raises(ValueError, match="needs a docstring"):
+        allocation("wrong", signal=CONSTANT)(undocumented)
+
+
+def test_sparsities_out_of_range_are_named():
+    def excessive(signal, target, sizes):
+        """Prune too much."""
+        return sizes
+
+    wrong = replace(resolve(PruneConfig(method="magnitude", sparsity=0.2)).allocation, allocate=excessive)
+    recipe = replace(resolve(PruneConfig(method="magnitude", sparsity=0.2)), allocation=wrong)
+    with pytest.raises(PruningError, match="it must give 5 numbers from 0 to 1"):
+        prune_model(AutoModelForCausalLM.from_pretrained(bundled_folder()), recipe)
+
+
+def test_unknown_names_are_listed_once():
+    with pytest.raises(UnknownNameError, match="Known: magnitude, none, ") as caught:
+        PruneConfig(method="wandaa")
+    assert str(caught.value).count("magnitude") == 1

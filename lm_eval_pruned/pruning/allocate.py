@@ -27,7 +27,7 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
     """Return the target sparsity of every Linear in scope; signals are measured before anything is pruned.
 
     Raises:
-        PruningError: no Linear is in scope.
+        PruningError: no Linear is in scope, or a sparsity is out of range.
         DataError: given scores do not fit the model.
     """
     config, allocation = recipe.config, recipe.allocation
@@ -43,8 +43,13 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
     targets: dict[str, float] = {}
     for group, values, weights in zip(groups, signal, sizes, strict=True):
         if weights.sum():
-            sparsities = spread(values, config.target, weights).tolist()
-            for linears, sparsity in zip(group.blocks, sparsities, strict=True):
+            sparsities = spread(values, config.target, weights)
+            if sparsities.shape != weights.shape or not ((sparsities >= 0) & (sparsities <= 1)).all():
+                raise PruningError(
+                    f"alloc={config.alloc} gave the sparsities {sparsities.tolist()}: it must give {len(weights)} "
+                    "numbers from 0 to 1, one for each block"
+                )
+            for linears, sparsity in zip(group.blocks, sparsities.tolist(), strict=True):
                 targets.update({linear.name: sparsity for linear in linears})
     return Allocated({one.name: targets[one.name] for one in decoder.linears if one.name in targets}, signal)
 

@@ -98,7 +98,7 @@ class PruningRun:
         calibration = _calibration(self.recipe, windows)
         identity = calibration.identity if calibration else None
         digest = fingerprint(self.recipe.determining(), self.decoder, windows=identity)
-        if artifacts is None or self.recipe.method is None:
+        if artifacts is None or self.recipe.method is None or not self.recipe.is_reproducible:
             report = self.report(self.prune(calibration), digest, weights)
         else:
             report = self._execute_once(calibration, digest, weights, Store(folder=artifacts))

@@ -26,6 +26,7 @@ from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
 from lm_eval_pruned.pruning.methods import METHODS, Method
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Sublayer
+from lm_eval_pruned.registry import source_digest
 
 # The number of texts that ShortGPT was calibrated on in the paper.
 SHORTGPT_TEXTS = 100
@@ -101,12 +102,23 @@ class Recipe:
         """Return where the calibration windows for the checkpoint `pretrained` (folder or hub id) come from."""
         return choose_source(self.config, pretrained, is_needed=self.needs_calibration, paper_chunks=self.paper_chunks)
 
+    @property
+    def plugin_sources(self) -> list[str | None]:
+        """Digests of the code of method, allocation and signal; "" for ours, None for code that is in no file."""
+        method = "" if self.method is None else self.method.source
+        return [method, self.allocation.source, source_digest(self.allocation.signal.measure)]
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether the fingerprint determines the masks: code that is in no file may change unseen."""
+        return None not in self.plugin_sources
+
     def determining(self) -> dict[str, object]:
         """Return the settings that decide which weights are removed, and no others, for the fingerprint."""
         config, allocation = self.config, self.allocation
         if self.method is None:
             return {"method": "none"}
-        plugins = {"sources": sources} if any(sources := [self.method.source, allocation.source]) else {}
+        plugins = {"sources": self.plugin_sources} if any(self.plugin_sources) else {}
         if self.method.drops_blocks:
             return {
                 "method": config.method,

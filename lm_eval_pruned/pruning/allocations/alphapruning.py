@@ -19,7 +19,7 @@ def alphapruning(
     *,
     alphapruning_epsilon: float = 0.3,
 ) -> Float[Tensor, " blocks"]:
-    """Give blocks with lighter spectral tails more sparsity, between 0.7 and 1.3 times a common factor; needs no data.
+    """Give blocks with lighter spectral tails more sparsity, within 1 ± epsilon times a common factor; needs no data.
 
     s_l = eta ((alpha_l - min alpha) / (max alpha - min alpha) 2 epsilon + 1 - epsilon), eta such that the size-weighted
     mean is the target, epsilon = `alphapruning_epsilon`, and alpha_l the mean exponent of the power-law tails of the

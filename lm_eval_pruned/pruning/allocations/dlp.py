@@ -15,7 +15,7 @@ from lm_eval_pruned.pruning.allocations.target import shift_to_target
 def dlp(
     signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"], *, dlp_alpha: float = 0.15
 ) -> Float[Tensor, " blocks"]:
-    """Give blocks whose median score is higher more sparsity, over a spread of twice 0.15.
+    """Give blocks whose median score is higher more sparsity, over a spread of twice `dlp_alpha`.
 
     I_l = 1 - U_l / sum U;  r_l = 2 dlp_alpha (I_l - min I) / (max I - min I);  s_l = S - r_l + mean r, with U_l, the
     unimportance, the median of |W_ij| ||X_j||_2 over all matrices of block l.

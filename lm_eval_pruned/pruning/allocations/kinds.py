@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from lm_eval_pruned.config import ALLOCATIONS_GROUP, PruneConfig
+from lm_eval_pruned.config import ALLOCATIONS_GROUP, PruneConfig, field_names
 from lm_eval_pruned.pruning.allocations.signals.kinds import Signal
-from lm_eval_pruned.registry import Registry, source_digest
+from lm_eval_pruned.registry import Registry, source_digest, summary_of
 
 
 @runtime_checkable
@@ -46,7 +46,7 @@ class Allocation:
         split_by: name of the model argument that says whether attention and MLP are allocated apart ("module") or
             together; None where a block always has one sparsity.
         listed: the sparsities that a file gave, which the name of the file does not determine.
-        source: digest of the source of a plug-in, "" for an allocation of this package.
+        source: digest of the package that defines it, see `registry.source_digest`.
     """
 
     summary: str
@@ -55,7 +55,7 @@ class Allocation:
     settings: tuple[str, ...]
     split_by: str | None = None
     listed: tuple[float, ...] = ()
-    source: str = ""
+    source: str | None = ""
 
     def with_settings(self, config: PruneConfig) -> Allocate:
         """Return the function with the model arguments that it declares bound to their values in `config`."""
@@ -77,13 +77,19 @@ def allocation(
         signal: what the function reads of the dense model.
         settings: names of the model arguments that it takes by keyword.
         split_by: name of the model argument that says whether attention and MLP are allocated apart.
+
+    Raises:
+        ValueError: there is no such model argument, or the function has no docstring.
     """
+    unknown = {*settings, *([split_by] if split_by else [])} - field_names(PruneConfig)
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))}: no such model argument that allocation {name!r} could take")
 
     def register(allocate: Registered) -> Registered:
         ALLOCATIONS.add(
             name,
             Allocation(
-                summary=(allocate.__doc__ or "").strip().splitlines()[0],
+                summary=summary_of(allocate),
                 allocate=allocate,
                 signal=signal,
                 settings=settings,

@@ -12,7 +12,7 @@ from torch import Tensor
 from lm_eval_pruned.config import METHODS_GROUP
 from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
-from lm_eval_pruned.registry import Registry, source_digest
+from lm_eval_pruned.registry import Registry, source_digest, summary_of
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class ScoreMethod:
         compare: whether scores are ranked within each row or within the matrix, unless the user says otherwise.
         needs_calibration: whether `score` reads statistics.
         by_rows: whether the scores of a row depend on no other row, so that a matrix can be scored in slices.
-        source: digest of the source of a plug-in, "" for a method of this package.
+        source: digest of the package that defines it, see `registry.source_digest`.
     """
 
     summary: str
@@ -41,7 +41,7 @@ class ScoreMethod:
     compare: Ranking
     needs_calibration: bool
     by_rows: bool
-    source: str = ""
+    source: str | None = ""
     drops_blocks: ClassVar[bool] = False
     ranks: ClassVar[bool] = True
     solves: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class SolveMethod:
     summary: str
     solve: Solve
     compare: Ranking = "matrix"
-    source: str = ""
+    source: str | None = ""
     needs_calibration: ClassVar[Literal[True]] = True
     by_rows: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
@@ -88,7 +88,7 @@ class DropMethod:
 
     summary: str
     influence: Influence
-    source: str = ""
+    source: str | None = ""
     compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
     by_rows: ClassVar[bool] = False
@@ -116,7 +116,7 @@ def score_method(
 
     def register(score: Score) -> Score:
         method = ScoreMethod(
-            summary=_summary(score),
+            summary=summary_of(score),
             score=score,
             compare=compare,
             needs_calibration=needs_calibration,
@@ -133,7 +133,7 @@ def solve_method(name: str) -> Callable[[Solve], Solve]:
     """Register a solve function; the first line of its docstring becomes its summary."""
 
     def register(solve: Solve) -> Solve:
-        METHODS.add(name, SolveMethod(summary=_summary(solve), solve=solve, source=source_digest(solve)))
+        METHODS.add(name, SolveMethod(summary=summary_of(solve), solve=solve, source=source_digest(solve)))
         return solve
 
     return register
@@ -143,11 +143,9 @@ def drop_method(name: str) -> Callable[[Influence], Influence]:
     """Register an influence function; the first line of its docstring becomes its summary."""
 
     def register(influence: Influence) -> Influence:
-        METHODS.add(name, DropMethod(summary=_summary(influence), influence=influence, source=source_digest(influence)))
+        METHODS.add(
+            name, DropMethod(summary=summary_of(influence), influence=influence, source=source_digest(influence))
+        )
         return influence
 
     return register
-
-
-def _summary(function: object) -> str:
-    return (function.__doc__ or "").strip().splitlines()[0]

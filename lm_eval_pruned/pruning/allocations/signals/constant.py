@@ -9,6 +9,7 @@ from torch import Tensor
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
 from lm_eval_pruned.pruning.model.flops import Work
+from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape
 
 
 def zeros(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
@@ -17,10 +18,15 @@ def zeros(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups block
     return torch.zeros(len(dense.groups), len(dense.decoder.blocks), dtype=torch.float64)
 
 
+def _no_work(architecture: Architecture, windows: WindowShape) -> Work:
+    del architecture, windows
+    return Work()
+
+
 CONSTANT = Signal(
     name="none",
     needs=Needs.NOTHING,
     measure=zeros,
-    work=lambda architecture, windows: Work(),
+    work=_no_work,
     description="nothing",
 )

@@ -64,7 +64,10 @@ class DenseModel(NamedTuple):
 
 @runtime_checkable
 class Measure(Protocol):
-    """A function that measures a signal; it leaves the model as it is."""
+    """A function that measures a signal and leaves the model as it is.
+
+    The weights of a block may be offloaded: read them within `with dense.decoder.residency.onload(block.module)`.
+    """
 
     def __call__(self, dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
         """Signal [groups blocks] in float64; `config` has the model arguments that `Signal.settings` names."""
