@@ -226,7 +226,7 @@ class TestFindRows:
     def test_no_row(self, tmp_path, line):
         path = tmp_path / "samples.jsonl"
         path.write_text(line + "\n")
-        with pytest.raises(DataError, match="no row of the harness"):
+        with pytest.raises(DataError, match="not a row of the harness"):
             list(find_rows(path, [1], "none"))
 
     def test_no_file(self, tmp_path):
