@@ -1,12 +1,13 @@
-"""The stock `lm_eval` command and `lm-eval-pruned`, run as subprocesses."""
+"""The stock `lm_eval` command and `lm-eval-pruned`: one run in a fresh interpreter, the others in forked processes."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,24 +19,27 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.paths import assets_folder
+from tests import forked
 from tests.pruning import reference
 
 BIN = Path(sys.executable).parent
 TINY = "pretrained=tiny-reasoner"
 
 
-def run(*command: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "LM_EVAL_PRUNED_DATA"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    if data is not None:
-        environment["LM_EVAL_PRUNED_DATA"] = str(data)
-    return subprocess.run(
-        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, env=environment, check=False
-    )
+@pytest.fixture
+def run(tmp_path_factory) -> Callable[..., forked.Done]:
+    """Run a command and return what it wrote and how it ended."""
+
+    def run(*command: str, data: Path | None = None) -> forked.Done:
+        variables = {"LM_EVAL_PRUNED_DATA": "" if data is None else str(data)}
+        return forked.run(command, tmp_path_factory.mktemp("log") / "log", variables)
+
+    return run
 
 
-def evaluate(*arguments: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run("lm_eval", "--model", "pruned-hf", *arguments, data=data)
+@pytest.fixture
+def evaluate(run) -> Callable[..., forked.Done]:
+    return partial(run, "lm_eval", "--model", "pruned-hf")
 
 
 def results_in(folder: Path) -> dict:
@@ -44,9 +48,12 @@ def results_in(folder: Path) -> dict:
 
 
 def test_the_curve_of_a_pruned_model(tmp_path):
-    done = evaluate(
-        "--model_args", f"{TINY},method=wanda,sparsity=0.2", "--tasks", "tiny_tts", "--batch_size", "64",
-        "--log_samples", "--output_path", str(tmp_path),
+    def stock(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(BIN / command[0]), *command[1:]], capture_output=True, text=True, check=False)
+
+    done = stock(
+        "lm_eval", "--model", "pruned-hf", "--model_args", f"{TINY},method=wanda,sparsity=0.2",
+        "--tasks", "tiny_tts", "--batch_size", "64", "--log_samples", "--output_path", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     content = results_in(tmp_path)
@@ -64,13 +71,13 @@ def test_the_curve_of_a_pruned_model(tmp_path):
         assert max(row["thinking_tokens"] for row in rows) <= budget
 
     picture = tmp_path / "curve.png"
-    drawn = run("python", "-m", "lm_eval_pruned.results.curve", str(tmp_path), "--png", str(picture))
+    drawn = stock("python", "-m", "lm_eval_pruned.results.curve", str(tmp_path), "--png", str(picture))
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout.count("wanda uniform 0.2") == 5
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_real_model_on_the_real_benchmarks(tmp_path, smollm2, data_folder):
+def test_a_real_model_on_the_real_benchmarks(tmp_path, evaluate, smollm2, data_folder):
     texts = ["The quick brown fox jumps over the lazy dog. " * 30, "It was a bright cold day in April. " * 40]
     calibration = tmp_path / "text.jsonl"
     calibration.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -102,7 +109,7 @@ def random_qwen3(tmp_path_factory) -> Path:
     return folder
 
 
-def test_prune_writes_exactly_the_mask_of_the_formulas(tmp_path, random_qwen3):
+def test_prune_writes_exactly_the_mask_of_the_formulas(tmp_path, run, random_qwen3):
     ids = torch.randint(0, 264, (6, 40), generator=torch.Generator().manual_seed(1))
     np.save(tmp_path / "tokens.npy", ids.numpy())
     output = tmp_path / "pruned"
@@ -131,7 +138,7 @@ def test_prune_writes_exactly_the_mask_of_the_formulas(tmp_path, random_qwen3):
     assert "already exists: give a new or an empty folder" in again.stderr
 
 
-def test_a_checkpoint_without_a_block_is_a_normal_checkpoint(tmp_path):
+def test_a_checkpoint_without_a_block_is_a_normal_checkpoint(tmp_path, run):
     done = run(
         "lm-eval-pruned", "prune", "--pretrained", "tiny-reasoner", "--method", "shortgpt", "--num_blocks", "1",
         "--output", str(tmp_path / "out"),
@@ -143,7 +150,7 @@ def test_a_checkpoint_without_a_block_is_a_normal_checkpoint(tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == 4
 
 
-def test_list_has_a_line_for_everything():
+def test_list_has_a_line_for_everything(run):
     done = run("lm-eval-pruned", "list")
     assert done.returncode == 0
     names = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
@@ -180,7 +187,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_users_mistake_ends_in_one_sentence(mistake):
+def test_a_users_mistake_ends_in_one_sentence(evaluate, mistake):
     arguments, sentence = MISTAKES[mistake]
     done = evaluate(*arguments)
     assert done.returncode == 2
@@ -214,7 +221,7 @@ def test_an_empty_calibration_file_is_one_too(tmp_path):
         PrunedHFLM("tiny-reasoner", method="wanda", sparsity=0.2, calib=str(tmp_path / "empty.jsonl"))
 
 
-def test_the_same_holds_for_our_own_command(tmp_path):
+def test_the_same_holds_for_our_own_command(tmp_path, run):
     done = run("lm-eval-pruned", "prune", "--pretrained", "/nowhere", "--method", "magnitude", "--sparsity", "0.1",
                "--output", str(tmp_path / "out"))  # fmt: skip
     assert done.returncode == 2

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from lm_eval_pruned.commands.sweep import harness
 from lm_eval_pruned.reasoning.response_store import FILE
+from tests import forked
 from tests.models.evaluation import stored
 
 pytestmark = pytest.mark.slow
 
-DEADLINE = 300
-PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload(["lm_eval_pruned.sweeps.imports", __name__])
 # Solved weights are stored whole, so the artifact takes a moment to write.
 SETTINGS = "method=sparsegpt,sparsity=0.3,calib_samples=24,calib_seqlen=128"
 TASKS = ("tiny_tts_16", "tiny_tts_32")
@@ -40,30 +35,20 @@ class Folders(NamedTuple):
         return next(iter(self.artifacts.glob("*.lock"))).with_suffix("")
 
 
-def command(arguments: list[str], log: Path) -> None:
-    """The harness's own command line, in a process that has done its imports."""
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    harness(arguments)
-
-
 def start(folders: Folders, output: Path) -> BaseProcess:
     model_args = f"pretrained=tiny-reasoner,{SETTINGS},artifacts={folders.artifacts},responses={folders.responses}"
-    arguments = [
-        *("--model", "pruned-hf", "--model_args", model_args, "--tasks", ",".join(TASKS), "--limit", "6"),
+    command = [
+        *("lm_eval", "--model", "pruned-hf", "--model_args", model_args, "--tasks", ",".join(TASKS), "--limit", "6"),
         *("--batch_size", "2", "--log_samples", "--output_path", str(output)),
     ]
-    process = PROCESSES.Process(target=command, args=(arguments, output.with_suffix(".log")))
-    process.start()
-    return process
+    return forked.start(command, output)
 
 
 def finish(folders: Folders, output: Path) -> tuple[bytes, list[list[str]]]:
     """Return the sums of the artifact without its report, which holds seconds, and the texts of all samples."""
     process = start(folders, output)
-    process.join(DEADLINE)
-    assert process.exitcode == 0, output.with_suffix(".log").read_text()
+    process.join(forked.DEADLINE)
+    assert process.exitcode == 0, output.with_suffix(".err").read_text()
     sums = (folders.fingerprint / "SHA256SUMS").read_bytes().splitlines()
     files = [next(output.rglob(f"samples_{task}_*.jsonl")) for task in TASKS]
     texts = [[json.dumps(json.loads(line)["resps"]) for line in file.read_text().splitlines()] for file in files]
@@ -92,10 +77,10 @@ STAGES: dict[str, Callable[[Folders, str], bool]] = {
 def test_the_same_command_goes_on(stage, tmp_path, undisturbed):
     name, wanted = undisturbed
     folders = Folders(tmp_path / "artifacts", tmp_path / "responses")
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + forked.DEADLINE
     process = start(folders, tmp_path / "killed")
     while not STAGES[stage](folders, name):
-        assert process.is_alive(), (tmp_path / "killed.log").read_text()
+        assert process.is_alive(), (tmp_path / "killed.err").read_text()
         assert time.monotonic() < end
     process.kill()
     process.join()
