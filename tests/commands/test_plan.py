@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,14 @@ from lm_eval_pruned.commands.plan import MEMORY
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.signals.outlier_ratio import OUTLIER_RATIO
+from tests import forked
 
 TINY = ["--pretrained", "tiny-reasoner"]
 
 
-def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lm_eval_pruned", "plan", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+@pytest.fixture
+def plan(tmp_path) -> Callable[..., forked.Done]:
+    return lambda *arguments: forked.run(["lm-eval-pruned", "plan", *arguments], tmp_path / "log")
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def outline(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_config_is_all_it_needs(tmp_path, outline):
+def test_a_config_is_all_it_needs(tmp_path, plan, outline):
     (tmp_path / "list.json").write_text("[0.1, 0.1, 0.2, 0.3, 0.3]")
     done = plan(
         "--pretrained", str(outline), "--method", "magnitude", "--alloc", str(tmp_path / "list.json"),
@@ -59,7 +58,7 @@ def test_a_config_is_all_it_needs(tmp_path, outline):
     assert (tmp_path / "out" / "allocation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_signal_is_left_to_the_load(tmp_path):
+def test_a_signal_is_left_to_the_load(tmp_path, plan):
     np.save(tmp_path / "ids.npy", np.zeros((3, 50), dtype=np.int64))
     done = plan(
         *TINY, "--method", "wanda", "--sparsity", "0.3", "--alloc", "owl", "--calib", str(tmp_path / "ids.npy"),

@@ -1,4 +1,4 @@
-"""Resuming from the response store: within a process, and with the stock command after kill -9."""
+"""Resuming from the response store: within a process, and with the harness's command after kill -9."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import hashlib
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import lm_eval
@@ -24,13 +23,13 @@ from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.requests import Row
 from lm_eval_pruned.reasoning.response_store import FILE
+from tests import forked
 from tests.models.evaluation import stored
 
 # One whose thinking fits the smallest budget, and one whose thinking does not.
 PROBLEMS = [chain.problem for chain in benchmark_chains()][::120]
 GREEDY: dict[str, object] = {}
 SAMPLED = {"temperature": 1.0, "seed": 7}
-DEADLINE = 60
 
 
 def tiny(**arguments: object) -> PrunedHFLM:
@@ -157,13 +156,14 @@ ROWS = LIMIT * len(TASKS)
 MARK = "(stored) "
 
 
-def evaluate(folder: Path, *more: str, model_args: str = "") -> subprocess.Popen[str]:
+def evaluate(folder: Path, *more: str, model_args: str = "") -> BaseProcess:
+    """Start the command; it writes beside its folder."""
     command = [
-        str(Path(sys.executable).parent / "lm_eval"), "--model", "pruned-hf",
+        "lm_eval", "--model", "pruned-hf",
         "--model_args", f"pretrained=tiny-reasoner{model_args}", "--tasks", "tiny_tts", "--limit", str(LIMIT),
         "--batch_size", "1", "--log_samples", "--output_path", str(folder), *more,
     ]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return forked.start(command, folder)
 
 
 def outcome(samples: list[dict]) -> list[str]:
@@ -177,7 +177,7 @@ def samples_in(folder: Path) -> dict[str, list[str]]:
 
 
 def uninterrupted() -> dict[str, list[str]]:
-    """Return the samples of a run without a store; in this process, as a command takes seconds to import."""
+    """Return the samples of a run without a store."""
     samples = lm_eval.simple_evaluate(
         model="pruned-hf",
         model_args={"pretrained": "tiny-reasoner"},
@@ -193,14 +193,15 @@ def uninterrupted() -> dict[str, list[str]]:
 def test_a_killed_command_resumes(tmp_path):
     store = tmp_path / "responses" / FILE
     arguments = f",responses={store.parent}"
-    end = time.monotonic() + DEADLINE
-    with evaluate(tmp_path / "killed", model_args=arguments) as killed:
-        while not stored(store):
-            assert killed.poll() is None, killed.stderr.read()
-            assert time.monotonic() < end
-            time.sleep(0.005)
-        killed.kill()
-    assert killed.returncode == -signal.SIGKILL
+    end = time.monotonic() + forked.DEADLINE
+    killed = evaluate(tmp_path / "killed", model_args=arguments)
+    while not stored(store):
+        assert killed.is_alive(), (tmp_path / "killed.err").read_text()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     finished = stored(store)
     assert 0 < finished < ROWS
     # Mark the stored texts, to tell them from those generated after the restart.
@@ -212,8 +213,8 @@ def test_a_killed_command_resumes(tmp_path):
         connection.commit()
 
     resumed = evaluate(tmp_path / "resumed", model_args=arguments)
-    _, errors = resumed.communicate(timeout=DEADLINE)
-    assert resumed.returncode == 0, errors
+    resumed.join(forked.DEADLINE)
+    assert resumed.exitcode == 0, (tmp_path / "resumed.err").read_text()
     samples = samples_in(tmp_path / "resumed")
     assert sum(MARK in sample for task in TASKS for sample in samples[task]) == finished
     unmarked = {task: [sample.replace(MARK, "") for sample in samples[task]] for task in TASKS}
@@ -222,9 +223,10 @@ def test_a_killed_command_resumes(tmp_path):
 
 
 def test_use_cache_is_refused(tmp_path):
-    done = evaluate(tmp_path, "--use_cache", str(tmp_path / "cache"))
-    _, errors = done.communicate(timeout=DEADLINE)
-    assert done.returncode == 2
+    done = evaluate(tmp_path / "run", "--use_cache", str(tmp_path / "cache"))
+    done.join(forked.DEADLINE)
+    errors = (tmp_path / "run.err").read_text()
+    assert done.exitcode == 2
     assert "Traceback" not in errors
     (line,) = [line for line in errors.splitlines() if line.startswith("lm_eval: error: ")]
     assert errors.endswith(line + "\n")

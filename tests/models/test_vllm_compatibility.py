@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
-import subprocess
 import sys
 
 import pytest
+from lm_eval import simple_evaluate
 
 from lm_eval_pruned.errors import MissingPackageError
 from lm_eval_pruned.models.vllm import compatibility as vllm_builds
 
-WITHOUT = "import sys; sys.modules['vllm'] = None; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
 
-
-def test_a_missing_vllm_is_one_line(tmp_path):
-    command = [sys.executable, "-c", WITHOUT, "run", "--model", "pruned-vllm", "--tasks", "tiny_tts_16"]
-    arguments = ["--model_args", "pretrained=tiny-reasoner", "--output_path", str(tmp_path)]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "lm_eval: error: pruned-vllm needs vLLM: pip install 'lm-eval-pruned[vllm]', or use --model pruned-hf"
-    )
+def test_a_missing_vllm_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingPackageError) as raised:
+        simple_evaluate(model="pruned-vllm", model_args={"pretrained": "tiny-reasoner"}, tasks=["tiny_tts_16"])
+    assert str(raised.value) == ("pruned-vllm needs vLLM: pip install 'lm-eval-pruned[vllm]', or use --model pruned-hf")
 
 
 def test_one_too_old_is_named(monkeypatch):

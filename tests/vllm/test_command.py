@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned import cli
+from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.models.vllm.model import PrunedVLLM
 from lm_eval_pruned.reasoning.response_store import FILE
 from tests.models.evaluation import stored
 
@@ -137,18 +140,25 @@ def test_a_killed_command_resumes(both, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model_args", "message"),
+    ("arguments", "message"),
     [
-        ("load_format=dummy,method=magnitude,sparsity=0.1", "load_format=dummy cannot be pruned while it loads"),
-        ("max_model_len=99999", "vLLM does not start ("),
-        ("gpu_memory_utilisation=0.5", "did you mean 'gpu_memory_utilization'?"),
-        ("responses=/dev/null/there", "the response store /dev/null/there"),
+        (
+            {"load_format": "dummy", "method": "magnitude", "sparsity": 0.1},
+            "load_format=dummy cannot be pruned while it loads",
+        ),
+        ({"gpu_memory_utilisation": 0.5}, "did you mean 'gpu_memory_utilization'?"),
+        ({"responses": "/dev/null/there"}, "the response store /dev/null/there"),
     ],
-    ids=lambda argument: argument.split(",")[0],
+    ids=lambda argument: next(iter(argument)) if isinstance(argument, dict) else "",
 )
-def test_a_mistake_is_one_line(tmp_path, model_args, message):
-    done = run("pruned-vllm", f"pretrained=tiny-reasoner,{model_args}", "tiny_tts_16", tmp_path, "--limit", "1")
-    assert message in our_error(done)
+def test_a_mistake_is_refused_before_an_engine_starts(arguments, message):
+    with pytest.raises(PrunedEvalError, match=re.escape(message)):
+        PrunedVLLM("tiny-reasoner", **arguments)
+
+
+def test_a_length_beyond_the_context_is_one_line(tmp_path):
+    done = run("pruned-vllm", "pretrained=tiny-reasoner,max_model_len=99999", "tiny_tts_16", tmp_path, "--limit", "1")
+    assert "vLLM does not start (" in our_error(done)
 
 
 def test_a_device_without_memory_is_one_line(tmp_path):
