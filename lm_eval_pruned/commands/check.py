@@ -17,8 +17,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "check",
         help="fail if runs are worse than their baseline",
-        description="Exit code 0: nothing found. 1: a significant drop beyond the margin, another sparsity, or missing "
-        "runs, tasks or questions. 2: bad input. Every line says from which drop on it would have seen one.",
+        description="Exit code 0: nothing found. 1: a significant change for the worse beyond the margin, a metric of "
+        "which nobody knows what worse is, another sparsity, or missing runs, tasks or questions. 2: bad input. Every "
+        "line says from which drop on it would have seen one.",
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
@@ -27,6 +28,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--margin", type=float, default=0.0, help="drop that is accepted, a fraction [0.0]")
     parser.add_argument(
         "--across", default="", metavar="SETTING[,..]", help="settings in which runs may differ from it: backend, say"
+    )
+    parser.add_argument(
+        "--against", metavar="LABEL", help="compare every run with the run of this label in the baseline"
     )
     parser.add_argument("--format", default="text", help=f"{', '.join(FORMATS)} [text]")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, and the text to stdout")
@@ -47,17 +51,28 @@ def main(args: argparse.Namespace) -> int:
         raise ArgumentError(f"--margin {args.margin} is not a drop: give 0 <= margin < 1; 0.02 is two points")
 
     from lm_eval_pruned.results.gate.baseline_file import IGNORED, load_baseline
-    from lm_eval_pruned.results.gate.check import FAILING, check
+    from lm_eval_pruned.results.gate.check import check, check_against
+    from lm_eval_pruned.results.gate.judge import FAILING
     from lm_eval_pruned.results.gate.reports import FORMATS as REPORTS
     from lm_eval_pruned.results.gate.reports import summary, text
-    from lm_eval_pruned.results.measurement import measure
+    from lm_eval_pruned.results.measurement import measure, setting_names
     from lm_eval_pruned.results.output import printable, warn_skipped, write_text
+    from lm_eval_pruned.results.records.configuration import SETTINGS
     from lm_eval_pruned.results.records.reading import read_records
 
-    ignoring = {*IGNORED, *filter(None, args.across.split(","))}
-    baseline = load_baseline(args.baseline, ignoring=ignoring)
+    stored = load_baseline(args.baseline, ignoring=())
     records, problems = read_records(args.places)
-    findings = check(baseline, measure(records, ignoring=ignoring), alpha=args.alpha, margin=args.margin)
+    across = [word for name in args.across.split(",") if (word := name.strip())]
+    known = {*SETTINGS, *setting_names(stored), *setting_names(measure(records))}
+    for name in across:
+        if name not in known:
+            raise unknown_name("setting in --across", name, known)
+    ignoring = {*IGNORED, *across}
+    baseline, measured = load_baseline(args.baseline, ignoring=ignoring), measure(records, ignoring=ignoring)
+    if args.against is None:
+        findings = check(baseline, measured, alpha=args.alpha, margin=args.margin)
+    else:
+        findings = check_against(baseline, measured, args.against, alpha=args.alpha, margin=args.margin)
     report = REPORTS[args.format](findings)
     if args.output:
         write_text(args.output, report)

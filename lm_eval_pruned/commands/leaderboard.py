@@ -31,6 +31,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--reference", type=Path, metavar="FILE.csv", help="published rows: model, method, budget, task, acc, ..."
     )
+    parser.add_argument(
+        "--against", metavar="LABEL", help="compare with the run of this label instead of the dense run of each model"
+    )
     parser.set_defaults(main=main)
 
 
@@ -48,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     from lm_eval_pruned.results.leaderboard.write import write
 
     published = read_reference(args.reference) if args.reference else []
-    report(write(args.places, args.output, extract=extract, published=published))
+    report(write(args.places, args.output, extract=extract, published=published, against=args.against))
     return 0
 
 

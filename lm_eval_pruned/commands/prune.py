@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
     from lm_eval_pruned.pruning.recipe import Recipe
 
-REPORT_FILE = "pruning_report.json"
 SCORES_FILE = "layerif_scores.npy"
 PICTURE_FILE = "allocation.png"
 
@@ -111,9 +109,10 @@ def prune_checkpoint(
 
     from lm_eval_pruned.commands.plot_allocation import title_of
     from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
+    from lm_eval_pruned.pruning.checkpoint.note import write_note
 
     report = prune_pretrained(pretrained, recipe, run, options, output=output)
-    (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    write_note(report, output, original=pretrained, revision=options.revision)
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)
     draw_beside(report.blocks, output, title=title_of(report.config, report.target_sparsity))

@@ -17,6 +17,7 @@ from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
+from lm_eval_pruned.pruning.checkpoint.note import reported
 from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, complete, prepare
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
 from lm_eval_pruned.reasoning.requests import Backend
@@ -42,6 +43,8 @@ class BudgetedLM(Harness):  # type: ignore[misc]
     report: PruneReport
     thinking: ThinkingFormat
     _run: RunConfig
+    # Of the checkpoint, where `lm-eval-pruned prune` wrote it.
+    _note: Mapping[str, object] | None = None
     _has_warned_of_template = False
 
     @abstractmethod
@@ -60,7 +63,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, object]:
         """Add the pruning report and the thinking format to the model information in the harness's results."""
         parent: Callable[[], dict[str, Any]] = getattr(super(), "get_model_info", dict)
-        return {**parent(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
+        return {**parent(), "pruning": reported(self.report, self._note), "thinking": self.thinking.name}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer budgeted requests in two phases and all others as the harness does."""

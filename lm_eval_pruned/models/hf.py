@@ -18,6 +18,7 @@ from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
 from lm_eval_pruned.pruning.calibration.source import Calibration, CheckpointInfo, Traces
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
+from lm_eval_pruned.pruning.checkpoint.note import read_note
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.recipe import resolve
@@ -66,6 +67,8 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
             stopwatch=self._stopwatch,
         )
         self._calibration = None
+        if is_name and recipe.method is None:
+            self._note = read_note(str(source), kwargs)
 
     def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
         """Load the model after the calibration text: a missing file should not cost the loading of a large model."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifacts.apply import apply_artifact
-from lm_eval_pruned.pruning.artifacts.fingerprint import fingerprint
+from lm_eval_pruned.pruning.artifacts.fingerprint import fingerprint, weights_digest
 from lm_eval_pruned.pruning.artifacts.report import (
     Outcome,
     PruneReport,
@@ -69,6 +70,14 @@ def prune_model(
     return run.execute(windows, artifacts)
 
 
+class Dense(NamedTuple):
+    """What is known of a model before it is pruned: its fingerprint with a recipe, its own digest, and its size."""
+
+    fingerprint: str
+    sha256: str
+    parameters: int
+
+
 @dataclass(slots=True, kw_only=True)
 class PruningRun:
     """One recipe applied to one model.
@@ -94,14 +103,18 @@ class PruningRun:
         """
         check_supported(self.recipe, self.decoder.model)
         check_onloaded(self.decoder)
-        weights = sum(parameter.numel() for parameter in self.decoder.model.parameters())
         calibration = _calibration(self.recipe, windows)
         identity = calibration.identity if calibration else None
-        digest = fingerprint(self.recipe.determining(), self.decoder, windows=identity)
+        weights = weights_digest(self.decoder)
+        dense = Dense(
+            fingerprint=fingerprint(self.recipe.determining(), self.decoder, weights=weights, windows=identity),
+            sha256=weights,
+            parameters=sum(parameter.numel() for parameter in self.decoder.model.parameters()),
+        )
         if artifacts is None or self.recipe.method is None or not self.recipe.is_reproducible:
-            report = self.report(self.prune(calibration), digest, weights)
+            report = self.report(self.prune(calibration), dense)
         else:
-            report = self._execute_once(calibration, digest, weights, Store(folder=artifacts))
+            report = self._execute_once(calibration, dense, Store(folder=artifacts))
         logger.info(
             "%s: %d of %d weights are zero", self.recipe.config.method, report.zero_weights, report.prunable_weights
         )
@@ -128,8 +141,8 @@ class PruningRun:
         with self.stopwatch.phase("prune"):
             return apply_artifact(artifact, self.decoder, self.sink)
 
-    def report(self, outcome: Outcome, digest: str, model_weights: int) -> PruneReport:
-        """Count the result; `model_weights` is the number of weights of the whole dense model.
+    def report(self, outcome: Outcome, dense: Dense) -> PruneReport:
+        """Count the result.
 
         Raises:
             PruningError: a matrix has more or fewer zeros than it was to have, by more than one per row.
@@ -138,10 +151,11 @@ class PruningRun:
         scores = self.sink.tensors.get(SCORES)
         report = PruneReport(
             **count_outcome(self.decoder, outcome, config.scope)._asdict(),
-            fingerprint=digest,
+            fingerprint=dense.fingerprint,
             config=self.recipe.effective(),
             target_sparsity=config.target if config.is_stated else mean_target(outcome.targets, self.decoder),
-            model_weights=model_weights,
+            model_weights=dense.parameters,
+            dense_sha256=dense.sha256,
             seconds={name: round(value, 3) for name, value in self.stopwatch.seconds.items()},
             peak_memory_bytes=peak_memory(self.decoder.device),
             software=software_versions(),
@@ -151,19 +165,20 @@ class PruningRun:
             check_counts(report, self.decoder)
         return report
 
-    def _execute_once(self, calibration: Calibration | None, digest: str, weights: int, store: Store) -> PruneReport:
+    def _execute_once(self, calibration: Calibration | None, dense: Dense, store: Store) -> PruneReport:
         """Prune and store the artifact, or apply the one that is stored."""
+        digest = dense.fingerprint
         with store.reserve(digest) as reservation:
             stored = reservation.artifact
             if stored is None:
-                report = self.report(self.prune(calibration), digest, weights)
+                report = self.report(self.prune(calibration), dense)
                 reservation.write(Artifact(report.as_dict(), self.sink.tensors))
                 return report
         logger.info("what was pruned before is read from %s: nothing is calibrated", store.folder / digest)
         outcome = self.apply(stored)
         if SCORES in stored.tensors:
             self.sink.store(SCORES, stored.tensors[SCORES])
-        return self.report(outcome, digest, weights)
+        return self.report(outcome, dense)
 
     def _prune_weights(self, windows: Windows | None) -> Outcome:
         """Allocate sparsities and prune block by block; a dense model is only counted."""

@@ -19,6 +19,7 @@ def with_areas(measurements: Mapping[Key, Measurement]) -> dict[Key, Measurement
 
     area = integral of the accuracy over log2(budget), by trapezoids, divided by the width: the mean accuracy over the
     range of budgets. It is linear in each question's accuracies, so every question has an area.
+    Lower is better for the area where it is for the metric.
     """
     curves: dict[Key, list[Measurement]] = {}
     for key, point in measurements.items():
@@ -55,6 +56,7 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
     if any(not np.array_equal(one.questions, questions) for one in outcomes):
         return
     weights = area_weights([point.budget or 0 for point in points])
+    directions = {point.higher_is_better for point in points}
     seed_counts = {len(point.accuracies) for point in points}
     correct = np.asarray(weights) @ np.stack([one.correct for one in outcomes])
     by_seed = zip(*(point.accuracies for point in points), strict=False)
@@ -74,4 +76,5 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         outcomes=Outcomes(questions=questions, correct=correct),
         error=None,
         sparsity=points[-1].sparsity,
+        higher_is_better=directions.pop() if len(directions) == 1 else None,
     )

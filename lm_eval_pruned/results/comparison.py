@@ -20,8 +20,9 @@ from lm_eval_pruned.results.statistics.power import detectable_drop
 class Comparison:
     """How a run differs from its reference run on the questions that both have answered.
 
-    `difference` of the means with its interval [low, high], clustered by question; `p` as the test gave it and
-    `p_holm` corrected for the whole table; `detectable` is the least drop the test would have found, None if none.
+    `difference` of the means, new - old whichever direction is better, with its interval [low, high], clustered by
+    question; `p` as the test gave it and `p_holm` corrected for the whole table; `detectable` is the least change for
+    the worse that the test would have found, None if none.
     """
 
     questions: int
@@ -35,10 +36,11 @@ class Comparison:
 
 
 class Pair(NamedTuple):
-    """Outcomes of a run (`new`) and of its reference run (`old`)."""
+    """Outcomes of a run (`new`) and of its reference run (`old`), and whether higher ones are better, if known."""
 
     new: Outcomes
     old: Outcomes
+    higher_is_better: bool | None = True
 
 
 def is_comparable(pair: Pair) -> bool:
@@ -64,21 +66,23 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
     """Compare all pairs of a table; p-values are corrected together, detectable drops at Holm's first step.
 
     Args:
-        pairs: the outcomes to compare.
+        pairs: the outcomes to compare. A pair whose direction is unknown can only be tested two-sided.
         alpha: significance level of the whole table; intervals have the level 1 - alpha.
-        alternative: "less" asks for drops only, "two-sided" for gains too.
-        margin: the test asks whether new - old + margin is as likely above 0 as below.
+        alternative: "less" asks for changes for the worse only, "two-sided" for improvements too.
+        margin: the test asks whether gain + margin is as likely above 0 as below; the gain is new - old, or old - new
+            where lower is better.
 
     Raises:
         DataError: a pair has no question in common.
     """
     deltas = [differences(pair) for pair in pairs]
-    tests = [paired_test(values + margin, alternative) for values in deltas]
+    gains = [-values if pair.higher_is_better is False else values for values, pair in zip(deltas, pairs, strict=True)]
+    tests = [paired_test(values + margin, alternative) for values in gains]
     corrected = holm([test.p for test in tests])
     intervals = [bootstrap_interval(values, level=1 - alpha).tolist() for values in deltas]
     detectable = [
         detectable_drop(values, alpha=alpha / len(pairs), margin=margin, is_two_sided=alternative == "two-sided")
-        for values in deltas
+        for values in gains
     ]
     return [
         Comparison(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lm_eval_pruned.errors import DataError, MissingPackageError, PrunedEvalError, error_line
 from lm_eval_pruned.results.labels import distinctions
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
+from lm_eval_pruned.results.records.metrics import ACCURACIES
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.records.record import Record
 
@@ -124,11 +125,23 @@ def draw(lines: Sequence[Curve]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         # Names come from other people's files, and dollar signs in them do not start mathematics.
         axes.set_title(benchmark, parse_math=False)
-        axes.set(xlabel="thinking budget (tokens)", ylabel="accuracy", ylim=(0, 1.03))
+        axes.set_xlabel("thinking budget (tokens)")
+        axes.set_ylabel(_axis(shown), parse_math=False)
+        if all(point.metric in ACCURACIES for line in shown for point in line.points):
+            axes.set_ylim(0, 1.03)
         axes.grid(alpha=0.3)
         for text in axes.legend(drawn, [_title(line) for line in shown], loc="upper left").get_texts():
             text.set_parse_math(False)
     return figure
+
+
+def _axis(lines: Sequence[Curve]) -> str:
+    """Name the metrics of some curves, and their direction if lower is better."""
+    points = [point for line in lines for point in line.points]
+    if all(point.metric in ACCURACIES for point in points):
+        return "accuracy"
+    names = ", ".join(dict.fromkeys(point.metric for point in points))
+    return names + (" (lower is better)" if all(point.higher_is_better is False for point in points) else "")
 
 
 def _title(line: Curve) -> str:

@@ -2,45 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 
+from lm_eval_pruned.errors import ArgumentError, unknown_name
 from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.measurement import Key
+from lm_eval_pruned.results.records.run_settings import Settings
 
 
 def distinctions(keys: Collection[Key]) -> dict[Key, str]:
     """Return the settings that tell a measurement from those with an equal label, as text; "" where the label does.
 
-    Labels are equal where model, pruning, task and budget are. All lines of a run name the same settings.
+    Labels are equal where model, pruning, task and budget are. All lines of a run name the same settings. Where all
+    settings are equal too, it is the evidence that tells two models of one name apart.
     """
-    by_label: dict[tuple[object, ...], list[set[tuple[str, str]]]] = {}
+    by_label: dict[object, list[Settings]] = {}
+    by_settings: dict[object, list[Settings]] = {}
     for key in keys:
-        by_label.setdefault(_label(key), []).append(set(key.configuration.settings))
-    differing = {label: given[0].union(*given) - given[0].intersection(*given) for label, given in by_label.items()}
+        by_label.setdefault(_label(key), []).append(key.configuration.settings)
+        by_settings.setdefault(_asked(key), []).append(key.configuration.evidence)
     shown: dict[tuple[str, str], set[str]] = {}
     for key in keys:
-        shown.setdefault(_run(key), set()).update(name for name, _ in differing[_label(key)])
+        names = _differing(by_label[_label(key)]) | _differing(by_settings[_asked(key)])
+        shown.setdefault(_run(key), set()).update(names)
     return {
-        key: " ".join(f"{name}={value}" for name, value in key.configuration.settings if name in shown[_run(key)])
+        key: " ".join(
+            f"{name}={value}"
+            for name, value in (*key.configuration.settings, *key.configuration.evidence)
+            if name in shown[_run(key)]
+        )
         for key in keys
     }
 
 
 def line_names(keys: Collection[Key]) -> dict[Key, str]:
     """Return a readable name of each line: model, pruning, task, and the settings that distinguish it."""
-    return {
-        key: " · ".join(part for part in (key.configuration.model, key.configuration.label, task, settings) if part)
-        for key, settings in distinctions(keys).items()
-        for task in (_task(key),)
-    }
+    return {key: _joined(*_run(key), _task(key), settings) for key, settings in distinctions(keys).items()}
+
+
+def run_labels(keys: Collection[Key]) -> dict[Key, str]:
+    """Return the label of the run that each line belongs to: model, pruning, and the settings that distinguish it."""
+    return {key: _joined(*_run(key), settings) for key, settings in distinctions(keys).items()}
+
+
+def find_run(keys: Collection[Key], label: str) -> list[Key]:
+    """Return the lines of the run with this label, or with a label that this is a part of.
+
+    Case does not count, nor do the dots between the parts. A whole label, or the whole of one of its parts, goes before
+    labels that only contain the words.
+
+    Raises:
+        UnknownNameError: no label contains it.
+        ArgumentError: labels of several runs contain it.
+    """
+    labels, wanted = run_labels(keys), _plain(label)
+    exact = [key for key, text in labels.items() if wanted == _plain(text)]
+    named = exact or [key for key in labels if wanted in {*map(_plain, (*_run(key), " ".join(_run(key))))}]
+    found = named or [key for key, text in labels.items() if wanted and wanted in _plain(text)]
+    if not found:
+        raise unknown_name("run", label, labels.values())
+    points = Counter(_point(key) for key in found)
+    if len({_run(key) for key in found}) > 1 or max(points.values()) > 1:
+        choices = "; ".join(sorted({labels[key] for key in found}))
+        raise ArgumentError(f"--against {label!r} is a part of several labels: give one of them whole: {choices}")
+    return found
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.replace("·", " ").lower().split())
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
+
+
+def _differing(given: Sequence[Settings]) -> set[str]:
+    sets = [set(one) for one in given]
+    return {name for name, _ in sets[0].union(*sets) - sets[0].intersection(*sets)}
 
 
 def _run(key: Key) -> tuple[str, str]:
     return key.configuration.model, key.configuration.label
 
 
+def _point(key: Key) -> tuple[object, ...]:
+    return key.task, key.budget, key.filter, key.metric
+
+
 def _label(key: Key) -> tuple[object, ...]:
     return *_run(key), key.task, key.budget, key.filter + _area_mark(key)
+
+
+def _asked(key: Key) -> tuple[object, ...]:
+    return *_label(key), key.configuration.settings
 
 
 def _task(key: Key) -> str:

@@ -15,6 +15,9 @@ MAX_CHANGES = 1_200
 # A longer text loses its middle: its subject stands at the beginning, and its answer at the end.
 MAX_CHARACTERS = 3_000
 
+# A trained weight is hardly ever exactly 0: a model with a larger fraction of zeros was pruned before it was evaluated.
+ZEROS_OF_A_DENSE_MODEL = 1e-3
+
 # Accuracies are means over at most a few hundred samples: with a larger denominator they are not fractions.
 MAX_DENOMINATOR = 1_000
 # Largest sum whose distribution is counted: the time grows with its square, up to half a second.

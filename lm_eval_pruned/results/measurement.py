@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
 import numpy as np
 
 from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.metrics import direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
@@ -21,6 +22,7 @@ class Measurement:
     `configuration` includes how the task was asked; `accuracies` has one value per seed; `metrics` are means over
     seeds; `outcomes`, if every seed has them, are means over seeds per question; `error` is the standard error that a
     single run reported. `budget` is None for the area under a whole curve and for tasks without a budget.
+    `higher_is_better` is None where neither the files nor the name of the metric say it.
     """
 
     configuration: Configuration
@@ -34,6 +36,7 @@ class Measurement:
     outcomes: Outcomes | None
     error: float | None
     sparsity: float | None
+    higher_is_better: bool | None = None
 
     @property
     def accuracy(self) -> float:
@@ -71,17 +74,30 @@ def measure(records: Sequence[Record], *, ignoring: Collection[str] = ()) -> dic
             # Ordered by time: a run that replaces another moves to the end.
             runs.pop(seeds, None)
             runs[seeds] = (record, result)
-    return {key: _merge(key, list(seeds.values())) for key, seeds in merged.items()}
+    # One direction for all runs of a task, since they stand in one table.
+    stated: dict[tuple[str, str], set[bool | None]] = {}
+    for record in records:
+        for result in record.results:
+            stated.setdefault((result.task, result.metric), set()).add(result.higher_is_better)
+    return {
+        key: _merge(key, list(seeds.values()), direction(key.metric, stated[key.task, key.metric]))
+        for key, seeds in merged.items()
+    }
+
+
+def setting_names(keys: Collection[Key]) -> set[str]:
+    """Return the names of all settings that any of the configurations has."""
+    return {name for key in keys for name, _ in key.configuration.settings}
 
 
 def _configuration(record: Record, result: TaskResult, ignoring: Collection[str]) -> Configuration:
     shared = record.configuration
     values = {**dict(shared.settings), **dict(result.settings)}
     settings = tuple(sorted((name, value) for name, value in values.items() if name not in ignoring))
-    return Configuration(model=shared.model, pruning=shared.pruning, settings=settings)
+    return replace(shared, settings=settings)
 
 
-def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]]) -> Measurement:
+def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better: bool | None) -> Measurement:
     results = [result for _, result in runs]
     newest, last = runs[-1]
     outcomes = [result.outcomes for result in results if result.outcomes is not None]
@@ -101,6 +117,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]]) -> Measurement:
         outcomes=_mean(outcomes) if len(outcomes) == len(results) else None,
         error=last.errors.get(key.metric) if len(results) == 1 else None,
         sparsity=newest.sparsity,
+        higher_is_better=higher_is_better,
     )
 
 

@@ -22,6 +22,7 @@ from lm_eval_pruned.models.vllm.prepare import prepare
 from lm_eval_pruned.models.vllm.prepare_process import Job
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
+from lm_eval_pruned.pruning.checkpoint.note import read_note
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
 from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 from lm_eval_pruned.reasoning.stopping import end_tokens
@@ -93,6 +94,8 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         self._check_store()
         prepared = prepare(job)
         self.report = PruneReport.from_dict(prepared.report)
+        if job.recipe.method is None:
+            self._note = read_note(source, kwargs)
         if prepared.artifact:
             kwargs["model_loader_extra_config"] = {
                 **cast("dict[str, object]", kwargs.get("model_loader_extra_config") or {}),

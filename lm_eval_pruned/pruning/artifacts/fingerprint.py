@@ -52,12 +52,19 @@ def config_digest(config: PretrainedConfig) -> str:
     return sha256_of_json(content, default=str)
 
 
-def fingerprint(settings: Mapping[str, object], decoder: Decoder, *, windows: str | None) -> str:
-    """Return the SHA-256, in hex, of settings, dense model, calibration windows (their digest) and our version."""
+def fingerprint(settings: Mapping[str, object], decoder: Decoder, *, weights: str, windows: str | None) -> str:
+    """Return the SHA-256, in hex, of settings, dense model, calibration windows and our version.
+
+    Args:
+        settings: those that decide which weights are removed.
+        decoder: the dense model.
+        weights: digest of its weights.
+        windows: digest of the calibration windows, if there are any.
+    """
     config = getattr(decoder.model, "config", None)
     content = {
         "settings": settings,
-        "weights": weights_digest(decoder),
+        "weights": weights,
         "model": config_digest(config) if isinstance(config, PretrainedConfig) else None,
         "windows": windows,
         "version": __version__,

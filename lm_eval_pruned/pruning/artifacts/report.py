@@ -47,7 +47,9 @@ class BlockReport:
 class PruneReport:
     """`pruning_report.json`, and `config.pruning` of a results file of the harness.
 
-    `scores` [blocks groups] are LayerIF's, ready for a `.npy`; they are not part of the JSON.
+    `dense_sha256` is the digest of the weights before pruning, which tells whether two runs are of one model; it is
+    empty in reports of older versions. `scores` [blocks groups] are LayerIF's, ready for a `.npy`; they are not part of
+    the JSON.
     """
 
     fingerprint: str
@@ -65,6 +67,7 @@ class PruneReport:
     peak_memory_bytes: int
     software: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
+    dense_sha256: str = ""
     scores: NDArray[np.float64] | None = None
 
     def as_dict(self) -> dict[str, object]:

@@ -13,6 +13,7 @@ from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.metrics import direction
 from lm_eval_pruned.results.records.run_settings import as_settings, section
 from lm_eval_pruned.results.records.samples import Outcomes
 
@@ -65,9 +66,11 @@ def _entry(key: Key, measurement: Measurement, outcomes: Outcomes) -> dict[str, 
         "model": key.configuration.model,
         "pruning": dict(key.configuration.pruning),
         "settings": dict(key.configuration.settings),
+        "evidence": dict(key.configuration.evidence),
         "task": key.task,
         "filter": key.filter,
         "metric": key.metric,
+        "higher_is_better": measurement.higher_is_better,
         "benchmark": measurement.benchmark,
         "budget": measurement.budget,
         "sparsity": measurement.sparsity,
@@ -93,6 +96,7 @@ def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tupl
         model=_text(entry, "model"),
         pruning=as_settings(section(entry, "pruning")),
         settings=as_settings({name: value for name, value in settings.items() if name not in ignoring}),
+        evidence=as_settings(section(entry, "evidence")),
     )
     task, filter_name, metric = (_text(entry, name) for name in ("task", "filter", "metric"))
     key = Key(configuration, task, filter_name, metric, _budget(entry["budget"]))
@@ -114,6 +118,7 @@ def _measurement(entry: Mapping[str, object], ignoring: Collection[str]) -> tupl
         outcomes=Outcomes(questions=questions[order], correct=correct[order]),
         error=None,
         sparsity=_sparsity(entry["sparsity"]),
+        higher_is_better=direction(metric, [_direction(entry.get("higher_is_better"))]),
     )
 
 
@@ -134,3 +139,9 @@ def _sparsity(value: object) -> float | None:
     if value is None or isinstance(value, float | int):
         return value
     raise TypeError("sparsity is not a number")
+
+
+def _direction(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise TypeError("higher_is_better is not true, false or null")

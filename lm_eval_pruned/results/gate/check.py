@@ -3,110 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.area import with_areas
-from lm_eval_pruned.results.comparison import Comparison, Pair, compare
-from lm_eval_pruned.results.labels import line_names
+from lm_eval_pruned.results.differences import NAMED, changes, contradictions, in_words
+from lm_eval_pruned.results.gate.judge import FAILING, Finding, Match, judge
+from lm_eval_pruned.results.labels import find_run, line_names, run_labels
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import Configuration
-from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes, isin
 
-Status = Literal["regression", "sparsity", "missing", "undetectable", "fine"]
-FAILING: frozenset[Status] = frozenset({"regression", "sparsity", "missing"})
+__all__ = ["FAILING", "Finding", "check", "check_against"]
 
 # Sparsities are ratios of counts, so the same pruning gives the same value.
 SPARSITY_TOLERANCE = 1e-6
-# Messages name at most this many questions or differences.
-_NAMED = 3
-# Differences this close to the margin are equal to it up to rounding.
-_TIE = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the report: `status` is the verdict on `name`, `message` a sentence with the figures."""
-
-    status: Status
-    name: str
-    message: str
 
 
 def check(
     baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement], *, alpha: float, margin: float
 ) -> list[Finding]:
-    """Compare measurements, and the areas under their curves, with a baseline.
+    """Compare measurements, and the areas under their curves, with those of a baseline that have their configuration.
 
     Args:
         baseline: accepted measurements.
         measured: new ones; those that the baseline lacks are ignored.
-        alpha: a drop is a regression if it is significant at this level in a one-sided paired test, corrected by Holm
-            over all comparisons.
-        margin: drop that is tolerated, a fraction (0.02 is two points).
+        alpha: a change for the worse is a regression if it is significant at this level in a one-sided paired test,
+            corrected by Holm over all comparisons.
+        margin: change for the worse that is tolerated, a fraction (0.02 is two points).
 
     Raises:
         DataError: nothing was measured.
     """
-    if not measured:
-        raise DataError("these runs hold no result of any task")
-    old, new = with_areas(baseline), with_areas(measured)
-    names = line_names(old)
-    pairs = {key: pair for key in old if key in new and (pair := _pair(new[key], old[key])) is not None}
-    comparisons = compare(list(pairs.values()), alpha=alpha, alternative="less", margin=margin)
+    old, new = _with_areas(baseline, measured)
+    names, found = line_names(old), _same(old, new)
+    matches = [Match(names[key], old[key], new[other]) for key, other in found.items()]
     return [
-        *_changed(baseline, measured),
-        *_missing(baseline, measured, names),
-        *(_judge(names[key], comparison, alpha, margin) for key, comparison in zip(pairs, comparisons, strict=True)),
+        *_changed([(baseline[key], new[other]) for key, other in found.items() if key in baseline]),
+        *_missing(baseline, new, found, names),
+        *judge(matches, alpha=alpha, margin=margin),
     ]
 
 
-def _judge(name: str, comparison: Comparison, alpha: float, margin: float) -> Finding:
-    beyond = f" beyond the margin of {_points(margin)}" if margin else ""
-    figures = (
-        f"{100 * comparison.difference:+.1f} points [{100 * comparison.low:+.1f}, {100 * comparison.high:+.1f}] on "
-        f"{comparison.questions} questions, p = {comparison.p:.2g}, {comparison.p_holm:.2g} corrected "
-        f"({comparison.test})"
-    )
-    reach = (
-        f"no drop at all can be found on {comparison.questions} questions"
-        if comparison.detectable is None
-        else f"a drop is found 4 times in 5 from {_points(comparison.detectable)}"
-    )
-    if comparison.p_holm <= alpha:
-        return Finding(status="regression", name=name, message=f"{figures}: a significant drop{beyond}")
-    if comparison.difference < -margin - _TIE:
-        message = f"{figures}: undetectable, so small a drop cannot be told from noise here; {reach}"
-        return Finding(status="undetectable", name=name, message=message)
-    return Finding(status="fine", name=name, message=f"{figures}; {reach}")
+def check_against(
+    baseline: Mapping[Key, Measurement],
+    measured: Mapping[Key, Measurement],
+    label: str,
+    *,
+    alpha: float,
+    margin: float,
+) -> list[Finding]:
+    """Compare every new run with the one run of a baseline that has this label, whatever their models and settings.
+
+    Args:
+        baseline: accepted measurements.
+        measured: new ones.
+        label: label of a run of the baseline, or a part of it that no other label has.
+        alpha: as in `check`.
+        margin: as in `check`.
+
+    Raises:
+        DataError: nothing was measured.
+        UnknownNameError, ArgumentError: no run of the baseline has the label, or several have.
+    """
+    old, new = _with_areas(baseline, measured)
+    chosen = {_point(key): key for key in find_run(old, label)}
+    names, runs = line_names(new), run_labels(new)
+    tasks = line_names(chosen.values())
+    by_run: dict[str, dict[object, Key]] = {}
+    for key in new:
+        by_run.setdefault(runs[key], {})[_point(key)] = key
+    matches = [
+        Match(names[other], old[key], new[other])
+        for points in by_run.values()
+        for point, key in chosen.items()
+        if (other := points.get(point)) is not None
+    ]
+    missing = [
+        Finding(status="missing", name=run, message=f"it lacks what was chosen to compare with: {tasks[key]}")
+        for run, points in by_run.items()
+        for point, key in chosen.items()
+        if key in baseline and point not in points
+    ]
+    lost = [finding for match in matches for finding in _lost_questions(match)]
+    return [*missing, *lost, *judge(matches, alpha=alpha, margin=margin)]
 
 
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.1f} points"
+def _with_areas(
+    baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement]
+) -> tuple[dict[Key, Measurement], dict[Key, Measurement]]:
+    if not measured:
+        raise DataError("these runs hold no result of any task")
+    return with_areas(baseline), with_areas(measured)
 
 
-def _pair(new: Measurement, old: Measurement) -> Pair | None:
-    if new.outcomes is None or old.outcomes is None:
-        return None
-    return (
-        Pair(new.outcomes, old.outcomes)
-        if len(_lost(new.outcomes, old.outcomes)) < len(old.outcomes.questions)
-        else None
-    )
+def _point(key: Key) -> object:
+    return key.task, key.filter, key.metric, key.budget
+
+
+def _same(old: Mapping[Key, Measurement], new: Mapping[Key, Measurement]) -> dict[Key, Key]:
+    """Return the new measurement for each of the baseline that has one; models are found again by their names.
+
+    Among several models of one name it is the one whose weights the baseline names, or else the newest.
+    """
+    by_name: dict[Key, list[Key]] = {}
+    for key in new:
+        by_name.setdefault(_named(key), []).append(key)
+    found = {}
+    for key in old:
+        if candidates := by_name.get(_named(key)):
+            same = [one for one in candidates if not contradictions(key.configuration, one.configuration)]
+            found[key] = (same or candidates)[-1]
+    return found
+
+
+def _named(key: Key) -> Key:
+    return replace(key, configuration=replace(key.configuration, evidence=()))
 
 
 def _lost(new: Outcomes, old: Outcomes) -> list[str]:
     return [f"{question:016x}" for question in old.questions[~isin(old.questions, new.questions)].tolist()]
 
 
-def _changed(baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement]) -> Iterator[Finding]:
+def _changed(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[Finding]:
     """Yield a finding for each configuration whose achieved sparsity differs from the baseline's."""
     seen = set()
-    for key, old in baseline.items():
-        new = measured.get(key)
-        if new is None or (change := (key.configuration.model, key.configuration.label, new.sparsity)) in seen:
+    for old, new in pairs:
+        one = old.configuration
+        if (change := (one.model, one.label, new.sparsity)) in seen:
             continue
         seen.add(change)
         if (old.sparsity is None) != (new.sparsity is None) or (
@@ -114,9 +138,8 @@ def _changed(baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measure
             and new.sparsity is not None
             and abs(old.sparsity - new.sparsity) > SPARSITY_TOLERANCE
         ):
-            name = f"{key.configuration.model} · {key.configuration.label}"
             message = f"the achieved sparsity is {_fraction(new.sparsity)}, in the baseline {_fraction(old.sparsity)}"
-            yield Finding(status="sparsity", name=name, message=message)
+            yield Finding(status="sparsity", name=f"{one.model} · {one.label}", message=message)
 
 
 def _fraction(sparsity: float | None) -> str:
@@ -124,46 +147,39 @@ def _fraction(sparsity: float | None) -> str:
 
 
 def _missing(
-    baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement], names: Mapping[Key, str]
+    baseline: Mapping[Key, Measurement],
+    new: Mapping[Key, Measurement],
+    found: Mapping[Key, Key],
+    names: Mapping[Key, str],
 ) -> Iterator[Finding]:
     """Yield a finding for each configuration, task or set of questions in the baseline that the runs lack."""
-    configurations = list(dict.fromkeys(key.configuration for key in measured))
+    configurations = list(dict.fromkeys(_named(key).configuration for key in new))
     reported = set()
     for key, old in baseline.items():
-        if key.configuration not in configurations:
-            if key.configuration not in reported:
-                reported.add(key.configuration)
-                name = f"{key.configuration.model} · {key.configuration.label}"
-                message = f"no run has this configuration; {_nearest(key.configuration, configurations)}"
-                yield Finding(status="missing", name=name, message=message)
-        elif key not in measured:
+        wanted = _named(key).configuration
+        if wanted not in configurations:
+            if wanted not in reported:
+                reported.add(wanted)
+                message = f"no run has this configuration; {_nearest(wanted, configurations)}"
+                yield Finding(status="missing", name=f"{wanted.model} · {wanted.label}", message=message)
+        elif key not in found:
             yield Finding(
                 status="missing", name=names[key], message=f"the task was not run, or not scored by {key.metric}"
             )
-        elif (new := measured[key].outcomes) is None:
-            message = "nothing is known of its questions: run lm_eval with --log_samples"
-            yield Finding(status="missing", name=names[key], message=message)
-        elif old.outcomes is not None and (lost := _lost(new, old.outcomes)):
-            named = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
-            message = f"{len(lost)} of {len(old.outcomes.questions)} questions are missing: {named}"
-            yield Finding(status="missing", name=names[key], message=message)
+        else:
+            yield from _lost_questions(Match(names[key], old, new[found[key]]))
+
+
+def _lost_questions(match: Match) -> Iterator[Finding]:
+    if match.new.outcomes is None:
+        message = "nothing is known of its questions: run lm_eval with --log_samples"
+        yield Finding(status="missing", name=match.name, message=message)
+    elif match.old.outcomes is not None and (lost := _lost(match.new.outcomes, match.old.outcomes)):
+        named = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
+        message = f"{len(lost)} of {len(match.old.outcomes.questions)} questions are missing: {named}"
+        yield Finding(status="missing", name=match.name, message=message)
 
 
 def _nearest(wanted: Configuration, configurations: Sequence[Configuration]) -> str:
     """Describe how the most similar configuration differs from the wanted one."""
-    changes = min((_changes(wanted, one) for one in configurations), key=len)
-    more = f" and {len(changes) - _NAMED} more differences" if len(changes) > _NAMED else ""
-    return f"the nearest has {', '.join(changes[:_NAMED])}{more}"
-
-
-def _changes(wanted: Configuration, other: Configuration) -> list[str]:
-    old, new = (dict(_all_settings(one)) for one in (wanted, other))
-    return [
-        f"{name} {new.get(name, 'unset')} instead of {old.get(name, 'unset')}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _all_settings(configuration: Configuration) -> Settings:
-    return (("model", configuration.model), *configuration.pruning, *configuration.settings)
+    return f"the nearest has {in_words(min((changes(wanted, one) for one in configurations), key=len))}"

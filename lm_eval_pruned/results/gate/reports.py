@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from xml.etree import ElementTree
 
-from lm_eval_pruned.results.gate.check import FAILING, Finding
+from lm_eval_pruned.results.gate.judge import FAILING, Finding
 
 # Characters that XML 1.0 cannot hold, not even escaped.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -1,26 +1,25 @@
-"""Build the leaderboard: one line per configuration, task and budget, compared with the dense run of the same model."""
+"""Build the leaderboard: one line per configuration, task and budget, compared with the dense run or a chosen one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypedDict
 
 from lm_eval_pruned.results.area import with_areas
-from lm_eval_pruned.results.comparison import Comparison, Pair, compare, is_comparable
-from lm_eval_pruned.results.labels import distinctions
+from lm_eval_pruned.results.comparison import Comparison, compare
+from lm_eval_pruned.results.labels import distinctions, run_labels
 from lm_eval_pruned.results.leaderboard.published import Published
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
-from lm_eval_pruned.results.records.record import ACCURACIES, Record
-from lm_eval_pruned.results.records.run_settings import Settings
+from lm_eval_pruned.results.records.metrics import ACCURACIES
+from lm_eval_pruned.results.records.record import Record
+from lm_eval_pruned.results.reference import Reference, chosen_references, dense_references
 from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
 
 ALPHA = 0.05
 # Half the width of a 95 % interval, in standard errors.
 _Z = 1.959964
-# Settings in which a dense run may differ from the runs compared with it.
-_MAY_DIFFER = ("backend", "limit")
 _METRICS = ("thinking_tokens", "answer_tokens", "budget_hit", "answer_cut", "no_answer", "looping")
 
 
@@ -29,8 +28,10 @@ class LeaderboardLine:
     """One line of the table; None stands for what is unknown or does not apply.
 
     `acc` is the mean of `metric` over seeds with its 95 % interval [low, high], clustered by question, and `std`, the
-    population standard deviation over seeds. `difference` to the dense run with its interval; `p` and `p_holm`,
-    corrected over the table; `detectable`, the smallest drop the test would have measurement. An area has no budget.
+    population standard deviation over seeds. `difference` to the run whose label is `reference`, with its interval; it
+    is for the better if its sign is that of `higher_is_better`. `p` and `p_holm`, corrected over the table;
+    `detectable`, the smallest change for the worse that the test would have found. An area has no budget.
+    `why_not_compared` is empty for lines that are compared, and for those that others are compared with.
     """
 
     model: str
@@ -40,6 +41,7 @@ class LeaderboardLine:
     budget: int | None
     filter: str
     metric: str
+    higher_is_better: bool | None
     acc: float
     low: float | None = None
     high: float | None = None
@@ -61,13 +63,8 @@ class LeaderboardLine:
     sparsity: float | None = None
     settings: str = ""
     source: str = ""
-
-
-class Reference(NamedTuple):
-    """The dense measurement that a pruned one is compared with, and the outcomes of both."""
-
-    dense: Key
-    pair: Pair
+    reference: str = ""
+    why_not_compared: str = ""
 
 
 class Entry(NamedTuple):
@@ -78,20 +75,33 @@ class Entry(NamedTuple):
     reference: Reference | None
 
 
-def build_entries(records: Sequence[Record], published: Iterable[Published] = ()) -> list[Entry]:
+def build_entries(
+    records: Sequence[Record], published: Iterable[Published] = (), *, against: str | None = None
+) -> list[Entry]:
     """Return the entries of all runs and areas, and published figures for the same benchmarks and budgets.
 
-    Sorted by benchmark, budget and model, then by descending accuracy.
+    Sorted by benchmark, budget and model, then the best first in the metric's own direction.
+
+    Args:
+        records: the runs.
+        published: figures to show next to them.
+        against: label of the run that all others are compared with; None for the dense run of each model.
+
+    Raises:
+        UnknownNameError, ArgumentError: no run, or several, have the label `against`.
     """
     measured = with_areas(measure(records))
     settings = distinctions(measured)
-    references = _references(measured)
-    compared = compare([reference.pair for reference in references.values()], alpha=ALPHA, alternative="two-sided")
-    comparisons = dict(zip(references, compared, strict=True))
-    own = [
-        Entry(_line(one, settings[key], comparisons.get(key)), key, references.get(key))
-        for key, one in measured.items()
-    ]
+    labels = run_labels(measured)
+    found, missing = dense_references(measured) if against is None else chosen_references(measured, against)
+    compared = compare([reference.pair for reference in found.values()], alpha=ALPHA, alternative="two-sided")
+    comparisons = dict(zip(found, compared, strict=True))
+    lines = {key: _line(one, settings[key], comparisons.get(key)) for key, one in measured.items()}
+    for key, reference in found.items():
+        lines[key] = replace(lines[key], reference=labels[reference.dense])
+    for key, why in missing.items():
+        lines[key] = replace(lines[key], why_not_compared=why)
+    own = [Entry(line, key, found.get(key)) for key, line in lines.items()]
     asked = {(_stem(entry.line.benchmark), entry.line.budget): entry.line for entry in own}
     theirs = [
         Entry(_published(one, asked[_stem(one.task), one.budget]), None, None)
@@ -99,36 +109,6 @@ def build_entries(records: Sequence[Record], published: Iterable[Published] = ()
         if (_stem(one.task), one.budget) in asked
     ]
     return sorted([*own, *theirs], key=lambda entry: _order(entry.line))
-
-
-def _references(measured: Mapping[Key, Measurement]) -> dict[Key, Reference]:
-    """Find the dense measurement of each pruned one that was asked alike, if need be with another backend or limit."""
-    dense: dict[object, list[Key]] = {}
-    for key in measured:
-        if not key.configuration.pruning:
-            dense.setdefault(_asked(key), []).append(key)
-    references = {}
-    for key, one in measured.items():
-        if not key.configuration.pruning or one.outcomes is None:
-            continue
-        for other in sorted(dense.get(_asked(key), ()), key=lambda other: _unlike(key, other)):
-            outcomes = measured[other].outcomes
-            if outcomes is not None and is_comparable(pair := Pair(one.outcomes, outcomes)):
-                references[key] = Reference(other, pair)
-                break
-    return references
-
-
-def _asked(key: Key) -> object:
-    return key.configuration.model, _without(key.configuration.settings), key.task, key.filter, key.metric, key.budget
-
-
-def _without(settings: Settings) -> Settings:
-    return tuple(setting for setting in settings if setting[0] not in _MAY_DIFFER)
-
-
-def _unlike(key: Key, other: Key) -> int:
-    return len(set(key.configuration.settings) ^ set(other.configuration.settings))
 
 
 def _line(measurement: Measurement, settings: str, comparison: Comparison | None) -> LeaderboardLine:
@@ -141,6 +121,7 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         budget=measurement.budget,
         filter=measurement.filter,
         metric=measurement.metric,
+        higher_is_better=measurement.higher_is_better,
         acc=measurement.accuracy,
         low=low,
         high=high,
@@ -196,6 +177,7 @@ def _published(one: Published, like: LeaderboardLine) -> LeaderboardLine:
         budget=one.budget,
         filter=like.filter,
         metric=like.metric,
+        higher_is_better=like.higher_is_better,
         acc=one.acc,
         std=one.std,
         source=one.source,
@@ -211,4 +193,16 @@ def _order(line: LeaderboardLine) -> tuple[object, ...]:
     # Published tables name a model without its owner.
     model = PurePosixPath(line.model).name.lower()
     budget = float("inf") if line.budget is None else line.budget
-    return line.benchmark, budget, line.filter, model, -line.acc, line.run, line.source, line.settings
+    # Without a direction none is the best.
+    sign = {True: -1, False: 1, None: 0}[line.higher_is_better]
+    return (
+        line.benchmark,
+        budget,
+        line.filter,
+        line.metric,
+        model,
+        sign * line.acc,
+        line.run,
+        line.source,
+        line.settings,
+    )

@@ -25,7 +25,14 @@ class Written(NamedTuple):
     problems: list[str]
 
 
-def write(places: Sequence[Path], output: Path, *, extract: Extract, published: Iterable[Published] = ()) -> Written:
+def write(
+    places: Sequence[Path],
+    output: Path,
+    *,
+    extract: Extract,
+    published: Iterable[Published] = (),
+    against: str | None = None,
+) -> Written:
     """Read, compare and write; the ending of `output` decides the format.
 
     Args:
@@ -33,12 +40,13 @@ def write(places: Sequence[Path], output: Path, *, extract: Extract, published: 
         output: file to write, .html or one of FORMATS.
         extract: finds the answer in a response, for the page.
         published: figures to show next to the measured ones.
+        against: label of the run that all others are compared with; None for the dense run of each model.
 
     Raises:
         PrunedEvalError: nothing can be read, or the file cannot be written.
     """
     records, problems = read_records(places)
-    entries = build_entries(records, published)
+    entries = build_entries(records, published, against=against)
     if output.suffix == ".html":
         text = render_page(page_content(entries, records, extract))
     else:

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
-from lm_eval_pruned.results.limits import MAX_BUDGET
+from lm_eval_pruned.results.limits import MAX_BUDGET, ZEROS_OF_A_DENSE_MODEL
+from lm_eval_pruned.results.records.identity import backend, run_model
 from lm_eval_pruned.results.records.run_settings import Settings, as_settings, as_text, is_seed, model_args, section
 
+# The pruning of a model that has zeros and comes without a method: their fraction.
+ZEROS = "zeros"
 # Model arguments that decide where and how fast a model runs, and its name, which is a field of its own.
 _HARDWARE = frozenset(
     {
@@ -28,6 +31,15 @@ TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 # Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
 _WITHOUT_ALLOCATION = ("dense", "shortgpt")
+# Settings that a run may have; those of a model type come on top.
+SETTINGS = frozenset(
+    {
+        *("backend", "limit", *_PROMPTING),
+        *("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks", "thinking_token_budget"),
+        *("num_fewshot", "num_samples", "dtype", "revision", "tokenizer", "max_length", "add_bos_token"),
+        *(name for name in asdict(RunConfig()) if name not in _HARDWARE),
+    }
+)
 _PRUNING_DEFAULTS = asdict(PruneConfig())
 _RUN_DEFAULTS = asdict(RunConfig())
 
@@ -46,16 +58,20 @@ class Configuration:
     """Which model, how it was pruned (empty if dense), and how it was asked.
 
     `settings` include the harness's model type as `backend`, and `limit` where only the first questions were asked.
+    `evidence` tells apart models that have the same name.
     """
 
     model: str
     pruning: Settings
     settings: Settings
+    evidence: Settings = ()
 
     @property
     def words(self) -> Words:
         """How the model was pruned, in words."""
         given = dict(self.pruning)
+        if ZEROS in given:
+            return Words(f"{given[ZEROS]} % zero, no method given", "", "", "")
         method, amount = given.pop("method", "?" if given else "dense"), given.pop("sparsity", "")
         if blocks := given.pop("num_blocks", ""):
             amount = f"{blocks} block{'s' * (blocks != '1')}"
@@ -74,9 +90,8 @@ def run_configuration(content: Mapping[str, object]) -> Configuration:
     """Return the configuration that all tasks of a results file share."""
     config = section(content, "config")
     arguments = model_args(config)
-    pruned = section(section(config, "pruning"), "config")
-    is_dense = pruned.get("method", "none") == "none"
-    pruning = {} if is_dense else {key: value for key, value in pruned.items() if value != _PRUNING_DEFAULTS.get(key)}
+    report = section(config, "pruning")
+    pruned = section(report, "config")
     own = set(_PRUNING_DEFAULTS) if pruned else set()
     thinking = config.get("thinking")
     settings = {
@@ -85,13 +100,26 @@ def run_configuration(content: Mapping[str, object]) -> Configuration:
             for key, value in arguments.items()
             if key not in _HARDWARE | own and value != _RUN_DEFAULTS.get(key, _HARDWARE)
         },
-        "backend": config.get("model"),
+        "backend": backend(content),
         **({"thinking": thinking} if thinking else {}),
         "limit": config.get("limit"),
         **{key: content.get(key) for key in _PROMPTING},
     }
-    name = content.get("model_name") or arguments.get("pretrained") or config.get("model") or "?"
-    return Configuration(model=str(name), pruning=as_settings(pruning), settings=as_settings(settings))
+    model = run_model(content)
+    return Configuration(
+        model=model.name,
+        pruning=as_settings(_pruning(pruned, report.get("achieved_sparsity"))),
+        settings=as_settings(settings),
+        evidence=model.evidence,
+    )
+
+
+def _pruning(pruned: Mapping[str, object], achieved: object) -> Mapping[str, object]:
+    """Return the settings of a pruning, or the percentage of zeros that nothing explains; empty for a dense model."""
+    if pruned.get("method", "none") != "none":
+        return {key: value for key, value in pruned.items() if value != _PRUNING_DEFAULTS.get(key)}
+    is_zero = isinstance(achieved, float | int) and achieved > ZEROS_OF_A_DENSE_MODEL
+    return {ZEROS: f"{100 * achieved:.3g}"} if is_zero else {}  # type: ignore[operator]
 
 
 def task_settings(content: Mapping[str, object], task: str) -> Settings:

@@ -20,18 +20,17 @@ from lm_eval_pruned.results.records.configuration import (
     task_seeds,
     task_settings,
 )
+from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
 from lm_eval_pruned.results.records.run_settings import Settings, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples
-
-# The metric compared is the first of these that a task has, or else its first metric.
-ACCURACIES = ("acc", "exact_match", "pass@1", "prompt_level_strict_acc", "acc_norm", "f1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
     """Results of one task under one filter: metrics and standard errors by name, and its outcomes if known.
 
-    `metric` is the one that is compared. `benchmark` is the task's name without its thinking budget.
+    `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
+    is the task's name without its thinking budget.
     """
 
     task: str
@@ -39,6 +38,7 @@ class TaskResult:
     benchmark: str
     budget: int | None
     metric: str
+    higher_is_better: bool | None
     settings: Settings
     seeds: Settings
     metrics: Mapping[str, float]
@@ -111,10 +111,7 @@ def read_record(path: Path) -> Record:
 def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
     """Yield the result of a task under each filter, and append what is wrong with its samples to `problems`."""
     metrics, errors = _metrics(section(section(content, "results"), task))
-    compared = {
-        name: next((metric for metric in ACCURACIES if metric in values), next(iter(values)))
-        for name, values in metrics.items()
-    }
+    compared = {name: metric for name, values in metrics.items() if (metric := compared_metric(values)) is not None}
     try:
         outcomes = _outcomes(path, content, task, compared)
     except DataError as problem:
@@ -122,17 +119,23 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
         outcomes = {}
     budget, named = task_budget(content, task), TTS.fullmatch(task)
     for name, metric in compared.items():
+        own = outcomes.get(name)
+        if own is not None and not is_row_mean(
+            content, task, metric, reported=metrics[name][metric], mean=float(own.correct.mean())
+        ):
+            own = None
         yield TaskResult(
             task=task,
             filter=name,
             benchmark=named[1] if named else task.removesuffix(f"_{budget}"),
             budget=budget,
             metric=metric,
+            higher_is_better=stated_direction(content, task, metric),
             settings=task_settings(content, task),
             seeds=task_seeds(content, task),
             metrics=metrics[name],
             errors=errors.get(name, {}),
-            outcomes=outcomes.get(name),
+            outcomes=own,
         )
 
 
