@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import lcm
+from math import gcd, lcm
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -52,10 +52,29 @@ def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
     if not differences.size or not np.isfinite(differences).all():
         raise ArgumentError("a paired test needs one finite difference for each of at least one question")
     rounded = differences.round(_DECIMALS)
-    if np.isin(rounded, (-1.0, 0.0, 1.0)).all():
+    if is_mcnemar(rounded):
         losses, gains = int((rounded < 0).sum()), int((rounded > 0).sum())
         return PairedTest(mcnemar(losses, gains, alternative), "McNemar")
     return sign_flips(rounded, alternative)
+
+
+def is_mcnemar(differences: Floats) -> bool:
+    """Whether all differences are -1, 0 or 1, up to rounding, so that McNemar's test applies."""
+    return bool(np.isin(differences.round(_DECIMALS), (-1.0, 0.0, 1.0)).all())
+
+
+def lattice_step(differences: Floats) -> float:
+    """Return half the distance of the sums that sign flips of differences can give; 0 where that is arbitrarily small.
+
+    Example:
+        >>> lattice_step(np.array([0.5, -1.0, 0.0])), lattice_step(np.array([0.0])), lattice_step(np.array([0.1, 1e-7]))
+        (0.5, 1.0, 0.0)
+    """
+    changed = differences[differences != 0]
+    integers = _as_integers(changed)
+    if not changed.size:
+        return 1.0
+    return 0.0 if integers is None else float(gcd(*integers.tolist()) * changed[0] / integers[0])
 
 
 def mcnemar(losses: int, gains: int, alternative: Alternative) -> float:
