@@ -29,7 +29,7 @@ def bootstrap_t_interval(values: NDArray[np.float64], *, level: float = 0.95) ->
         >>> bootstrap_t_interval(np.array([0.25, 0.25, 0.25])) is None
         True
 
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, section 12.5; by cluster: Miller, arXiv 2411.00640.
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, section 12.5.
     """
     if not len(values):
         raise ArgumentError("a bootstrap needs at least one question")

@@ -23,7 +23,7 @@ DRAWS = 19_999
 SEED = 0
 # Sums that differ only by rounding are ties.
 TIE = 1e-9
-_DECIMALS = 12
+DECIMALS = 12
 
 _BLOCK = 2_000_000
 
@@ -51,7 +51,7 @@ def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
     """
     if not differences.size or not np.isfinite(differences).all():
         raise ArgumentError("a paired test needs one finite difference for each of at least one question")
-    rounded = differences.round(_DECIMALS)
+    rounded = differences.round(DECIMALS)
     if is_mcnemar(rounded):
         losses, gains = int((rounded < 0).sum()), int((rounded > 0).sum())
         return PairedTest(mcnemar(losses, gains, alternative), "McNemar")
@@ -60,7 +60,7 @@ def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
 
 def is_mcnemar(differences: Floats) -> bool:
     """Whether all differences are -1, 0 or 1, up to rounding, so that McNemar's test applies."""
-    return bool(np.isin(differences.round(_DECIMALS), (-1.0, 0.0, 1.0)).all())
+    return bool(np.isin(differences.round(DECIMALS), (-1.0, 0.0, 1.0)).all())
 
 
 def lattice_step(differences: Floats) -> float:
@@ -71,10 +71,12 @@ def lattice_step(differences: Floats) -> float:
         (0.5, 1.0, 0.0)
     """
     changed = differences[differences != 0]
-    integers = _as_integers(changed)
     if not changed.size:
         return 1.0
-    return 0.0 if integers is None else float(gcd(*integers.tolist()) * changed[0] / integers[0])
+    integers = _as_integers(changed)
+    if integers is None or not integers.any():
+        return 0.0
+    return float(gcd(*integers.tolist()) * np.abs(changed).max() / np.abs(integers).max())
 
 
 def mcnemar(losses: int, gains: int, alternative: Alternative) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from lm_eval_pruned.results.statistics.paired import is_mcnemar, lattice_step
+from lm_eval_pruned.results.statistics.paired import DECIMALS, is_mcnemar, lattice_step
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +19,9 @@ POWER = 0.8
 _LEAST = 1e-9
 # Numbers of changed questions further from their mean than this many standard deviations are left out.
 _REACH = 8.0
+# How often the typical size of a change is doubled in search of a drop that is found, in a metric without bounds.
+_DOUBLINGS = 30
+_PRECISION = 1e-5
 # Gaps between sums are filled where the margins on unchanged questions have 1 / this of their width (by simulation).
 _FILL = 4.0
 
@@ -48,7 +51,7 @@ class _Test(NamedTuple):
 
 
 def detectable_drop(
-    differences: Floats, *, alpha: float, margin: float = 0.0, is_two_sided: bool = False
+    differences: Floats, *, alpha: float, margin: float = 0.0, is_two_sided: bool = False, bounded: bool = True
 ) -> float | None:
     """Return the smallest true drop that the test of these differences finds with the probability POWER.
 
@@ -56,13 +59,15 @@ def detectable_drop(
     size, or of a whole answer if nothing changed. For McNemar's test the power is exact; for sign flips, and with a
     margin, it is expanded in moments. A two-sided test at alpha finds a drop where a one-sided one at alpha / 2 does.
 
-    None if even a loss on every question would not be found, as for 4 questions at alpha = 0.05.
+    None if even a loss on every question would not be found, as for 4 questions at alpha = 0.05, and if nothing changed
+    in a metric without bounds, whose sizes of changes are then unknown.
 
     Args:
         differences: new - old for each question, [questions].
         alpha: significance level.
         margin: drop that is tolerated, a fraction; it is included in what is returned.
         is_two_sided: whether the test also asks for gains.
+        bounded: whether the metric lies between 0 and 1, so that no drop exceeds 1.
 
     Example:
         >>> round(detectable_drop(np.zeros(30), alpha=0.05), 3)
@@ -71,17 +76,25 @@ def detectable_drop(
 
     Reference: Duffy, Biometrics 40 (1984), for the exact power of McNemar's test.
     """
+    differences = differences.round(DECIMALS)
     n, churn = len(differences), observed_churn(differences)
+    if not bounded and not churn.sizes.size:
+        return None
     test = _Test(alpha / 2 if is_two_sided else alpha, margin, _step(differences, margin))
     power = (
         partial(mcnemar_power, n, float(churn.shares.sum()), level=test.level)
         if is_mcnemar(differences) and not margin
         else partial(_sign_flip_power, n, churn, test)
     )
-    if power(1.0) < POWER:
+    low, high = margin + _LEAST, 1.0
+    if not bounded:
+        sizes = (margin + churn.typical * 2.0**doubling for doubling in range(_DOUBLINGS))
+        high = next((size for size in sizes if power(size) >= POWER), margin)
+    if power(high) < POWER:
         return None
-    low = margin + _LEAST
-    return low if power(low) >= POWER else float(optimize.brentq(lambda drop: power(drop) - POWER, low, 1.0, xtol=1e-5))
+    if power(low) >= POWER:
+        return low
+    return float(optimize.brentq(lambda drop: power(drop) - POWER, low, high, rtol=_PRECISION))
 
 
 def observed_churn(differences: Floats) -> Churn:
@@ -111,7 +124,7 @@ def mcnemar_power(questions: int, churn: float, drop: float, *, level: float) ->
 
     Example:
         >>> round(mcnemar_power(30, 0.0, 0.214, level=0.05), 3)
-        0.802
+        0.8
     """
     changed = min(1.0, churn + drop)
     gained = (changed - drop) / 2 / changed
