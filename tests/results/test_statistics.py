@@ -314,7 +314,7 @@ class TestPower:
     def test_the_observed_drop_is_not_noise(self):
         """100 questions lost of 200 say little about how much two equal runs differ, 100 changed both ways do."""
         lost, swapped = np.repeat([-1.0, 0.0], 100), np.repeat([-1.0, 1.0, 0.0], [50, 50, 100])
-        assert observed_churn(lost).shares.sum() < 0.005
+        assert observed_churn(lost).shares.sum() < 0.011
         assert observed_churn(swapped).shares.sum() == 0.5
 
     def test_few_questions_find_nothing(self):

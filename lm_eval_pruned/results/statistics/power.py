@@ -100,18 +100,19 @@ def detectable_drop(
 def observed_churn(differences: Floats) -> Churn:
     """Return the changes that are noise: all of them, but for the net change that is larger than chance explains.
 
-    Chance alone gives a net change D = |sum d| with E D^2 = sum d^2. So the rest, sqrt(D^2 - sum d^2), is taken for a
-    true difference, and the shares of all sizes are reduced by its part of sum |d|.
+    Chance alone gives a net change D = |sum d| with E D^2 = sum d^2, and rarely more than twice its standard deviation.
+    So the rest, sqrt(D^2 - 4 sum d^2), is taken for a true difference, and the shares of all sizes are reduced by its
+    part of sum |d|.
 
     Example:
         >>> observed_churn(np.array([-1.0, 1.0, 0.0, 0.0])).shares.tolist()
         [0.5]
         >>> observed_churn(np.full(100, -1.0)).shares.round(3).tolist()
-        [0.005]
+        [0.02]
     """
     changed = differences[differences != 0]
     sizes, counts = np.unique(np.abs(changed), return_counts=True)
-    net = sqrt(max(0.0, float(changed.sum()) ** 2 - float(np.square(changed).sum())))
+    net = sqrt(max(0.0, float(changed.sum()) ** 2 - 4 * float(np.square(changed).sum())))
     noise = max(0.0, 1 - net / float(np.abs(changed).sum())) if changed.size else 0.0
     return Churn(sizes, noise * counts / len(differences))
 
