@@ -1,10 +1,10 @@
 """Coverage of the intervals and power of the printed drops, now and by the formulas before, and the time they take.
 
-    python benchmarks/statistics.py [--rounds 1000]
+    python benchmarks/statistics.py [--rounds 400]
 
 Coverage and power of outcomes that are 0 or 1 are exact sums over binomial and trinomial distributions; what is
 simulated (fractions, margins, metrics without bounds) has the seed 0. The exit code is 1 if a coverage is below 93 %
-where 30 to 500 questions have rates of 0.02 to 0.98, or an exact power is not 78 to 82 %. Two minutes on one core.
+where 30 to 500 questions have rates of 0.02 to 0.98, or an exact power is not 78 to 82 %. Seven minutes on one core.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def times() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=400)
     rounds = parser.parse_args().rounds
     results = [means(), simulated_means(rounds), simulated_differences(rounds), powers()]
     simulated_powers(rounds)
