@@ -16,7 +16,7 @@ export PYTHON TORCH TEST_MODEL VLLM PEER PYTHON_OLDEST PYTHON_NEWEST
 BIN := .venv/bin
 PACKAGING := pyproject.toml hatch_build.py lm_eval_pruned.pth
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
-BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth
+BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth statistics
 
 .PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench \
 	bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean

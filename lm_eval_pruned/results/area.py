@@ -76,5 +76,7 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         outcomes=Outcomes(questions=questions, correct=correct),
         error=None,
         sparsity=points[-1].sparsity,
+        questions=len(questions),
+        repeats=min(point.repeats for point in points),
         higher_is_better=directions.pop() if len(directions) == 1 else None,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.records.samples import Outcomes, isin
-from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
+from lm_eval_pruned.results.statistics.intervals import difference_interval, is_bounded
 from lm_eval_pruned.results.statistics.multiple import holm
 from lm_eval_pruned.results.statistics.paired import Alternative, Floats, paired_test
 from lm_eval_pruned.results.statistics.power import detectable_drop
@@ -20,15 +20,15 @@ from lm_eval_pruned.results.statistics.power import detectable_drop
 class Comparison:
     """How a run differs from its reference run on the questions that both have answered.
 
-    `difference` of the means, new - old whichever direction is better, with its interval [low, high], clustered by
-    question; `p` as the test gave it and `p_holm` corrected for the whole table; `detectable` is the least change for
-    the worse that the test would have found, None if none.
+    `difference` of the means, new - old whichever direction is better, with its two-sided interval [low, high],
+    clustered by question, None where nothing is known of it; `p` as the test gave it and `p_holm` corrected for the
+    whole table; `detectable` is the least change for the worse that the test would have found, None if none.
     """
 
     questions: int
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     p_holm: float
     test: str
@@ -79,10 +79,20 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
     gains = [-values if pair.higher_is_better is False else values for values, pair in zip(deltas, pairs, strict=True)]
     tests = [paired_test(values + margin, alternative) for values in gains]
     corrected = holm([test.p for test in tests])
-    intervals = [bootstrap_interval(values, level=1 - alpha).tolist() for values in deltas]
+    bounded = [is_bounded(pair.new.correct) and is_bounded(pair.old.correct) for pair in pairs]
+    intervals = [
+        difference_interval(values, bounded=is_share, level=1 - alpha) or (None, None)
+        for values, is_share in zip(deltas, bounded, strict=True)
+    ]
     detectable = [
-        detectable_drop(values, alpha=alpha / len(pairs), margin=margin, is_two_sided=alternative == "two-sided")
-        for values in gains
+        detectable_drop(
+            values,
+            alpha=alpha / len(pairs),
+            margin=margin,
+            is_two_sided=alternative == "two-sided",
+            bounded=is_share,
+        )
+        for values, is_share in zip(gains, bounded, strict=True)
     ]
     return [
         Comparison(

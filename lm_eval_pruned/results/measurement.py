@@ -13,6 +13,7 @@ from lm_eval_pruned.results.records.metrics import direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
+from lm_eval_pruned.results.repeats import Seeded, distinct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,9 @@ class Measurement:
     `configuration` includes how the task was asked; `accuracies` has one value per seed; `metrics` are means over
     seeds; `outcomes`, if every seed has them, are means over seeds per question; `error` is the standard error that a
     single run reported. `budget` is None for the area under a whole curve and for tasks without a budget.
-    `higher_is_better` is None where neither the files nor the name of the metric say it.
+    `higher_is_better` is None where neither the files nor the name of the metric say it. `questions` is the number that
+    were asked, None if unknown. `repeats` counts the runs that are left out, since under another seed they gave the
+    very responses of a run that is not.
     """
 
     configuration: Configuration
@@ -36,6 +39,8 @@ class Measurement:
     outcomes: Outcomes | None
     error: float | None
     sparsity: float | None
+    questions: int | None = None
+    repeats: int = 0
     higher_is_better: bool | None = None
 
     @property
@@ -63,7 +68,8 @@ class Key:
 def measure(records: Sequence[Record], *, ignoring: Collection[str] = ()) -> dict[Key, Measurement]:
     """Merge runs, given oldest first, that differ only in their seeds; settings in `ignoring` may differ too.
 
-    The later of two runs with the same seeds replaces the earlier one.
+    The later of two runs with the same seeds replaces the earlier one, and so does the later of two runs with the same
+    responses: seeds that change nothing are one.
     """
     merged: dict[Key, dict[Settings, tuple[Record, TaskResult]]] = {}
     for record in records:
@@ -98,7 +104,7 @@ def _configuration(record: Record, result: TaskResult, ignoring: Collection[str]
 
 
 def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better: bool | None) -> Measurement:
-    results = [result for _, result in runs]
+    results = distinct([Seeded(record.seeds + result.seeds, result) for record, result in runs])
     newest, last = runs[-1]
     outcomes = [result.outcomes for result in results if result.outcomes is not None]
     shared = [name for name in last.metrics if all(name in result.metrics for result in results)]
@@ -117,6 +123,8 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         outcomes=_mean(outcomes) if len(outcomes) == len(results) else None,
         error=last.errors.get(key.metric) if len(results) == 1 else None,
         sparsity=newest.sparsity,
+        questions=last.questions,
+        repeats=len(runs) - len(results),
         higher_is_better=higher_is_better,
     )
 

@@ -106,7 +106,7 @@ class TestRegressions:
         runs = baseline | {key: replaced(baseline[key], correct)}
         found = [one for one in check(baseline, runs, alpha=0.05, margin=0.0) if one.status == "regression"]
         assert [one.name for one in found] == ["m · a uniform · t_tts_16", "m · a uniform · t_tts (area of acc)"]
-        assert found[0].message.startswith("-10.0 points [-14.5, -6.0] on 200 questions, p = 9.5e-07")
+        assert found[0].message.startswith("-10.0 points [-15.0, -5.8] on 200 questions, p = 9.5e-07")
 
     def test_a_small_drop_at_every_budget_shows_in_the_area(self):
         generator = np.random.default_rng(2)
@@ -135,13 +135,13 @@ class TestUndetectable:
         (found,) = check(baseline, runs, alpha=0.05, margin=0.0)
         assert found.status == "undetectable"
         assert "-3.3 points" in found.message
-        assert "cannot be told from noise here; a drop is found 4 times in 5 from 19.2 points" in found.message
+        assert "cannot be told from noise here; a drop is found 4 times in 5 from 24.5 points" in found.message
 
     def test_what_is_fine_says_what_it_would_have_seen(self):
         baseline = measured([np.ones(30)], np.random.default_rng(4))
         (found,) = check(baseline, baseline, alpha=0.05, margin=0.0)
         assert found.status == "fine"
-        assert found.message.endswith("a drop is found 4 times in 5 from 19.2 points")
+        assert found.message.endswith("a drop is found 4 times in 5 from 21.4 points")
 
     def test_too_few_questions(self):
         baseline = measured([np.ones(4)], np.random.default_rng(4))

@@ -92,14 +92,15 @@ def test_dense_may_have_another_backend_and_fewer_questions(tmp_path):
 def test_runs_without_samples_have_the_interval_they_reported(tmp_path):
     write_run(tmp_path, {"t_tts_16": [0, 1] * 50}, has_samples=False, backend="hf")
     (line,) = lines(tmp_path)
-    assert (line.questions, line.difference, line.sparsity) == (None, None, None)
-    assert (line.low, line.high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
+    assert (line.questions, line.difference, line.sparsity) == (100, None, None)
+    # Agresti-Coull with t = 1.984: 0.5 +- 1.984 sqrt(0.25 / (100 + 1.984^2)).
+    assert (line.low, line.high) == pytest.approx((0.4026, 0.5974), abs=2e-4)
 
 
 def test_no_share_is_below_0_or_above_1(tmp_path):
     write_run(tmp_path, {"t_tts_16": [1] + [0] * 29, "t_tts_32": [0] + [1] * 29}, has_samples=False)
     assert [(line.low, line.high) for line in lines(tmp_path)] == [
-        (0.0, pytest.approx(0.0987, abs=1e-3)), (pytest.approx(0.9013, abs=1e-3), 1.0),
+        (0.0, pytest.approx(0.1908, abs=1e-3)), (pytest.approx(0.8092, abs=1e-3), 1.0),
     ]  # fmt: skip
 
 

@@ -141,3 +141,59 @@ def _write_budgeted(folder, *, values, thinking_token_budget, **run):
         content[section]["mine"] = content[section].pop("t_tts_8")
     path.write_text(json.dumps(content))
     samples_file(path, "t_tts_8").rename(samples_file(path, "mine"))
+
+
+class TestRepeats:
+    """Seeds that change nothing are one."""
+
+    def test_equal_responses_under_other_seeds_are_one_run(self, tmp_path):
+        paths = [write_run(tmp_path, {"t_tts_16": [0, 1, 1]}, seed=seed, day=seed) for seed in (1, 2, 3)]
+        _write_the_responses_of(paths[0], paths[1])
+        (found,) = measured(tmp_path)
+        assert (found.accuracies, found.repeats) == ((pytest.approx(2 / 3),) * 2, 1)
+        _write_the_responses_of(paths[0], paths[2])
+        (found,) = measured(tmp_path)
+        assert (len(found.accuracies), found.std, found.repeats) == (1, None, 2)
+        line = build_entries(read_records([tmp_path]).records)[0].line
+        assert (line.seeds, line.note) == (1, "2 more runs under other seeds gave the same responses")
+
+    def test_equal_outcomes_of_other_responses_are_repetitions(self, tmp_path):
+        for seed in (1, 2):
+            write_run(tmp_path, {"t_tts_16": [1, 1]}, seed=seed)
+        (found,) = measured(tmp_path)
+        assert (found.accuracies, found.std, found.repeats) == ((1.0, 1.0), 0.0, 0)
+
+    @pytest.mark.parametrize(
+        ("kwargs", "calib_seed", "seeds"),
+        [({}, 0, 1), ({"temperature": 0.7}, 0, 2), ({"do_sample": True}, 0, 2), ({}, 1, 2)],
+    )
+    def test_without_samples_greedy_runs_of_the_same_weights_are_one(self, tmp_path, kwargs, calib_seed, seeds):
+        for seed in (1, 2):
+            path = write_run(
+                tmp_path, {"t_tts_16": [0, 1]}, seed=seed, kwargs=kwargs, method="wanda", has_samples=False
+            )
+            content = json.loads(path.read_text())
+            # Harness tasks have no token counts, whose means would tell the runs apart.
+            del content["results"]["t_tts_16"]["thinking_tokens,none"]
+            content["config"]["pruning"]["config"]["calib_seed"] = calib_seed * seed
+            path.write_text(json.dumps(content))
+        (found,) = measured(tmp_path)
+        assert len(found.accuracies) == seeds
+
+    def test_samples_of_a_greedy_response_are_one(self, tmp_path):
+        path = write_run(tmp_path, {"t_tts_16": [0, 1]})
+        content = json.loads(path.read_text())
+        content["configs"]["t_tts_16"]["metadata"] = {"num_samples": 4}
+        path.write_text(json.dumps(content))
+        assert (
+            build_entries(read_records([tmp_path]).records)[0].line.note == "the 4 samples of a greedy response are one"
+        )
+        content["configs"]["t_tts_16"]["generation_kwargs"]["temperature"] = 1.0
+        path.write_text(json.dumps(content))
+        assert build_entries(read_records([tmp_path]).records)[0].line.note == ""
+
+
+def _write_the_responses_of(one, other):
+    """Give a run the responses of another one, as seeds do that sampling does not use."""
+    source, target = (samples_file(path, "t_tts_16") for path in (one, other))
+    target.write_text(source.read_text())

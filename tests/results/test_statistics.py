@@ -13,10 +13,17 @@ from scipy import stats
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.results.statistics import paired as stats_paired
-from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
+from lm_eval_pruned.results.statistics.bootstrap import bootstrap_t_interval
+from lm_eval_pruned.results.statistics.intervals import (
+    difference_interval,
+    effective_questions,
+    mean_interval,
+    proportion_interval,
+    reported_interval,
+)
 from lm_eval_pruned.results.statistics.multiple import holm
 from lm_eval_pruned.results.statistics.paired import mcnemar, paired_test, sign_flips
-from lm_eval_pruned.results.statistics.power import detectable_drop
+from lm_eval_pruned.results.statistics.power import detectable_drop, observed_churn
 
 
 def all_signs(differences, alternative):
@@ -95,50 +102,145 @@ class TestSignFlips:
             paired_test(np.array(differences), "less")
 
 
-class TestBootstrap:
-    def test_is_resampling_questions(self):
-        values = np.random.default_rng(2).integers(0, 5, size=40) / 4
-        generator = np.random.default_rng(3)
-        means = [np.mean([values[generator.integers(40)] for _ in range(40)]) for _ in range(4000)]
-        low, high = bootstrap_interval(values)
-        assert low == pytest.approx(np.quantile(means, 0.025), abs=0.015)
-        assert high == pytest.approx(np.quantile(means, 0.975), abs=0.015)
+def trinomial(questions, lost, gained):
+    """All numbers of losses and gains, and their probabilities."""
+    losses, gains = (one.ravel() for one in np.meshgrid(*2 * [np.arange(questions + 1)], indexing="ij"))
+    possible = losses + gains <= questions
+    losses, gains = losses[possible], gains[possible]
+    counts = np.stack([losses, gains, questions - losses - gains], axis=1)
+    return losses, gains, stats.multinomial.pmf(counts, questions, [lost, gained, 1 - lost - gained])
 
-    def test_law_school(self):
-        # Efron and Tibshirani, table 3.1: the mean LSAT of 15 schools, 600.27 with a standard error of 10.4 (plug-in).
-        scores = [576, 635, 558, 578, 666, 580, 555, 661, 651, 605, 653, 575, 545, 572, 594]
-        low, high = bootstrap_interval(np.array(scores, dtype=float), resamples=20_000)
-        assert (low, high) == (
-            pytest.approx(600.27 - 1.96 * 10.43, abs=1.5),
-            pytest.approx(600.27 + 1.96 * 10.43, abs=1.5),
+
+class TestProportion:
+    @pytest.mark.parametrize("questions", [30, 31, 37, 50, 64, 100, 164, 250, 500])
+    def test_covers_at_any_rate(self, questions):
+        """The coverage is a sum over the binomial distribution, so it is known exactly; 93 % is the promise."""
+        rates = np.linspace(0.02, 0.98, 961)
+        right = np.arange(questions + 1)
+        edges = np.array([proportion_interval(count / questions, questions) for count in right])
+        covers = (edges[:, :1] <= rates) & (rates <= edges[:, 1:])
+        coverage = (stats.binom.pmf(right[:, None], questions, rates) * covers).sum(axis=0)
+        assert coverage.min() >= 0.94
+        assert coverage.mean() <= 0.97
+
+    def test_all_right_is_not_certain(self):
+        assert mean_interval(np.ones(30)) == (pytest.approx(0.8550, abs=1e-4), 1.0)
+        assert mean_interval(np.zeros(500)) == (0.0, pytest.approx(0.0092, abs=1e-4))
+
+    def test_whole_outcomes_count_once(self):
+        assert mean_interval(np.repeat([0.0, 1.0], [8, 32])) == proportion_interval(0.8, 40)
+
+    def test_levels_nest(self):
+        outer, inner = (proportion_interval(0.9, 60, level=level) for level in (0.99, 0.8))
+        assert outer.low < inner.low < 0.9 < inner.high < outer.high
+
+    @pytest.mark.parametrize("samples", [2, 8, 64])
+    @pytest.mark.parametrize("solvable", [0.9, 0.98])
+    def test_covers_where_few_questions_are_hopeless(self, samples, solvable):
+        """Most questions are right in nearly every sample, a few in none: these decide the mean, and may be unseen."""
+        generator = np.random.default_rng(samples)
+        rates = np.where(generator.random((400, 30)) < solvable, 0.98, 0.0)
+        values = generator.binomial(samples, rates) / samples
+        hits = [low <= 0.98 * solvable <= high for low, high in map(mean_interval, values)]
+        assert np.mean(hits) >= 0.93
+
+    def test_copies_of_a_question_are_one(self):
+        values = np.random.default_rng(5).integers(0, 2, size=(50, 1)).repeat(8, axis=1).mean(axis=1)
+        assert effective_questions(values) == pytest.approx(50)
+
+    def test_samples_of_equal_questions_count_in_full(self):
+        values = np.random.default_rng(6).binomial(8, 0.5, size=4_000) / 8
+        assert effective_questions(values) / 4_000 == pytest.approx(8, rel=0.1)
+
+
+class TestReported:
+    def test_an_error_stands_for_its_questions(self):
+        # The harness's error of a mean of 0.8 over 101 questions.
+        error = np.sqrt(0.8 * 0.2 / 100)
+        assert reported_interval(0.8, error, questions=None, is_share=True) == pytest.approx(
+            proportion_interval(0.8, 101)
         )
 
-    def test_covers_the_truth(self):
-        generator = np.random.default_rng(4)
-        hits = 0
-        for _ in range(400):
-            low, high = bootstrap_interval(generator.binomial(4, 0.7, size=60) / 4, resamples=400)
-            hits += low <= 0.7 <= high
-        assert 0.91 <= hits / 400 <= 0.98
+    @pytest.mark.parametrize("mean", [0.0, 1.0, 0.4])
+    def test_an_error_of_zero_is_not_certainty(self, mean):
+        assert reported_interval(mean, 0.0, questions=25, is_share=True) == proportion_interval(mean, 25)
+        assert reported_interval(mean, 0.0, questions=None, is_share=True) is None
+        assert reported_interval(mean, 0.0, questions=25, is_share=False) is None
 
-    def test_copies_of_a_question_do_not_narrow_it(self):
-        """Clustering: eight budgets of one question do not count as eight questions."""
-        values = np.random.default_rng(5).random(50)
-        curve = np.repeat(values[:, None], 8, axis=1)
-        intervals = bootstrap_interval(curve)
-        assert intervals.shape == (8, 2)
-        assert np.allclose(intervals, bootstrap_interval(values), atol=0.01)
-        assert np.ptp(bootstrap_interval(curve.ravel())) < 0.5 * np.ptp(intervals[0])
+    def test_a_metric_without_bounds_leaves_0_to_1(self):
+        assert reported_interval(12.0, 2.0, questions=30, is_share=False) == pytest.approx((8.08, 15.92), abs=0.01)
 
-    def test_blocks_change_nothing_in_kind(self, monkeypatch):
+
+class TestDifference:
+    @pytest.mark.parametrize("gained", [0.0, 0.01, 0.05, 0.2])
+    def test_covers_pairs(self, gained):
+        """Exact, by enumeration of the trinomial distribution."""
+        losses, gains, _ = trinomial(30, 0.5, 0.25)
+        edges = np.array(
+            [
+                difference_interval(np.repeat([-1.0, 1.0, 0.0], [loss, gain, 30 - loss - gain]), bounded=True)
+                for loss, gain in zip(losses, gains, strict=True)
+            ]
+        )
+        for lost in (0.0, 0.02, 0.04, 0.07, 0.1, 0.13, 0.2, 0.3, 0.5, 0.7):
+            probabilities = trinomial(30, lost, gained)[2]
+            covers = (edges[:, 0] - 1e-12 <= gained - lost) & (gained - lost <= edges[:, 1] + 1e-12)
+            assert probabilities[covers].sum() >= 0.93
+
+    @pytest.mark.parametrize("questions", [30, 120])
+    def test_excludes_zero_where_the_test_is_significant(self, questions):
+        for losses, gains in product(range(13), repeat=2):
+            if mcnemar(losses, gains, "two-sided") <= 0.05:
+                differences = np.repeat([-1.0, 1.0, 0.0], [losses, gains, questions - losses - gains])
+                low, high = difference_interval(differences, bounded=True)
+                assert low > 0 or high < 0
+
+    @pytest.mark.parametrize("samples", [3, 16])
+    def test_covers_where_few_questions_collapse(self, samples):
+        generator = np.random.default_rng(samples)
+        old = generator.binomial(samples, 0.95, size=(400, 30))
+        new = np.where(generator.random((400, 30)) < 0.03, 0, generator.binomial(samples, 0.95, size=(400, 30)))
+        edges = [difference_interval(one, bounded=True) for one in (new - old) / samples]
+        assert np.mean([low <= -0.03 * 0.95 <= high for low, high in edges]) >= 0.93
+
+    def test_turns_with_the_sign(self):
+        differences = np.random.default_rng(7).integers(-3, 3, size=40) / 3
+        low, high = difference_interval(differences, bounded=True)
+        assert difference_interval(-differences, bounded=True) == pytest.approx((-high, -low))
+
+    def test_knows_nothing_of_what_has_no_bounds_and_did_not_change(self):
+        assert difference_interval(np.zeros(30), bounded=False) is None
+
+
+class TestBootstrap:
+    def test_law_school(self):
+        # Efron and Tibshirani, table 3.1: the mean LSAT of 15 schools; the t interval is (577.1, 623.4).
+        scores = [576, 635, 558, 578, 666, 580, 555, 661, 651, 605, 653, 575, 545, 572, 594]
+        low, high = bootstrap_t_interval(np.array(scores, dtype=float))
+        assert (low, high) == (pytest.approx(577, abs=3), pytest.approx(624, abs=4))
+
+    def test_covers_skewed_values(self):
+        """The mean of 30 exponential values, for which the percentile interval covers 90 %."""
+        values = np.random.default_rng(4).exponential(size=(300, 30))
+        hits = [low <= 1 <= high for low, high in map(bootstrap_t_interval, values)]
+        assert 0.92 <= np.mean(hits) <= 0.98
+
+    def test_follows_units(self):
+        values = np.random.default_rng(8).lognormal(size=40)
+        low, high = bootstrap_t_interval(values)
+        assert bootstrap_t_interval(1000 * values - 3) == pytest.approx((1000 * low - 3, 1000 * high - 3))
+        assert mean_interval(values) == (low, high)
+
+    def test_blocks_change_nothing(self, monkeypatch):
         values = np.random.default_rng(6).random(30)
-        whole = bootstrap_interval(values)
+        whole = bootstrap_t_interval(values)
         monkeypatch.setattr("lm_eval_pruned.results.statistics.bootstrap._BLOCK", 30 * 7)
-        assert np.allclose(bootstrap_interval(values), whole, atol=1e-12)
+        assert np.allclose(bootstrap_t_interval(values), whole, atol=1e-12)
 
-    def test_no_questions(self):
+    @pytest.mark.parametrize("interval", [bootstrap_t_interval, mean_interval])
+    def test_no_questions(self, interval):
         with pytest.raises(ArgumentError, match="at least one question"):
-            bootstrap_interval(np.zeros(0))
+            interval(np.zeros(0))
 
 
 class TestHolm:
@@ -156,37 +258,64 @@ class TestHolm:
         assert {place for place, p in enumerate(holm(p_values)) if p <= alpha} == rejected
 
 
+def churned(questions, churn, size=1.0):
+    """Differences of two equally good runs."""
+    half = round(churn * questions / 2)
+    return np.repeat([-size, size, 0.0], [half, half, questions - 2 * half])
+
+
 class TestPower:
-    def test_connors_sample_size(self):
-        # Shares psi changed, x more lost than gained: n = (z_a sqrt(psi) + z_b sqrt(psi - x^2))^2 / x^2 pairs.
-        differences = np.repeat([-1.0, 1.0, 0.0], [40, 40, 320])
-        drop = detectable_drop(differences, alpha=0.05, is_two_sided=True)
-        assert drop is not None
-        psi = 0.2 + drop
-        n = (1.959964 * np.sqrt(psi) + 0.841621 * np.sqrt(psi - drop**2)) ** 2 / drop**2
-        assert n == pytest.approx(400, rel=1e-5)
+    @pytest.mark.parametrize(("questions", "churn"), [*product([30, 100, 300], [0.0, 0.1, 0.4])])
+    @pytest.mark.parametrize(("is_two_sided", "comparisons"), [(False, 1), (True, 1), (True, 20)])
+    def test_is_80_percent_by_enumeration(self, questions, churn, is_two_sided, comparisons):
+        """The sum over all losses and gains of the probability of those that the test itself calls significant."""
+        alpha = 0.05 / comparisons
+        differences = churned(questions, churn)
+        drop = detectable_drop(differences, alpha=alpha, is_two_sided=is_two_sided)
+        noise = float(np.abs(differences).mean())
+        # Where the churn leaves too few questions to lose, some of the gains make room.
+        gained = min(noise / 2, (1 - drop) / 2)
+        losses, gains, probabilities = trinomial(questions, gained + drop, gained)
+        tail = stats.binom.cdf(gains, losses + gains, 0.5)
+        assert probabilities[tail * (1 + is_two_sided) <= alpha].sum() == pytest.approx(0.8, abs=1e-3)
+
+    def test_worked_by_hand(self):
+        # Without noise, 5 losses are significant (1 / 32), 4 are not: P(Binomial(30, x) >= 5) = 0.8 at 21.4 points.
+        assert detectable_drop(np.zeros(30), alpha=0.05) == pytest.approx(0.2139, abs=1e-4)
+        assert stats.binom.sf(4, 30, 0.2139) == pytest.approx(0.8, abs=1e-3)
 
     @pytest.mark.parametrize(
-        ("questions", "noise", "samples", "margin"),
-        [(200, 0.0, 1, 0.0), (200, 0.1, 1, 0.0), (100, 0.2, 1, 0.02), (400, 0.1, 1, 0.05), (120, 0.3, 4, 0.0)],
+        ("questions", "churn", "samples", "margin"),
+        [(30, 0.4, 4, 0.0), (120, 0.3, 4, 0.0), (100, 0.2, 1, 0.02), (400, 0.1, 1, 0.05), (100, 0.4, 4, 0.02)],
     )
-    def test_the_drop_is_found_four_times_in_five(self, questions, noise, samples, margin):
-        """With this noise, how often is the drop named by the formula significant?"""
-        generator = np.random.default_rng(questions + samples)
+    def test_of_sign_flips_by_simulation(self, questions, churn, samples, margin):
+        generator, size = np.random.default_rng(questions + samples), 1 / samples
+        drop = detectable_drop(churned(questions, churn, size), alpha=0.05, margin=margin)
 
-        def noisy(drop):
-            size = 1 / samples
-            change = generator.choice([-size, size, 0.0], p=[noise / 2, noise / 2, 1 - noise], size=questions)
-            return np.where(generator.random(questions) < drop / size, change - size, change)
+        def is_found():
+            if samples == 1:
+                lost = churn / 2 + drop
+                change = generator.choice([-1.0, 1.0, 0.0], p=[lost, churn / 2, 1 - churn / 2 - lost], size=questions)
+            else:
+                noise = generator.choice([-size, size, 0.0], p=[churn / 2, churn / 2, 1 - churn], size=questions)
+                change = noise - size * (generator.random(questions) < drop / size)
+            return paired_test(change + margin, "less").p <= 0.05
 
-        reference = np.repeat(
-            [-1 / samples, 1 / samples, 0.0],
-            np.rint(np.array([noise / 2, noise / 2, 1 - noise]) * questions).astype(int),
-        )
-        drop = detectable_drop(reference, alpha=0.05, margin=margin)
-        assert drop is not None
-        found = np.mean([paired_test(noisy(drop) + margin, "less").p <= 0.05 for _ in range(300)])
-        assert 0.68 <= found <= 0.93
+        # 400 runs have a standard error of 2 points.
+        assert np.mean([is_found() for _ in range(400)]) == pytest.approx(0.8, abs=0.06)
+
+    def test_follows_the_unit_of_a_metric_without_bounds(self):
+        differences = np.random.default_rng(9).normal(size=60)
+        drop, large = (detectable_drop(scale * differences, alpha=0.05, bounded=False) for scale in (1, 1_000))
+        assert large == pytest.approx(1_000 * drop, rel=1e-3)
+        assert large > 1
+        assert detectable_drop(np.zeros(60), alpha=0.05, bounded=False) is None
+
+    def test_the_observed_drop_is_not_noise(self):
+        """100 questions lost of 200 say little about how much two equal runs differ, 100 changed both ways do."""
+        lost, swapped = np.repeat([-1.0, 0.0], 100), np.repeat([-1.0, 1.0, 0.0], [50, 50, 100])
+        assert observed_churn(lost).shares.sum() < 0.011
+        assert observed_churn(swapped).shares.sum() == 0.5
 
     def test_few_questions_find_nothing(self):
         assert detectable_drop(np.zeros(4), alpha=0.05) is None

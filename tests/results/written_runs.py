@@ -12,14 +12,16 @@ import numpy as np
 SEEDS = {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "fewshot_seed": 1234}
 
 
-def row(task: str, question: int, value: float, *, metric: str = "acc", filter_name: str = "none") -> dict[str, object]:
+def row(
+    task: str, question: int, value: float, *, metric: str = "acc", filter_name: str = "none", seed: int = 0
+) -> dict[str, object]:
     """A row of a samples file, whose texts imitate the row's own syntax."""
     return {
         "doc_id": question,
         "doc": {"id": question, "problem": f'{question} + "1" = ? , "filter": ', "filter": "x"},
         "target": "7",
         "arguments": {"gen_args_0": {"arg_0": "{", "arg_1": {"until": []}}},
-        "resps": [['<think>}, "filter": "none", "acc": 1.0\n</think>']],
+        "resps": [[f'<think>}}, "filter": "none", "acc": 1.0\n</think>{seed}']],
         "filtered_resps": ["7"],
         "filter": filter_name,
         "metrics": [metric, "thinking_tokens"],
@@ -77,7 +79,7 @@ def write_run(
     path = folder / f"results_{date}.json"
     path.write_text(json.dumps(content))
     for task, values in tasks.items() if has_samples else ():
-        rows = [row(task, question, float(value)) for question, value in enumerate(values)]
+        rows = [row(task, question, float(value), seed=seed) for question, value in enumerate(values)]
         (folder / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     return path
 

@@ -84,7 +84,7 @@ def _verdict(match: Match, pair: Pair, comparison: Comparison, alpha: float, mar
     if pair.higher_is_better is False:
         change += f" ({'better' if gain > 0 else 'worse' if gain < 0 else 'no change'}: lower is better)"
     figures = (
-        f"{change} [{unit.bound(comparison.low)}, {unit.bound(comparison.high)}] on {comparison.questions} questions, "
+        f"{change}{unit.interval(comparison)} on {comparison.questions} questions, "
         f"p = {comparison.p:.2g}, {comparison.p_holm:.2g} corrected ({comparison.test})"
     )
     reach = (
@@ -121,6 +121,11 @@ class _Unit(NamedTuple):
 
     def bound(self, value: float) -> str:
         return f"{100 * value:+.1f}" if self.is_share else f"{value:+.4g}"
+
+    def interval(self, comparison: Comparison) -> str:
+        if comparison.low is None or comparison.high is None:
+            return ""
+        return f" [{self.bound(comparison.low)}, {self.bound(comparison.high)}]"
 
     def signed(self, value: float) -> str:
         return self.bound(value) + (" points" if self.is_share else "")

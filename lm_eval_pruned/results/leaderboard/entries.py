@@ -15,11 +15,10 @@ from lm_eval_pruned.results.measurement import Key, Measurement, measure
 from lm_eval_pruned.results.records.metrics import ACCURACIES
 from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.reference import Reference, chosen_references, dense_references
-from lm_eval_pruned.results.statistics.bootstrap import bootstrap_interval
+from lm_eval_pruned.results.repeats import note
+from lm_eval_pruned.results.statistics.intervals import mean_interval, reported_interval
 
 ALPHA = 0.05
-# Half the width of a 95 % interval, in standard errors.
-_Z = 1.959964
 _METRICS = ("thinking_tokens", "answer_tokens", "budget_hit", "answer_cut", "no_answer", "looping")
 
 
@@ -31,7 +30,8 @@ class LeaderboardLine:
     population standard deviation over seeds. `difference` to the run whose label is `reference`, with its interval; it
     is for the better if its sign is that of `higher_is_better`. `p` and `p_holm`, corrected over the table;
     `detectable`, the smallest change for the worse that the test would have found. An area has no budget.
-    `why_not_compared` is empty for lines that are compared, and for those that others are compared with.
+    `note` names runs and samples that are not repetitions, since they gave the same responses. `why_not_compared` is
+    empty for lines that are compared, and for those that others are compared with.
     """
 
     model: str
@@ -65,6 +65,7 @@ class LeaderboardLine:
     source: str = ""
     reference: str = ""
     why_not_compared: str = ""
+    note: str = ""
 
 
 class Entry(NamedTuple):
@@ -127,9 +128,10 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         high=high,
         std=measurement.std,
         seeds=len(measurement.accuracies),
-        questions=None if measurement.outcomes is None else len(measurement.outcomes.questions),
+        questions=measurement.questions if measurement.outcomes is None else len(measurement.outcomes.questions),
         sparsity=measurement.sparsity,
         settings=settings,
+        note=note(measurement.repeats, measurement.configuration.settings),
         **_comparison_fields(comparison),
         **{name: measurement.metrics.get(name) for name in _METRICS},  # type: ignore[arg-type]
     )
@@ -137,8 +139,8 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
 
 class _ComparisonFields(TypedDict, total=False):
     difference: float
-    difference_low: float
-    difference_high: float
+    difference_low: float | None
+    difference_high: float | None
     p: float
     p_holm: float
     detectable: float | None
@@ -158,14 +160,17 @@ def _comparison_fields(comparison: Comparison | None) -> _ComparisonFields:
 
 
 def _interval(measurement: Measurement) -> tuple[float | None, float | None]:
-    if measurement.outcomes is not None:
-        low, high = bootstrap_interval(measurement.outcomes.correct).tolist()
-        return low, high
-    if measurement.error is not None:
-        low, high = measurement.accuracy - _Z * measurement.error, measurement.accuracy + _Z * measurement.error
-        # An accuracy lies between 0 and 1; other metrics, such as perplexities, may not.
-        return (max(low, 0.0), min(high, 1.0)) if measurement.metric in ACCURACIES else (low, high)
-    return None, None
+    found = (
+        mean_interval(measurement.outcomes.correct)
+        if measurement.outcomes is not None
+        else reported_interval(
+            measurement.accuracy,
+            measurement.error,
+            questions=measurement.questions,
+            is_share=measurement.metric in ACCURACIES,
+        )
+    )
+    return found or (None, None)
 
 
 def _published(one: Published, like: LeaderboardLine) -> LeaderboardLine:

@@ -15,7 +15,7 @@ from lm_eval_pruned.results.leaderboard.entries import ALPHA, LeaderboardLine
 
 _NONE = "-"
 # Columns with text from other people's files.
-_NAMES = ("model", "run", "settings", "metric", "source")
+_NAMES = ("model", "run", "settings", "metric", "source", "note")
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", **{character: f"\\{character}" for character in "\\|[]`*~$"}})
 # An underscore inside a word is not markup, and names are full of them.
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -82,6 +82,7 @@ def _cells(line: LeaderboardLine) -> dict[str, str]:
         "seeds": _number(line.seeds, "d"),
         "questions": _number(line.questions, "d"),
         "source": line.source or _NONE,
+        "note": line.note or _NONE,
     }
     return {name: _plain(value) if name in _NAMES else value for name, value in cells.items()}
 
@@ -106,11 +107,13 @@ def _number(value: float | None, layout: str) -> str:
 
 
 def _difference(line: LeaderboardLine) -> str:
-    if line.difference is None or line.difference_low is None or line.difference_high is None:
+    if line.difference is None:
         return _NONE
     mark = "*" if line.p_holm is not None and line.p_holm < ALPHA else ""
-    points, low, high = 100 * line.difference, 100 * line.difference_low, 100 * line.difference_high
-    return f"{points:+.1f}{mark} ({low:+.1f} to {high:+.1f})"
+    change = f"{100 * line.difference:+.1f}{mark}"
+    if line.difference_low is None or line.difference_high is None:
+        return change
+    return f"{change} ({100 * line.difference_low:+.1f} to {100 * line.difference_high:+.1f})"
 
 
 def _detectable(line: LeaderboardLine) -> str:

@@ -30,7 +30,7 @@ class TaskResult:
     """Results of one task under one filter: metrics and standard errors by name, and its outcomes if known.
 
     `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
-    is the task's name without its thinking budget.
+    is the task's name without its thinking budget. `questions` is the number that were asked, None if unknown.
     """
 
     task: str
@@ -44,6 +44,7 @@ class TaskResult:
     metrics: Mapping[str, float]
     errors: Mapping[str, float]
     outcomes: Outcomes | None
+    questions: int | None = None
 
 
 class BlockSparsity(NamedTuple):
@@ -136,6 +137,7 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             metrics=metrics[name],
             errors=errors.get(name, {}),
             outcomes=own,
+            questions=_asked(content, task),
         )
 
 
@@ -149,11 +151,16 @@ def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Map
     if not metrics or not file.exists():
         return {}
     outcomes = read_samples(file, metrics)
-    asked = section(section(content, "n-samples"), task).get("effective")
+    asked = _asked(content, task)
     for outcome in outcomes.values():
-        if isinstance(asked, int) and len(outcome.questions) != asked:
+        if asked is not None and len(outcome.questions) != asked:
             raise DataError(f"{file} holds {len(outcome.questions)} of {asked} questions")
     return outcomes
+
+
+def _asked(content: Mapping[str, object], task: str) -> int | None:
+    asked = section(section(content, "n-samples"), task).get("effective")
+    return asked if isinstance(asked, int) else None
 
 
 def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:

@@ -20,6 +20,7 @@ from lm_eval_pruned.results.limits import MAX_LINE_BYTES
 # Follows the texts of a row, as the harness writes it. Inside a text the quotes would be escaped.
 _TAIL = b', "filter": "'
 _HASH = b'"doc_hash": "'
+_RESPONSES = b', "resps": '
 # Hexadecimal digits of 64 bits: among ten million questions two collide with a probability of 3 in a million.
 _DIGITS = 16
 
@@ -30,10 +31,12 @@ class Outcomes:
 
     `questions` are their keys [questions], ascending: the first 64 bits of `doc_hash`, or `doc_id` where there is none,
     plus n for the n-th repetition of a question. `correct` [questions] is the metric, a mean over the samples.
+    `responses` is a hash of all responses, the same only within one process, or None where the file lacks them.
     """
 
     questions: NDArray[np.uint64]
     correct: NDArray[np.float64]
+    responses: int | None = None
 
 
 def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -46,6 +49,7 @@ def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[n
 class _Columns(NamedTuple):
     keys: array[int]
     values: array[float]
+    digests: array[int]
 
 
 def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
@@ -56,7 +60,7 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
     Raises:
         DataError: a line is cut short, is not a row of the harness, or lacks the metric.
     """
-    filters = {name: _Columns(array("Q"), array("d")) for name in metrics}
+    filters = {name: _Columns(array("Q"), array("d"), array("q")) for name in metrics}
     # Older versions of the harness do not name the filter in the row.
     unnamed = next(iter(metrics)) if len(metrics) == 1 else "none"
     number = 0
@@ -73,6 +77,8 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
                 if isinstance(value, int | float):
                     columns.keys.append(_key(row))
                     columns.values.append(value)
+                    if (digest := _digest(line)) is not None:
+                        columns.digests.append(digest)
                 elif columns.keys:
                     raise ValueError(f"{value!r} is not a number")
                 else:
@@ -130,6 +136,13 @@ def _row(line: bytes) -> dict[str, object]:
     return whole
 
 
+def _digest(line: bytes) -> int | None:
+    """Hash the responses of a row, which stand between their key and the filter's, without parsing them."""
+    end = line.rfind(_TAIL)
+    start = line.rfind(_RESPONSES, 0, end)
+    return hash(line[start:end]) if 0 <= start < end else None
+
+
 def _key(row: Mapping[str, object]) -> int:
     given = row.get("doc_hash")
     if isinstance(given, str):
@@ -149,4 +162,10 @@ def _outcomes(columns: _Columns, path: Path) -> Outcomes:
     questions = keys[order]
     # The index of each key among equal ones.
     repetition = np.arange(len(keys)) - np.searchsorted(questions, questions)
-    return Outcomes(questions=questions + repetition.astype(np.uint64), correct=values[order])
+    return Outcomes(
+        questions=questions + repetition.astype(np.uint64),
+        correct=values[order],
+        responses=hash(np.frombuffer(columns.digests, dtype=np.int64)[order].tobytes())
+        if len(columns.digests) == len(keys)
+        else None,
+    )

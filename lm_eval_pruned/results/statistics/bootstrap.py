@@ -1,4 +1,4 @@
-"""Percentile bootstrap clustered by question: each question is drawn with all its samples, seeds and budgets."""
+"""Bootstrap-t by question: the interval of a mean whose values have no bounds, such as a perplexity's."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from lm_eval_pruned.errors import ArgumentError
 
 RESAMPLES = 2_000
 SEED = 0
+# Resamples without spread have no t.
+_FLAT = 1e-12
 # Numbers held in memory at once.
 _BLOCK = 4_000_000
 
 
-def bootstrap_interval(
-    values: NDArray[np.float64], *, level: float = 0.95, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """Return the percentile interval of the mean over questions, [low, high] for each column.
+def bootstrap_t_interval(values: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float] | None:
+    """Return the bootstrap-t interval (low, high) of the mean of `values` [questions], None if all of them are equal.
 
-    `values` is [questions] or [questions, columns]: for each question a number, or a curve with one column per budget.
-    The counts of the distinct rows in a resample are multinomial, so equal rows are drawn together. The seed is fixed.
+    t* = (mean* - mean) / s* over resamples; its quantiles give (mean - t*_high s, mean - t*_low s). Unlike a percentile
+    interval it follows the skewness of the values. The counts of the distinct values in a resample are multinomial, so
+    equal values are drawn together. The seed is fixed.
 
     Raises:
         ArgumentError: there are no questions.
 
     Example:
-        >>> bootstrap_interval(np.array([0.25, 0.25, 0.25])).tolist()
-        [0.25, 0.25]
+        >>> bootstrap_t_interval(np.array([0.25, 0.25, 0.25])) is None
+        True
 
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13; by cluster: Miller, arXiv 2411.00640.
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, section 12.5.
     """
     if not len(values):
         raise ArgumentError("a bootstrap needs at least one question")
-    rows = values.reshape(len(values), -1)
-    distinct, counts = np.unique(rows, axis=0, return_counts=True)
+    n, mean = len(values), float(values.mean())
+    distinct, counts = np.unique(values - mean, return_counts=True)
+    if len(distinct) == 1:
+        return None
     generator = np.random.default_rng(SEED)
     block = max(1, _BLOCK // len(distinct))
-    means = [
-        generator.multinomial(len(rows), counts / len(rows), size=min(block, resamples - start)) @ distinct / len(rows)
-        for start in range(0, resamples, block)
-    ]
-    edges = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    return edges.reshape(*values.shape[1:], 2)
+    squares, spread = distinct**2, float(values.std())
+    collected = []
+    for start in range(0, RESAMPLES, block):
+        drawn = generator.multinomial(n, counts / n, size=min(block, RESAMPLES - start))
+        means = drawn @ distinct / n
+        spreads = np.sqrt(np.maximum(0.0, drawn @ squares / n - means**2))
+        has_spread = spreads > _FLAT * spread
+        collected.append(means[has_spread] / spreads[has_spread])
+    low, high = np.quantile(np.concatenate(collected), [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return mean - high * spread, mean - low * spread

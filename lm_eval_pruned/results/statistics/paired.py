@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import lcm
+from math import gcd, lcm
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ DRAWS = 19_999
 SEED = 0
 # Sums that differ only by rounding are ties.
 TIE = 1e-9
-_DECIMALS = 12
+DECIMALS = 12
 
 _BLOCK = 2_000_000
 
@@ -51,11 +51,32 @@ def paired_test(differences: Floats, alternative: Alternative) -> PairedTest:
     """
     if not differences.size or not np.isfinite(differences).all():
         raise ArgumentError("a paired test needs one finite difference for each of at least one question")
-    rounded = differences.round(_DECIMALS)
-    if np.isin(rounded, (-1.0, 0.0, 1.0)).all():
+    rounded = differences.round(DECIMALS)
+    if is_mcnemar(rounded):
         losses, gains = int((rounded < 0).sum()), int((rounded > 0).sum())
         return PairedTest(mcnemar(losses, gains, alternative), "McNemar")
     return sign_flips(rounded, alternative)
+
+
+def is_mcnemar(differences: Floats) -> bool:
+    """Whether all differences are -1, 0 or 1, up to rounding, so that McNemar's test applies."""
+    return bool(np.isin(differences.round(DECIMALS), (-1.0, 0.0, 1.0)).all())
+
+
+def lattice_step(differences: Floats) -> float:
+    """Return half the distance of the sums that sign flips of differences can give; 0 where that is arbitrarily small.
+
+    Example:
+        >>> lattice_step(np.array([0.5, -1.0, 0.0])), lattice_step(np.array([0.0])), lattice_step(np.array([0.1, 1e-7]))
+        (0.5, 1.0, 0.0)
+    """
+    changed = differences[differences != 0]
+    if not changed.size:
+        return 1.0
+    integers = _as_integers(changed)
+    if integers is None or not integers.any():
+        return 0.0
+    return float(gcd(*integers.tolist()) * np.abs(changed).max() / np.abs(integers).max())
 
 
 def mcnemar(losses: int, gains: int, alternative: Alternative) -> float:
