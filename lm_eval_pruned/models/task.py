@@ -70,6 +70,10 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         super().set_repeats(_num_samples(repeats))
         self.config.metadata["num_samples"] = repeats
 
+    def doc_to_target(self, doc: dict[str, object], doc_to_target: object = None) -> str:
+        """Return the answer as it is written; the harness would make a number of digits (25 of 025), a list of [1]."""
+        return str(self.doc_to_text(doc, doc_to_target or self.config.doc_to_target))
+
     def apply_filters(self) -> list[Instance]:
         """Pass on all samples of a question; the harness's default keeps only the first."""
         for instance in self._instances:
@@ -85,7 +89,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         if self._only_predicts:
             return {"bypass": 0.0}
         responses = responses_of(results, count=self.config.repeats, task=self.config.task)
-        return question_metrics(str(self.doc_to_target(doc)), responses, kind=self._kind)
+        return question_metrics(self.doc_to_target(doc), responses, kind=self._kind)
 
     @cached_property
     def _kind(self) -> Kind:

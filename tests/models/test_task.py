@@ -182,6 +182,12 @@ def test_a_response_without_an_enforced_budget_is_refused(results):
         tiny(metadata={}).process_results({"answer": "7"}, results)
 
 
+@pytest.mark.parametrize("answer", ["025", "[1]", "[0, 1)", "7", "²", "\\text{[A]}"])
+@pytest.mark.parametrize("template", ["{{answer}}", "answer"])
+def test_targets_are_the_written_answers(answer, template):
+    assert tiny(metadata={}, doc_to_target=template).doc_to_target({"answer": answer}) == answer
+
+
 def test_missing_responses_are_refused_and_surplus_ones_left_out():
     task, one = tiny(metadata={"num_samples": 2}), response("\\boxed{7}")
     for results in ([], [[]], [[one]]):
