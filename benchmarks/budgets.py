@@ -38,6 +38,8 @@ def requests(problems: Sequence[str], budgets: Sequence[int], **kwargs: object) 
             doc={},
             arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
             idx=0,
+            task_name="",
+            doc_id=0,
         )
         for budget in budgets
         for problem in problems

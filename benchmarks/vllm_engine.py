@@ -65,7 +65,10 @@ def measure_plain_generation(folder: str, artifacts: str, rounds: int) -> None:
     engines = {kind: load_model(kind, folder, artifacts) for kind in ("vllm", "pruned-vllm")}
     until = {"until": ["<never>"], "max_gen_toks": TOKENS, "do_sample": False}
     texts = [f"The number {number} is special because" for number in range(ROWS)]
-    asked = [Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0) for text in texts]
+    asked = [
+        Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0, task_name="", doc_id=0)
+        for text in texts
+    ]
     works = {kind: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for kind, lm in engines.items()}
     seconds = warm_in_turns(works, rounds)
     print(f"plain generation, {ROWS} rows of {TOKENS} tokens, {rounds} rounds")

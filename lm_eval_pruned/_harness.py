@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from lm_eval_pruned._budgets import check_loaded_model, check_named_model
 from lm_eval_pruned.errors import PrunedEvalError, error_line
 from lm_eval_pruned.paths import tasks_folder
 
@@ -65,6 +67,31 @@ def add_task_folder() -> None:
 
     # Patch: docs/harness-hook.md.
     _wrap_once(TaskManager, "__init__", extend)
+
+
+def check_budgets() -> None:
+    """Refuse our tasks under a model that would not enforce their budgets, before it is loaded where that is known."""
+    from lm_eval import evaluator
+
+    def extend(check: Callable[..., None], *names: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+        def wrap(original: Callable[..., object]) -> Callable[..., object]:
+            signature = inspect.signature(original)
+            if not set(names) <= set(signature.parameters):
+                raise NotImplementedError(f"this version's evaluator has no {', '.join(names)} in {signature}")
+
+            def evaluate(*args: object, **kwargs: object) -> object:
+                given = signature.bind(*args, **kwargs).arguments
+                if all(given.get(name) is not None for name in names[:2]):
+                    check(*map(given.get, names))
+                return original(*args, **kwargs)
+
+            return evaluate
+
+        return wrap
+
+    # Patches: docs/harness-hook.md.
+    _wrap_once(evaluator, "simple_evaluate", extend(check_named_model, "model", "tasks", "task_manager"))
+    _wrap_once(evaluator, "evaluate", extend(check_loaded_model, "lm", "task_dict"))
 
 
 def report_errors() -> None:
@@ -131,7 +158,7 @@ def _mistake(error: Exception) -> str | None:
     return None
 
 
-def _wrap_once(owner: type, name: str, extend: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def _wrap_once(owner: object, name: str, extend: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     original = getattr(owner, name)
     if not hasattr(original, "lm_eval_pruned_original"):
         wrapped = functools.wraps(original)(extend(original))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from lm_eval_pruned.errors import MissingDataError
@@ -15,6 +16,12 @@ BUNDLED = "tiny-reasoner"
 def tasks_folder() -> Path:
     """Return the folder of our task YAML files; raises MissingDataError if the installation lacks it."""
     return _shipped(PACKAGE / "_tasks", PACKAGE.parent / "tasks")
+
+
+@cache
+def our_tasks() -> frozenset[str]:
+    """Return the names of the tasks and groups that ship with the package."""
+    return frozenset(path.stem for path in tasks_folder().rglob("*.yaml"))
 
 
 def configs_folder() -> Path:

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned._harness import MODELS
+from lm_eval_pruned.models.supported import KNOWN_HARNESSES
 from tests.environments import HOST_PACKAGES, ROOT, START_UP_LINE, Environment
 
 WHEEL = f"lm_eval_pruned-{__version__}-py3-none-any.whl"
@@ -82,6 +83,7 @@ class TestWheel:
         required = [name for name in metadata.get_all("Requires-Dist", []) if "extra ==" not in name]
         declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
         assert {str(Requirement(one)) for one in required} == {str(Requirement(one)) for one in declared}
+        assert next(one.specifier for one in map(Requirement, declared) if one.name == "lm-eval") == KNOWN_HARNESSES
         assert "TERMS AND CONDITIONS" in contents(wheel)[f"{METADATA}/licenses/LICENSE"].decode()
 
     def test_sdist_builds_the_same(self, wheel: Path, tmp_path: Path) -> None:

@@ -8,28 +8,41 @@ from statistics import fmean
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
-from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, grade, verify
 from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
+from lm_eval_pruned.models.supported import KNOWN_HARNESSES, not_enforced
 from lm_eval_pruned.reasoning.completion import Completion
+
+try:
+    from lm_eval.api.task import GenerateTask as HarnessTask
+except ImportError:
+    # lm-eval before 0.5
+    from lm_eval.api.task import ConfigurableTask as HarnessTask
+
+# Keys of a task file that the harness does not know, or that say how it should grade, which our tasks do themselves.
+# `_qualified_name` is lm-eval 0.5's: a member of a group would be named "tts::aime24_tts_512", and not as elsewhere.
+_NOT_PASSED_ON = ("class", "thinking_token_budget", "metric_list", "filter_list", "_qualified_name")
 
 # Metrics that are better when lower: tokens, and how often something went wrong.
 _COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
 
 
-class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
+class BudgetedTask(HarnessTask):  # type: ignore[misc]
     """The task class that our task files name under `class:`.
 
     Keys of a task file besides the harness's own: `thinking_token_budget`, which joins the `generation_kwargs`, and in
     `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math` or `choice`).
-    `--metadata '{"num_samples": 8}'` draws eight responses to each question.
+    `--metadata '{"num_samples": 8}'` draws eight responses to each question. `metric_list` and `filter_list` have no
+    effect: the metrics are those of `question_metrics`.
     """
 
+    _only_predicts = False
+
     def __init__(self, config: Mapping[str, object]) -> None:
-        settings = {name: value for name, value in config.items() if name not in ("class", "thinking_token_budget")}
+        settings = {name: value for name, value in config.items() if name not in _NOT_PASSED_ON}
         kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
         settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
         metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
@@ -47,18 +60,36 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         )
         self.dataset = {split: documents}
 
+    def override_metric(self, metric_name: str) -> None:
+        """Leave grading out under `--predict_only`, for which the harness asks for the metric `bypass`."""
+        self._only_predicts = metric_name == "bypass"
+        super().override_metric(metric_name)
+
+    def set_repeats(self, repeats: object) -> None:
+        """Draw as many responses to each question as the harness's `repeats` says (lm-eval 0.5)."""
+        super().set_repeats(_num_samples(repeats))
+        self.config.metadata["num_samples"] = repeats
+
+    def doc_to_target(self, doc: dict[str, object], doc_to_target: object = None) -> str:
+        """Return the answer as it is written; the harness would make a number of digits (25 of 025), a list of [1]."""
+        return str(self.doc_to_text(doc, doc_to_target or self.config.doc_to_target))
+
     def apply_filters(self) -> list[Instance]:
         """Pass on all samples of a question; the harness's default keeps only the first."""
         for instance in self._instances:
             instance.filtered_resps["none"] = instance.resps
         return list(self._instances)
 
-    def process_results(self, doc: dict[str, object], results: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Grade all samples of one question and return its metrics."""
-        if "bypass" in self._metric_fn_list:
+    def process_results(self, doc: dict[str, object], results: Sequence[object]) -> dict[str, float]:
+        """Grade all samples of one question and return its metrics.
+
+        Raises:
+            ArgumentError: a response is not one of a model that enforces the budget.
+        """
+        if self._only_predicts:
             return {"bypass": 0.0}
-        (responses,) = results
-        return question_metrics(str(self.doc_to_target(doc)), responses, kind=self._kind)
+        responses = responses_of(results, count=self.config.repeats, task=self.config.task)
+        return question_metrics(self.doc_to_target(doc), responses, kind=self._kind)
 
     @cached_property
     def _kind(self) -> Kind:
@@ -74,19 +105,37 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         return {name: name not in _COSTS for name in self._metric_names()}
 
     def _metric_names(self) -> list[str]:
-        if "bypass" in self._metric_fn_list:
+        if self._only_predicts:
             return ["bypass"]
         count = self.config.repeats
         of_samples = [*(f"pass@{k}" for k in reported_ks(count)), f"maj@{count}"] if count > 1 else []
         return ["acc", *of_samples, *_COSTS]
 
 
-def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict[str, float]:
-    """Return the metrics of one question, averaged over its samples.
+def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Completion]:
+    """Return the `count` responses to one question.
 
-    The harness's own models return plain strings: they are graded, but have no token counts.
+    lm-eval 0.5 hands over the responses, and before it one list of them for each request. With several processes the
+    harness asks some questions more often than `count`, to keep all of them busy.
+
+    Raises:
+        ArgumentError: there are too few, or one of them does not come from a model that enforces the budget.
     """
-    verdicts = [grade(gold, _answer(response), kind) for response in responses]
+    given = [one for item in results for one in (item if isinstance(item, list) else [item])]
+    responses = [one for one in given if isinstance(one, Completion)]
+    if len(responses) < len(given):
+        raise ArgumentError(not_enforced([task], "the model that gave these responses"))
+    if len(responses) < count:
+        raise ArgumentError(
+            f"the harness handed over {len(responses)} responses to a question of {task}, and {count} were asked for: "
+            f"use a version of lm-eval that this package knows ({KNOWN_HARNESSES})"
+        )
+    return responses[:count]
+
+
+def question_metrics(gold: str, responses: Sequence[Completion], *, kind: Kind) -> dict[str, float]:
+    """Return the metrics of one question, averaged over its samples."""
+    verdicts = [grade(gold, response.answer, kind) for response in responses]
     correct = [float(verdict.correct) for verdict in verdicts]
     metrics = {"acc": fmean(correct)}
     count = len(responses)
@@ -95,25 +144,15 @@ def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict
         extracted = [verdict.extracted for verdict in verdicts]
         winner = majority(extracted, lambda left, right: verify(left, right, kind).correct)
         metrics[f"maj@{count}"] = float(winner is not None and verify(gold, winner, kind).correct)
-    completions = [response for response in responses if isinstance(response, Completion)]
-    if completions:
-        metrics["thinking_tokens"] = fmean(completion.thinking_tokens for completion in completions)
-        metrics["answer_tokens"] = fmean(completion.answer_tokens for completion in completions)
-        metrics["budget_hit"] = fmean(completion.budget_hit for completion in completions)
-        metrics["thinking_eos"] = fmean(completion.thinking_finish == "eos" for completion in completions)
-        metrics["answer_cut"] = fmean(completion.answer_cut for completion in completions)
+    metrics["thinking_tokens"] = fmean(response.thinking_tokens for response in responses)
+    metrics["answer_tokens"] = fmean(response.answer_tokens for response in responses)
+    metrics["budget_hit"] = fmean(response.budget_hit for response in responses)
+    metrics["thinking_eos"] = fmean(response.thinking_finish == "eos" for response in responses)
+    metrics["answer_cut"] = fmean(response.answer_cut for response in responses)
     metrics["no_answer"] = fmean(verdict.status == "no_answer" for verdict in verdicts)
-    metrics["looping"] = fmean(any(map(is_looping, _parts(response))) for response in responses)
+    # Each phase by itself: a loop that the budget cut is at the end of the thinking, not of the text.
+    metrics["looping"] = fmean(is_looping(one.thinking) or is_looping(one.answer) for one in responses)
     return metrics
-
-
-def _answer(response: str) -> str:
-    return response.answer if isinstance(response, Completion) else response
-
-
-def _parts(response: str) -> tuple[str, ...]:
-    """Split a response into its phases: a loop that the budget cut is at the end of the thinking, not of the text."""
-    return (response.thinking, response.answer) if isinstance(response, Completion) else (response,)
 
 
 def _num_samples(given: object) -> int:

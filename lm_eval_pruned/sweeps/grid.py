@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_model_args
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError, unknown_name
-from lm_eval_pruned.paths import configs_folder, is_there, tasks_folder
+from lm_eval_pruned.paths import configs_folder, is_there, our_tasks
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.sweeps.cell import Cell, Resources
 from lm_eval_pruned.sweeps.recipes import resolved
@@ -172,12 +172,6 @@ def _check(cell: Cell) -> None:
         value = getattr(cell.resources, field.name)
         if value is not None and not 0 <= value < float("inf"):
             raise ArgumentError(f"{field.name}={value}: give 0 or more")
-
-
-@cache
-def our_tasks() -> frozenset[str]:
-    """Return the names of the tasks and groups that ship with the package."""
-    return frozenset(path.stem for path in tasks_folder().rglob("*.yaml"))
 
 
 @cache

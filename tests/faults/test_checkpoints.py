@@ -49,7 +49,9 @@ def prune(folder: Path | str, *more: str) -> int:
 
 def ask(loaded: PrunedHFLM, *, budget: int = 8) -> str:
     kwargs = {"thinking_token_budget": budget, "max_gen_toks": 8}
-    (text,) = loaded.generate_until([Instance("generate_until", {}, (QUESTION, kwargs), 0)], disable_tqdm=True)
+    (text,) = loaded.generate_until(
+        [Instance("generate_until", {}, (QUESTION, kwargs), idx=0, task_name="", doc_id=0)], disable_tqdm=True
+    )
     return text
 
 

@@ -28,6 +28,8 @@ def ask(model: PrunedHFLM, problems: Sequence[str], budgets: Sequence[int], **kw
             doc={},
             arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 32, **kwargs}),
             idx=0,
+            task_name="",
+            doc_id=0,
         )
         for budget in budgets
         for problem in problems

@@ -30,7 +30,9 @@ def dense() -> PrunedHFLM:
 def ask(model: PrunedHFLM, *problems: str, **kwargs: object) -> list[Completion]:
     gen_kwargs = {"thinking_token_budget": 64, "max_gen_toks": 32, **kwargs}
     requests = [
-        Instance(request_type="generate_until", doc={}, arguments=(problem, dict(gen_kwargs)), idx=0)
+        Instance(
+            request_type="generate_until", doc={}, arguments=(problem, dict(gen_kwargs)), idx=0, task_name="", doc_id=0
+        )
         for problem in problems
     ]
     return model.generate_until(requests)
@@ -117,7 +119,12 @@ def test_one_budget_that_does_not_fit_is_found_before_any_generation(dense, monk
     monkeypatch.setattr(TransformersBackend, "run", lambda *_: pytest.fail("something was generated"))
     requests = [
         Instance(
-            request_type="generate_until", doc={}, arguments=(PROBLEMS[0], {"thinking_token_budget": budget}), idx=0
+            request_type="generate_until",
+            doc={},
+            arguments=(PROBLEMS[0], {"thinking_token_budget": budget}),
+            idx=0,
+            task_name="",
+            doc_id=0,
         )
         for budget in (16, 2000)
     ]
@@ -129,23 +136,39 @@ def test_plain_requests_are_the_parents(dense):
     parent = HFLM(str(dense.pretrained), batch_size=4, device="cpu")
     requests = [
         Instance(
-            request_type="generate_until", doc={}, arguments=(problem, {"until": ["\n"], "max_gen_toks": 8}), idx=0
+            request_type="generate_until",
+            doc={},
+            arguments=(problem, {"until": ["\n"], "max_gen_toks": 8}),
+            idx=0,
+            task_name="",
+            doc_id=0,
         )
         for problem in PROBLEMS
     ]
     assert dense.generate_until(requests, disable_tqdm=True) == parent.generate_until(requests, disable_tqdm=True)
     pairs = [
-        Instance(request_type="loglikelihood", doc={}, arguments=("a=3;b=", text), idx=0) for text in ("a+4", "zz")
+        Instance(request_type="loglikelihood", doc={}, arguments=("a=3;b=", text), idx=0, task_name="", doc_id=0)
+        for text in ("a+4", "zz")
     ]
     assert dense.loglikelihood(pairs, disable_tqdm=True) == parent.loglikelihood(pairs, disable_tqdm=True)
 
 
 def test_plain_and_budgeted_requests_keep_their_places(dense):
     plain = Instance(
-        request_type="generate_until", doc={}, arguments=("a=3;b=", {"until": [";"], "max_gen_toks": 4}), idx=0
+        request_type="generate_until",
+        doc={},
+        arguments=("a=3;b=", {"until": [";"], "max_gen_toks": 4}),
+        idx=0,
+        task_name="",
+        doc_id=0,
     )
     budgeted = Instance(
-        request_type="generate_until", doc={}, arguments=(PROBLEMS[0], {"thinking_token_budget": 64}), idx=0
+        request_type="generate_until",
+        doc={},
+        arguments=(PROBLEMS[0], {"thinking_token_budget": 64}),
+        idx=0,
+        task_name="",
+        doc_id=0,
     )
     results = dense.generate_until([budgeted, plain, budgeted])
     assert [isinstance(result, Completion) for result in results] == [True, False, True]

@@ -43,6 +43,8 @@ def ask(model: PrunedHFLM, *budgets: int, samples: int = 1, **kwargs: object) ->
             doc={},
             arguments=(problem, {"thinking_token_budget": budget, "max_gen_toks": 16, **kwargs}),
             idx=0,
+            task_name="",
+            doc_id=0,
         )
         for budget in budgets
         for problem in PROBLEMS

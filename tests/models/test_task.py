@@ -169,10 +169,32 @@ def test_letters_of_multiple_choice_are_graded():
     assert question_metrics("C", [response("A proton is heavy.")], kind="choice")["no_answer"] == 1.0
 
 
-def test_a_plain_string_is_graded_without_token_counts():
-    metrics = question_metrics("7", ["<think>\nso 8</think>\n\n\\boxed{7}"], kind="math")
-    assert metrics["acc"] == 1.0
-    assert "thinking_tokens" not in metrics
+@pytest.mark.parametrize("handed", [lambda one: [[one, one]], lambda one: [one, one]], ids=["0.4", "0.5"])
+def test_responses_are_taken_as_each_harness_hands_them_over(handed):
+    task = tiny(metadata={"num_samples": 2})
+    metrics = task.process_results({"answer": "7"}, handed(response("\\boxed{7}")))
+    assert (metrics["acc"], metrics["pass@2"], metrics["answer_tokens"]) == (1.0, 1.0, 9.0)
+
+
+@pytest.mark.parametrize("results", [["7"], [["7"]], "7", response("7"), [["7"], ["7"]], [7.0], [None]])
+def test_a_response_without_an_enforced_budget_is_refused(results):
+    with pytest.raises(ArgumentError, match=r"does not enforce the thinking budget of 'mine'.*pruned-hf"):
+        tiny(metadata={}).process_results({"answer": "7"}, results)
+
+
+@pytest.mark.parametrize("answer", ["025", "[1]", "[0, 1)", "7", "²", "\\text{[A]}"])
+@pytest.mark.parametrize("template", ["{{answer}}", "answer"])
+def test_targets_are_the_written_answers(answer, template):
+    assert tiny(metadata={}, doc_to_target=template).doc_to_target({"answer": answer}) == answer
+
+
+def test_missing_responses_are_refused_and_surplus_ones_left_out():
+    task, one = tiny(metadata={"num_samples": 2}), response("\\boxed{7}")
+    for results in ([], [[]], [[one]]):
+        with pytest.raises(ArgumentError, match=rf"handed over {len(results and results[0])} responses.*2 were asked"):
+            task.process_results({"answer": "7"}, results)
+    # A process that is asked its last question again, so that all processes are asked as many.
+    assert set(task.process_results({"answer": "7"}, [[one, one, one, one]])) == set(task.aggregation())
 
 
 def test_standard_errors_are_clustered_by_question():

@@ -44,9 +44,14 @@ def test_without_an_artifact_cache_no_file_remains(start):
 
 def run_ordinary_requests(model) -> tuple[list, list]:
     pairs = [(f"a={digit};b=a+1;b mod 10?", f" {digit + 1}") for digit in range(8)]
-    scored = [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
+    scored = [
+        Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0, task_name="", doc_id=0) for pair in pairs
+    ]
     until = {"until": [";", "\n\n"], "max_gen_toks": 12, "do_sample": False}
-    asked = [Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0) for text, _ in pairs]
+    asked = [
+        Instance(request_type="generate_until", doc={}, arguments=(text, {**until}), idx=0, task_name="", doc_id=0)
+        for text, _ in pairs
+    ]
     return model.loglikelihood(scored), model.generate_until(asked)
 
 
