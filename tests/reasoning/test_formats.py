@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.reasoning.formats import FORMATS, choose_format, detect_format, with_markers
+from lm_eval_pruned.reasoning.detection import choose_format, detect_format
+from lm_eval_pruned.reasoning.formats import FORMATS, with_markers
 
 
 def test_forced_texts_are_the_published_ones():
@@ -18,7 +19,7 @@ def test_forced_texts_are_the_published_ones():
         "\n</think>\n\n"
     )
     assert FORMATS["qwen3"].close("so x = 2\n", forced=False) == "</think>\n\n"
-    assert FORMATS["none"].close("so x = 2", forced=True) == "\n\nFinal Answer: "
+    assert FORMATS["none"].close("so x = 2", forced=True) == "\n\nFinal Answer:"
     assert FORMATS["none"].close("so x = 2", forced=False) is None
     assert FORMATS["s1"].opening == "<|im_start|>think"
 
