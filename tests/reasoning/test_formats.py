@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.grading.extract import extract
+from lm_eval_pruned.grading.extract.extract import extract
 from lm_eval_pruned.reasoning.detection import choose_format, detect_format
 from lm_eval_pruned.reasoning.formats import FORMATS, with_markers
 
