@@ -20,7 +20,12 @@ Propagate = Literal["pruned", "dense"]
 Direction = Literal["protect", "prune"]
 LayerIFGroups = Literal["module", "block"]
 Preset = Literal["none", "paper"]
-Thinking = Literal["auto", "qwen3", "s1", "deepseek-r1", "tiny", "none"]
+# fmt: off
+Thinking = Literal[
+    "auto", "qwen3", "s1", "deepseek-r1", "think", "harmony", "mistral", "kimi-vl", "seed-oss", "gemma4", "command-a",
+    "exaone-deep", "apertus", "apriel", "granite", "tiny", "none",
+]
+# fmt: on
 
 # Entry point groups through which other packages add methods and allocations.
 METHODS_GROUP = "lm_eval_pruned.methods"

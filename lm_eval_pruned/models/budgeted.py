@@ -19,7 +19,10 @@ from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.checkpoint.note import reported
 from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, complete, prepare
-from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
+from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.detection import choose_format
+from lm_eval_pruned.reasoning.formats import ThinkingFormat
+from lm_eval_pruned.reasoning.misfit import describe_closed, describe_misfit
 from lm_eval_pruned.reasoning.requests import Backend
 from lm_eval_pruned.reasoning.response_store import ResponseStore, check_store
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs
@@ -74,6 +77,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         plain = by_kwargs.pop("", [])
         backend = self._backend(is_quiet=disable_tqdm or self.rank != 0)
         prepared = [self._prepare(backend, [requests[index] for index in indices]) for indices in by_kwargs.values()]
+        self._warn_of(describe_closed([request.opening for ones in prepared for request in ones]))
         results: dict[int, str] = {}
         if plain:
             texts = super().generate_until([requests[index] for index in plain], disable_tqdm=disable_tqdm)
@@ -82,7 +86,16 @@ class BudgetedLM(Harness):  # type: ignore[misc]
             completed = complete(backend, prepared, share=self._run.share_traces, responses=responses)
         for indices, completions in zip(by_kwargs.values(), completed, strict=True):
             results.update(zip(indices, completions, strict=True))
+        by_markers: dict[ThinkingFormat, list[Completion]] = defaultdict(list)
+        for ones, completions in zip(prepared, completed, strict=True):
+            by_markers[ones[0].markers] += completions
+        for markers, completions in by_markers.items():
+            self._warn_of(describe_misfit(completions, markers))
         return [results[index] for index in range(len(requests))]
+
+    def _warn_of(self, fault: str | None) -> None:
+        if fault and self.rank == 0:
+            logger.warning("%s", fault)
 
     def set_cache_hook(self, cache_hook: object) -> None:
         """Refuse `--use_cache`, which would report the responses of one model as those of another.
@@ -112,7 +125,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         return ResponseStore.open(self._store, {"pruning": self.report.fingerprint, **self._identity()})
 
     def _thinking_format(self) -> ThinkingFormat:
-        chosen = choose_format(self._run.thinking, self._template)
+        chosen = choose_format(self._run.thinking, self._template, self.apply_chat_template)
         logger.info("thinking=%s: %s (%s)", self._run.thinking, chosen.name, chosen.summary)
         return chosen
 

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
-from jinja2 import TemplateError
-
 from lm_eval_pruned.errors import DataError
-
-Render = Callable[[Sequence[Mapping[str, str]]], str]
-
-# A template is a program that comes with the checkpoint: it may raise an error by itself, or divide by zero.
-_TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+from lm_eval_pruned.reasoning.detection import TEMPLATE_ERRORS, Render
 
 _ADVICE = "mend the template of the checkpoint, or leave prompts bare with auto_chat_template=False"
 
@@ -46,6 +38,6 @@ def as_user_turn(prompt: str, render: Render) -> str:
 def _render_turn(prompt: str, render: Render) -> str:
     try:
         return render([{"role": "user", "content": prompt}])
-    except _TEMPLATE_ERRORS as error:
+    except TEMPLATE_ERRORS as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"the chat template cannot render a user turn ({reason}): {_ADVICE}") from error

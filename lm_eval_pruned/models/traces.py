@@ -18,7 +18,7 @@ from torch import Tensor
 from lm_eval_pruned.assets.tiny_reasoner.chains import MAX_STEPS, benchmark_chains, sample_chain
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import sha256_of_json
-from lm_eval_pruned.models.prompt import Render, as_user_turn
+from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.calibration.readers import read_hub
 from lm_eval_pruned.pruning.calibration.source import (
     DEFAULT_CONTEXT,
@@ -32,7 +32,8 @@ from lm_eval_pruned.pruning.calibration.source import (
 from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, prepare
-from lm_eval_pruned.reasoning.formats import ThinkingFormat, choose_format
+from lm_eval_pruned.reasoning.detection import Render, choose_format
+from lm_eval_pruned.reasoning.formats import ThinkingFormat
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed
 from lm_eval_pruned.reasoning.settings import BudgetSettings
@@ -260,7 +261,7 @@ def trace_generator(
         return as_user_turn(question, cast("Render", apply)) if template else question
 
     def generate(traces: Traces) -> Calibration:
-        markers = choose_format(thinking, template)
+        markers = choose_format(thinking, template, cast("Render", apply))
         return trace_calibration(checkpoint_backend(checkpoint), trace_request(traces, questions, markers, render))
 
     return generate

@@ -15,11 +15,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from lm_eval_pruned.errors import BudgetError
 from lm_eval_pruned.reasoning.completion import Answer, Completion, Thinking, ThinkingFinish
 from lm_eval_pruned.reasoning.formats import ThinkingFormat
+from lm_eval_pruned.reasoning.joining import encode_inside
 from lm_eval_pruned.reasoning.requests import Backend, Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import derive_seed
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 logger = logging.getLogger(__name__)
+
+# Raised when the same settings come to give other texts, so that stored responses of before are not reused.
+RULES = 2
 
 
 class Request(NamedTuple):
@@ -65,6 +69,7 @@ class PreparedRequest:
     def identity(self) -> dict[str, object]:
         """Return what, besides the model, decides the text of the response, as JSON values: it is hashed and stored."""
         return {
+            "rules": RULES,
             "prompt": self.ids,
             "sample": self.sample,
             "budget": self.budget,
@@ -197,7 +202,7 @@ class _Trace:
             return self._answer(new._replace(ids=ids), [len(ids)])
         not_reached = [budget for budget in budgets if budget >= len(ids) + len(new.stop_ids)]
         if ignored < self.request.settings.n_ignore:
-            extension = self.backend.encode(self.request.settings.ignore_text, special=False)
+            extension = encode_inside(self.backend, self.request.settings.ignore_text)
             return self._think([*ids, *extension], not_reached, ignored + 1)
         return self._answer(new._replace(ids=ids), not_reached)
 
@@ -210,7 +215,7 @@ class _Trace:
         on_finish = partial(self._on_answer, thinking, text, close, budgets)
         if close is None:
             return on_finish(None)
-        ids = [*request.ids, *thinking.ids, *self.backend.encode(close, special=False)]
+        ids = [*request.ids, *thinking.ids, *encode_inside(self.backend, close)]
         max_new_tokens = min(request.settings.answer_room, self.backend.context - len(ids))
         return [
             Row(
@@ -270,7 +275,7 @@ def _choose_opening(prompt: str, markers: ThinkingFormat) -> str | None:
 def _count_close_tokens(backend: Backend, markers: ThinkingFormat) -> int:
     """Count the tokens of the longest closing text between thinking and answer."""
     closes = [markers.close("", forced=forced) or "" for forced in (True, False)]
-    return max(len(backend.encode(close, special=False)) for close in closes)
+    return max(len(encode_inside(backend, close)) for close in closes)
 
 
 def _choose_budgets(

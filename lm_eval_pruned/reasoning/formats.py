@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 from lm_eval_pruned.registry import Registry
@@ -22,7 +21,7 @@ class ThinkingFormat:
         natural_close: written in place of the closing or the end-of-sequence token that ended the thinking; None if the
             answer is part of the thinking.
         forced_close: written when the budget is exhausted.
-        forced_break: written before `forced_close`, unless the thinking already ends with it.
+        forced_break: written before `forced_close`, as far as the thinking does not already end with it.
         forced_answer: written after `forced_close`; it is the beginning of the answer.
     """
 
@@ -46,8 +45,10 @@ class ThinkingFormat:
         """
         if not forced:
             return self.natural_close
-        needs_break = bool(self.forced_break) and not thinking.endswith(self.forced_break)
-        return (self.forced_break if needs_break else "") + self.forced_close + self.forced_answer
+        written = next(
+            size for size in range(len(self.forced_break), -1, -1) if thinking.endswith(self.forced_break[:size])
+        )
+        return self.forced_break[written:] + self.forced_close + self.forced_answer
 
 
 FORMATS: Registry[ThinkingFormat] = Registry("thinking")
@@ -83,31 +84,59 @@ FORMATS.add(
     ),
 )
 
-# DeepSeek-R1 and its distillations (arXiv 2501.12948): the markers of Qwen3 without a sentence.
-FORMATS.add(
-    "deepseek-r1",
-    ThinkingFormat(
-        name="deepseek-r1",
-        summary="<think> ... </think>, closed without a word when the budget is exhausted",
-        opening="<think>\n",
-        closings=("</think>",),
-        natural_close="</think>\n\n",
-        forced_close="</think>\n\n",
-        forced_break="\n",
-    ),
+
+def _add(name: str, families: str, opening: str, closing: str, *, rest: str = "", line: str = "") -> None:
+    """Add a format that is closed without a word when the budget is exhausted.
+
+    Args:
+        name: name in the registry.
+        families: the models that speak it.
+        opening: text that opens the thinking.
+        closing: text with which the model closes it.
+        rest: text between `closing` and the answer.
+        line: what the model writes between its thinking and `closing`.
+    """
+    FORMATS.add(
+        name,
+        ThinkingFormat(
+            name=name,
+            summary=f"{families}: {opening.strip()} ... {closing}, closed without a word",
+            opening=opening,
+            closings=(closing,),
+            natural_close=closing + rest,
+            forced_close=closing + rest,
+            forced_break=line,
+        ),
+    )
+
+
+# Line breaks are those of the models' own chat templates.
+_add("deepseek-r1", "DeepSeek-R1 and its distillations", "<think>\n", "</think>", rest="\n\n", line="\n")
+_add("think", "DeepSeek-V3.1 and later, GLM, Kimi-K2-Thinking and others without line breaks", "<think>", "</think>")
+_add(
+    "harmony",
+    "gpt-oss",
+    "<|channel|>analysis<|message|>",
+    "<|end|>",
+    rest="<|start|>assistant<|channel|>final<|message|>",
 )
+_add("mistral", "Magistral, Ministral 3 Reasoning", "[THINK]", "[/THINK]")
+_add("kimi-vl", "Kimi-VL-Thinking", "◁think▷", "◁/think▷")
+_add("seed-oss", "Seed-OSS", "<seed:think>", "</seed:think>", rest="\n")
+_add("gemma4", "Gemma 4", "<|channel>thought\n", "<channel|>", line="\n")
+_add(
+    "command-a", "Command A Reasoning, Command R7B", "<|START_THINKING|>", "<|END_THINKING|>", rest="<|START_RESPONSE|>"
+)
+_add("exaone-deep", "EXAONE Deep", "<thought>\n", "</thought>", rest="\n\n", line="\n")
+_add("apertus", "Apertus", "<|inner_prefix|>", "<|inner_suffix|>")
+_add("apriel", "Apriel Thinker", "Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", rest="\n", line="\n")
+_add("granite", "Granite 3.2", "Here is my thought process:", "Here is my response:", line="\n\n")
 
 # The bundled model: its tokens are bytes, so a sentence would take more of them than an answer.
-FORMATS.add(
-    "tiny",
-    replace(
-        FORMATS["deepseek-r1"],
-        name="tiny",
-        summary="the bundled tiny-reasoner: <think> ... </think>, closed without a word",
-    ),
-)
+_add("tiny", "the bundled tiny-reasoner", "<think>\n", "</think>", rest="\n\n", line="\n")
 
-# Models without markers: the text itself is the chain of thought, and all of it is graded.
+# Models without markers: the text itself is the chain of thought, and all of it is graded. The forced text ends in the
+# colon, as in s1: a blank belongs to the token that follows.
 FORMATS.add(
     "none",
     ThinkingFormat(
@@ -116,36 +145,11 @@ FORMATS.add(
         opening="",
         closings=(),
         natural_close=None,
-        forced_close="\n\n",
-        forced_answer="Final Answer: ",
+        forced_close="",
+        forced_break="\n\n",
+        forced_answer="Final Answer:",
     ),
 )
-
-
-def choose_format(thinking: str, chat_template: object) -> ThinkingFormat:
-    """Return the format named `thinking`; `auto` detects it from the chat template, or from a set of templates."""
-    if thinking != "auto":
-        return FORMATS[thinking]
-    if not isinstance(chat_template, str):
-        chat_template = json.dumps(chat_template, ensure_ascii=False)
-    return detect_format(chat_template)
-
-
-def detect_format(chat_template: str | None) -> ThinkingFormat:
-    """Detect the format from the markers in a chat template.
-
-    Example:
-        >>> detect_format("... <think> ... enable_thinking ...").name
-        'qwen3'
-        >>> detect_format("<|im_start|>user").name
-        'none'
-    """
-    template = chat_template or ""
-    if "tiny-reasoner" in template:
-        return FORMATS["tiny"]
-    if "<think>" not in template and "</think>" not in template:
-        return FORMATS["none"]
-    return FORMATS["deepseek-r1" if "<｜Assistant｜>" in template else "qwen3"]
 
 
 def with_markers(

@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from lm_eval_pruned.reasoning.detection import TEMPLATE_ERRORS
 from lm_eval_pruned.reasoning.requests import Stop
+
+# Special tokens that end a text or a turn in every model that has them.
+TEXT_ENDS = (
+    *(
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end_of_turn|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ),
+    *("<end_of_turn>", "<turn|>", "<eos>", "</s>", "<|return|>", "<|call|>", "<|end|>", "[|endofturn|]", "<seed:eos>"),
+    "<｜end▁of▁sentence｜>",
+)
+
+_ANSWER = "0b1f8e60-answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +82,27 @@ class StopCondition:
         return ids
 
 
-def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of all end-of-sequence tokens: those of the generation config and that of the tokenizer."""
-    configured = config.eos_token_id if config is not None else None
-    several = configured if isinstance(configured, Collection) else [configured]
-    return frozenset(int(token) for token in [*several, tokenizer.eos_token_id] if token is not None)
+def end_tokens(tokenizer: PreTrainedTokenizerBase, *configs: object) -> frozenset[int]:
+    """Return the ids of all tokens that end a text or a turn.
+
+    These are the tokens that the configs (a generation config, a model's config) and the tokenizer name, the one with
+    which the chat template ends a turn of the assistant, and those that end texts in all models that have them: a
+    checkpoint often names only one of two that its model writes.
+    """
+    named = [getattr(config, "eos_token_id", None) for config in (tokenizer, *configs)]
+    ids = {token for one in named for token in (one if isinstance(one, Collection) else [one]) if token is not None}
+    special = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+    ends = {*TEXT_ENDS, _turn_end(tokenizer, special)}
+    return frozenset(map(int, ids)) | {special[end] for end in ends & special.keys()}
+
+
+def _turn_end(tokenizer: PreTrainedTokenizerBase, special: Collection[str]) -> str:
+    """Return the special token that the chat template writes after a turn of the assistant, or ""."""
+    if not tokenizer.chat_template:
+        return ""
+    chat = [{"role": "user", "content": "1"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        after = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(_ANSWER)[2].lstrip()
+    except TEMPLATE_ERRORS:
+        return ""
+    return max((token for token in special if token and after.startswith(token)), key=len, default="")

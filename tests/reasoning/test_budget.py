@@ -144,7 +144,7 @@ def test_without_markers_the_text_itself_is_the_answer():
 
 
 def test_without_markers_a_final_answer_is_forced():
-    completion = run(Script("The answer is", "4\0"), 6, thinking="none")
+    completion = run(Script("The answer is", " 4\0"), 6, thinking="none")
     assert completion == "The an\n\nFinal Answer: 4"
     assert completion.answer == "Final Answer: 4"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.reasoning.formats import FORMATS, choose_format, detect_format, with_markers
+from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.reasoning.detection import choose_format, detect_format
+from lm_eval_pruned.reasoning.formats import FORMATS, with_markers
 
 
 def test_forced_texts_are_the_published_ones():
@@ -18,7 +20,7 @@ def test_forced_texts_are_the_published_ones():
         "\n</think>\n\n"
     )
     assert FORMATS["qwen3"].close("so x = 2\n", forced=False) == "</think>\n\n"
-    assert FORMATS["none"].close("so x = 2", forced=True) == "\n\nFinal Answer: "
+    assert FORMATS["none"].close("so x = 2", forced=True) == "\n\nFinal Answer:"
     assert FORMATS["none"].close("so x = 2", forced=False) is None
     assert FORMATS["s1"].opening == "<|im_start|>think"
 
@@ -63,3 +65,16 @@ def test_the_format_is_detected_from_a_set_of_templates():
     template = "{{ '<｜Assistant｜><think>' }}"
     for given in (template, {"default": template}, [{"name": "default", "template": template}]):
         assert choose_format("auto", given).name == "deepseek-r1"
+
+
+@pytest.mark.parametrize("name", [name for name, one in FORMATS.items() if one.natural_close and name != "granite"])
+def test_the_grader_skips_the_thinking_of_every_format(name):
+    one = FORMATS[name]
+    for forced in (True, False):
+        response = f"{one.opening}\\boxed{{1}}{one.close('x', forced=forced)} \\boxed{{2}}"
+        assert extract(response) == "2"
+
+
+def test_a_break_is_completed_and_not_repeated():
+    for thinking, close in {"so": "\n\n", "so\n": "\n", "so\n\n": "", "": "\n\n"}.items():
+        assert FORMATS["none"].close(thinking, forced=True) == close + "Final Answer:"

@@ -47,7 +47,7 @@ def backend() -> TransformersBackend:
 @pytest.fixture(scope="module")
 def sliding() -> TransformersBackend:
     """A random model with an attention window shorter than its texts; in float64 its best tokens are never tied."""
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     config = MistralConfig(
         vocab_size=261, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=12, initializer_range=0.5, bos_token_id=None, eos_token_id=258,

@@ -23,11 +23,13 @@ from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPON
 _TAGS = ("think", "thinking", "thought")
 THINKING_ENDS = (
     *(f"</{tag}>" for tag in _TAGS),
-    *("<|im_start|>answer", "<|channel|>final<|message|>", "[/THINK]", "\u25c1/think\u25b7"),
+    *("<|im_start|>answer", "<|channel|>final<|message|>", "[/THINK]", "\u25c1/think\u25b7", "</seed:think>"),
+    *("<channel|>", "<|END_THINKING|>", "<|inner_suffix|>", "[BEGIN FINAL RESPONSE]"),
 )
 THINKING_STARTS = (
     *(f"<{tag}>" for tag in _TAGS),
-    *("<|im_start|>think", "<|channel|>analysis<|message|>", "[THINK]", "\u25c1think\u25b7"),
+    *("<|im_start|>think", "<|channel|>analysis<|message|>", "[THINK]", "\u25c1think\u25b7", "<seed:think>"),
+    *("<|channel>thought", "<|START_THINKING|>", "<|inner_prefix|>"),
 )
 TEXT_ENDS = (
     *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<end_of_turn>", "</s>"),

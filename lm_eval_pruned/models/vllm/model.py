@@ -109,7 +109,8 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
             super().__init__(pretrained=prepared.pretrained, **kwargs)
         except (RuntimeError, ValueError) as error:
             raise EngineError(_advice(error)) from error
-        self._end_tokens = end_tokens(_generation_config(prepared.pretrained, self._config, kwargs), self.tokenizer)
+        generation = _generation_config(prepared.pretrained, self._config, kwargs)
+        self._end_tokens = end_tokens(self.tokenizer, generation, self._config, self._config.get_text_config())
         self.thinking = self._thinking_format()
 
     def _temporary_folder(self) -> Path:

@@ -79,7 +79,8 @@ class TransformersBackend(TokenizingBackend):
 
     def end_tokens(self) -> frozenset[int]:
         """Return the ids of all end-of-sequence tokens."""
-        return end_tokens(self.model.generation_config, self.tokenizer)
+        config = self.model.config
+        return end_tokens(self.tokenizer, self.model.generation_config, config, config.get_text_config())
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
