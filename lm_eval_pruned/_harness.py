@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from lm_eval_pruned.errors import PrunedEvalError, error_line
 from lm_eval_pruned.paths import tasks_folder
@@ -65,6 +67,32 @@ def add_task_folder() -> None:
 
     # Patch: docs/harness-hook.md.
     _wrap_once(TaskManager, "__init__", extend)
+
+
+def check_before_loading() -> None:
+    """Make `simple_evaluate` refuse what can be refused of a run of our models before it loads the weights."""
+    from lm_eval import evaluator
+
+    def extend(original: Callable[..., object]) -> Callable[..., object]:
+        signature = inspect.signature(original)
+        if not {"model", "model_args", "tasks", "task_manager", "gen_kwargs", "metadata"} <= set(signature.parameters):
+            raise NotImplementedError(f"this version's simple_evaluate{signature} takes other arguments")
+        defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+
+        def simple_evaluate(*args: object, **kwargs: object) -> object:
+            from lm_eval_pruned.models.run_check import checked_run, is_ours
+
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            if not is_ours(call.arguments["model"], MODELS):
+                return original(*args, **kwargs)
+            with checked_run(call.arguments, defaults) as arguments:
+                return original(**arguments)
+
+        return simple_evaluate
+
+    # Patch: docs/harness-hook.md.
+    _wrap_once(evaluator, "simple_evaluate", extend)
 
 
 def report_errors() -> None:
@@ -131,7 +159,7 @@ def _mistake(error: Exception) -> str | None:
     return None
 
 
-def _wrap_once(owner: type, name: str, extend: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def _wrap_once(owner: type | ModuleType, name: str, extend: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     original = getattr(owner, name)
     if not hasattr(original, "lm_eval_pruned_original"):
         wrapped = functools.wraps(original)(extend(original))

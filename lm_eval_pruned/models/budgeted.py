@@ -15,6 +15,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.models.before_loading import USE_CACHE
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, complete, prepare
@@ -88,10 +89,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
             ArgumentError: always.
         """
         del cache_hook
-        raise ArgumentError(
-            "--use_cache finds an answer by its request and not by the model that gave it: leave it out, and add "
-            "responses=DIR to --model_args, which knows the model, the pruning and the sample"
-        )
+        raise ArgumentError(USE_CACHE)
 
     def _check_store(self) -> None:
         """Check before any weight is loaded that responses can be stored."""
