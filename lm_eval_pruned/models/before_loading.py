@@ -5,12 +5,13 @@ Each check needs only what is certain without the prompts; `reasoning.budget` ch
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from transformers import PretrainedConfig
+from transformers import GenerationConfig, GenerationMixin, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError
 from lm_eval_pruned.reasoning.kwarg_names import ALIASES, check_ordinary_names
@@ -85,6 +86,23 @@ def check_samples(settings: BudgetSettings, samples: int) -> None:
             f"num_samples={samples} would give the same text {samples} times, as decoding is greedy: sample with "
             "--gen_kwargs temperature=1.0 (without do_sample=False and top_k=1), or leave num_samples out"
         )
+
+
+def count_samples(given: object) -> int:
+    """Return `num_samples` of `--metadata`.
+
+    Raises:
+        ArgumentError: it is not a whole number of at least 1.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ArgumentError(f"num_samples={given!r} in --metadata: give a whole number of at least 1")
+    return given
+
+
+def names_of_transformers() -> Collection[str]:
+    """Return the generation kwargs that transformers knows."""
+    config = vars(GenerationConfig())  # type: ignore[no-untyped-call]
+    return {*config, *inspect.signature(GenerationMixin.generate).parameters} - {"self", "kwargs"}
 
 
 def check_aliases(gen_kwargs: Mapping[str, object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -10,12 +9,11 @@ from typing import NamedTuple
 import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
-from transformers import GenerationMixin
 
 from lm_eval_pruned.config import RunConfig, parse_model_args
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
-from lm_eval_pruned.models.before_loading import Limits, context_of
+from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_transformers
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
@@ -79,10 +77,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
     @classmethod
     def generator_names(cls) -> Collection[str]:
         """Return the generation kwargs that transformers knows."""
-        return {
-            *vars(transformers.GenerationConfig()),  # type: ignore[no-untyped-call]
-            *inspect.signature(GenerationMixin.generate).parameters,
-        }
+        return names_of_transformers()
 
     def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
         """Load the model after the calibration text: a missing file should not cost the loading of a large model."""

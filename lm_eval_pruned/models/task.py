@@ -12,9 +12,11 @@ from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, grade, verify
+from lm_eval_pruned.models.before_loading import CACHE_REQUESTS, check_samples, count_samples
 from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
 from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
 
 # Metrics that are better when lower: tokens, and how often something went wrong.
 _COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
@@ -33,7 +35,7 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
         settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
         metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
-        settings["repeats"] = _num_samples(metadata.get("num_samples", settings.get("repeats", 1)))
+        settings["repeats"] = count_samples(metadata.get("num_samples", settings.get("repeats", 1)))
         super().__init__(config=settings)
 
     def download(self, dataset_kwargs: object = None, **_: object) -> None:
@@ -46,6 +48,18 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
             local=self.config.metadata.get("local_data"),
         )
         self.dataset = {split: documents}
+
+    def build_all_requests(self, **arguments: object) -> None:
+        """Build the requests, never from the harness's cache of them.
+
+        Raises:
+            ArgumentError: that cache was asked for, or several samples of greedy decoding.
+        """
+        if arguments.get("cache_requests") and not arguments.get("rewrite_requests_cache"):
+            raise ArgumentError(CACHE_REQUESTS)
+        if self.config.repeats > 1:
+            check_samples(parse_gen_kwargs(self.config.generation_kwargs), self.config.repeats)
+        super().build_all_requests(**arguments)
 
     def apply_filters(self) -> list[Instance]:
         """Pass on all samples of a question; the harness's default keeps only the first."""
@@ -114,9 +128,3 @@ def _answer(response: str) -> str:
 def _parts(response: str) -> tuple[str, ...]:
     """Split a response into its phases: a loop that the budget cut is at the end of the thinking, not of the text."""
     return (response.thinking, response.answer) if isinstance(response, Completion) else (response,)
-
-
-def _num_samples(given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise ArgumentError(f"num_samples={given!r} in --metadata: give a whole number of at least 1")
-    return given

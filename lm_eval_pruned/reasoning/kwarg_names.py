@@ -65,6 +65,7 @@ _ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("think_end_token", "think_start_token", "reasoning_parser"), _MARKER),
     **dict.fromkeys(("random_seed", "sampling_seed", "torch_seed", "manual_seed"), "the seed of sampling is seed"),
     **dict.fromkeys(("greedy", "sample", "sampling"), "greedy decoding is temperature=0, and a temperature samples"),
+    "seed": "samples are seeded in requests with a thinking_token_budget; the others have the harness's --seed",
     "system_instruction": "it is a flag of its own: --system_instruction",
     "num_fewshot": "it is a flag of its own: --num_fewshot",
     "batch_size": "it is a flag of its own: --batch_size",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, with_markers
@@ -57,6 +57,16 @@ class BudgetSettings:
     def is_sampled(self) -> bool:
         """Whether two samples, or two seeds, can give different texts."""
         return any(one.is_random for one in (self.sampling, self.thinking_sampling) if one is not None)
+
+    def effective(self) -> BudgetSettings:
+        """Return the settings without what changes no text: filters of greedy decoding, and its seed."""
+        seed = self.sampling.seed if self.is_sampled else 0
+        thinking = self.thinking_sampling
+        return replace(
+            self,
+            sampling=self.sampling if self.sampling.is_random else Sampling(seed=seed),
+            thinking_sampling=thinking if thinking is None or thinking.is_random else Sampling(seed=seed),
+        )
 
     def markers(self, chosen: ThinkingFormat) -> ThinkingFormat:
         """Return the format `chosen` with the markers that the kwargs give in place of its own."""
