@@ -44,6 +44,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
     thinking: ThinkingFormat
     _run: RunConfig
     _has_warned_of_template = False
+    _sampling_seeds: frozenset[int] = frozenset()
 
     @abstractmethod
     def _backend(self, *, is_quiet: bool = False) -> Backend:
@@ -59,9 +60,17 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         """The chat template."""
 
     def get_model_info(self) -> dict[str, object]:
-        """Add the pruning report and the thinking format to the model information in the harness's results."""
+        """Add to the model information in the harness's results what it does not know.
+
+        `sampling_seeds` are the seeds that decided sampled texts, which `--seed` does not; none where all were greedy.
+        """
         parent: Callable[[], dict[str, Any]] = getattr(super(), "get_model_info", dict)
-        return {**parent(), "pruning": self.report.as_dict(), "thinking": self.thinking.name}
+        return {
+            **parent(),
+            "pruning": self.report.as_dict(),
+            "thinking": self.thinking.name,
+            "sampling_seeds": sorted(self._sampling_seeds),
+        }
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer budgeted requests in two phases and all others as the harness does."""
@@ -114,6 +123,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
     def _prepare(self, backend: Backend, requests: list[Instance]) -> list[PreparedRequest]:
         """Prepare requests with the same kwargs; a prompt that comes n times gets n different samples."""
         settings = parse_gen_kwargs(requests[0].args[1])
+        self._sampling_seeds |= {settings.sampling.seed} if settings.is_sampled else set()
         numbered, seen = [], Counter[str]()
         for request in requests:
             prompt = self._templated(request.args[0])

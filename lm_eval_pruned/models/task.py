@@ -15,6 +15,7 @@ from lm_eval_pruned.grading import Kind, grade, verify
 from lm_eval_pruned.models.before_loading import CACHE_REQUESTS, check_samples, count_samples
 from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
+from lm_eval_pruned.models.prompt import before_question
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
 
@@ -50,7 +51,7 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         self.dataset = {split: documents}
 
     def build_all_requests(self, **arguments: object) -> None:
-        """Build the requests, never from the harness's cache of them.
+        """Build the requests, never from the harness's cache of them, with instructions apart from the questions.
 
         Raises:
             ArgumentError: that cache was asked for, or several samples of greedy decoding.
@@ -59,6 +60,12 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
             raise ArgumentError(CACHE_REQUESTS)
         if self.config.repeats > 1:
             check_samples(parse_gen_kwargs(self.config.generation_kwargs), self.config.repeats)
+        if not arguments.get("apply_chat_template"):
+            # The harness joins these to the question as they are.
+            instruction, description = arguments.get("system_instruction"), self.config.description
+            arguments["system_instruction"] = instruction and before_question(str(instruction))
+            if isinstance(description, str):
+                self.config.description = before_question(description)
         super().build_all_requests(**arguments)
 
     def apply_filters(self) -> list[Instance]:
