@@ -129,8 +129,12 @@ def warn_of_seeds(settings: Iterable[BudgetSettings], *, is_given: bool) -> None
         )
 
 
-def context_of(config: PretrainedConfig | None, arguments: Mapping[str, object]) -> int | None:
+def context_of(
+    config: PretrainedConfig | None, arguments: Mapping[str, object], *, is_vllm: bool = False
+) -> int | None:
     """Return the context of a model from its arguments or its config, None where neither says it for certain.
+
+    vLLM lengthens the context that a config states by the factor of its rotary embedding.
 
     Example:
         >>> context_of(None, {"max_length": "512"}), context_of(None, {})
@@ -142,9 +146,8 @@ def context_of(config: PretrainedConfig | None, arguments: Mapping[str, object])
     if config is None:
         return None
     text = config.get_text_config()
-    # vLLM lengthens a context by the factor of its rotary embedding.
-    scaling = getattr(text, "rope_scaling", None) or getattr(text, "rope_parameters", None) or {}
-    if "factor" in str(scaling):
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
+    if is_vllm and "factor" in str(scaling):
         return None
     values = [getattr(one, name, None) for one in (text, config) for name in _CONTEXT]
     return max((int(value) for value in values if value), default=None)

@@ -51,7 +51,15 @@ _ELSEWHERE: Mapping[str, str] = {
         (
             *("budget_tokens", "max_thinking_tokens", "thinking_budget", "thinking_budget_tokens", "thinking_tokens"),
             *("max_reasoning_tokens", "reasoning_budget", "reasoning_tokens", "reasoning_max_tokens"),
-            *("max_think_tokens", "think_budget", "thinking_max_tokens", "token_budget", "max_thinking_length"),
+            *(
+                "max_think_tokens",
+                "think_budget",
+                "budget",
+                "max_thinking",
+                "thinking_max_tokens",
+                "token_budget",
+                "max_thinking_length",
+            ),
         ),
         _BUDGET,
     ),
@@ -65,10 +73,13 @@ _ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("think_end_token", "think_start_token", "reasoning_parser"), _MARKER),
     **dict.fromkeys(("random_seed", "sampling_seed", "torch_seed", "manual_seed"), "the seed of sampling is seed"),
     **dict.fromkeys(("greedy", "sample", "sampling"), "greedy decoding is temperature=0, and a temperature samples"),
-    "seed": "samples are seeded in requests with a thinking_token_budget; the others have the harness's --seed",
     "system_instruction": "it is a flag of its own: --system_instruction",
     "num_fewshot": "it is a flag of its own: --num_fewshot",
     "batch_size": "it is a flag of its own: --batch_size",
+}
+
+_WITHOUT_A_BUDGET = {
+    "seed": "samples are seeded in requests with a thinking_token_budget; the others have the harness's --seed"
 }
 
 # The same for budgeted requests, where transformers or vLLM would take these names.
@@ -95,21 +106,26 @@ _UNDER_A_BUDGET: Mapping[str, str] = {
 }
 
 
-def unknown_kwarg(name: str, known: Collection[str]) -> ArgumentError:
+def unknown_kwarg(name: str, known: Collection[str], *, listed: Collection[str] = BUDGETED) -> ArgumentError:
     """Build the error for a generation kwarg that is not in `known`: what another API calls it, or the nearest name.
+
+    Args:
+        name: what was given.
+        known: the names among which the nearest is looked for.
+        listed: the names that the message lists.
 
     Example:
         >>> print(unknown_kwarg("stop", BUDGETED))
         unknown generation kwarg 'stop': stop texts are called until, for example {"until": ["Question:"]}
-        >>> print(unknown_kwarg("temprature", ["temperature", "until"]))
+        >>> print(unknown_kwarg("temprature", BUDGETED, listed=["temperature", "until"]))
         unknown generation kwarg 'temprature': did you mean 'temperature'? Known: temperature, until
     """
     given = f"unknown generation kwarg {name!r}"
-    if advice := _ELSEWHERE.get(name.lower()) or _UNDER_A_BUDGET.get(name.lower()):
+    if advice := _advice(name, is_budgeted="thinking_token_budget" in known):
         return ArgumentError(f"{given}: {advice}")
-    nearest = get_close_matches(name, known, n=1)
+    nearest = get_close_matches(name, known, n=1, cutoff=0.7)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return ArgumentError(f"{given}: {hint}Known: {', '.join(sorted(known))}")
+    return ArgumentError(f"{given}: {hint}Known: {', '.join(sorted(listed))}")
 
 
 def check_ordinary_names(names: Collection[str], generator: Collection[str] | None) -> None:
@@ -126,5 +142,10 @@ def check_ordinary_names(names: Collection[str], generator: Collection[str] | No
     known = {*ORDINARY, *(generator or ())}
     for name in names:
         is_near = bool(get_close_matches(name, known, n=1, cutoff=0.85))
-        if name not in known and (generator is not None or name in _ELSEWHERE or is_near):
-            raise unknown_kwarg(name, ORDINARY)
+        if name in _ELSEWHERE or (name not in known and (generator is not None or is_near)):
+            raise unknown_kwarg(name, known, listed=ORDINARY)
+
+
+def _advice(name: str, *, is_budgeted: bool) -> str | None:
+    more = _UNDER_A_BUDGET if is_budgeted else _WITHOUT_A_BUDGET
+    return _ELSEWHERE.get(name.lower()) or more.get(name.lower())

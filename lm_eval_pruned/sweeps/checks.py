@@ -122,7 +122,7 @@ def _settings(cell: Cell) -> list[BudgetSettings | None]:
     check_aliases(cell.gen_kwargs)
     config = _config(cell.model, str(cell.model_args.get("revision") or "main"), cell.weights is not None)
     limits = Limits(
-        context=context_of(config, cell.model_args),
+        context=context_of(config, cell.model_args, is_vllm=cell.backend == "pruned-vllm"),
         # Which kwargs vLLM knows, only vLLM can tell, and this machine may not have it.
         names=names_of_transformers() if cell.backend == "pruned-hf" else None,
     )

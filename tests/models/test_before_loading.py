@@ -166,8 +166,10 @@ def test_the_context_is_that_of_arguments_or_config():
     assert context_of(config, {}) == 4096
     assert context_of(config, {"max_length": 512}) == 512
     assert context_of(config, {"max_model_len": "8192"}) == 8192
-    config.rope_scaling = {"rope_type": "yarn", "factor": 4.0}
-    assert context_of(config, {}) is None
+    longer = LlamaConfig(
+        max_position_embeddings=4096, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+    )
+    assert (context_of(longer, {}), context_of(longer, {}, is_vllm=True)) == (4096, None)
 
 
 def test_aliases_with_one_value_pass():

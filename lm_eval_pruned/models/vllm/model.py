@@ -113,7 +113,9 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
     def limits(cls, pretrained: str, **arguments: object) -> Limits:
         """Return what a model with these `model_args` allows, without loading it; raises as the constructor."""
         source, _, _, kwargs = _read(pretrained, arguments)
-        return Limits(context=context_of(peek_config(source, kwargs), kwargs), names=cls.generator_names())
+        return Limits(
+            context=context_of(peek_config(source, kwargs), kwargs, is_vllm=True), names=cls.generator_names()
+        )
 
     @classmethod
     def generator_names(cls) -> Collection[str]:
