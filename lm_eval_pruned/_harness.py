@@ -80,12 +80,13 @@ def check_before_loading() -> None:
         defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
 
         def simple_evaluate(*args: object, **kwargs: object) -> object:
-            from lm_eval_pruned.models.run_check import checked_run, is_ours
-
             call = signature.bind(*args, **kwargs)
             call.apply_defaults()
-            if not is_ours(call.arguments["model"], MODELS):
+            if not _is_ours(call.arguments["model"]):
                 return original(*args, **kwargs)
+            # Imports PyTorch, which other models may do without.
+            from lm_eval_pruned.models.run_check import checked_run
+
             with checked_run(call.arguments, defaults) as arguments:
                 return original(**arguments)
 
@@ -149,6 +150,14 @@ def missing_tasks_message(missing: Iterable[str], known: Sequence[str]) -> str:
         nearest = " or ".join(repr(near) for near in get_close_matches(name, known))
         described.append(f"{name!r} (did you mean {nearest}?)" if nearest else repr(name))
     return f"unknown --tasks {', '.join(described)}. All names: lm_eval ls tasks"
+
+
+def _is_ours(model: object) -> bool:
+    """Whether a model, given to the harness by name or as an object, is one of ours; nothing is imported."""
+    if isinstance(model, str):
+        return model in MODELS
+    module = sys.modules.get("lm_eval_pruned.models.budgeted")
+    return module is not None and isinstance(model, module.BudgetedLM)
 
 
 def _mistake(error: Exception) -> str | None:

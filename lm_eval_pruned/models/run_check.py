@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -69,14 +68,6 @@ def checked_run(arguments: Mapping[str, Any], defaults: Mapping[str, object]) ->
         is_given = any(arguments[name] != defaults[name] for name in _SEEDS)
         warn_of_seeds([one for one in settings if one is not None], is_given=is_given)
         yield {**arguments, "task_manager": manager}
-
-
-def is_ours(model: object, names: Mapping[str, str]) -> bool:
-    """Whether a model, given to the harness by name or as an object, answers under budgets."""
-    if isinstance(model, str):
-        return model in names
-    module = sys.modules.get("lm_eval_pruned.models.budgeted")
-    return module is not None and isinstance(model, module.BudgetedLM)
 
 
 def _limits(arguments: Mapping[str, Any], model_args: Mapping[str, Any]) -> Limits:
