@@ -19,7 +19,7 @@ VARIABLE = "LM_EVAL_PRUNED_AUTOLOAD"
 _HOOKS = {
     "lm_eval.models": "register_models",
     "lm_eval.tasks": "add_task_folder",
-    "lm_eval.evaluator": "check_budgets",
+    "lm_eval.evaluator": "check_evaluations",
     "lm_eval._cli.harness": "report_errors",
 }
 

@@ -69,29 +69,53 @@ def add_task_folder() -> None:
     _wrap_once(TaskManager, "__init__", extend)
 
 
-def check_budgets() -> None:
-    """Refuse our tasks under a model that would not enforce their budgets, before it is loaded where that is known."""
+def check_evaluations() -> None:
+    """Make evaluations check what can be checked before weights are loaded, and that budgets of ours are enforced.
+
+    A run of our models is checked whole; a task of ours is refused under any other model.
+    """
     from lm_eval import evaluator
 
-    def extend(check: Callable[..., None], *names: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
-        def wrap(original: Callable[..., object]) -> Callable[..., object]:
-            signature = inspect.signature(original)
-            if not set(names) <= set(signature.parameters):
-                raise NotImplementedError(f"this version's evaluator has no {', '.join(names)} in {signature}")
+    def check_run(original: Callable[..., object]) -> Callable[..., object]:
+        signature = _signature(original, "model", "model_args", "tasks", "task_manager", "gen_kwargs", "metadata")
+        defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
 
-            def evaluate(*args: object, **kwargs: object) -> object:
-                given = signature.bind(*args, **kwargs).arguments
-                if all(given.get(name) is not None for name in names[:2]):
-                    check(*map(given.get, names))
+        def simple_evaluate(*args: object, **kwargs: object) -> object:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            given = call.arguments
+            if not _is_ours(given["model"]):
+                check_named_model(given["model"], given["tasks"] or (), given["task_manager"])
                 return original(*args, **kwargs)
+            # Imports PyTorch, which other models may do without.
+            from lm_eval_pruned.models.run_check import checked_run
 
-            return evaluate
+            with checked_run(given, defaults) as arguments:
+                return original(**arguments)
 
-        return wrap
+        return simple_evaluate
+
+    def check_model(original: Callable[..., object]) -> Callable[..., object]:
+        signature = _signature(original, "lm", "task_dict")
+
+        def evaluate(*args: object, **kwargs: object) -> object:
+            given = signature.bind(*args, **kwargs).arguments
+            if {"lm", "task_dict"} <= given.keys():
+                check_loaded_model(given["lm"], given["task_dict"])
+            return original(*args, **kwargs)
+
+        return evaluate
 
     # Patches: docs/harness-hook.md.
-    _wrap_once(evaluator, "simple_evaluate", extend(check_named_model, "model", "tasks", "task_manager"))
-    _wrap_once(evaluator, "evaluate", extend(check_loaded_model, "lm", "task_dict"))
+    _wrap_once(evaluator, "simple_evaluate", check_run)
+    _wrap_once(evaluator, "evaluate", check_model)
+
+
+def _signature(function: Callable[..., object], *names: str) -> inspect.Signature:
+    signature = inspect.signature(function)
+    if not {*names} <= signature.parameters.keys():
+        raise NotImplementedError(f"this version's evaluator has no {', '.join(names)} in {signature}")
+    return signature
 
 
 def report_errors() -> None:
@@ -148,6 +172,14 @@ def missing_tasks_message(missing: Iterable[str], known: Sequence[str]) -> str:
         nearest = " or ".join(repr(near) for near in get_close_matches(name, known))
         described.append(f"{name!r} (did you mean {nearest}?)" if nearest else repr(name))
     return f"unknown --tasks {', '.join(described)}. All names: lm_eval ls tasks"
+
+
+def _is_ours(model: object) -> bool:
+    """Whether a model, given to the harness by name or as an object, is one of ours; nothing is imported."""
+    if isinstance(model, str):
+        return model in MODELS
+    module = sys.modules.get("lm_eval_pruned.models.budgeted")
+    return module is not None and isinstance(model, module.BudgetedLM)
 
 
 def _mistake(error: Exception) -> str | None:

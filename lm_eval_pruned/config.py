@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 from lm_eval_pruned.errors import ArgumentError, unknown_name
@@ -65,6 +66,17 @@ DESCRIPTIONS: Mapping[str, str] = {
     "artifacts": "folder of the pruning-artifact cache, or off",
     "responses": "folder of the response store, or off",
 }
+
+# Arguments that are folders, or off.
+_FOLDERS = ("artifacts", "responses")
+_FILES = ("calib", "layerif_scores")
+# Arguments of the harness's model classes that are names or paths.
+_TEXTS = frozenset(
+    {
+        *("pretrained", "revision", "code_revision", "tokenizer", "subfolder", "variant", "gguf_file", "cache_dir"),
+        *("dtype", "attn_implementation"),
+    }
+)
 
 _PATTERN = re.compile(r"(\d+):(\d+)")
 
@@ -233,10 +245,8 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
     dtype = arguments.get("dtype")
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    trusted = arguments.get("trust_remote_code")
-    if not isinstance(trusted, bool | None):
-        # Any other value, even the text "False", would count as true somewhere downstream.
-        raise ArgumentError(f"trust_remote_code={trusted!r} is neither True nor False")
+    for name in arguments.keys() - ours:
+        _check_parent_type(name, arguments[name])
     return ModelArgs(
         prune=PruneConfig(**_typed(PruneConfig, arguments)),  # type: ignore[arg-type]
         run=RunConfig(**_typed(RunConfig, arguments)),  # type: ignore[arg-type]
@@ -249,11 +259,16 @@ def field_names(settings: type) -> set[str]:
     return {field.name for field in fields(settings)}
 
 
+@cache
+def _hints(settings: type) -> dict[str, object]:
+    return get_type_hints(settings)
+
+
 def choices(settings: type, name: str) -> tuple[str, ...]:
     """Return the values of a field that ship with the package, or () if any value is allowed."""
     if name == "method":
         return get_args(Method)
-    hint = get_type_hints(settings)[name]
+    hint = _hints(settings)[name]
     return get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
 
 
@@ -275,11 +290,35 @@ Settings = TypeVar("Settings", PruneConfig, RunConfig)
 
 
 def _typed(settings: type[Settings], arguments: Mapping[str, object]) -> dict[str, object]:
-    return {
-        field.name: convert(field, arguments[field.name])
-        for field in fields(settings)
-        if field.name in arguments and arguments[field.name] is not None
-    }
+    given = {field: arguments[field.name] for field in fields(settings) if field.name in arguments}
+    # The harness reads the word none on its command line as None.
+    named = {field: "none" for field, value in given.items() if value is None and "none" in _names(settings, field)}
+    given = {field: value for field, value in {**given, **named}.items() if value is not None}
+    return {field.name: convert(field, value) for field, value in given.items()}
+
+
+def _names(settings: type, field: Field[object]) -> tuple[str, ...]:
+    return choices(settings, field.name)
+
+
+def _check_parent_type(name: str, value: object) -> None:
+    """Refuse a value of the harness's own arguments that a file or command line has given another type.
+
+    Raises:
+        ArgumentError: a name or path was read as a number or switch, or a switch as text, which would count as true.
+    """
+    if name in _TEXTS and isinstance(value, bool | int | float | list | tuple | dict):
+        raise ArgumentError(
+            f"{name}={value!r} was read as {type(value).__name__} and not as text: put it in quotes, in YAML "
+            f'{name}: "...", on the command line as JSON, --model_args \'{{"{name}": "..."}}\''
+        )
+    if name == "trust_remote_code" and not isinstance(value, bool | None):
+        raise ArgumentError(f"trust_remote_code={value!r} is neither True nor False")
+    if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
+        # Any text, even "False", would count as true somewhere downstream.
+        raise ArgumentError(
+            f"{name}={value!r} is text, and any text counts as true: give True or False, without quotes"
+        )
 
 
 def convert(field: Field[object], value: object) -> object:
@@ -302,10 +341,29 @@ def convert(field: Field[object], value: object) -> object:
         if number.is_integer():
             return int(number)
     else:
-        # The harness reads `1` and `True` as int and bool; names and paths stay text.
-        return str(value)
+        return _as_text(field, value)
     wanted = {"bool": "True or False", "int": "a whole number", "float": "a number"}[kind]
     raise ArgumentError(f"{field.name}={value!r} is not {wanted}")
+
+
+def _as_text(field: Field[object], value: object) -> str:
+    """Return a name or path as text; the harness and YAML read some as numbers, switches and times.
+
+    Raises:
+        ArgumentError: what was written cannot be told from what was read.
+    """
+    name, is_folder = field.name, field.name in _FOLDERS
+    if is_folder and value is False:
+        return "off"
+    if name == "pattern" and isinstance(value, int) and not isinstance(value, bool):
+        # YAML 1.1 reads 2:4 as two minutes and four seconds.
+        return f"{value // 60}:{value % 60}"
+    if (is_folder or name in _FILES) and isinstance(value, bool | float | list | tuple | dict):
+        raise ArgumentError(
+            f"{name}={value!r} is not a path{' or off' if is_folder else ''}: give one, in quotes if it looks like "
+            "another type"
+        )
+    return str(value)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -132,3 +132,48 @@ def test_names_are_those_of_the_registries():
 def test_a_misspelt_dtype_is_named():
     with pytest.raises(UnknownNameError, match="unknown dtype 'bf16': did you mean 'bfloat16'"):
         parse(dtype="bf16")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        # As YAML reads off, no, null, 2:4 and 1e2, and as the harness's command line reads none.
+        ({"artifacts": False}, {"artifacts": "off"}),
+        ({"responses": False}, {"responses": "off"}),
+        ({"artifacts": None, "responses": None}, {"artifacts": None, "responses": "off"}),
+        ({"responses": 2026}, {"responses": "2026"}),
+        ({"thinking": None, "method": None, "preset": None}, {"thinking": "none", "method": "none", "preset": "none"}),
+        ({"method": "wanda", "pattern": 124}, {"pattern": "2:4"}),
+        ({"method": "wanda", "pattern": 16 * 60 + 32}, {"pattern": "16:32"}),
+        ({"calib_samples": "1e2"}, {"calib_samples": 100}),
+    ],
+)
+def test_values_that_a_file_gives_another_type_mean_what_was_written(given, read):
+    arguments = parse_model_args(given, parent=[])
+    settings = {**arguments.prune.as_dict(), **{name: getattr(arguments.run, name) for name in field_names(RunConfig)}}
+    assert {name: settings[name] for name in read} == read
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"artifacts": True}, "artifacts=True is not a path or off"),
+        ({"responses": 1.5}, "responses=1.5 is not a path or off"),
+        ({"responses": ["a", "b"]}, "is not a path or off"),
+        ({"calib": False}, "calib=False is not a path"),
+        ({"alloc": "layerif", "layerif_scores": True}, "layerif_scores=True is not a path"),
+        ({"thinking": False}, "unknown thinking 'False'"),
+        ({"method": False}, "unknown method 'False'"),
+        ({"alloc": False}, "unknown alloc 'False'"),
+        ({"sparsity": True, "method": "wanda"}, "sparsity=True is not a number"),
+        ({"revision": 1e5}, "revision=100000.0 was read as float and not as text: put it in quotes"),
+        ({"revision": 83}, "revision=83 was read as int"),
+        ({"pretrained": 7}, "pretrained=7 was read as int"),
+        ({"parallelize": "false"}, "parallelize='false' is text"),
+        ({"trust_remote_code": "yes"}, "trust_remote_code='yes' is neither True nor False"),
+    ],
+)
+def test_values_that_cannot_be_told_are_refused(given, message):
+    with pytest.raises(PrunedEvalError) as error:
+        parse_model_args(given, parent=["revision", "pretrained", "parallelize", "trust_remote_code"])
+    assert message in str(error.value)

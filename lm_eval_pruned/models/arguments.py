@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError
@@ -66,6 +66,23 @@ def accepted_arguments(model_class: type, pretrained: str | None, given: Iterabl
         # A config with custom code: the harness will say that it needs trust_remote_code.
         return known
     return known | set(config.to_dict())
+
+
+def peek_config(source: str, arguments: Mapping[str, object]) -> PretrainedConfig | None:
+    """Read the config of a checkpoint for early checks; None if it cannot be read, which loading will explain.
+
+    Args:
+        source: folder or hub id.
+        arguments: `model_args`, of which `revision`, `trust_remote_code`, `token` and the like say how it is read.
+    """
+    wanted = ("revision", "trust_remote_code", "cache_dir", "token", "local_files_only", "subfolder", "gguf_file")
+    # Without trust_remote_code transformers would ask on the terminal.
+    options = {"trust_remote_code": False} | {name: arguments[name] for name in wanted if arguments.get(name)}
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError):
+        return None
+    return config
 
 
 def refuse_adapters(config: PruneConfig, given: Mapping[str, object]) -> None:

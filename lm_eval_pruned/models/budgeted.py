@@ -15,6 +15,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.models.before_loading import USE_CACHE
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.checkpoint.note import reported
@@ -49,6 +50,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
     # Of the checkpoint, where `lm-eval-pruned prune` wrote it.
     _note: Mapping[str, object] | None = None
     _has_warned_of_template = False
+    _sampling_seeds: frozenset[int] = frozenset()
 
     @abstractmethod
     def _backend(self, *, is_quiet: bool = False) -> Backend:
@@ -64,9 +66,17 @@ class BudgetedLM(Harness):  # type: ignore[misc]
         """The chat template."""
 
     def get_model_info(self) -> dict[str, object]:
-        """Add the pruning report and the thinking format to the model information in the harness's results."""
+        """Add to the model information in the harness's results what it does not know.
+
+        `sampling_seeds` are the seeds that decided sampled texts, which `--seed` does not; none where all were greedy.
+        """
         parent: Callable[[], dict[str, Any]] = getattr(super(), "get_model_info", dict)
-        return {**parent(), "pruning": reported(self.report, self._note), "thinking": self.thinking.name}
+        return {
+            **parent(),
+            "pruning": reported(self.report, self._note),
+            "thinking": self.thinking.name,
+            "sampling_seeds": sorted(self._sampling_seeds),
+        }
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer budgeted requests in two phases and all others as the harness does."""
@@ -104,10 +114,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
             ArgumentError: always.
         """
         del cache_hook
-        raise ArgumentError(
-            "--use_cache finds an answer by its request and not by the model that gave it: leave it out, and add "
-            "responses=DIR to --model_args, which knows the model, the pruning and the sample"
-        )
+        raise ArgumentError(USE_CACHE)
 
     def _check_store(self) -> None:
         """Check before any weight is loaded that responses can be stored."""
@@ -132,6 +139,7 @@ class BudgetedLM(Harness):  # type: ignore[misc]
     def _prepare(self, backend: Backend, requests: list[Instance]) -> list[PreparedRequest]:
         """Prepare requests with the same kwargs; a prompt that comes n times gets n different samples."""
         settings = parse_gen_kwargs(requests[0].args[1])
+        self._sampling_seeds |= {settings.sampling.seed} if settings.is_sampled else set()
         numbered, seen = [], Counter[str]()
         for request in requests:
             prompt = self._templated(request.args[0])

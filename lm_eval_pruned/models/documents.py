@@ -91,7 +91,8 @@ def read_rows(path: Path) -> datasets.Dataset:
 
 def shuffle_choices(documents: datasets.Dataset) -> datasets.Dataset:
     """Add choices and the right letter to GPQA questions; the order depends on nothing but the question."""
-    return documents.map(_with_choices)
+    # The cache of `map` knows a function by its name, and would keep what an older version of it wrote.
+    return documents.map(_with_choices, load_from_cache_file=False)
 
 
 def _with_choices(document: dict[str, str]) -> dict[str, str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_pruned.config import parse_model_args
+from lm_eval_pruned.config import RunConfig, parse_model_args
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
+from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
+from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_transformers
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
@@ -21,7 +23,8 @@ from lm_eval_pruned.pruning.checkpoint.diagnose import explained
 from lm_eval_pruned.pruning.checkpoint.note import read_note
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.fit import check_fits
+from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 
 
@@ -35,13 +38,10 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
 
     def __init__(self, pretrained: str | transformers.PreTrainedModel, **arguments: object) -> None:
         is_name = isinstance(pretrained, str)
-        source = resolve_pretrained(pretrained) if isinstance(pretrained, str) else pretrained
-        parent = accepted_arguments(HFLM, str(source) if is_name else None, arguments)
-        settings, self._run, kwargs = parse_model_args(arguments, parent=parent)
-        recipe = resolve(settings)
+        source, recipe, self._run, kwargs = _read(pretrained, arguments)
         self._source = recipe.calibration_source(str(source))
         self._source.check()
-        refuse_adapters(settings, kwargs)
+        refuse_adapters(recipe.config, kwargs)
         self._check_store()
         questions = read_questions(self._source)
         # The default of the parent is "cuda" even on machines without a GPU.
@@ -69,6 +69,18 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         self._calibration = None
         if is_name and recipe.method is None:
             self._note = read_note(str(source), kwargs)
+
+    @classmethod
+    def limits(cls, pretrained: str | transformers.PreTrainedModel, **arguments: object) -> Limits:
+        """Return what a model with these `model_args` allows, without loading it; raises as the constructor."""
+        source, _, _, kwargs = _read(pretrained, arguments)
+        config = peek_config(source, kwargs) if isinstance(source, str) else source.config
+        return Limits(context=context_of(config, kwargs), names=cls.generator_names())
+
+    @classmethod
+    def generator_names(cls) -> Collection[str]:
+        """Return the generation kwargs that transformers knows."""
+        return names_of_transformers()
 
     def _create_model(self, pretrained: str, *args: object, **kwargs: object) -> None:
         """Load the model after the calibration text: a missing file should not cost the loading of a large model."""
@@ -110,3 +122,22 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
             autocast=self.mixed_precision_dtype,
             is_quiet=is_quiet,
         )
+
+
+class _Read(NamedTuple):
+    source: str | transformers.PreTrainedModel
+    recipe: Recipe
+    run: RunConfig
+    parent: dict[str, object]
+
+
+def _read(pretrained: str | transformers.PreTrainedModel, arguments: Mapping[str, object]) -> _Read:
+    """Read and check `model_args`, and the recipe against the config of the checkpoint."""
+    source = resolve_pretrained(pretrained) if isinstance(pretrained, str) else pretrained
+    name = source if isinstance(source, str) else None
+    settings, run, kwargs = parse_model_args(arguments, parent=accepted_arguments(HFLM, name, arguments))
+    recipe = resolve(settings)
+    config = getattr(source, "config", None) if name is None else peek_config(name, kwargs)
+    if config is not None:
+        check_fits(recipe, config, dtype=str(kwargs.get("dtype", "auto")))
+    return _Read(source, recipe, run, kwargs)

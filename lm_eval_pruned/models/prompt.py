@@ -35,6 +35,16 @@ def as_user_turn(prompt: str, render: Render) -> str:
     return _render_turn(prompt, render)
 
 
+def before_question(text: str) -> str:
+    r"""Return an instruction with a blank line after it, unless it ends in white space of its own.
+
+    Example:
+        >>> before_question("Think in French."), before_question("Q: "), before_question("")
+        ('Think in French.\n\n', 'Q: ', '')
+    """
+    return f"{text}\n\n" if text and not text[-1].isspace() else text
+
+
 def _render_turn(prompt: str, render: Render) -> str:
     try:
         return render([{"role": "user", "content": prompt}])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_pruned.config import RunConfig
+from lm_eval_pruned.models.arguments import peek_config
 from lm_eval_pruned.models.traces import read_questions, trace_generator
 from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.pruning.artifacts.report import PruneReport, Stopwatch
@@ -30,6 +31,7 @@ from lm_eval_pruned.pruning.checkpoint.resolve import (
 )
 from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
+from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import Block
 from lm_eval_pruned.pruning.recipe import Recipe
 
@@ -50,6 +52,9 @@ def prune_pretrained(
         PrunedEvalError: something is wrong with the settings, the model or the calibration data.
     """
     source = resolve_pretrained(pretrained)
+    config = peek_config(source, {"revision": options.revision, "trust_remote_code": options.trust_remote_code})
+    if config is not None:
+        check_fits(recipe, config, dtype=options.dtype)
     calibration = recipe.calibration_source(source)
     calibration.check()
     questions = read_questions(calibration)

@@ -11,10 +11,13 @@ from lm_eval.api.metrics import mean
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, grade, verify
+from lm_eval_pruned.models.before_loading import CACHE_REQUESTS, check_samples, count_samples
 from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
+from lm_eval_pruned.models.prompt import before_question
 from lm_eval_pruned.models.supported import KNOWN_HARNESSES, not_enforced
 from lm_eval_pruned.reasoning.completion import Completion
+from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
 
 try:
     from lm_eval.api.task import GenerateTask as HarnessTask
@@ -46,7 +49,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
         settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
         metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
-        settings["repeats"] = _num_samples(metadata.get("num_samples", settings.get("repeats", 1)))
+        settings["repeats"] = count_samples(metadata.get("num_samples", settings.get("repeats", 1)))
         super().__init__(config=settings)
 
     def download(self, dataset_kwargs: object = None, **_: object) -> None:
@@ -67,12 +70,30 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
 
     def set_repeats(self, repeats: object) -> None:
         """Draw as many responses to each question as the harness's `repeats` says (lm-eval 0.5)."""
-        super().set_repeats(_num_samples(repeats))
+        super().set_repeats(count_samples(repeats))
         self.config.metadata["num_samples"] = repeats
 
     def doc_to_target(self, doc: dict[str, object], doc_to_target: object = None) -> str:
         """Return the answer as it is written; the harness would make a number of digits (25 of 025), a list of [1]."""
         return str(self.doc_to_text(doc, doc_to_target or self.config.doc_to_target))
+
+    def build_all_requests(self, **arguments: object) -> None:
+        """Build the requests, never from the harness's cache of them, with instructions apart from the questions.
+
+        Raises:
+            ArgumentError: that cache was asked for, or several samples of greedy decoding.
+        """
+        if arguments.get("cache_requests") and not arguments.get("rewrite_requests_cache"):
+            raise ArgumentError(CACHE_REQUESTS)
+        if self.config.repeats > 1:
+            check_samples(parse_gen_kwargs(self.config.generation_kwargs), self.config.repeats)
+        if not arguments.get("apply_chat_template"):
+            # The harness joins these to the question as they are.
+            instruction, description = arguments.get("system_instruction"), self.config.description
+            arguments["system_instruction"] = instruction and before_question(str(instruction))
+            if isinstance(description, str):
+                self.config.description = before_question(description)
+        super().build_all_requests(**arguments)
 
     def apply_filters(self) -> list[Instance]:
         """Pass on all samples of a question; the harness's default keeps only the first."""
@@ -153,9 +174,3 @@ def question_metrics(gold: str, responses: Sequence[Completion], *, kind: Kind) 
     # Each phase by itself: a loop that the budget cut is at the end of the thinking, not of the text.
     metrics["looping"] = fmean(is_looping(one.thinking) or is_looping(one.answer) for one in responses)
     return metrics
-
-
-def _num_samples(given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise ArgumentError(f"num_samples={given!r} in --metadata: give a whole number of at least 1")
-    return given

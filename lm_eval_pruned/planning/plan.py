@@ -12,7 +12,7 @@ from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
-from lm_eval_pruned.pruning.engine import check_supported
+from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, Sublayer, find_decoder
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
@@ -51,7 +51,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     Raises:
         PrunedEvalError: the recipe does not fit the model; the error is that of `prune_model`.
     """
-    check_supported(recipe, model)
+    check_fits(recipe, model.config)
     decoder = find_decoder(model)
     blocks = len(decoder.blocks)
     dropped = count_to_drop(recipe.config, blocks) if recipe.drops_blocks else 0

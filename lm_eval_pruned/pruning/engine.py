@@ -29,6 +29,7 @@ from lm_eval_pruned.pruning.artifacts.sink import BlockSink, InMemorySink, visit
 from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
+from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
@@ -101,7 +102,7 @@ class PruningRun:
             ArgumentError: the recipe needs calibration windows and none were given.
             PruningError: as `prune_model`.
         """
-        check_supported(self.recipe, self.decoder.model)
+        check_supported(self.recipe, getattr(self.decoder.model, "config", None))
         check_onloaded(self.decoder)
         calibration = _calibration(self.recipe, windows)
         identity = calibration.identity if calibration else None
@@ -205,22 +206,6 @@ class PruningRun:
         with self.stopwatch.phase("prune"):
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
         return Outcome(targets, removed, zeros.after)
-
-
-def check_supported(recipe: Recipe, model: nn.Module) -> None:
-    """Check the kind of model before anything is read of it.
-
-    Raises:
-        PruningError: it has an encoder, or is quantised.
-    """
-    config = getattr(model, "config", None)
-    if getattr(config, "is_encoder_decoder", False):
-        raise PruningError(f"{type(model).__name__} has an encoder: only decoder-only language models are pruned")
-    if recipe.method is not None and getattr(config, "quantization_config", None) is not None:
-        raise PruningError(
-            "the model is quantised, and what its weights are worth does not show in their codes: prune the model it "
-            "was made from (`lm-eval-pruned prune`) and quantise what that writes"
-        )
 
 
 def check_onloaded(decoder: Decoder) -> None:

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.process_memory import trim_heap
+from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.sink import BlockSink, ZeroCounts, visit_blocks
 from lm_eval_pruned.pruning.calibration.activations import Activations, Windows
@@ -49,7 +49,7 @@ def prune_blocks(
     last = decoder.blocks[-1]
     steps = len(decoder.blocks) * (len(windows) if windows is not None else 1)
     unit = "window" if windows is not None else "block"
-    with tqdm(total=steps, desc=recipe.config.method, unit=unit, disable=None) as progress:
+    with progress_bar(steps, desc=recipe.config.method, unit=unit) as progress:
         with stopwatch.phase("calibrate"):
             activations = None if windows is None else Activations.capture(decoder, windows, progress.update)
 
@@ -84,14 +84,16 @@ def block_influences(decoder: Decoder, windows: Windows, method: DropMethod) -> 
         PruningError: a hidden state is not finite.
     """
     activations = Activations.capture(decoder, windows)
+    blocks = decoder.blocks[:-1]
     influences = []
-    for block in decoder.blocks[:-1]:
-        with decoder.residency.onload(block.module):
-            means = [
-                method.influence(before, _finite(after, block.name)).mean()
-                for before, after in activations.steps(block)
-            ]
-        influences.append(float(torch.stack(means).mean()))
+    with progress_bar(len(blocks) * len(windows), desc="block influence", unit="window") as progress:
+        for block in blocks:
+            means = []
+            with decoder.residency.onload(block.module):
+                for before, after in activations.steps(block):
+                    means.append(method.influence(before, _finite(after, block.name)).mean())
+                    progress.update()
+            influences.append(float(torch.stack(means).mean()))
     return influences
 
 

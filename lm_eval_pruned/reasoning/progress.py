@@ -8,6 +8,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from lm_eval_pruned.progress import ProgressLines, progress_bar
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Progress:
@@ -20,15 +22,15 @@ class Progress:
         running: sequences that each row has at present: itself and its forks.
     """
 
-    bar: tqdm[None]
+    bar: tqdm[None] | ProgressLines
     bounds: Sequence[int]
     generated: list[int]
     running: list[int]
 
     @classmethod
     def start(cls, bounds: Sequence[int], *, is_quiet: bool = False) -> Progress:
-        """Open the bar; it is drawn on a terminal only."""
-        bar = tqdm(total=sum(bounds), desc="thinking", unit="tok", unit_scale=True, disable=is_quiet or None)
+        """Open the bar, or lines where there is no terminal."""
+        bar = progress_bar(sum(bounds), desc="thinking", unit="token", is_quiet=is_quiet)
         return cls(bar=bar, bounds=bounds, generated=[0] * len(bounds), running=[1] * len(bounds))
 
     def __enter__(self) -> Progress:
@@ -50,6 +52,10 @@ class Progress:
         if not self.running[row]:
             self.bar.total = self.expected()
             self.bar.refresh()
+
+    def tick(self) -> None:
+        """Show that the run goes on, between tokens that come late."""
+        self.bar.update(0)
 
     def expected(self) -> int:
         """Estimate the tokens of the whole run from the mean of the finished rows.

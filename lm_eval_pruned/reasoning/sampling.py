@@ -42,6 +42,11 @@ class Sampling:
         if not 0 <= self.min_p < 1:
             raise ArgumentError(f"min_p={self.min_p}: give 0 <= min_p < 1")
 
+    @property
+    def is_random(self) -> bool:
+        """Whether tokens are drawn: at a temperature, and from more than the likeliest one."""
+        return self.temperature > 0 and self.top_k != 1
+
     def warpers(self) -> LogitsProcessorList:
         """Return the logits warpers of transformers, in its order; a top_k of -1 is no limit, as in vLLM."""
         warpers = LogitsProcessorList()

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.reasoning.formats import ThinkingFormat, with_markers
+from lm_eval_pruned.reasoning.kwarg_names import ALIASES, BUDGETED, ORDINARY_ROOMS, SAMPLING, unknown_kwarg
 from lm_eval_pruned.reasoning.sampling import Sampling
 
 DEFAULT_ANSWER_ROOM = 4096
 
 IGNORE_TEXT = "Wait"
-
-_ALIASES = {"max_tokens_thinking": "thinking_token_budget"}
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
-_KNOWN = [
-    "thinking_token_budget",
-    "thinking_start",
-    "thinking_end",
-    "until_thinking",
-    "thinking_n_ignore",
-    "thinking_n_ignore_str",
-    "min_tokens_thinking",
-    *(f"{name}_thinking" for name in _SAMPLING),
-    "max_gen_toks",
-    "until",
-    "do_sample",
-    *_SAMPLING,
-    "seed",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +53,21 @@ class BudgetSettings:
                 "larger budget, or less of it"
             )
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether two samples, or two seeds, can give different texts."""
+        return any(one.is_random for one in (self.sampling, self.thinking_sampling) if one is not None)
+
+    def effective(self) -> BudgetSettings:
+        """Return the settings without what changes no text: filters of greedy decoding, and its seed."""
+        seed = self.sampling.seed if self.is_sampled else 0
+        thinking = self.thinking_sampling
+        return replace(
+            self,
+            sampling=self.sampling if self.sampling.is_random else Sampling(seed=seed),
+            thinking_sampling=thinking if thinking is None or thinking.is_random else Sampling(seed=seed),
+        )
+
     def markers(self, chosen: ThinkingFormat) -> ThinkingFormat:
         """Return the format `chosen` with the markers that the kwargs give in place of its own."""
         return with_markers(chosen, opening=self.thinking_start, ending=self.thinking_end, closings=self.until_thinking)
@@ -95,13 +92,11 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
         (512, 1.0)
     """
     # The canonical name may come from the task file, an alias only from the user: the alias wins.
-    given = {name: value for name, value in gen_kwargs.items() if name not in _ALIASES and value is not None}
-    given |= {_ALIASES[name]: value for name, value in gen_kwargs.items() if name in _ALIASES}
+    given = {name: value for name, value in gen_kwargs.items() if name not in ALIASES and value is not None}
+    given |= {ALIASES[name]: value for name, value in gen_kwargs.items() if name in ALIASES}
     for name in given:
-        if name not in _KNOWN:
-            nearest = get_close_matches(name, _KNOWN, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise ArgumentError(f"unknown generation kwarg {name!r}: {hint}Known: {', '.join(sorted(_KNOWN))}")
+        if name not in BUDGETED:
+            raise unknown_kwarg(name, BUDGETED)
     if "thinking_token_budget" not in given:
         raise ArgumentError("thinking kwargs were given without a thinking_token_budget: add one, in tokens")
     is_auto = given["thinking_token_budget"] == "auto"
@@ -115,22 +110,35 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
         thinking_end=_text(given, "thinking_end"),
         until_thinking=_stop_texts(given, "until_thinking"),
         n_ignore=_whole(given, "thinking_n_ignore", 0),
-        ignore_text=str(given.get("thinking_n_ignore_str", IGNORE_TEXT)),
+        ignore_text=_text(given, "thinking_n_ignore_str") or IGNORE_TEXT,
         least_thinking=_whole(given, "min_tokens_thinking", 0),
     )
+
+
+def check_ordinary_values(gen_kwargs: Mapping[str, object]) -> None:
+    """Check the generation kwargs of a request without a budget, as far as they mean the same there.
+
+    Raises:
+        ArgumentError: a value is out of range.
+    """
+    given = {name: value for name, value in gen_kwargs.items() if value is not None}
+    _sampling({name: value for name, value in given.items() if name in ("do_sample", *SAMPLING)})
+    _stop_texts(given, "until")
+    for name in ORDINARY_ROOMS:
+        _whole(given, name, 1, 1)
 
 
 def _stop_texts(given: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = given.get(name)
     texts = value if isinstance(value, list | tuple) else [value] if value is not None else []
-    # An empty text would stop every generation at once.
-    if not all(isinstance(text, str | int | float) and text != "" for text in texts):
+    # An empty text would stop every generation at once; YAML reads an unquoted yes as True.
+    if not all(isinstance(text, str | int | float) and not isinstance(text, bool) and text != "" for text in texts):
         raise ArgumentError(f"generation kwarg {name}={value!r}: give a text, or a list of texts that are not empty")
     return tuple(map(str, texts))
 
 
 def _sampling(given: Mapping[str, object]) -> Sampling:
-    wants_sample = given.get("do_sample")
+    wants_sample = _switch(given, "do_sample")
     temperature = _number(given, "temperature", 1.0 if wants_sample else 0.0)
     return Sampling(
         temperature=0.0 if wants_sample is False else temperature,
@@ -143,12 +151,20 @@ def _sampling(given: Mapping[str, object]) -> Sampling:
 
 def _thinking_sampling(given: Mapping[str, object]) -> Sampling | None:
     """Read s1's sampling kwargs of the thinking, which override those of both phases; None if there are none."""
-    own = {name: given[f"{name}_thinking"] for name in _SAMPLING if f"{name}_thinking" in given}
+    own = {name: given[f"{name}_thinking"] for name in SAMPLING if f"{name}_thinking" in given}
     return _sampling({**given, **own}) if own else None
 
 
+def _switch(given: Mapping[str, object], name: str) -> bool | None:
+    """Read True or False, which a quoted YAML value gives as text; None if it is not given."""
+    value = given.get(name)
+    if value is not None and str(value).lower() not in ("true", "false"):
+        raise ArgumentError(f"generation kwarg {name}={value!r} is neither True nor False")
+    return None if value is None else str(value).lower() == "true"
+
+
 def _text(given: Mapping[str, object], name: str) -> str | None:
-    if isinstance(given.get(name), list | tuple | dict):
+    if isinstance(given.get(name), list | tuple | dict | bool):
         raise ArgumentError(f"generation kwarg {name}={given[name]!r}: give one text")
     return str(given[name]) if name in given else None
 

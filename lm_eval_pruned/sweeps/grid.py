@@ -13,6 +13,7 @@ from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, Pr
 from lm_eval_pruned.paths import configs_folder, is_there, our_tasks
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.sweeps.cell import Cell, Resources
+from lm_eval_pruned.sweeps.checks import check_cell, refuse_repetitions
 from lm_eval_pruned.sweeps.recipes import resolved
 from lm_eval_pruned.sweeps.sections import (
     AXES,
@@ -84,14 +85,11 @@ def read_sweep(path: Path) -> Sweep:
             for cell in _span(defaults, read_settings(f"grids[{index}]", grid, axes=True), variants)
         ]
         _check_used(overrides, [axes for axes, _ in spanned])
-        cells = [_cell(axes, settings, overrides) for axes, settings in spanned]
+        cells = {cell.id: cell for cell in (_cell(axes, settings, overrides) for axes, settings in spanned)}
+        refuse_repetitions(cells.values())
     except PrunedEvalError as error:
         raise type(error)(f"{path}: {error}") from None
-    return Sweep(
-        path=path,
-        description=str(content.get("description", "")),
-        cells=tuple({cell.id: cell for cell in cells}.values()),
-    )
+    return Sweep(path=path, description=str(content.get("description", "")), cells=tuple(cells.values()))
 
 
 def find_config(given: Path) -> Path:
@@ -164,7 +162,7 @@ def _check(cell: Cell) -> None:
     ours = field_names(PruneConfig) | field_names(RunConfig)
     theirs = cell.model_args.keys() - ours
     accepted = _accepted(cell.backend, cell.model, frozenset(theirs)) if theirs else ()
-    resolved(parse_model_args(cell.model_args, parent=accepted).prune)
+    recipe = resolved(parse_model_args(cell.model_args, parent=accepted).prune)
     resolve_pretrained(cell.model)
     if cell.task not in our_tasks() and cell.task not in _all_tasks():
         raise unknown_name("task", cell.task, our_tasks())
@@ -172,6 +170,7 @@ def _check(cell: Cell) -> None:
         value = getattr(cell.resources, field.name)
         if value is not None and not 0 <= value < float("inf"):
             raise ArgumentError(f"{field.name}={value}: give 0 or more")
+    check_cell(cell, recipe)
 
 
 @cache

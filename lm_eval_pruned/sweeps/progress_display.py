@@ -1,4 +1,4 @@
-"""Progress of a sweep: a live table on a terminal, otherwise one line per finished cell."""
+"""Progress of a sweep: a live table on a terminal, otherwise a line for each finished cell and one every minute."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lm_eval_pruned.sweeps.running import LOG_FILE, CellJob, CellOutcome, is_running
+from lm_eval_pruned.progress import duration
+from lm_eval_pruned.sweeps.running import LOG_FILE, CellJob, CellOutcome, running_seconds
 
-# Number of finished cells in the table.
+# Number of finished cells in the table, and of waiting ones.
 LAST = 8
+NEXT = 3
 # Each refresh reads a file per unfinished cell, perhaps over a network.
 REFRESH_SECONDS = 2.0
+# Without a terminal a line is written so often, and names so many of the running cells.
+LINE_SECONDS = 60.0
+LINE_CELLS = 4
 
 
 class ProgressDisplay:
@@ -30,12 +35,13 @@ class ProgressDisplay:
         self._outcomes: list[CellOutcome] = []
         self._done_before = done_before
         self._started = self._refreshed = time.monotonic()
-        self._running: list[CellJob] = []
+        self._running: dict[str, float] = {}
         self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
 
     def __enter__(self) -> Self:
         if self._live:
-            self._live.start()
+            self._live.update(self._table())
+            self._live.start(refresh=True)
         return self
 
     def __exit__(
@@ -50,15 +56,29 @@ class ProgressDisplay:
         if event is not None:
             self._outcomes.append(event)
             self._waiting.pop(event.cell)
+            self._running.pop(event.cell, None)
         if self._live and (event is not None or now - self._refreshed >= REFRESH_SECONDS):
-            self._refreshed = now
-            self._running = [job for job in self._waiting.values() if is_running(job)]
+            self._look(now)
             self._live.update(self._table(), refresh=True)
         elif event is not None and not self._live:
             state = "failed" if event.error else "done"
             label = self._jobs[event.cell].cell.label
-            sys.stdout.write(f"[{len(self._outcomes)}/{len(self._jobs)}] {state} in {event.seconds:.0f} s: {label}\n")
-            sys.stdout.flush()
+            _write(f"[{len(self._outcomes)}/{len(self._jobs)}] {state} in {event.seconds:.0f} s: {label}")
+        elif not self._live and now - self._refreshed >= LINE_SECONDS:
+            self._look(now)
+            _write(self._running_line())
+
+    def _look(self, now: float) -> None:
+        """Find the running cells, and for how long they have been running."""
+        self._refreshed = now
+        seconds = {name: running_seconds(job) for name, job in self._waiting.items()}
+        self._running = {name: value for name, value in seconds.items() if value is not None}
+
+    def _running_line(self) -> str:
+        cells = [f"{self._jobs[name].cell.label} ({duration(value)})" for name, value in self._running.items()]
+        more = [f"{len(cells) - LINE_CELLS} more"] if len(cells) > LINE_CELLS else []
+        named = f"; running: {'; '.join([*cells[:LINE_CELLS], *more])}" if cells else ""
+        return f"{duration(time.monotonic() - self._started)}: {self.summary()}{named}"
 
     @property
     def done(self) -> int:
@@ -80,33 +100,44 @@ class ProgressDisplay:
 
     def summary(self) -> str:
         """Return the number of cells in each state, their rate and the time left."""
-        ended, elapsed = len(self._outcomes), time.monotonic() - self._started
+        succeeded = len(self._outcomes) - len(self.failed)
+        elapsed = time.monotonic() - self._started
         words = [
             f"{self.done} done" + (f" ({self._done_before} before)" * bool(self._done_before)),
             f"{len(self.failed)} failed",
             f"{len(self._running)} running",
             f"{len(self._waiting) - len(self._running)} waiting",
         ]
-        if ended:
-            words.append(f"{60 * ended / elapsed:.1f} cells a minute")
-        if ended and self._waiting:
-            words.append(f"about {_duration(elapsed / ended * len(self._waiting))} left")
+        # What failed at once says nothing about the time that the others take.
+        if succeeded:
+            words.append(f"{60 * succeeded / elapsed:.2g} cells a minute")
+        if succeeded and self._waiting:
+            words.append(f"about {duration(self._seconds_left(elapsed))} left")
         return ", ".join(words)
+
+    def _seconds_left(self, elapsed: float) -> float:
+        """Estimate from the mean time of a cell and how many ran side by side, less what running ones have had."""
+        times = [outcome.seconds for outcome in self._outcomes if not outcome.error]
+        mean = sum(times) / len(times)
+        side_by_side = max(1.0, (sum(times) + sum(self._running.values())) / elapsed)
+        remaining = sum(max(0.0, mean - self._running.get(name, 0.0)) for name in self._waiting)
+        return remaining / side_by_side
 
     def _table(self) -> Table:
         table = Table(title=self.summary(), title_justify="left", expand=True)
-        for name, justify in (("state", "left"), ("seconds", "right"), ("cell", "left")):
+        for name, justify in (("state", "left"), ("time", "right"), ("cell", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for outcome in self._outcomes[-LAST:]:
             state = Text("failed", "red") if outcome.error else Text("done", "green")
             # Text, so that square brackets in a name are not read as markup.
-            table.add_row(state, f"{outcome.seconds:.0f}", Text(self._jobs[outcome.cell].cell.label))
-        for job in self._running:
-            table.add_row("running", "", Text(job.cell.label))
+            table.add_row(state, duration(outcome.seconds), Text(self._jobs[outcome.cell].cell.label))
+        for name, seconds in self._running.items():
+            table.add_row("running", duration(seconds), Text(self._jobs[name].cell.label))
+        for name in [name for name in self._waiting if name not in self._running][:NEXT]:
+            table.add_row("waiting", "", Text(self._jobs[name].cell.label))
         return table
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -71,12 +71,14 @@ def is_done(folder: Path, cell: Cell) -> bool:
         return False
 
 
-def is_running(job: CellJob) -> bool:
-    """Whether a process of this sweep is running the cell."""
+def running_seconds(job: CellJob) -> float | None:
+    """Return for how long a process of this sweep has been running the cell; None if none is."""
+    file = job.folder / RUNNING_FILE
     try:
-        return (job.folder / RUNNING_FILE).read_text() == job.start
+        # The clocks of two machines may differ.
+        return max(0.0, time.time() - file.stat().st_mtime) if file.read_text() == job.start else None
     except OSError:
-        return False
+        return None
 
 
 def supervise(job: CellJob, harness: Harness) -> Generator[CellOutcome | None]:

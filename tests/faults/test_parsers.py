@@ -51,7 +51,7 @@ FINGERPRINT = "0123456789abcdef" * 4
 
 SWEEP = """
 description: a grid
-defaults: {models: tiny-reasoner, batch_size: 4, model_args: {dtype: float32}}
+defaults: {models: tiny-reasoner, batch_size: 4, model_args: {dtype: float32}, gen_kwargs: {temperature: 1}}
 grids:
   - {methods: [wanda, magnitude], allocations: [owl, uniform], sparsities: [0.1, 0.2], tasks: [tiny_tts], seeds: [1, 2]}
   - {methods: shortgpt, num_blocks: [1], tasks: tiny_tts_16, limit: 4, gen_kwargs: {temperature: 0.5}}

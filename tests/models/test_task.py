@@ -108,6 +108,33 @@ def test_several_samples_add_metrics(manager):
     assert "pass@1" not in load(manager, "tiny_tts_16")["tiny_tts_16"].aggregation()
 
 
+def test_requests_of_another_run_and_samples_of_greedy_decoding_are_refused():
+    with pytest.raises(ArgumentError, match="--cache_requests finds the requests of a task by its name"):
+        tiny(metadata={}).build_all_requests(limit=1, cache_requests=True)
+    with pytest.raises(ArgumentError, match="num_samples=4 would give the same text 4 times"):
+        tiny(metadata={"num_samples": 4}).build_all_requests(limit=1)
+    sampled = tiny(metadata={"num_samples": 4}, generation_kwargs={"temperature": 1.0})
+    sampled.build_all_requests(limit=1)
+    assert sampled.instances
+
+
+@pytest.mark.parametrize(
+    ("instruction", "description", "start"),
+    [
+        ("Be brief.", "", "Be brief.\n\n"),
+        ("Be brief.\n", "", "Be brief.\n"),
+        (None, "Sums.", "Sums.\n\n"),
+        ("Be brief.", "Sums.", "Be brief.\n\nSums.\n\n"),
+        (None, "", ""),
+    ],
+)
+def test_an_instruction_is_set_apart_from_a_bare_question(instruction, description, start):
+    task = tiny(metadata={}, description=description)
+    task.build_all_requests(limit=1, system_instruction=instruction)
+    (instance,) = task.instances
+    assert instance.args[0] == start + task.eval_docs[0]["problem"]
+
+
 @pytest.mark.parametrize("count", [0, -1, 2.5, "many", True])
 def test_a_wrong_number_of_samples_is_named(count):
     with pytest.raises(ArgumentError, match="num_samples="):

@@ -35,6 +35,7 @@ def test_the_kwargs_of_the_s1_paper():
         ({"do_sample": True, "temperature": 0.6}, 0.6),
         ({"do_sample": True, "temperature": 0.0}, 0.0),
         ({"do_sample": False, "temperature": 0.6}, 0.0),
+        ({"do_sample": "false", "temperature": 0.6}, 0.0),
     ],
 )
 def test_a_temperature_samples(given, temperature):
@@ -63,6 +64,13 @@ def test_a_temperature_samples(given, temperature):
         ({"thinking_token_budget": 5, "until": {"a": 1}}, "give a text, or a list"),
         ({"thinking_token_budget": 5, "until_thinking": ""}, "until_thinking='': give a text, or a list"),
         ({"thinking_token_budget": 5, "thinking_start": ["<a>", "<b>"]}, "thinking_start=.*: give one text"),
+        ({"thinking_token_budget": 5, "thinking_n_ignore_str": ["Wait"]}, "thinking_n_ignore_str=.*: give one text"),
+        ({"thinking_token_budget": 5, "until": [True]}, "give a text, or a list"),
+        ({"thinking_token_budget": 5, "do_sample": "maybe"}, "do_sample='maybe' is neither True nor False"),
+        ({"thinking_token_budget": True}, "thinking_token_budget=True is not a number"),
+        ({"thinking_token_budget": 5, "temperature": float("nan")}, "temperature=nan"),
+        ({"thinking_token_budget": 5, "max_gen_toks": float("inf")}, "max_gen_toks=inf"),
+        ({"thinking_token_budget": 5, "top_k": [50]}, r"top_k=\[50\] is not a number"),
     ],
 )
 def test_wrong_kwargs_are_named(given, message):
@@ -93,3 +101,46 @@ def test_several_texts_may_end_the_thinking():
     settings = parse_gen_kwargs({"thinking_token_budget": 5, "until_thinking": ["</think>", "</thinking>"]})
     assert settings.markers(FORMATS["qwen3"]).closings == ("</think>", "</thinking>")
     assert parse_gen_kwargs({"thinking_token_budget": 5}).markers(FORMATS["qwen3"]) == FORMATS["qwen3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("stop_sequences", "until"),
+        ("max_tokens", "max_gen_toks"),
+        ("max_completion_tokens", "max_gen_toks"),
+        ("num_return_sequences", "num_samples"),
+        ("best_of", "num_samples"),
+        ("eos_token_id", "generation config"),
+        ("frequency_penalty", "leave it out"),
+        ("num_beams", "leave it out"),
+        ("reasoning_effort", "thinking_token_budget"),
+        ("thinking_budget", "thinking_token_budget"),
+        ("Enable_Thinking", "thinking_token_budget=0"),
+        ("think_end_token", "thinking_end"),
+    ],
+)
+def test_names_of_other_apis_are_translated(name, advice):
+    with pytest.raises(ArgumentError) as error:
+        parse_gen_kwargs({"thinking_token_budget": 5, name: 1})
+    assert f"unknown generation kwarg {name!r}: " in str(error.value)
+    assert advice in str(error.value)
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_sampled"),
+    [
+        ({}, False),
+        ({"seed": 3, "top_p": 0.9}, False),
+        ({"temperature": 1.0}, True),
+        ({"temperature": 1.0, "top_k": 1}, False),
+        ({"temperature_thinking": 0.6}, True),
+        ({"temperature": 1.0, "temperature_thinking": 0.0}, True),
+    ],
+)
+def test_settings_without_effect_do_not_count(given, is_sampled):
+    settings = parse_gen_kwargs({"thinking_token_budget": 5, **given})
+    assert settings.is_sampled is is_sampled
+    other = parse_gen_kwargs({"thinking_token_budget": 5, **given, "seed": 8})
+    assert (settings.effective() == other.effective()) is not is_sampled

@@ -10,6 +10,7 @@ import yaml
 
 from lm_eval_pruned.errors import DataError, PrunedEvalError
 from lm_eval_pruned.paths import configs_folder
+from lm_eval_pruned.sweeps.checks import task_kwargs
 from lm_eval_pruned.sweeps.estimate import estimate, read_task
 from lm_eval_pruned.sweeps.grid import find_config, read_sweep
 
@@ -81,6 +82,17 @@ def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
         ({"grids": [{"methods": "none", "gpus": -1}]}, "gpus=-1"),
         ({"grids": [{"methods": "none"}], "overrides": [{"match": {"method": "non"}, "set": {}}]}, "mean 'none'?"),
         ({"grids": "all"}, "grids[0] is not a mapping"),
+        ({"grids": [{"methods": "none", "gen_kwargs": {"tempreature": 1}}]}, "did you mean 'temperature'?"),
+        ({"grids": [{"methods": "none", "gen_kwargs": {"thinking_token_budget": 2000}}]}, "the context of 1024"),
+        ({"grids": [{"methods": "none", "gen_kwargs": {"max_gen_toks": 0}}]}, "max_gen_toks=0"),
+        ({"grids": [{"methods": "shortgpt", "num_blocks": [1, 6]}]}, "num_blocks=6 drops 6 of the model's 5 blocks"),
+        ({"grids": [{"methods": "wanda", "model_args": {"pattern": "4:6"}}]}, "groups of 6"),
+        ({"grids": [{"methods": "none", "metadata": {"num_samples": 2}}]}, "the same text 2 times"),
+        ({"grids": [{"methods": "none", "metadata": {"num_samples": "8"}}]}, "num_samples='8'"),
+        (
+            {"grids": [{"methods": "none", "tasks": "gsm8k", "gen_kwargs": {"seed": 1}}]},
+            "samples are seeded in requests with a thinking_token_budget",
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_runs(tmp_path, content, message):
@@ -88,6 +100,59 @@ def test_a_mistake_is_named_before_anything_runs(tmp_path, content, message):
         sweep(tmp_path, **content)
     assert message in str(error.value)
     assert "sweep.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("grids", "variants", "names"),
+    [
+        ([{"methods": "none", "seeds": [7, 11, 42]}], {}, "seed changes nothing here: decoding is greedy"),
+        ([{"methods": "none", "seeds": [7, 11], "gen_kwargs": {"temperature": 1, "top_k": 1}}], {}, "seed changes"),
+        ([{"methods": "none", "allocations": ["uniform", "owl"]}], {}, "alloc changes nothing here"),
+        ([{"methods": "shortgpt", "sparsities": [0.2, 0.3]}], {}, "sparsity changes nothing"),
+        ([{"methods": "shortgpt", "num_blocks": 1}, {"methods": "shortgpt", "sparsities": 0.2}], {}, "num_blocks and"),
+        ([{"methods": "wanda", "sparsities": [0.2, "0.20"]}], {}, "sparsity changes nothing"),
+        (
+            [{"methods": "magnitude", "sparsities": 0.2}],
+            {"a": {"model_args": {"calib_seed": 1}}, "b": {"model_args": {"calib_seed": 2}}},
+            "calib_seed changes nothing",
+        ),
+        ([{"methods": "none"}], {"a": {"gen_kwargs": {"top_p": 0.9}}, "b": {}}, "top_p changes nothing"),
+        ([{"methods": "none"}], {"a": {"model_args": {"artifacts": False}}, "b": {}}, "artifacts changes nothing"),
+    ],
+)
+def test_cells_with_the_same_answers_are_refused(tmp_path, grids, variants, names):
+    with pytest.raises(PrunedEvalError) as error:
+        sweep(tmp_path, grids=grids, **({"variants": variants} if variants else {}))
+    assert "would give the same answers" in str(error.value)
+    assert names in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"methods": "none", "seeds": [7, 11], "gen_kwargs": {"temperature": 1.0}},
+        {"methods": "none", "seeds": [7, 11], "gen_kwargs": {"do_sample": True}},
+        {"methods": "none", "seeds": [7, 11], "gen_kwargs": {"temperature_thinking": 0.6}},
+        {"methods": "shortgpt", "sparsities": [0.2, 0.4]},
+        {"methods": "wanda", "allocations": ["owl", "uniform"], "sparsities": 0.2},
+    ],
+)
+def test_cells_that_differ_are_two(tmp_path, grid):
+    assert len(sweep(tmp_path, grids=[grid])) == 2
+
+
+def test_kwargs_of_a_task_come_from_its_file_and_what_it_includes():
+    kwargs = task_kwargs("aime24_tts")
+    assert list(kwargs) == [f"aime24_tts_{budget}" for budget in (512, 1024, 2048, 4096, 8192)]
+    assert kwargs["aime24_tts_512"] == {
+        "thinking_token_budget": 512,
+        "do_sample": True,
+        "temperature": 1.0,
+        "seed": 7,
+        "max_gen_toks": 4096,
+        "until": [],
+    }
+    assert task_kwargs("gsm8k") == {}
 
 
 def test_a_folder_of_the_same_name_hides_no_sweep_of_ours(tmp_path, monkeypatch):
@@ -107,7 +172,8 @@ def test_what_is_no_sweep_is_refused(tmp_path, text):
 
 
 def test_tokens_are_those_of_the_largest_budget_once_and_every_answer(tmp_path):
-    (cell,) = sweep(tmp_path, grids=[{"methods": "none", "limit": 10, "metadata": {"num_samples": 2}}])
+    sampled = {"metadata": {"num_samples": 2}, "gen_kwargs": {"temperature": 1.0}}
+    (cell,) = sweep(tmp_path, grids=[{"methods": "none", "limit": 10, **sampled}])
     assert estimate(cell).tokens == 10 * 2 * (256 + 5 * 32)
     (apart,) = sweep(tmp_path, grids=[{"methods": "none", "limit": 10, "model_args": {"share_traces": False}}])
     assert estimate(apart).tokens == 10 * (16 + 32 + 64 + 128 + 256 + 5 * 32)

@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from lm_eval_pruned.sweeps import progress_display
 from lm_eval_pruned.sweeps.cell import Cell, Resources
 from lm_eval_pruned.sweeps.executors import run_local
 from lm_eval_pruned.sweeps.progress_display import ProgressDisplay
-from lm_eval_pruned.sweeps.running import RETRIES, CellJob, CellOutcome, is_done
+from lm_eval_pruned.sweeps.running import RETRIES, RUNNING_FILE, CellJob, CellOutcome, is_done, running_seconds
 
 
 def play(arguments):
@@ -93,3 +95,66 @@ def test_names_on_the_board_are_no_markup(tmp_path, monkeypatch, capsys):
     with ProgressDisplay([one], 0) as board:
         board.show(CellOutcome(one.cell.id, 1.0, "broken"))
     assert "hot [temp] [/x]" in capsys.readouterr().out
+
+
+def running(tmp_path, task, *, since):
+    """A job that a process of this sweep has been running for so many seconds."""
+    one = job(tmp_path, task)
+    one.folder.mkdir()
+    file = one.folder / RUNNING_FILE
+    file.write_text(one.start)
+    os.utime(file, (time.time() - since,) * 2)
+    return one
+
+
+def test_running_cells_show_how_long_they_have_been_running(tmp_path):
+    assert running_seconds(job(tmp_path, "waiting")) is None
+    one = running(tmp_path, "here", since=90)
+    assert 90 <= running_seconds(one) < 95
+    (one.folder / RUNNING_FILE).write_text("of another start")
+    assert running_seconds(one) is None
+
+
+def test_the_first_table_names_what_waits_and_later_ones_how_long_cells_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(progress_display, "REFRESH_SECONDS", 0.0)
+    jobs = [running(tmp_path, "one", since=200), job(tmp_path, "two")]
+    with ProgressDisplay(jobs, 0) as display:
+        first = capsys.readouterr().out
+        display.show(None)
+    assert "waiting" in first
+    assert "one" in first
+    last = capsys.readouterr().out
+    assert "running" in last
+    assert "3 min 2" in last
+
+
+def test_without_a_terminal_a_line_a_minute_names_the_running_cells(tmp_path, monkeypatch, capsys):
+    jobs = [running(tmp_path, f"t{number}", since=75) for number in range(6)] + [job(tmp_path, "last")]
+    with ProgressDisplay(jobs, 2) as display:
+        display.show(None)
+        assert capsys.readouterr().out == ""
+        monkeypatch.setattr(progress_display, "LINE_SECONDS", 0.0)
+        display.show(CellOutcome(jobs[0].cell.id, 80.0, ""))
+        display.show(None)
+    done, line = capsys.readouterr().out.splitlines()
+    assert done == "[1/7] done in 80 s: tiny-reasoner, dense, t0"
+    assert "3 done (2 before), 0 failed, 5 running, 1 waiting" in line
+    assert "tiny-reasoner, dense, t1 (1 min 15 s)" in line
+    assert line.endswith("1 more")
+
+
+def test_the_time_left_counts_what_running_cells_have_had_and_no_failures(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    jobs = [job(tmp_path, f"t{number}") for number in range(6)]
+    display = ProgressDisplay(jobs, 0)
+    now[0] = 1.0
+    display.show(CellOutcome(jobs[0].cell.id, 1.0, "broken"))
+    assert "left" not in display.summary()
+    now[0] = 100.0
+    display.show(CellOutcome(jobs[1].cell.id, 100.0, ""))
+    display.show(CellOutcome(jobs[2].cell.id, 100.0, ""))
+    # Two side by side: three more cells of 100 s each.
+    assert "about 2 min 30 s left" in display.summary()

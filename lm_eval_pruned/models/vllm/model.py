@@ -6,16 +6,17 @@ import dataclasses
 import logging
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from transformers import GenerationConfig, PretrainedConfig
 
-from lm_eval_pruned.config import parse_model_args
+from lm_eval_pruned.config import PruneConfig, RunConfig, parse_model_args
 from lm_eval_pruned.errors import ArgumentError, EngineError
-from lm_eval_pruned.models.arguments import accepted_arguments, refuse_adapters
+from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
+from lm_eval_pruned.models.before_loading import Limits, context_of
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.vllm.compatibility import harness_class
 from lm_eval_pruned.models.vllm.prepare import prepare
@@ -24,6 +25,8 @@ from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
 from lm_eval_pruned.pruning.checkpoint.note import read_note
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
+from lm_eval_pruned.pruning.fit import check_fits
+from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 from lm_eval_pruned.reasoning.stopping import end_tokens
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 else:
     VLLM = harness_class()
 
-from vllm import EngineArgs
+from vllm import EngineArgs, SamplingParams
 from vllm.platforms import current_platform
 
 from lm_eval_pruned.models.vllm.loader import KEY, LOAD_FORMAT, Loading
@@ -72,10 +75,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
     """
 
     def __init__(self, pretrained: str, **arguments: object) -> None:
-        source = resolve_pretrained(pretrained)
-        fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
-        known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
-        settings, self._run, kwargs = parse_model_args(arguments, parent=known)
+        source, settings, self._run, kwargs = _read(pretrained, arguments)
         refuse_adapters(settings, kwargs)
         load_format = _readable(str(kwargs.get("load_format", "hf")))
         job = Job.of(
@@ -113,6 +113,19 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         self._end_tokens = end_tokens(self.tokenizer, generation, self._config, self._config.get_text_config())
         self.thinking = self._thinking_format()
 
+    @classmethod
+    def limits(cls, pretrained: str, **arguments: object) -> Limits:
+        """Return what a model with these `model_args` allows, without loading it; raises as the constructor."""
+        source, _, _, kwargs = _read(pretrained, arguments)
+        return Limits(
+            context=context_of(peek_config(source, kwargs), kwargs, is_vllm=True), names=cls.generator_names()
+        )
+
+    @classmethod
+    def generator_names(cls) -> Collection[str]:
+        """Return the generation kwargs that vLLM knows."""
+        return set(SamplingParams.__struct_fields__)
+
     def _temporary_folder(self) -> Path:
         """Make a folder that is deleted with this object: the engine reads the artifact from one, cache or not."""
         folder = mkdtemp(prefix="lm_eval_pruned-")
@@ -147,6 +160,25 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
             lora=self.lora_request,
             is_quiet=is_quiet,
         )
+
+
+class _Read(NamedTuple):
+    source: str
+    settings: PruneConfig
+    run: RunConfig
+    parent: dict[str, object]
+
+
+def _read(pretrained: str, arguments: Mapping[str, object]) -> _Read:
+    """Read and check `model_args`, and the recipe against the config of the checkpoint."""
+    source = resolve_pretrained(pretrained)
+    fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
+    known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
+    settings, run, kwargs = parse_model_args(arguments, parent=known)
+    recipe, config = resolve(settings), peek_config(source, kwargs)
+    if config is not None:
+        check_fits(recipe, config, dtype=str(kwargs.get("dtype", "auto")))
+    return _Read(source, settings, run, kwargs)
 
 
 def _readable(load_format: str) -> str:

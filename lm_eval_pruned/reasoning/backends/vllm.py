@@ -103,6 +103,7 @@ class VLLMBackend(TokenizingBackend):
                         waiting += [(root, new) for new in following]
                         progress.add_tokens(root, len(output.outputs[0].token_ids))
                         progress.add_sequences(root, len(following) - 1)
+                progress.tick()
         finally:
             # The engine outlives an error elsewhere, such as a full disk: leave no requests in it.
             engine.abort_request(list(running))

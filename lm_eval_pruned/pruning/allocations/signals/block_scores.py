@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel
 from lm_eval_pruned.pruning.calibration.activations import Activations
 from lm_eval_pruned.pruning.calibration.statistics import InputNorm, InputStatistics
@@ -26,7 +26,7 @@ def reduce_block_scores(
 ) -> Float[Tensor, "groups blocks"]:
     """Reduce the Wanda scores of every allocation group and block to a number; `name` labels the progress bar."""
     windows, decoder = dense.required_windows(), dense.decoder
-    with tqdm(total=len(windows) * len(decoder.blocks), desc=name, unit="window", disable=None) as progress:
+    with progress_bar(len(windows) * len(decoder.blocks), desc=name, unit="window") as progress:
         activations = Activations.capture(decoder, windows, progress.update)
         rows = []
         for block in decoder.blocks:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
@@ -67,7 +67,7 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
     with (
         _differentiable_from(blocks[0].module, model),
         unfused_experts(model),
-        tqdm(total=len(windows), desc="layerif", unit="sample", disable=None) as progress,
+        progress_bar(len(windows), desc="layerif", unit="sample") as progress,
     ):
         for window in held_out:
             _backward(model, linears, window, accumulate)

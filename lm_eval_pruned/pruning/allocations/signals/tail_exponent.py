@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
 from lm_eval_pruned.pruning.model.decoder import Linear
 from lm_eval_pruned.pruning.model.flops import Work
@@ -51,7 +51,7 @@ def tail_exponents(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "gro
     """
     del config
     count = sum(len(linears) for group in dense.groups for linears in group.blocks)
-    with tqdm(total=count, desc="alphapruning", unit="matrix", disable=None) as progress:
+    with progress_bar(count, desc="alphapruning", unit="matrix") as progress:
 
         def mean(linears: Sequence[Linear]) -> float:
             exponents = []

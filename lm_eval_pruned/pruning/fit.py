@@ -1,0 +1,58 @@
+"""Refuse, from the config of a checkpoint alone, a recipe that its model cannot have."""
+
+from __future__ import annotations
+
+from transformers import PretrainedConfig
+
+from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
+
+HALF = ("float16", "half", "torch.float16")
+
+
+def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto") -> None:
+    """Check a recipe against the config of its model, before any weight is loaded.
+
+    Args:
+        recipe: what is to be pruned.
+        config: config of the checkpoint.
+        dtype: dtype that the weights are loaded in; `auto` is that of the checkpoint.
+
+    Raises:
+        ArgumentError: more blocks are dropped, or listed, than the model has, or its rows do not divide into groups.
+        PruningError: the model has an encoder or is quantised, or gradients would underflow.
+    """
+    check_supported(recipe, config)
+    text = config.get_text_config()
+    blocks, columns = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
+    listed = recipe.allocation.listed
+    if recipe.drops_blocks and blocks:
+        count_to_drop(recipe.config, blocks)
+    if recipe.method is not None and blocks and listed and len(listed) != blocks:
+        raise ArgumentError(
+            f"alloc={recipe.config.alloc} lists {len(listed)} sparsities, but the model has {blocks} blocks"
+        )
+    if recipe.config.n_m and recipe.method is not None and columns and columns % recipe.config.n_m[1]:
+        raise ArgumentError(
+            f"pattern={recipe.config.pattern}: rows of {columns} weights do not divide into groups of "
+            f"{recipe.config.n_m[1]}: choose another pattern"
+        )
+    if recipe.needs_gradients:
+        stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
+        if (str(stored) if dtype == "auto" else dtype) in HALF:
+            raise PruningError("gradients in float16 underflow: load with dtype=bfloat16 or float32 for alloc=layerif")
+
+
+def check_supported(recipe: Recipe, config: PretrainedConfig | None) -> None:
+    """Check the kind of model.
+
+    Raises:
+        PruningError: it has an encoder, or is quantised.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise PruningError(f"{config.__class__.__name__} has an encoder: only decoder-only language models are pruned")
+    if recipe.method is not None and getattr(config, "quantization_config", None) is not None:
+        raise PruningError(
+            "the model is quantised, and what its weights are worth does not show in their codes: prune the model it "
+            "was made from (`lm-eval-pruned prune`) and quantise what that writes"
+        )

@@ -1,0 +1,53 @@
+"""Recipes that the config of a checkpoint alone shows to be impossible."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import LlamaConfig
+
+from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.pruning.fit import check_fits
+from lm_eval_pruned.pruning.recipe import resolve
+
+CONFIG = LlamaConfig(num_hidden_layers=4, hidden_size=96, num_attention_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype", "message"),
+    [
+        ({"method": "shortgpt", "num_blocks": 4}, "auto", "num_blocks=4 drops 4 of the model's 4 blocks"),
+        ({"method": "shortgpt", "sparsity": 0.2}, "auto", "sparsity=0.2 drops 0 of the model's 4 blocks"),
+        ({"method": "wanda", "pattern": "3:7"}, "auto", "rows of 96 weights do not divide into groups of 7"),
+        ({"method": "magnitude", "alloc": "layerif", "sparsity": 0.2}, "float16", "gradients in float16 underflow"),
+        (
+            {"method": "magnitude", "alloc": "FOLDER/three.json"},
+            "auto",
+            "lists 3 sparsities, but the model has 4 blocks",
+        ),
+    ],
+)
+def test_what_cannot_fit_is_refused(tmp_path, given, dtype, message):
+    (tmp_path / "three.json").write_text(json.dumps([0.1, 0.2, 0.3]))
+    given = {
+        name: value.replace("FOLDER", str(tmp_path)) if isinstance(value, str) else value
+        for name, value in given.items()
+    }
+    with pytest.raises(PrunedEvalError) as error:
+        check_fits(resolve(PruneConfig(**given)), CONFIG, dtype=dtype)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"method": "shortgpt", "num_blocks": 3},
+        {"method": "wanda", "pattern": "2:4"},
+        {"method": "magnitude", "alloc": "layerif", "sparsity": 0.2},
+    ],
+)
+def test_what_fits_passes(given):
+    check_fits(resolve(PruneConfig(**given)), CONFIG, dtype="bfloat16")
