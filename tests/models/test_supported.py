@@ -23,7 +23,7 @@ from lm_eval_pruned.paths import tasks_folder
 from tests.models.test_task import tiny
 
 _harness.add_task_folder()
-_harness.check_budgets()
+_harness.check_evaluations()
 
 REFUSED = r"does not enforce the thinking budget of '.*': use --model pruned-hf or pruned-vllm, with method=none"
 
