@@ -9,6 +9,7 @@ import lm_eval
 import pytest
 import yaml
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError, PrunedEvalError
@@ -20,6 +21,7 @@ from lm_eval_pruned.models.before_loading import (
     context_of,
     names_of_transformers,
 )
+from lm_eval_pruned.paths import tasks_folder
 from tests.models.evaluation import needs_metadata
 
 LIMITS = Limits(context=1000, names=names_of_transformers())
@@ -37,10 +39,13 @@ def no_weights(monkeypatch):
 
 
 def run(**given: object) -> object:
+    """Evaluate as a user does, with none but our tasks, as the harness takes seconds to index its own."""
     model_args = {"pretrained": "tiny-reasoner", **given.pop("model_args", {})}
-    return lm_eval.simple_evaluate(
-        **{"model": "pruned-hf", "tasks": ["tiny_tts_16"], "model_args": model_args, **given}
+    manager = TaskManager(
+        include_path=str(tasks_folder()), include_defaults=False, metadata=given.pop("metadata", None) or {}
     )
+    settings = {"model": "pruned-hf", "tasks": ["tiny_tts_16"], "model_args": model_args, "task_manager": manager}
+    return lm_eval.simple_evaluate(**{**settings, **given})
 
 
 @pytest.mark.parametrize(
