@@ -20,6 +20,24 @@ from lm_eval_pruned.reasoning.completion import Completion
 _COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
 
 
+class Extracted(str):
+    """The answer extracted from a response ("" if it gives none), which the harness stores with the response.
+
+    `response` is the response itself, which is graded.
+    """
+
+    __slots__ = ("response",)
+
+    response: str
+
+    @classmethod
+    def build(cls, gold: str, response: str, kind: Kind) -> Extracted:
+        """Extract the answer that is compared with the gold answer."""
+        extracted = cls(grade(gold, _answer(response), kind).extracted or "")
+        extracted.response = response
+        return extracted
+
+
 class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
     """The task class that our task files name under `class:`.
 
@@ -48,16 +66,18 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         self.dataset = {split: documents}
 
     def apply_filters(self) -> list[Instance]:
-        """Pass on all samples of a question; the harness's default keeps only the first."""
+        """Extract the answers of all samples of a question; the harness's default keeps only the first sample."""
         for instance in self._instances:
-            instance.filtered_resps["none"] = instance.resps
+            gold = str(self.doc_to_target(instance.doc))
+            instance.filtered_resps["none"] = [Extracted.build(gold, one, self._kind) for one in instance.resps]
         return list(self._instances)
 
     def process_results(self, doc: dict[str, object], results: Sequence[Sequence[str]]) -> dict[str, float]:
         """Grade all samples of one question and return its metrics."""
         if "bypass" in self._metric_fn_list:
             return {"bypass": 0.0}
-        (responses,) = results
+        (samples,) = results
+        responses = [one.response if isinstance(one, Extracted) else one for one in samples]
         return question_metrics(str(self.doc_to_target(doc)), responses, kind=self._kind)
 
     @cached_property
