@@ -20,7 +20,8 @@ class Measurement:
 
     `configuration` includes how the task was asked; `accuracies` has one value per seed; `metrics` are means over
     seeds; `outcomes`, if every seed has them, are means over seeds per question; `error` is the standard error that a
-    single run reported. `budget` is None for the area under a whole curve and for tasks without a budget.
+    single run reported; `questions` is how many the newest run asked, if known. `budget` is None for the area under a
+    whole curve and for tasks without a budget.
     """
 
     configuration: Configuration
@@ -34,6 +35,7 @@ class Measurement:
     outcomes: Outcomes | None
     error: float | None
     sparsity: float | None
+    questions: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -101,6 +103,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]]) -> Measurement:
         outcomes=_mean(outcomes) if len(outcomes) == len(results) else None,
         error=last.errors.get(key.metric) if len(results) == 1 else None,
         sparsity=newest.sparsity,
+        questions=last.questions,
     )
 
 

@@ -92,7 +92,7 @@ def test_dense_may_have_another_backend_and_fewer_questions(tmp_path):
 def test_runs_without_samples_have_the_interval_they_reported(tmp_path):
     write_run(tmp_path, {"t_tts_16": [0, 1] * 50}, has_samples=False, backend="hf")
     (line,) = lines(tmp_path)
-    assert (line.questions, line.difference, line.sparsity) == (None, None, None)
+    assert (line.questions, line.difference, line.sparsity) == (100, None, None)
     assert (line.low, line.high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
 
 
@@ -175,8 +175,10 @@ class TestFormats:
 
     @pytest.mark.parametrize("ending", FORMATS)
     def test_runs_with_nothing_measured(self, tmp_path, ending):
+        assert FORMATS[ending]([])
         write_run(tmp_path, {})
-        assert FORMATS[ending](lines(tmp_path))
+        with pytest.raises(DataError, match="holds no results"):
+            lines(tmp_path)
 
 
 class TestReference:

@@ -146,7 +146,7 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         high=high,
         std=measurement.std,
         seeds=len(measurement.accuracies),
-        questions=None if measurement.outcomes is None else len(measurement.outcomes.questions),
+        questions=measurement.questions if measurement.outcomes is None else len(measurement.outcomes.questions),
         sparsity=measurement.sparsity,
         settings=settings,
         **_comparison_fields(comparison),
