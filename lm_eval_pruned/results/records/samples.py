@@ -165,9 +165,8 @@ def _is_list(file: BinaryIO) -> bool:
 def _value(given: object) -> float | None:
     """Return a metric as a number; up to 0.3 it is written as text. None if it is something else."""
     if isinstance(given, str):
-        given = {"True": 1.0, "False": 0.0}.get(given, given)
         try:
-            return float(given)
+            return {"True": 1.0, "False": 0.0}[given] if given in ("True", "False") else float(given)
         except ValueError:
             return None
     return given if isinstance(given, int | float) else None
