@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import stat
 import sys
 from collections import Counter
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lm_eval_pruned.commands import Subparsers
-from lm_eval_pruned.commands.grade_rows import MAX_LINE_BYTES, grade_line
+from lm_eval_pruned.commands.grade_rows import MAX_LINE_BYTES, GradedRow, grade_line
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.files import numbered_lines
 from lm_eval_pruned.grading.answer_kinds import check_kind
 from lm_eval_pruned.grading.modes import DEFAULT, MODES, check_mode
 
 STANDARD = "-"
+_LIST = re.compile(rb"\s*\[\s*\{")
+_HEAD_BYTES = 64
+_EXPECTED = 'A row is {"gold": "5", "response": "So it is 5."}, or one of samples_*.jsonl of lm_eval --log_samples'
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -29,13 +34,14 @@ def add_parser(subparsers: Subparsers) -> None:
         help="judge the answers of a JSONL file",
         description='Rows are {"gold": ..., "response": ...} or {"gold": ..., "answer": ...}, an answer already '
         'extracted that is read where there is no response; "kind" is optional, and gold may be a list of which any '
-        "counts. Each row comes back with extracted, correct, reason and status.",
+        "counts. Each row comes back with extracted, correct, reason and status. Rows of samples_*.jsonl of lm_eval "
+        "give one row for each response.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE.jsonl", help="rows to grade; - is stdin")
+    parser.add_argument("files", nargs="+", metavar="FILE.jsonl", help="rows to grade; - is stdin")
     parser.add_argument("--output", required=True, metavar="OUT.jsonl", help="file to write anew; - is stdout")
     parser.add_argument("--mode", default=DEFAULT, help=f"whose rules: {', '.join(MODES)} [{DEFAULT}]")
-    parser.add_argument("--kind", default="math", help="math or choice, for rows that name none [math]")
+    parser.add_argument("--kind", help="math or choice, for rows that name none [math]")
     parser.set_defaults(main=main)
 
 
@@ -45,22 +51,40 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UnknownNameError: there is no such mode or kind.
         ArgumentError: the output is the input.
-        MissingDataError, DataError: the input cannot be opened or read, or the output cannot be written.
+        MissingDataError, DataError: an input cannot be opened or read, no row of it can be graded, or the output cannot
+            be written.
     """
     check_mode(args.mode)
-    check_kind(args.kind)
+    if args.kind is not None:
+        check_kind(args.kind)
     statuses: Counter[str] = Counter()
-    correct = 0
-    with _open_input(args.file) as source:
-        _check_distinct(source, args)
-        with _open_output(args.output) as target:
-            for number, line in _read(source, args.file):
-                verdict, graded = grade_line(line, number, mode=args.mode, kind=args.kind)
-                _write(target, graded, args.output)
-                statuses[verdict.status] += 1
-                correct += verdict.correct
+    correct, problems = 0, []
+    for name in args.files:
+        with _open_input(name) as source:
+            _check_distinct(source, name, args.output)
+    with _open_output(args.output) as target:
+        for graded in _grade_files(args):
+            _write(target, graded.line, args.output)
+            statuses[graded.verdict.status] += 1
+            correct += graded.verdict.correct
+            if not graded.is_read:
+                problems.append(graded.verdict.reason)
     sys.stderr.write(summary(statuses, correct) + "\n")
+    if statuses and len(problems) == statuses.total():
+        raise DataError(f"no row can be graded, the first: {problems[0]}. {_EXPECTED}")
     return 0
+
+
+def _grade_files(args: argparse.Namespace) -> Iterator[GradedRow]:
+    """Grade all rows; of rows of the harness, those of the first filter, since all filters have the same responses."""
+    for name in args.files:
+        kept = None
+        with _open_input(name) as source:
+            for number, line in _read(source, name):
+                for graded in grade_line(line, number, mode=args.mode, kind=args.kind):
+                    kept = graded.filter if kept is None else kept
+                    if graded.filter in (None, kept):
+                        yield graded
 
 
 def summary(statuses: Counter[str], correct: int) -> str:
@@ -112,7 +136,7 @@ def _writing(name: str) -> Iterator[None]:
         raise DataError(f"--output {name!r} cannot be written: {_cause(error)}") from None
 
 
-def _check_distinct(source: BinaryIO, args: argparse.Namespace) -> None:
+def _check_distinct(source: BinaryIO, name: str, output: str) -> None:
     """Refuse an output that is the input file, even under another name; opening it would empty it.
 
     Raises:
@@ -120,16 +144,26 @@ def _check_distinct(source: BinaryIO, args: argparse.Namespace) -> None:
     """
     try:
         read = os.fstat(source.fileno())
-        written = os.fstat(sys.stdout.fileno()) if args.output == STANDARD else Path(args.output).stat()
+        written = os.fstat(sys.stdout.fileno()) if output == STANDARD else Path(output).stat()
     except (OSError, ValueError):
         # An output that does not exist yet, or has no descriptor, is not the input.
         return
     if stat.S_ISREG(read.st_mode) and os.path.samestat(read, written):
-        raise ArgumentError(f"--output {args.output!r} is the input {args.file!r} itself: give another file")
+        raise ArgumentError(f"--output {output!r} is the input {name!r} itself: give another file")
 
 
 def _read(source: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     try:
+        is_list = source.seekable() and name != STANDARD and _LIST.match(source.read(_HEAD_BYTES))
+        if name != STANDARD and source.seekable():
+            source.seek(0)
+        if is_list:
+            # Up to 0.4.2 the harness wrote samples as one list.
+            with suppress(ValueError, RecursionError):
+                rows = json.load(source)
+                yield from ((number, json.dumps(row).encode()) for number, row in enumerate(rows, start=1))
+                return
+            source.seek(0)
         yield from numbered_lines(source, max_bytes=MAX_LINE_BYTES)
     except OSError as error:
         raise DataError(f"{name!r} cannot be read: {_cause(error)}") from None

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn, cast
 
+from lm_eval_pruned.commands.harness_rows import gradable, is_harness_row
 from lm_eval_pruned.errors import DataError, UnknownNameError
 from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
 from lm_eval_pruned.grading.modes import grade_in, verify_in
@@ -23,40 +24,60 @@ DEFECTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeErr
 
 
 class GradedRow(NamedTuple):
-    """A verdict, and the output row as a line of JSON."""
+    """A verdict, the output row as a line of JSON, whether the row could be read, and the filter of the harness."""
 
     verdict: Verdict
     line: bytes
+    is_read: bool = True
+    filter: object = None
 
 
-def grade_line(line: bytes, number: int, *, mode: str, kind: str) -> GradedRow:
+def grade_line(line: bytes, number: int, *, mode: str, kind: str | None) -> list[GradedRow]:
     r"""Grade one line of a JSONL file; a malformed line gets a verdict too.
+
+    A row of the harness's samples gives one graded row for each response.
 
     Args:
         line: the row as JSON.
         number: of the line, for messages.
         mode: name of the grading mode.
-        kind: kind of answer, for rows that do not name one.
+        kind: kind of answer, for rows that do not name one; None is math, or what a row of the harness shows.
 
     Raises:
         UnknownNameError: there is no such mode.
 
     Example:
-        >>> verdict, line = grade_line(b'{"gold": 5, "response": "So it is 6."}', 1, mode="default", kind="math")
-        >>> verdict.status, line[:58]
+        >>> (row,) = grade_line(b'{"gold": 5, "response": "So it is 6."}', 1, mode="default", kind="math")
+        >>> row.verdict.status, row.line[:58]
         ('no_answer', b'{"gold": 5, "response": "So it is 6.", "extracted": null, ')
     """
     try:
         row = _parse(line)
-        verdict = _judge(row, number, mode, kind)
-        return GradedRow(verdict, _encode(row, verdict))
+        rows = _of_harness(row, kind) if is_harness_row(row) else [row]
+        verdicts = [_judge(one, number, mode, kind or "math") for one in rows]
+        return [
+            GradedRow(verdict, _encode(one, verdict), _is_read(verdict), row.get("filter") if one is not row else None)
+            for one, verdict in zip(rows, verdicts, strict=True)
+        ]
     except DataError as problem:
         reason = str(problem)
     except RecursionError:
         reason = "is nested too deeply"
     verdict = _unparsed(number, f"the line {reason}")
     quoted = line[: 4 * MAX_QUOTED_CHARACTERS].decode(errors="replace")[:MAX_QUOTED_CHARACTERS]
-    return GradedRow(verdict, _encode({"line": quoted}, verdict))
+    return [GradedRow(verdict, _encode({"line": quoted}, verdict), is_read=False)]
+
+
+def _of_harness(row: Mapping[str, object], kind: str | None) -> list[dict[str, object]]:
+    """Return the responses of a row of the harness.
+
+    Raises:
+        DataError: it has none.
+    """
+    rows = list(gradable(row))
+    if not rows:
+        raise DataError("holds log-likelihoods of choices and no text of a model: its metrics are final")
+    return [{**one, "kind": kind} for one in rows] if kind else rows
 
 
 def _parse(line: bytes) -> dict[str, object]:
@@ -150,6 +171,11 @@ def _type(value: object) -> str:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return names[type(value)]
+
+
+def _is_read(verdict: Verdict) -> bool:
+    """Whether a row had what is needed: an answer that cannot be compared was read."""
+    return verdict.status != "unparsed" or verdict.extracted is not None
 
 
 def _unparsed(number: int, problem: str) -> Verdict:

@@ -145,7 +145,11 @@ class BudgetedLM(Harness):  # type: ignore[misc]
             prompt = self._templated(request.args[0])
             numbered.append(Request(prompt, sample=seen[prompt]))
             seen[prompt] += 1
-        return prepare(backend, numbered, settings, self.thinking)
+        prepared = prepare(backend, numbered, settings, self.thinking)
+        for request, asked, one in zip(requests, numbered, prepared, strict=True):
+            # The harness stores the arguments with the response: the prompt is to be the one that the model saw.
+            request.arguments = (asked.prompt + (one.opening or ""), *request.arguments[1:])
+        return prepared
 
     def _templated(self, prompt: str) -> str:
         """Return the prompt in the chat template, unless that is turned off or has been done."""

@@ -33,6 +33,24 @@ _NOT_PASSED_ON = ("class", "thinking_token_budget", "metric_list", "filter_list"
 _COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
 
 
+class Extracted(str):
+    """The answer extracted from a response ("" if it gives none), which the harness stores with the response.
+
+    `response` is the response itself, which is graded.
+    """
+
+    __slots__ = ("response",)
+
+    response: Completion
+
+    @classmethod
+    def build(cls, gold: str, response: Completion, kind: Kind) -> Extracted:
+        """Extract the answer that is compared with the gold answer."""
+        extracted = cls(grade(gold, response.answer, kind).extracted or "")
+        extracted.response = response
+        return extracted
+
+
 class BudgetedTask(HarnessTask):  # type: ignore[misc]
     """The task class that our task files name under `class:`.
 
@@ -96,9 +114,12 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         super().build_all_requests(**arguments)
 
     def apply_filters(self) -> list[Instance]:
-        """Pass on all samples of a question; the harness's default keeps only the first."""
+        """Extract the answers of all samples of a question; the harness's default keeps only the first sample."""
         for instance in self._instances:
-            instance.filtered_resps["none"] = instance.resps
+            gold = self.doc_to_target(instance.doc)
+            instance.filtered_resps["none"] = [
+                Extracted.build(gold, one, self._kind) if isinstance(one, Completion) else one for one in instance.resps
+            ]
         return list(self._instances)
 
     def process_results(self, doc: dict[str, object], results: Sequence[object]) -> dict[str, float]:
@@ -143,7 +164,8 @@ def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Co
         ArgumentError: there are too few, or one of them does not come from a model that enforces the budget.
     """
     given = [one for item in results for one in (item if isinstance(item, list) else [item])]
-    responses = [one for one in given if isinstance(one, Completion)]
+    unwrapped = [one.response if isinstance(one, Extracted) else one for one in given]
+    responses = [one for one in unwrapped if isinstance(one, Completion)]
     if len(responses) < len(given):
         raise ArgumentError(not_enforced([task], "the model that gave these responses"))
     if len(responses) < count:

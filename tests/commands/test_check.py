@@ -116,11 +116,11 @@ class TestBadInput:
 
     def test_no_results(self, tmp_path, baseline, capsys):
         (tmp_path / "empty").mkdir()
-        assert "holds no results_*.json" in self.stderr_of(capsys, check(tmp_path / "empty", baseline))
+        assert "holds no results file" in self.stderr_of(capsys, check(tmp_path / "empty", baseline))
 
     def test_runs_of_nothing(self, tmp_path, baseline, capsys):
         write_run(tmp_path / "nothing", {})
-        assert "hold no result of any task" in self.stderr_of(capsys, check(tmp_path / "nothing", baseline))
+        assert "holds no results: no task was run" in self.stderr_of(capsys, check(tmp_path / "nothing", baseline))
 
     def test_a_baseline_of_nothing(self, tmp_path, baseline, capsys):
         baseline.write_text(json.dumps({**json.loads(baseline.read_text()), "measurements": []}))

@@ -97,6 +97,57 @@ class TestRows:
         assert capsys.readouterr() == ("", "4 rows, 2 correct; status: 2 ok, 1 unparsed, 1 no_answer\n")
 
 
+def sample(target: object, *responses: object, doc: object = None, **own: object) -> dict[str, object]:
+    """A row of the harness's samples."""
+    return {"doc_id": 0, "doc": doc or {}, "target": target, "resps": [list(responses)], "filter": "none", **own}
+
+
+class TestRowsOfTheHarness:
+    @pytest.mark.parametrize(
+        ("row", "gold", "kind"),
+        [
+            (sample("7", "The answer is 7."), "7", "math"),
+            (sample(7, "\\boxed{7}"), "7", "math"),
+            (sample("3 + 4 = 7\n#### 7", "#### 7"), "7", "math"),
+            (sample("We add. " * 20 + "Thus $\\boxed{7}$.", "It is \\boxed{7}."), "7", "math"),
+            (sample("", "The answer is 7.", doc={"Answer": 7}), "7", "math"),
+            (sample("(B)", "The answer is (B)."), "B", "choice"),
+            (sample("1", "The answer is (B).", doc={"choices": ["x", "y"]}), "B", "choice"),
+        ],
+    )
+    def test_gold_and_kind(self, tmp_path: Path, row: dict[str, object], gold: str, kind: str) -> None:
+        (graded,) = grade(tmp_path, json.dumps(row))
+        assert (graded["gold"], graded["kind"], graded["correct"]) == (gold, kind, True)
+
+    def test_one_row_a_response_and_one_filter(self, tmp_path: Path) -> None:
+        rows = [sample("7", "The answer is 7.", "The answer is 8.", filter=name) for name in ("strict", "loose")]
+        graded = grade(tmp_path, "\n".join(map(json.dumps, rows)))
+        assert [(row["sample"], row["filter"], row["correct"]) for row in graded] == [
+            (0, "strict", True), (1, "strict", False),
+        ]  # fmt: skip
+
+    def test_our_rows_have_their_answer(self, tmp_path: Path) -> None:
+        ours = sample("7", "\\boxed{8}\n\nFinal Answer: 7", filtered_resps=[["7"]], thinking_tokens=5.0)
+        (graded,) = grade(tmp_path, json.dumps(ours))
+        assert (graded["extracted"], graded["correct"]) == ("7", True)
+
+    def test_a_list_of_rows_and_several_files(self, tmp_path: Path) -> None:
+        first, second, target = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "out"))
+        first.write_text(json.dumps([sample("7", "The answer is 7.")] * 3, indent=2))
+        second.write_text(GOOD)
+        assert cli.main(["grade", str(first), str(second), "--output", str(target)]) == 0
+        assert [json.loads(line)["correct"] for line in target.read_text().splitlines()] == [True] * 4
+
+    def test_nothing_to_grade_is_an_error(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = tmp_path / "in.jsonl"
+        for row, problem in (({"a": 1}, "gold is missing"), (sample("0", ["-1.5", "True"]), "log-likelihoods")):
+            source.write_text(json.dumps(row))
+            assert cli.main(["grade", str(source), "--output", str(tmp_path / "out")]) == 2
+            message = capsys.readouterr().err
+            assert problem in message
+            assert "samples_*.jsonl of lm_eval" in message
+
+
 class TestHostileRows:
     @pytest.mark.parametrize(
         ("line", "problem"),
@@ -143,7 +194,7 @@ class TestHostileRows:
         ],
     )
     def test_an_unusable_row_is_kept_whole(self, tmp_path: Path, row: dict[str, object], problem: str) -> None:
-        (graded,) = grade(tmp_path, json.dumps(row))
+        graded, _ = grade(tmp_path, json.dumps(row) + "\n" + GOOD)
         reason = str(graded["reason"])
         assert graded == {**row, "extracted": None, "correct": False, "reason": reason, "status": "unparsed"}
         assert reason.startswith(f"line 1: {problem}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import stderr_for_metric
 from lm_eval.tasks import TaskManager
 
 from lm_eval_pruned._harness import add_task_folder
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.models.task import BudgetedTask, question_metrics
+from lm_eval_pruned.models.task import BudgetedTask, Extracted, question_metrics
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.reasoning.completion import Answer, Completion, Thinking
 from tests.models.evaluation import needs_metadata
@@ -237,3 +238,16 @@ def test_standard_errors_are_clustered_by_question():
     residuals = (correct - correct.mean()).sum(axis=1)
     variance = (residuals**2).sum() / (questions * samples) ** 2 * questions / (questions - 1)
     assert reported == pytest.approx(variance**0.5)
+
+
+def test_sample_rows_hold_the_extracted_answer_of_every_response():
+    task = tiny(metadata={"num_samples": 3})
+    responses = [response("\\boxed{7}"), response("So it is \\boxed{8}"), response("I do not know")]
+    instance = Instance("generate_until", {"problem": "3+4", "answer": 7}, ("3+4", {}), 0, ("mine", 0, 3), responses)
+    task._instances = [instance]
+    task.apply_filters()
+    assert instance.filtered_resps == {"none": ["7", "8", ""]}
+    metrics = task.process_results(instance.doc, [instance.filtered_resps["none"]])
+    assert metrics == question_metrics("7", responses, kind="math")
+    listed = Extracted.build("1, 2", "\\boxed{1} or \\boxed{2}", "math")
+    assert (listed, listed.response) == ("2, 1", "\\boxed{1} or \\boxed{2}")

@@ -176,8 +176,10 @@ class TestFormats:
 
     @pytest.mark.parametrize("ending", FORMATS)
     def test_runs_with_nothing_measured(self, tmp_path, ending):
+        assert FORMATS[ending]([])
         write_run(tmp_path, {})
-        assert FORMATS[ending](lines(tmp_path))
+        with pytest.raises(DataError, match="holds no results"):
+            lines(tmp_path)
 
 
 class TestReference:

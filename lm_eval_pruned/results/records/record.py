@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +21,16 @@ from lm_eval_pruned.results.records.configuration import (
     task_seeds,
     task_settings,
 )
+from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
 from lm_eval_pruned.results.records.run_settings import Settings, section
-from lm_eval_pruned.results.records.samples import Outcomes, read_samples
+from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
+
+# The only metric under --predict_only; its values (0 and 999) measure nothing.
+_BYPASS = "bypass"
+_PREDICTED = (
+    "with --predict_only nothing is measured: grade its answers with lm-eval-pruned grade samples_*.jsonl --output FILE"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,29 +81,45 @@ class Record:
     problems: tuple[str, ...]
 
 
+class NotResultsError(DataError):
+    """A file is JSON, but of another kind than the results of the harness."""
+
+
+class _Values(NamedTuple):
+    """Metrics and standard errors of one task under one filter, and the metrics whose value is not a number."""
+
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    unmeasured: dict[str, object]
+
+
 def read_record(path: Path) -> Record:
-    """Read one results file and its samples.
+    """Read one results file, of harness 0.2 or later, and its samples.
 
     Raises:
-        DataError: it cannot be read or is not a results file of the harness.
+        NotResultsError: it is JSON of another kind.
+        DataError: it cannot be read, or no task in it has a result.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, Mapping) or "results" not in content or "config" not in content:
-            raise DataError("it lacks results or config")
+        given = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(given, Mapping) and "config_general" in given:
+            raise NotResultsError(f"{path} is a results file of lighteval, not of lm_eval")
+        if not is_results(given):
+            raise NotResultsError(f"{path} is not a results file of lm_eval: it lacks results, versions or configs")
+        content = newest_layout(given, path)
         report = section(section(content, "config"), "pruning")
         problems: list[str] = []
-        # Task groups have results too, but no configuration.
-        known = section(content, "configs") or section(content, "results")
         results = [
             result
             for task in section(content, "results")
-            if task in known
+            if not is_group(content, task)
             for result in _results(path, content, task, problems)
         ]
+        if not results:
+            raise DataError(problems[0] if problems else f"{path} holds no results: no task was run to its end")
         return Record(
             path=path,
-            date=_number(content.get("date")) or path.stat().st_mtime,
+            date=_number(content["date"]) or path.stat().st_mtime,
             configuration=run_configuration(content),
             seeds=run_seeds(content),
             sparsity=_number(report.get("achieved_sparsity")),
@@ -103,6 +127,8 @@ def read_record(path: Path) -> Record:
             results=tuple(results),
             problems=tuple(problems),
         )
+    except DataError as problem:
+        raise (problem if str(path) in str(problem) else DataError(f"{path} cannot be read: {problem}")) from None
     except (*NOT_JSON, TypeError, AttributeError) as problem:
         raise DataError(f"{path} is not a results file of lm_eval: {problem!s:.200}") from None
     except OSError as problem:
@@ -110,21 +136,29 @@ def read_record(path: Path) -> Record:
 
 
 def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
-    """Yield the result of a task under each filter, and append what is wrong with its samples to `problems`."""
-    metrics, errors = _metrics(section(section(content, "results"), task))
-    compared = {name: metric for name, values in metrics.items() if (metric := compared_metric(values)) is not None}
+    """Yield the result of a task under each filter, and append what is wrong with it to `problems`."""
+    values = _values(section(section(content, "results"), task))
+    if not values:
+        problems.append(f"{path}: {task} has no metric: {_PREDICTED}")
+    compared: dict[str, str] = {}
+    for name, one in values.items():
+        try:
+            compared[name] = _compared(one)
+        except ValueError as problem:
+            problems.append(f"{path}: {task} is left out: {problem}")
     try:
         outcomes = _outcomes(path, content, task, compared)
     except DataError as problem:
         problems.append(str(problem))
         outcomes = {}
+    asked = _questions(content, task)
     budget, named = task_budget(content, task), TTS.fullmatch(task)
     for name, metric in compared.items():
-        own = outcomes.get(name)
-        if own is not None and not is_row_mean(
-            content, task, metric, reported=metrics[name][metric], mean=float(own.correct.mean())
+        known = outcomes.get(name)
+        if known is not None and not is_row_mean(
+            content, task, metric, reported=values[name].metrics[metric], mean=float(known.correct.mean())
         ):
-            own = None
+            known = None
         yield TaskResult(
             task=task,
             filter=name,
@@ -134,49 +168,84 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             higher_is_better=stated_direction(content, task, metric),
             settings=task_settings(content, task),
             seeds=task_seeds(content, task),
-            metrics=metrics[name],
-            errors=errors.get(name, {}),
-            outcomes=own,
-            questions=_asked(content, task),
+            metrics=values[name].metrics,
+            errors=values[name].errors,
+            outcomes=known,
+            questions=asked if known is None else len(known.questions),
         )
 
 
-def samples_file(path: Path, task: str) -> Path:
-    """Return the path of a task's samples file: next to the results file, ending in the same date."""
-    return path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")
+def samples_file(path: Path, task: str, arguments: str = "") -> Path:
+    """Return the path of a task's samples file, next to the results file.
+
+    Its name ends in the same date. Up to 0.4.2 it had none, and began with the model's arguments.
+    """
+    # The name of a task may hold a slash.
+    dated = path.parent / f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl"
+    older = (
+        dated.with_suffix(".json"),
+        path.parent / f"{re.sub('[/=]', '__', arguments)}_{task}.jsonl",
+        path.parent / f"{task}_write_out_info.json",
+    )
+    return next((file for file in (dated, *older) if file.is_file()), dated)
 
 
 def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
-    file = samples_file(path, task)
-    if not metrics or not file.exists():
+    arguments = section(content, "config").get("model_args")
+    file = samples_file(path, task, arguments if isinstance(arguments, str) else "")
+    embedded = content.get("samples")
+    rows = embedded.get(task) if isinstance(embedded, Mapping) else None
+    if not metrics:
         return {}
-    outcomes = read_samples(file, metrics)
-    asked = _asked(content, task)
+    if file.is_file():
+        outcomes = read_samples(file, metrics)
+    elif isinstance(rows, list):
+        # What `simple_evaluate` returns has the samples in it.
+        file, outcomes = path, samples_outcomes(path, rows, metrics)
+    else:
+        return {}
+    asked = _questions(content, task)
     for outcome in outcomes.values():
         if asked is not None and len(outcome.questions) != asked:
             raise DataError(f"{file} holds {len(outcome.questions)} of {asked} questions")
     return outcomes
 
 
-def _asked(content: Mapping[str, object], task: str) -> int | None:
+def _questions(content: Mapping[str, object], task: str) -> int | None:
     asked = section(section(content, "n-samples"), task).get("effective")
     return asked if isinstance(asked, int) else None
 
 
-def _metrics(values: Mapping[str, object]) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """Split entries named "metric,filter" into the metrics and the standard errors of each filter."""
-    metrics: dict[str, dict[str, float]] = {}
-    errors: dict[str, dict[str, float]] = {}
-    for key, given in values.items():
-        name, comma, filter_name = key.partition(",")
-        value = _number(given)
-        if not comma or value is None:
-            continue
+def _compared(values: _Values) -> str:
+    """Return the metric that is compared.
+
+    Raises:
+        ValueError: it is not a measurement.
+    """
+    if _BYPASS in values.metrics or _BYPASS in values.unmeasured:
+        raise ValueError(_PREDICTED)
+    metric = compared_metric([*values.metrics, *values.unmeasured])
+    if metric is None:
+        raise ValueError("it has counts of tokens and the like, and no metric to compare")
+    if metric in values.metrics:
+        return metric
+    raise ValueError(f"its {metric} is {values.unmeasured[metric]!r:.60}, not a number: run it again, or mend its task")
+
+
+def _values(entries: Mapping[str, object]) -> dict[str, _Values]:
+    """Sort entries named "metric,filter" by their filter."""
+    values: dict[str, _Values] = {}
+    for key, given in entries.items():
+        name, _, filter_name = key.partition(",")
+        value, one = _number(given), values.setdefault(filter_name, _Values({}, {}, {}))
         if name.endswith("_stderr"):
-            errors.setdefault(filter_name, {})[name.removesuffix("_stderr")] = value
+            if value is not None:
+                one.errors[name.removesuffix("_stderr")] = value
+        elif value is None:
+            one.unmeasured[name] = given
         else:
-            metrics.setdefault(filter_name, {})[name] = value
-    return metrics, errors
+            one.metrics[name] = value
+    return values
 
 
 def _blocks(given: object) -> tuple[BlockSparsity, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,40 +54,58 @@ class _Columns(NamedTuple):
 
 
 def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
-    """Read a `samples_*.jsonl`: for each filter the outcomes in its metric.
+    """Read a samples file, JSON lines or, as up to 0.4.2, a list: for each filter the outcomes in its metric.
 
     A filter without rows, or whose metric is not one number per question (a perplexity), is left out.
 
     Raises:
         DataError: a line is cut short, is not a row of the harness, or lacks the metric.
     """
-    filters = {name: _Columns(array("Q"), array("d"), array("q")) for name in metrics}
-    # Older versions of the harness do not name the filter in the row.
-    unnamed = next(iter(metrics)) if len(metrics) == 1 else "none"
-    number = 0
     try:
         with path.open("rb") as file:
-            for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
-                number += 1
-                row = _row(line)
-                name = row.get("filter", unnamed)
-                columns = filters.get(name)  # type: ignore[call-overload]
-                if columns is None:
-                    continue
-                value = row[metrics[name]]  # type: ignore[index]
-                if isinstance(value, int | float):
-                    columns.keys.append(_key(row))
-                    columns.values.append(value)
-                    if (digest := _digest(line)) is not None:
-                        columns.digests.append(digest)
-                elif columns.keys:
-                    raise ValueError(f"{value!r} is not a number")
-                else:
-                    del filters[name]  # type: ignore[arg-type]
+            if _is_list(file):
+                return samples_outcomes(path, json.load(file), metrics)
+            return samples_outcomes(path, iter(partial(file.readline, MAX_LINE_BYTES), b""), metrics)
     except MALFORMED as problem:
-        raise DataError(f"{path}: line {number} is cut short or not a row of the harness ({problem!r:.200})") from None
+        raise DataError(f"{path} is cut short or not a list of rows of the harness ({problem!r:.200})") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
+
+
+def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, str]) -> dict[str, Outcomes]:
+    """Return for each filter the outcomes in its metric, from rows or their lines; `path` is named in errors.
+
+    Raises:
+        DataError: a line is cut short, is not a row of the harness, or lacks the metric.
+    """
+    filters = {name: _Columns(array("Q"), array("d"), array("q")) for name in metrics}
+    # Up to 0.4.2 a row does not name its filter: each question comes once for every filter, in their order.
+    names, seen = list(metrics), Counter[int]()
+    number = 0
+    try:
+        for line in rows:
+            number += 1
+            row = _row(line) if isinstance(line, bytes) else line
+            name = row.get("filter")  # type: ignore[attr-defined]
+            if name is None:
+                key = _key(row)  # type: ignore[arg-type]
+                name = names[seen[key] % len(names)]
+                seen[key] += 1
+            columns = filters.get(name)
+            if columns is None:
+                continue
+            value = _value(row[metrics[name]])  # type: ignore[index]
+            if value is not None:
+                columns.keys.append(_key(row))  # type: ignore[arg-type]
+                columns.values.append(value)
+                if isinstance(line, bytes) and (digest := _digest(line)) is not None:
+                    columns.digests.append(digest)
+            elif columns.keys:
+                raise ValueError(f"{row[metrics[name]]!r} is not a number")  # type: ignore[index]
+            else:
+                del filters[name]
+    except MALFORMED as problem:
+        raise DataError(f"{path}: line {number} is cut short or not a row of the harness ({problem!r:.200})") from None
     return {name: _outcomes(columns, path) for name, columns in filters.items() if columns.keys}
 
 
@@ -101,6 +120,12 @@ def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Itera
     wanted = set(questions)
     try:
         with path.open("rb") as file:
+            if _is_list(file):
+                for row in json.load(file):
+                    if (key := _key(row)) in wanted:
+                        wanted.remove(key)
+                        yield key, row
+                return
             for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
                 if not wanted:
                     return
@@ -108,7 +133,7 @@ def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Itera
                 # Nearly all rows are skipped by their hash, without parsing them.
                 if start >= len(_HASH) and int(line[start : start + _DIGITS], 16) not in wanted:
                     continue
-                row: dict[str, object] = json.loads(line)
+                row = json.loads(line)
                 key = _key(row)
                 if key in wanted and row.get("filter", filter_name) == filter_name:
                     wanted.remove(key)
@@ -143,13 +168,30 @@ def _digest(line: bytes) -> int | None:
     return hash(line[start:end]) if 0 <= start < end else None
 
 
+def _is_list(file: BinaryIO) -> bool:
+    """Whether a file holds one list, and not lines; returns to its start."""
+    start = file.read(64).lstrip()
+    file.seek(0)
+    return start.startswith(b"[")
+
+
+def _value(given: object) -> float | None:
+    """Return a metric as a number; up to 0.3 it is written as text. None if it is something else."""
+    if isinstance(given, str):
+        try:
+            return {"True": 1.0, "False": 0.0}[given] if given in ("True", "False") else float(given)
+        except ValueError:
+            return None
+    return given if isinstance(given, int | float) else None
+
+
 def _key(row: Mapping[str, object]) -> int:
     given = row.get("doc_hash")
     if isinstance(given, str):
         return int(given[:_DIGITS], 16)
     number = row["doc_id"]
-    if isinstance(number, int):
-        return number
+    if isinstance(number, int) or (isinstance(number, str) and number.isdecimal()):
+        return int(number)
     raise ValueError("doc_id is not a whole number")
 
 
