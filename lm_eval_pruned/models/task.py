@@ -16,8 +16,11 @@ from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
 from lm_eval_pruned.reasoning.completion import Completion
 
-# Metrics that are better when lower: tokens, and how often something went wrong.
-_COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
+# Metrics that are better when lower: how often something went wrong.
+_COSTS = ("budget_hit", "answer_cut", "no_answer", "looping")
+# Metrics without a direction. With `thinking=none` the text ends in an end-of-sequence token as it should, and has no
+# answer of its own.
+_COUNTS = ("thinking_tokens", "answer_tokens", "thinking_eos")
 
 
 class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
@@ -70,15 +73,15 @@ class BudgetedTask(ConfigurableTask):  # type: ignore[misc]
         return dict.fromkeys(self._metric_names(), mean)
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Return whether each metric is better when higher: accuracies are, costs are not."""
-        return {name: name not in _COSTS for name in self._metric_names()}
+        """Return whether each metric is better when higher; without those that are neither better nor worse."""
+        return {name: name not in _COSTS for name in self._metric_names() if name not in _COUNTS}
 
     def _metric_names(self) -> list[str]:
         if "bypass" in self._metric_fn_list:
             return ["bypass"]
         count = self.config.repeats
         of_samples = [*(f"pass@{k}" for k in reported_ks(count)), f"maj@{count}"] if count > 1 else []
-        return ["acc", *of_samples, *_COSTS]
+        return ["acc", *of_samples, *_COUNTS, *_COSTS]
 
 
 def question_metrics(gold: str, responses: Sequence[str], *, kind: Kind) -> dict[str, float]:

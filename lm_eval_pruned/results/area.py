@@ -77,4 +77,5 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         error=None,
         sparsity=points[-1].sparsity,
         higher_is_better=directions.pop() if len(directions) == 1 else None,
+        shots=points[-1].shots,
     )

@@ -37,6 +37,7 @@ class Measurement:
     error: float | None
     sparsity: float | None
     higher_is_better: bool | None = None
+    shots: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -118,6 +119,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         error=last.errors.get(key.metric) if len(results) == 1 else None,
         sparsity=newest.sparsity,
         higher_is_better=higher_is_better,
+        shots=last.shots,
     )
 
 

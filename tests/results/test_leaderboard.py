@@ -103,6 +103,31 @@ def test_no_share_is_below_0_or_above_1(tmp_path):
     ]  # fmt: skip
 
 
+def change(folder: Path, **sections: object) -> None:
+    """Put sections into every results file of a folder; those of "config" are added to it."""
+    for path in folder.glob("results_*"):
+        content = json.loads(path.read_text())
+        content["config"] |= sections.pop("config", {})
+        path.write_text(json.dumps({**content, **sections}))
+
+
+@pytest.mark.parametrize(("given", "shown"), [(5, "5"), (0, "0"), (None, "")])
+def test_limit_and_shots_are_those_of_the_file(tmp_path, given, shown):
+    write_run(tmp_path, {"t_tts_16": [0, 1] * 5}, limit=10)
+    change(tmp_path, **{"n-shot": {"t_tts_16": given}})
+    (line,) = lines(tmp_path)
+    assert (line.limit, line.shots) == ("10", shown)
+
+
+@pytest.mark.parametrize(("thinking", "shown"), [("none", None), ("qwen3", 0.75)])
+def test_the_end_of_text_is_no_figure_of_thinking_without_markers(tmp_path, thinking, shown):
+    write_run(tmp_path, {"t_tts_16": [0, 1]})
+    results = {"t_tts_16": {"acc,none": 0.5, "thinking_eos,none": 0.75, "answer_cut,none": 0.25}}
+    change(tmp_path, config={"thinking": thinking}, results=results)
+    (line,) = lines(tmp_path)
+    assert (line.thinking_eos, line.answer_cut) == (shown, 0.25)
+
+
 ODD = [None, 3, -1.5, "x", [], {}, [1], {"a": 1}, True, float("nan"), float("inf"), "\ud800", 10**400, {"seed": []}]
 
 

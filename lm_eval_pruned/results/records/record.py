@@ -19,6 +19,7 @@ from lm_eval_pruned.results.records.configuration import (
     task_budget,
     task_seeds,
     task_settings,
+    task_shots,
 )
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
 from lm_eval_pruned.results.records.run_settings import Settings, section
@@ -30,7 +31,8 @@ class TaskResult:
     """Results of one task under one filter: metrics and standard errors by name, and its outcomes if known.
 
     `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
-    is the task's name without its thinking budget.
+    is the task's name without its thinking budget. `shots` is the number of few-shot examples, "" where the file does
+    not say.
     """
 
     task: str
@@ -44,6 +46,7 @@ class TaskResult:
     metrics: Mapping[str, float]
     errors: Mapping[str, float]
     outcomes: Outcomes | None
+    shots: str = ""
 
 
 class BlockSparsity(NamedTuple):
@@ -136,6 +139,7 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             metrics=metrics[name],
             errors=errors.get(name, {}),
             outcomes=own,
+            shots=task_shots(content, task),
         )
 
 
