@@ -41,6 +41,10 @@ const COLUMNS = [
       "* and green (better) or red (worse): significant. why?: the reason why nothing is compared.",
   },
   {
+    id: "changed", title: "Lost, won", number: true, value: (line) => line.lost, cell: changedCell,
+    about: "−: questions that became worse, +: better (lower and higher, if the direction is unknown). A button shows them.",
+  },
+  {
     id: "p", title: "p (Holm)", number: true, value: (line) => line.p_holm, cell: (line) => [pText(line.p_holm)],
     about: `Two-sided paired test, corrected by Holm over all lines; significant below ${DATA.alpha}.`,
   },
@@ -62,10 +66,6 @@ const COLUMNS = [
     has: (line) => isKnown(line.questions) || line.shots || line.limit || line.seeds > 1,
     about: "Number of questions; below it few-shot examples, limit (the first questions, or the share of them, that " +
       "was asked) and seeds.",
-  },
-  {
-    id: "changed", title: "Lost, won", number: true, value: (line) => line.lost, cell: changedCell,
-    about: "−: questions that became worse, +: better (lower and higher, if the direction is unknown). A button shows them.",
   },
 ];
 
