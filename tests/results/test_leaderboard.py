@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from lm_eval_pruned.errors import DataError, MissingDataError, PrunedEvalError
 from lm_eval_pruned.results.leaderboard.entries import LeaderboardLine, build_entries
 from lm_eval_pruned.results.leaderboard.published import read_reference
+from lm_eval_pruned.results.leaderboard.scales import is_share
 from lm_eval_pruned.results.leaderboard.tables import FORMATS, as_csv, as_json, markdown
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.statistics.multiple import holm
@@ -177,6 +179,37 @@ class TestFormats:
         assert first["vs dense"].startswith("-60.0* (")
         assert "settings" not in first
         assert cells[-1][0] == "area"
+
+    def test_markdown_of_other_metrics(self, runs):
+        first, second, *_ = lines(runs)
+        worse = replace(
+            second, metric="word_perplexity", higher_is_better=False, acc=48_213.7, low=None, difference=4e4,
+            difference_low=3e4, difference_high=5e4, detectable=250.0, answer_cut=0.83, shots="5", limit="0.1",
+            reference="other · base",
+        )  # fmt: skip
+        unknown = replace(first, metric="score", higher_is_better=None, acc=-3.5, why_not_compared="no | run")
+        text = markdown([worse, unknown])
+        head, _, *rows = [
+            [cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("|")
+        ]
+        one, other = (dict(zip(head, row, strict=True)) for row in rows)
+        assert (one["metric"], one["value"], one["detectable"]) == ("word_perplexity, ↓", "48213.7", "250.00")
+        assert one["vs reference"] == "+40000.0* (+30000.0 to +50000.0)"
+        assert (one["answer cut"], one["shots"], one["limit"], one["reference"]) == ("0.83", "5", "0.1", "other · base")
+        assert (other["metric"], other["value"], other["vs reference"]) == (
+            "score, direction unknown",
+            "-3.500",
+            "- (1)",
+        )
+        assert text.endswith("Not compared: (1) no \\| run.\n")
+
+    @pytest.mark.parametrize(
+        ("metric", "value", "expected"),
+        [("acc", 0.5, True), ("rougeL_acc", 0.5, True), ("area of acc", 1.0, True), ("pass@4", 0.5, True),
+         ("f1", 57.3, False), ("bits_per_byte", 0.7, False), ("bleu_max", 0.4, False), ("acc_diff_loss", -1.0, False)],
+    )  # fmt: skip
+    def test_only_shares_are_in_points(self, runs, metric, value, expected):
+        assert is_share(replace(lines(runs)[0], metric=metric, acc=value)) == expected
 
     def test_markdown_survives_names(self, tmp_path):
         write_run(tmp_path, {"t_tts_16": [0, 1]}, model="a|b\nc")
