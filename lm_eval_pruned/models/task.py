@@ -29,8 +29,11 @@ except ImportError:
 # `_qualified_name` is lm-eval 0.5's: a member of a group would be named "tts::aime24_tts_512", and not as elsewhere.
 _NOT_PASSED_ON = ("class", "thinking_token_budget", "metric_list", "filter_list", "_qualified_name")
 
-# Metrics that are better when lower: tokens, and how often something went wrong.
-_COSTS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
+# Metrics that are better when lower: how often something went wrong.
+_COSTS = ("budget_hit", "answer_cut", "no_answer", "looping")
+# Metrics without a direction. With `thinking=none` the text ends in an end-of-sequence token as it should, and has no
+# answer of its own.
+_COUNTS = ("thinking_tokens", "answer_tokens", "thinking_eos")
 
 
 class Extracted(str):
@@ -143,15 +146,15 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         return dict.fromkeys(self._metric_names(), mean)
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Return whether each metric is better when higher: accuracies are, costs are not."""
-        return {name: name not in _COSTS for name in self._metric_names()}
+        """Return whether each metric is better when higher; without those that are neither better nor worse."""
+        return {name: name not in _COSTS for name in self._metric_names() if name not in _COUNTS}
 
     def _metric_names(self) -> list[str]:
         if self._only_predicts:
             return ["bypass"]
         count = self.config.repeats
         of_samples = [*(f"pass@{k}" for k in reported_ks(count)), f"maj@{count}"] if count > 1 else []
-        return ["acc", *of_samples, *_COSTS]
+        return ["acc", *of_samples, *_COUNTS, *_COSTS]
 
 
 def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Completion]:

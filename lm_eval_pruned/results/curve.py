@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MARKERS = "osD^v"
 _SHIFT = 1.06
 
-_COLUMNS = ("thinking_tokens", "budget_hit", "no_answer")
+_COLUMNS = ("thinking_tokens", "budget_hit", "answer_cut", "no_answer")
 
 
 class Curve(NamedTuple):
@@ -64,18 +64,26 @@ def build_curves(records: Sequence[Record]) -> list[Curve]:
 def format_table(lines: Sequence[Curve]) -> str:
     """Return a plain-text table with one line per run, benchmark and budget."""
     width = max([22, *(len(line.label) for line in lines)]) + 2
-    head = f"{'run':<{width}}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'no answer':>11}"
+    head = (
+        f"{'run':<{width}}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'answer cut':>12}"
+        f"{'no answer':>11}"
+    )
     return "\n".join([head, *_rows(lines, width)])
 
 
 def _rows(lines: Sequence[Curve], width: int) -> Iterator[str]:
     for line in lines:
         for point in line.points:
-            tokens, cut, missing = (point.metrics.get(name, float("nan")) for name in _COLUMNS)
+            tokens, *shares = (point.metrics.get(name) for name in _COLUMNS)
+            cut, answer_cut, missing = (_known(share, ".2f") for share in shares)
             yield (
                 f"{line.label:<{width}}{line.benchmark:<18}{point.budget:>7}{_accuracy(point):>16}"
-                f"{tokens:>10.1f}{cut:>7.2f}{missing:>11.2f}"
+                f"{_known(tokens, '.1f'):>10}{cut:>7}{answer_cut:>12}{missing:>11}"
             )
+
+
+def _known(value: float | None, layout: str) -> str:
+    return "-" if value is None else format(value, layout)
 
 
 def _accuracy(point: Measurement) -> str:

@@ -42,6 +42,7 @@ class Measurement:
     questions: int | None = None
     repeats: int = 0
     higher_is_better: bool | None = None
+    shots: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -126,6 +127,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         questions=last.questions,
         repeats=len(runs) - len(results),
         higher_is_better=higher_is_better,
+        shots=last.shots,
     )
 
 

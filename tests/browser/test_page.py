@@ -125,6 +125,141 @@ class TestTable:
         assert browser.one("#table").is_displayed()
 
 
+def write_others(folder: Path) -> None:
+    """Runs of other people: many models, a metric that is better when lower, curves that coincide, a limit."""
+    models = ("meta-llama/Llama-3.1-8B-Instruct", "/data/checkpoints/run-7/\u05e9\u05dc\u05d5\u05dd-model/")
+    for day, model in enumerate(models, start=1):
+        for seed, method in enumerate(("none", "wanda", "magnitude")):
+            right = 10 if method == "magnitude" else 30
+            tasks = {f"loss_tts_{budget}": [0] * right + [1] * (40 - right) for budget in (16, 32)}
+            sparsity = 0.0 if method == "none" else 0.2
+            path = write_run(folder, tasks, method=method, sparsity=sparsity, seed=seed, day=day, model=model, limit=40)
+            content = json.loads(path.read_text())
+            content["higher_is_better"] = {task: {"acc": False} for task in tasks}
+            content["n-shot"] = dict.fromkeys(tasks, 5)
+            for task in tasks:
+                tokens = 0.8 * int(task.rpartition("_")[2])
+                content["results"][task] |= {"answer_cut,none": 0.83, "thinking_tokens,none": tokens}
+            path.write_text(json.dumps(content))
+    write_run(folder, {"loss_tts_16": [0, 1] * 20}, method="wanda", sparsity=0.5, seed=9, kwargs={"temperature": 0.6})
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("others")
+    write_others(folder / "runs")
+    return make_page(folder / "runs", folder / "page.html")
+
+
+class TestOthers:
+    """The page of runs that were not made for it."""
+
+    def test_empty_columns_leave_with_their_last_value(self, browser, tmp_path):
+        write_run(tmp_path / "runs", {"t_tts_16": [0, 1]}, backend="hf", has_samples=False)
+        browser.open(make_page(tmp_path / "runs", tmp_path / "page.html"))
+        titles = browser.texts("#table thead th")
+        assert {"Method", "Task", "Accuracy", "Cut"} <= set(titles)
+        assert not {"Sparsity", "vs dense", "Detectable", "Unclosed", "Answer cut", "Lost, won"} & set(titles)
+
+    def test_what_was_asked_and_what_was_cut_is_seen(self, browser, others):
+        browser.open(others)
+        assert "83 %" in column(browser, "Answer cut")
+        assert "5-shot, limit 40" in browser.texts("#table .c-questions small")
+
+    def test_names_break_between_their_words_alone(self, browser, others):
+        for width in (1400, 390):
+            browser.open(others, width=width)
+            # One box for each line of text: a word that is whole has one.
+            words = browser.run(
+                "return [...document.querySelectorAll('#table .name')].flatMap((name) => {"
+                "  const walker = document.createTreeWalker(name, NodeFilter.SHOW_TEXT); const found = [];"
+                "  while (walker.nextNode()) { const range = document.createRange();"
+                "    range.selectNodeContents(walker.currentNode);"
+                "    found.push(new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size); }"
+                "  return found; })"
+            )
+            assert set(words) == {1}
+        assert "\u2026/run-7/" in "".join(browser.texts("#table .c-model"))
+
+    def test_lower_is_better(self, browser, others):
+        browser.open(others)
+        assert "\u2193 lower is better" in "".join(browser.texts("#table .c-task small"))
+        assert {text[0] for text in browser.texts("#table .worse")} == {"+"}
+        assert browser.texts("#table .better") == []
+        browser.one('[data-sort="acc"]').click()
+        values = [float(value) for value in column(browser, "Score")]
+        assert values == sorted(values)
+        browser.run("arguments[0].click()", browser.one("#table [data-line]"))
+        assert browser.one("#questions-count").text.startswith("20 lost and 0 won")
+
+    def test_why_nothing_is_compared_is_a_hover_and_a_line_away(self, browser, others):
+        browser.open(others)
+        button = browser.one("#table .why")
+        assert button.accessible_name.startswith("Not compared: ")
+        browser.run("arguments[0].focus()", button)
+        assert "Not compared" in browser.one("#tooltip").text
+        browser.one("#not-compared summary").click()
+        assert browser.one("#reasons li").text.startswith("1: ")
+
+    def test_curves_that_coincide_are_all_seen(self, browser, others):
+        browser.open(others)
+        plots = browser.run(
+            "return [...document.querySelectorAll('#charts svg[role=group]')].map((plot) => ["
+            "  [...plot.querySelectorAll('.shared')].map((line) => "
+            "    [line.style.strokeDasharray, line.style.strokeDashoffset].join(' ')),"
+            "  [...plot.querySelectorAll('.point')].map((dot) =>"
+            "    [dot.getAttribute('cx'), dot.getAttribute('cy')].join())])"
+        )
+        assert plots
+        for dashes, dots in plots:
+            # Four curves share one segment and two another one, each with dashes of its own.
+            assert len(dashes) == len(set(dashes)) == 6
+            assert len(set(dots)) == len(dots)
+
+    @pytest.mark.parametrize("width", [390, 1400])
+    def test_figures_are_in_sight_and_scrolling_is_announced(self, browser, others, width):
+        browser.open(others, width=width)
+        box = browser.run("return document.getElementById('table-box').getBoundingClientRect().right")
+        for name in ("acc", "changed") if width > 1000 else ("acc",):
+            assert browser.run("return arguments[0].getBoundingClientRect().right", browser.one(f"td.c-{name}")) <= box
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        is_wide = browser.run(
+            "const box = document.getElementById('table-box'); return box.scrollWidth > box.clientWidth + 1"
+        )
+        assert browser.one("#scroll-note").is_displayed() == is_wide
+        if width == 390:
+            assert "Answer cut" in browser.one("#scroll-note").text
+            assert "more-right" in browser.one("#table-frame").get_attribute("class")
+            browser.run("document.getElementById('table-box').scrollLeft = 1e6")
+            browser.driver.execute_async_script("setTimeout(arguments[0], 100)")
+            assert browser.one("#table-frame").get_attribute("class") == "more-left"
+
+    def test_every_column_says_what_it_means(self, browser, others):
+        browser.open(others)
+        for button in browser.all("#table thead button"):
+            described = browser.one("#" + button.get_attribute("aria-describedby"))
+            assert described.get_attribute("textContent")
+        browser.run("document.querySelector('[data-sort=p]').focus()")
+        assert "Holm" in browser.one("#tooltip").text
+        browser.one('[data-sort="acc"]').click()
+        assert browser.one("#count").text.endswith("sorted by Score, ascending")
+
+    def test_metrics_in_the_thousands_have_an_axis(self, browser, tmp_path):
+        for seed, size in enumerate((3.5, 48_213.7)):
+            path = write_run(tmp_path / "runs", {"t_tts_16": [0, 1], "t_tts_32": [1, 1]}, seed=seed,
+                             method="wanda" if seed else "none", sparsity=0.5, has_samples=False)  # fmt: skip
+            text = path.read_text().replace("acc,none", "word_perplexity,none").replace("acc_stderr", "x_stderr")
+            content = json.loads(text)
+            for metrics in content["results"].values():
+                metrics["word_perplexity,none"] = size
+            path.write_text(json.dumps(content))
+        browser.open(make_page(tmp_path / "runs", tmp_path / "page.html"))
+        assert set(column(browser, "Score")) == {"3.500", "48,214"}
+        ticks = browser.texts("#charts .tick")
+        assert {"10", "1,000"} <= set(ticks)
+        assert any("lower is better" in tick for tick in ticks)
+
+
 class TestCharts:
     def test_two_plots_a_benchmark_and_a_line_a_run(self, browser, page):
         browser.open(page)

@@ -106,6 +106,8 @@ def test_several_samples_add_metrics(manager):
     assert {"acc", "pass@4", "maj@4", "thinking_tokens"} <= set(task.aggregation())
     assert task.higher_is_better()["pass@4"]
     assert not task.higher_is_better()["budget_hit"]
+    # The harness prints no arrow for these: whether more of them is better depends on the thinking format.
+    assert not {"thinking_eos", "thinking_tokens", "answer_tokens"} & set(task.higher_is_better())
     assert "pass@1" not in load(manager, "tiny_tts_16")["tiny_tts_16"].aggregation()
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from lm_eval_pruned.errors import DataError, MissingDataError, PrunedEvalError
 from lm_eval_pruned.results.leaderboard.entries import LeaderboardLine, build_entries
 from lm_eval_pruned.results.leaderboard.published import read_reference
+from lm_eval_pruned.results.leaderboard.scales import is_share
 from lm_eval_pruned.results.leaderboard.tables import FORMATS, as_csv, as_json, markdown
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.statistics.multiple import holm
@@ -104,6 +106,31 @@ def test_no_share_is_below_0_or_above_1(tmp_path):
     ]  # fmt: skip
 
 
+def change(folder: Path, **sections: object) -> None:
+    """Put sections into every results file of a folder; those of "config" are added to it."""
+    for path in folder.glob("results_*"):
+        content = json.loads(path.read_text())
+        content["config"] |= sections.pop("config", {})
+        path.write_text(json.dumps({**content, **sections}))
+
+
+@pytest.mark.parametrize(("given", "shown"), [(5, "5"), (0, "0"), (None, "")])
+def test_limit_and_shots_are_those_of_the_file(tmp_path, given, shown):
+    write_run(tmp_path, {"t_tts_16": [0, 1] * 5}, limit=10)
+    change(tmp_path, **{"n-shot": {"t_tts_16": given}})
+    (line,) = lines(tmp_path)
+    assert (line.limit, line.shots) == ("10", shown)
+
+
+@pytest.mark.parametrize(("thinking", "shown"), [("none", None), ("qwen3", 0.75)])
+def test_the_end_of_text_is_no_figure_of_thinking_without_markers(tmp_path, thinking, shown):
+    write_run(tmp_path, {"t_tts_16": [0, 1]})
+    results = {"t_tts_16": {"acc,none": 0.5, "thinking_eos,none": 0.75, "answer_cut,none": 0.25}}
+    change(tmp_path, config={"thinking": thinking}, results=results)
+    (line,) = lines(tmp_path)
+    assert (line.thinking_eos, line.answer_cut) == (shown, 0.25)
+
+
 ODD = [None, 3, -1.5, "x", [], {}, [1], {"a": 1}, True, float("nan"), float("inf"), "\ud800", 10**400, {"seed": []}]
 
 
@@ -153,6 +180,37 @@ class TestFormats:
         assert first["vs dense"].startswith("-60.0* (")
         assert "settings" not in first
         assert cells[-1][0] == "area"
+
+    def test_markdown_of_other_metrics(self, runs):
+        first, second, *_ = lines(runs)
+        worse = replace(
+            second, metric="word_perplexity", higher_is_better=False, acc=48_213.7, low=None, difference=4e4,
+            difference_low=3e4, difference_high=5e4, detectable=250.0, answer_cut=0.83, shots="5", limit="0.1",
+            reference="other · base",
+        )  # fmt: skip
+        unknown = replace(first, metric="score", higher_is_better=None, acc=-3.5, why_not_compared="no | run")
+        text = markdown([worse, unknown])
+        head, _, *rows = [
+            [cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("|")
+        ]
+        one, other = (dict(zip(head, row, strict=True)) for row in rows)
+        assert (one["metric"], one["value"], one["detectable"]) == ("word_perplexity, ↓", "48213.7", "250.00")
+        assert one["vs reference"] == "+40000.0* (+30000.0 to +50000.0)"
+        assert (one["answer cut"], one["shots"], one["limit"], one["reference"]) == ("0.83", "5", "0.1", "other · base")
+        assert (other["metric"], other["value"], other["vs reference"]) == (
+            "score, direction unknown",
+            "-3.500",
+            "- (1)",
+        )
+        assert text.endswith("Not compared: (1) no \\| run.\n")
+
+    @pytest.mark.parametrize(
+        ("metric", "value", "expected"),
+        [("acc", 0.5, True), ("rougeL_acc", 0.5, True), ("area of acc", 1.0, True), ("pass@4", 0.5, True),
+         ("f1", 57.3, False), ("bits_per_byte", 0.7, False), ("bleu_max", 0.4, False), ("acc_diff_loss", -1.0, False)],
+    )  # fmt: skip
+    def test_only_shares_are_in_points(self, runs, metric, value, expected):
+        assert is_share(replace(lines(runs)[0], metric=metric, acc=value)) == expected
 
     def test_markdown_survives_names(self, tmp_path):
         write_run(tmp_path, {"t_tts_16": [0, 1]}, model="a|b\nc")

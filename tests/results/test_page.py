@@ -186,6 +186,11 @@ class TestChanges:
         shown = select_changes(self.pair([0.5, 0, 1, 1], [1, 1, 1, 0.75]), limit=9).shown
         assert [change.question for change in shown] == [1, 0, 3]
 
+    def test_lost_is_what_became_worse(self):
+        pair = self.pair([1, 1, 0], [0, 0.5, 1])
+        assert select_changes(pair, limit=9)[:2] == (1, 2)
+        assert select_changes(pair, limit=9, sign=-1)[:2] == (2, 1)
+
     @pytest.mark.parametrize(("lost", "won"), [(40, 40), (40, 0), (0, 40), (2, 40), (40, 2), (0, 0)])
     @pytest.mark.parametrize("limit", [0, 1, 3, 18])
     def test_never_more_than_allowed_and_something_of_each(self, lost, won, limit):

@@ -19,7 +19,7 @@ from lm_eval_pruned.results.repeats import note
 from lm_eval_pruned.results.statistics.intervals import mean_interval, reported_interval
 
 ALPHA = 0.05
-_METRICS = ("thinking_tokens", "answer_tokens", "budget_hit", "answer_cut", "no_answer", "looping")
+_METRICS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,10 @@ class LeaderboardLine:
     population standard deviation over seeds. `difference` to the run whose label is `reference`, with its interval; it
     is for the better if its sign is that of `higher_is_better`. `p` and `p_holm`, corrected over the table;
     `detectable`, the smallest change for the worse that the test would have found. An area has no budget.
-    `note` names runs and samples that are not repetitions, since they gave the same responses. `why_not_compared` is
-    empty for lines that are compared, and for those that others are compared with.
+    `note` names runs and samples that are not repetitions, since they gave the same responses. `thinking_eos` is None
+    where thinking has no markers. `limit` and `shots`, the numbers of questions and of few-shot examples asked for, are
+    "" where the file does not say. `why_not_compared` is empty for lines that are compared, and for those that others
+    are compared with.
     """
 
     model: str
@@ -57,10 +59,13 @@ class LeaderboardLine:
     thinking_tokens: float | None = None
     answer_tokens: float | None = None
     budget_hit: float | None = None
+    thinking_eos: float | None = None
     answer_cut: float | None = None
     no_answer: float | None = None
     looping: float | None = None
     sparsity: float | None = None
+    limit: str = ""
+    shots: str = ""
     settings: str = ""
     source: str = ""
     reference: str = ""
@@ -130,11 +135,20 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         seeds=len(measurement.accuracies),
         questions=measurement.questions if measurement.outcomes is None else len(measurement.outcomes.questions),
         sparsity=measurement.sparsity,
+        limit=dict(measurement.configuration.settings).get("limit", ""),
+        shots=measurement.shots,
         settings=settings,
         note=note(measurement.repeats, measurement.configuration.settings),
         **_comparison_fields(comparison),
-        **{name: measurement.metrics.get(name) for name in _METRICS},  # type: ignore[arg-type]
+        **_metrics(measurement),  # type: ignore[arg-type]
     )
+
+
+def _metrics(measurement: Measurement) -> dict[str, float | None]:
+    # Without markers the end of the text is how every thought ends, and its share says nothing.
+    is_unmarked = dict(measurement.configuration.settings).get("thinking") == "none"
+    names = [name for name in _METRICS if not (is_unmarked and name == "thinking_eos")]
+    return {name: measurement.metrics.get(name) for name in names}
 
 
 class _ComparisonFields(TypedDict, total=False):

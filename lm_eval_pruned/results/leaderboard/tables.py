@@ -12,21 +12,25 @@ from types import MappingProxyType
 
 from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.leaderboard.entries import ALPHA, LeaderboardLine
+from lm_eval_pruned.results.leaderboard.scales import direction_words, is_share, plain_number
 
 _NONE = "-"
 # Columns with text from other people's files.
-_NAMES = ("model", "run", "settings", "metric", "source", "note")
+_NAMES = ("model", "run", "settings", "metric", "reference", "limit", "source", "note")
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", **{character: f"\\{character}" for character in "\\|[]`*~$"}})
 # An underscore inside a word is not markup, and names are full of them.
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # A spreadsheet evaluates text that begins with one of these; numbers are written as numbers, whatever their sign.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LEGEND = (
-    "acc: mean, with its 95 % interval over questions and ± the deviation over seeds. vs dense: points of difference "
-    f"to the unpruned run on the same questions, * where p < {ALPHA} after Holm's correction over this table. "
-    "detectable: the least drop, in points, that would have been found 4 times in 5. thinking: mean tokens. cut, "
-    "empty, looping: shares of thinking cut by the budget, of responses without an answer, of degenerate repetition. "
-    "zero: share of the prunable weights that is zero."
+    "acc: mean, with its 95 % interval over questions and ± the deviation over seeds; of metrics that are no shares, "
+    "value. ↓: lower is better. vs dense: difference to the unpruned run on the same questions, in points for shares, "
+    f"* where p < {ALPHA} after Holm's correction over this table; a number in brackets names the reason why there is "
+    "none. detectable: the least change for the worse that would have been found 4 times in 5. thinking: mean tokens. "
+    "cut, unclosed, answer cut, empty, looping: shares of thinking cut by the budget, of thinking ended by an "
+    "end-of-sequence token, of answers cut at their limit, of responses without an answer, of degenerate repetition. "
+    "zero: share of the prunable weights that is zero. shots: few-shot examples. limit: the first questions, or the "
+    "share of them, that was asked. -: not known, or not applicable."
 )
 
 
@@ -34,11 +38,16 @@ def markdown(lines: Sequence[LeaderboardLine]) -> str:
     """Return one table per benchmark, after a legend."""
     parts = [f"# Leaderboard\n\n{_LEGEND}\n"]
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
-        rows = [_cells(line) for line in lines if line.benchmark == benchmark]
+        shown = [line for line in lines if line.benchmark == benchmark]
+        reasons = {reason: place for place, reason in enumerate(_reasons(shown), start=1)}
+        rows = [_cells(line, reasons) for line in shown]
         # A column that is empty in every line is left out.
         names = [name for name in rows[0] if any(row[name] != _NONE for row in rows)]
-        table = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
+        table = [_titles(names, shown), ["---"] * len(names), *([row[name] for name in names] for row in rows)]
         parts.append(f"## {_plain(benchmark)}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table))
+        if reasons:
+            notes = (f"({place}) {_plain(reason)}." for reason, place in reasons.items())
+            parts.append("Not compared: " + " ".join(notes) + "\n")
     return "\n".join(parts)
 
 
@@ -61,26 +70,52 @@ FORMATS: Mapping[str, Callable[[Sequence[LeaderboardLine]], str]] = MappingProxy
 )
 
 
-def _cells(line: LeaderboardLine) -> dict[str, str]:
-    metric = line.metric if line.filter == "none" else f"{line.metric}, {line.filter}"
+def _titles(names: Sequence[str], lines: Sequence[LeaderboardLine]) -> list[str]:
+    """Return the heads of columns: not every metric is an accuracy, and not every reference run dense."""
+    titles = {}
+    if not all(map(is_share, lines)):
+        titles["acc"] = "value"
+    if any(line.reference and not _is_dense(line) for line in lines):
+        titles["vs dense"] = "vs reference"
+    return [titles.get(name, name) for name in names]
+
+
+def _is_dense(line: LeaderboardLine) -> bool:
+    return "dense" in line.reference.split(" · ")
+
+
+def _reasons(lines: Sequence[LeaderboardLine]) -> list[str]:
+    return list(dict.fromkeys(line.why_not_compared for line in lines if line.why_not_compared))
+
+
+def _cells(line: LeaderboardLine, reasons: Mapping[str, int]) -> dict[str, str]:
+    parts = [line.metric, "" if line.filter == "none" else line.filter, direction_words(line)]
+    metric = ", ".join(part for part in parts if part)
+    number = "{:.4f}".format if is_share(line) else plain_number
     cells = {
         "budget": "area" if line.metric.startswith(AREA) else _number(line.budget, "d"),
         "model": line.model,
         "run": line.run,
         "settings": line.settings or _NONE,
         "metric": _NONE if metric in ("acc", AREA + "acc") else metric,
-        "acc": f"{line.acc:.4f}" + (f" ± {line.std:.4f}" if line.std is not None else ""),
-        "95 %": _NONE if line.low is None or line.high is None else f"{line.low:.3f} to {line.high:.3f}",
-        "vs dense": _difference(line),
+        "acc": number(line.acc) + (f" ± {number(line.std)}" if line.std is not None else ""),
+        "95 %": _interval(line),
+        "vs dense": _difference(line, reasons),
+        # The dense run of the same model goes without saying.
+        "reference": _NONE if line.reference in ("", f"{line.model} · dense") else line.reference,
         "p": _number(line.p_holm, ".2g"),
         "detectable": _detectable(line),
         "thinking": _number(line.thinking_tokens, ".0f"),
         "cut": _number(line.budget_hit, ".2f"),
+        "unclosed": _number(line.thinking_eos, ".2f"),
+        "answer cut": _number(line.answer_cut, ".2f"),
         "empty": _number(line.no_answer, ".2f"),
         "looping": _number(line.looping, ".2f"),
         "zero": _number(line.sparsity, ".4f"),
         "seeds": _number(line.seeds, "d"),
         "questions": _number(line.questions, "d"),
+        "shots": line.shots or _NONE,
+        "limit": line.limit or _NONE,
         "source": line.source or _NONE,
         "note": line.note or _NONE,
     }
@@ -106,17 +141,30 @@ def _number(value: float | None, layout: str) -> str:
     return _NONE if value is None else format(value, layout)
 
 
-def _difference(line: LeaderboardLine) -> str:
-    if line.difference is None:
+def _interval(line: LeaderboardLine) -> str:
+    if line.low is None or line.high is None:
         return _NONE
+    low, high = ((f"{end:.3f}" if is_share(line) else plain_number(end)) for end in (line.low, line.high))
+    return f"{low} to {high}"
+
+
+def _difference(line: LeaderboardLine, reasons: Mapping[str, int]) -> str:
+    if line.difference is None:
+        return f"- ({reasons[line.why_not_compared]})" if line.why_not_compared else _NONE
     mark = "*" if line.p_holm is not None and line.p_holm < ALPHA else ""
-    change = f"{100 * line.difference:+.1f}{mark}"
+    change = _change(line, line.difference) + mark
     if line.difference_low is None or line.difference_high is None:
         return change
-    return f"{change} ({100 * line.difference_low:+.1f} to {100 * line.difference_high:+.1f})"
+    return f"{change} ({_change(line, line.difference_low)} to {_change(line, line.difference_high)})"
+
+
+def _change(line: LeaderboardLine, value: float) -> str:
+    return f"{100 * value:+.1f}" if is_share(line) else plain_number(value, "+")
 
 
 def _detectable(line: LeaderboardLine) -> str:
     if line.difference is None:
         return _NONE
-    return "none" if line.detectable is None else f"{100 * line.detectable:.1f}"
+    if line.detectable is None:
+        return "none"
+    return f"{100 * line.detectable:.1f}" if is_share(line) else plain_number(line.detectable)

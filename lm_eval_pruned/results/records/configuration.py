@@ -138,6 +138,12 @@ def task_settings(content: Mapping[str, object], task: str) -> Settings:
     )
 
 
+def task_shots(content: Mapping[str, object], task: str) -> str:
+    """Return the number of few-shot examples of one task as text, or "" where the file does not say."""
+    given = (section(content, "n-shot").get(task), section(section(content, "configs"), task).get("num_fewshot"))
+    return next((str(shots) for shots in given if isinstance(shots, int)), "")
+
+
 def task_budget(content: Mapping[str, object], task: str) -> int | None:
     """Return the thinking budget of one task in tokens; None for `auto`, which differs from prompt to prompt."""
     budget = _budget(content, task)

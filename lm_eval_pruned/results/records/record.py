@@ -20,6 +20,7 @@ from lm_eval_pruned.results.records.configuration import (
     task_budget,
     task_seeds,
     task_settings,
+    task_shots,
 )
 from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
@@ -38,7 +39,8 @@ class TaskResult:
     """Results of one task under one filter: metrics and standard errors by name, and its outcomes if known.
 
     `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
-    is the task's name without its thinking budget. `questions` is the number that were asked, None if unknown.
+    is the task's name without its thinking budget. `questions` is the number that were asked, None if unknown, and
+    `shots` that of few-shot examples, "" where the file does not say.
     """
 
     task: str
@@ -53,6 +55,7 @@ class TaskResult:
     errors: Mapping[str, float]
     outcomes: Outcomes | None
     questions: int | None = None
+    shots: str = ""
 
 
 class BlockSparsity(NamedTuple):
@@ -172,6 +175,7 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             errors=values[name].errors,
             outcomes=known,
             questions=asked if known is None else len(known.questions),
+            shots=task_shots(content, task),
         )
 
 

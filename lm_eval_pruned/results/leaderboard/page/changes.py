@@ -23,7 +23,10 @@ class Change(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """The numbers of questions lost and won, and the questions that are shown."""
+    """The numbers of questions lost and won, and the questions that are shown.
+
+    Lost are those that became worse: lower, unless the metric is better when lower.
+    """
 
     lost: int
     won: int
@@ -33,19 +36,29 @@ class Changes(NamedTuple):
 def find_changes(entries: Sequence[Entry]) -> dict[Key, Changes]:
     """Return the changes in every comparison of a leaderboard, except those of areas."""
     compared = [entry for entry in entries if entry.reference is not None and not entry.line.metric.startswith(AREA)]
-    compared.sort(key=lambda entry: (entry.line.p_holm or 0.0, entry.line.difference or 0.0))
+    compared.sort(key=lambda entry: (entry.line.p_holm or 0.0, _sign(entry) * (entry.line.difference or 0.0)))
     share = max(1, MAX_CHANGES // max(1, len(compared)))
     remaining = MAX_CHANGES
     changes: dict[Key, Changes] = {}
     for entry in compared:
         if entry.key is not None and entry.reference is not None:
-            changes[entry.key] = select_changes(entry.reference.pair, min(remaining, share))
+            shown = min(remaining, share)
+            changes[entry.key] = select_changes(entry.reference.pair, shown, sign=_sign(entry))
             remaining -= len(changes[entry.key].shown)
     return changes
 
 
-def select_changes(pair: Pair, limit: int) -> Changes:
+def _sign(entry: Entry) -> int:
+    return -1 if entry.line.higher_is_better is False else 1
+
+
+def select_changes(pair: Pair, limit: int, *, sign: int = 1) -> Changes:
     """Count the questions that changed, and choose at most `limit` to show, twice as many lost as won.
+
+    Args:
+        pair: the outcomes of both runs.
+        limit: greatest number of questions to show.
+        sign: -1 if lower outcomes are better.
 
     Example:
         >>> from lm_eval_pruned.results.records.samples import Outcomes
@@ -56,7 +69,7 @@ def select_changes(pair: Pair, limit: int) -> Changes:
     """
     keys, new, old = np.intersect1d(pair.new.questions, pair.old.questions, assume_unique=True, return_indices=True)
     values, before = pair.new.correct[new], pair.old.correct[old]
-    gains = values - before
+    gains = sign * (values - before)
     order = np.argsort(-np.abs(gains), kind="stable")
     lost, won = order[gains[order] < 0], order[gains[order] > 0]
     gained = min(len(won), MAX_WON, max(limit // 3, limit - len(lost)))

@@ -6,6 +6,10 @@ const RUNS_DRAWN = 2 * COLOURS;
 const BENCHMARKS_DRAWN = 8;
 const BANDS_DRAWN = 8;
 const [SIDE_STEP, SIDE_ROOM] = [4, 24];
+// Points closer than this, in pixels, are one place; the curves that meet there stand this far apart.
+const SAME = 2;
+const [APART, APART_ROOM] = [7, 42];
+const [DASH, SHORT_DASH] = [12, 6];
 const AXES = {
   budget: { label: "thinking budget (tokens)", value: (line) => line.budget },
   thinking_tokens: { label: "thinking tokens used (mean)", value: (line) => line.thinking_tokens },
@@ -53,19 +57,26 @@ function showLegend(lines, drawn) {
       svg("line", { class: "line", x1: 1, x2: 29, y1: 7, y2: 7 }), marker(15, 7, run),
     );
     const attributes = { type: "button", "data-run": id, "aria-pressed": String(drawn.has(id)) };
-    return html("li", {}, html("button", attributes, swatch, runName(run)));
+    return html("li", {}, html("button", attributes, swatch, html("span", {}, ...broken(runName(run)))));
   });
   find("legend").replaceChildren(...items);
+  find("legend-count").textContent =
+    items.length > RUNS_DRAWN ? `${drawn.size} of ${items.length} runs are drawn; the list scrolls, and a name turns its run on or off.` : "";
 }
 
+const scoreName = (line) => (line.share && metricName(line) === "acc" ? "accuracy" : metricName(line));
+
 function pointText(line) {
-  const interval = line.low === null ? "" : ` (${fixed(line.low, 3)} to ${fixed(line.high, 3)})`;
+  const interval = line.low === null ? "" : ` (${score(line, line.low)} to ${score(line, line.high)})`;
   const texts = [runName(line.run), `${benchmarkName(line)}, budget ${line.budget}`];
-  texts.push(`accuracy ${fixed(line.acc, 3)}${interval}`);
+  texts.push(`${scoreName(line)} ${score(line, line.acc)}${interval}`);
   if (line.thinking_tokens !== null) texts.push(`${fixed(line.thinking_tokens, 1)} thinking tokens`);
   if (line.difference !== null) {
-    texts.push(`${points(line.difference)} points to dense${isSignificant(line) ? ", significant" : ""}`);
+    const reference = isAgainstDense(line) ? "dense" : line.reference;
+    const size = `${change(line, line.difference)}${line.share ? " points" : ""}`;
+    texts.push(`${size} to ${reference}${isSignificant(line) ? ", significant" : ""}`);
   }
+  if (line.why_not_compared) texts.push(`not compared: ${line.why_not_compared}`);
   return texts;
 }
 
@@ -84,28 +95,83 @@ function walk(event, curves) {
   target.focus();
 }
 
-// Runs that agree would hide each other: at the same budget they stand side by side.
-function aside(line, curves) {
-  const place = curves.findIndex((curve) => curve.includes(line));
-  return (place - (curves.length - 1) / 2) * Math.min(SIDE_STEP, SIDE_ROOM / curves.length);
+// Places in a plot and the curves that meet there, each curve once: `at` finds the place of a point.
+function findPlaces(curves, x, y) {
+  const places = [];
+  const at = new Map();
+  curves.forEach((curve, number) => {
+    for (const line of curve) {
+      let place = places.find((one) => Math.abs(one.x - x(line)) <= SAME && Math.abs(one.y - y(line)) <= SAME);
+      if (!place) places.push((place = { x: x(line), y: y(line), curves: [] }));
+      if (!place.curves.includes(number)) place.curves.push(number);
+      at.set(line, place);
+    }
+  });
+  return at;
 }
 
-function drawPlot(curves, axis, name, width) {
-  const all = curves.flat();
+// Runs that agree would hide each other: at the same place their points stand side by side.
+function aside(place, number, axis, count) {
+  const met = place.curves;
+  if (met.length > 1) return (met.indexOf(number) - (met.length - 1) / 2) * Math.min(APART, APART_ROOM / met.length);
+  return axis === "budget" ? (number - (count - 1) / 2) * Math.min(SIDE_STEP, SIDE_ROOM / count) : 0;
+}
+
+// Curves by the segments that they share: each of n gets every n-th dash there, so that all of them are seen.
+function sharedSegments(curves, at) {
+  const shared = new Map();
+  curves.forEach((curve, number) => {
+    for (let place = 1; place < curve.length; place += 1) {
+      const ends = shared.get(at.get(curve[place - 1])) ?? new Map();
+      shared.set(at.get(curve[place - 1]), ends.set(at.get(curve[place]), [...(ends.get(at.get(curve[place])) ?? []), number]));
+    }
+  });
+  return (from, to) => shared.get(at.get(from)).get(at.get(to));
+}
+
+function drawLine(curve, number, place, met) {
+  const pieces = [];
+  let run = [curve[0]];
+  const finish = () => pieces.push(svg("polyline", { class: "line", points: run.map((line) => place(line, line.acc)).join(" ") }));
+  for (const [index, line] of curve.slice(1).entries()) {
+    const all = met(curve[index], line);
+    if (all.length === 1) {
+      run.push(line);
+      continue;
+    }
+    if (run.length > 1) finish();
+    const dash = all.length > 3 ? SHORT_DASH : DASH;
+    const piece = svg("polyline", { class: "line shared", points: [curve[index], line].map((end) => place(end, end.acc)).join(" ") });
+    piece.style.strokeDasharray = `${dash} ${dash * (all.length - 1)}`;
+    piece.style.strokeDashoffset = String(-dash * all.indexOf(number));
+    pieces.push(piece);
+    run = [line];
+  }
+  if (run.length > 1 || !pieces.length) finish();
+  return pieces;
+}
+
+function drawPlot(given, axis, name, width) {
   const { label, value } = AXES[axis];
+  const curves = given.map((curve) => [...curve].sort((a, b) => value(a) - value(b)));
+  const all = curves.flat();
+  const [one] = all;
+  const metric = scoreName(one);
   const { root, x, y } = plot({
     width, label, xs: all.map(value), ys: all.flatMap((line) => [line.acc, line.low ?? line.acc, line.high ?? line.acc]),
-    title: `${name}: accuracy against ${label}`,
+    isShare: all.every((line) => line.share), title: `${name}: ${metric} against ${label}`,
+    metric: [metric.length > 40 ? `${metric.slice(0, 40)}…` : metric, directionWords(one)].filter((word) => word).join(" · "),
   });
   const nodes = [];
   const hasBands = curves.filter((curve) => curve.some((line) => line.low !== null)).length <= BANDS_DRAWN;
-  const across = (line) => x(value(line)) + (axis === "budget" ? aside(line, curves) : 0);
-  const place = (line, height) => `${across(line).toFixed(1)},${y(height).toFixed(1)}`;
-  const groups = curves.map((curve) => {
-    const ordered = [...curve].sort((a, b) => value(a) - value(b));
-    const sure = ordered.filter((line) => line.low !== null);
+  const at = findPlaces(curves, (line) => x(value(line)), (line) => y(line.acc));
+  const met = sharedSegments(curves, at);
+  const groups = curves.map((curve, number) => {
+    const across = (line) => x(value(line)) + aside(at.get(line), number, axis, curves.length);
+    const place = (line, height) => `${across(line).toFixed(1)},${y(height).toFixed(1)}`;
+    const sure = curve.filter((line) => line.low !== null);
     const edge = [...sure.map((line) => place(line, line.high)), ...sure.map((line) => place(line, line.low)).reverse()];
-    const dots = ordered.map((line) => {
+    const dots = curve.map((line) => {
       const dot = marker(across(line), y(line.acc), line.run);
       const texts = pointText(line);
       build(dot, { tabindex: "-1", role: "img", "aria-label": texts.join(", ") }, []);
@@ -116,7 +182,7 @@ function drawPlot(curves, axis, name, width) {
     return svg(
       "g", { class: seriesClass(curve[0].id), "data-run": curve[0].id },
       sure.length > 1 && hasBands ? svg("polygon", { class: "band", points: edge.join(" ") }) : null,
-      svg("polyline", { class: "line", points: ordered.map((line) => place(line, line.acc)).join(" ") }), ...dots,
+      ...drawLine(curve, number, place, met), ...dots,
     );
   });
   // The dense run is drawn last, above those that are held against it.
@@ -139,6 +205,7 @@ function drawBenchmark(name, lines) {
 }
 
 function showCharts() {
+  find("curves").hidden = !LINES.some((line) => !line.area && line.budget > 0);
   const lines = curveLines();
   const drawn = drawnRuns(lines);
   showLegend(lines, drawn);

@@ -11,6 +11,7 @@ from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.leaderboard.entries import ALPHA, Entry, LeaderboardLine
 from lm_eval_pruned.results.leaderboard.page.changes import Change, Changes, find_changes
 from lm_eval_pruned.results.leaderboard.page.texts import Extract, Text, newest_runs, read_texts
+from lm_eval_pruned.results.leaderboard.scales import is_share
 from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key
 from lm_eval_pruned.results.records.configuration import Words
@@ -70,12 +71,13 @@ def page_content(entries: Sequence[Entry], records: Sequence[Record], extract: E
         "alpha": ALPHA,
         "characters": MAX_CHARACTERS,
         "runs": list(runs.values()),
-        "columns": ["run", *names, "area", "lost", "won"],
+        "columns": ["run", *names, "area", "share", "lost", "won"],
         "lines": [
             [
                 run_indices[_identity(entry.line)],
                 *(_rounded(getattr(entry.line, name)) for name in names),
                 entry.line.metric.startswith(AREA),
+                is_share(entry.line),
                 *((one.lost, one.won) if entry.key and (one := changes.get(entry.key)) else (None, None)),
             ]
             for entry in entries

@@ -12,6 +12,7 @@ for (const line of LINES) {
   line.run = DATA.runs[line.id];
 }
 const HAS_MODELS = new Set(DATA.runs.filter((run) => !run.published).map((run) => run.model)).size > 1;
+const NONE = "–";
 
 function find(id) {
   return document.getElementById(id);
@@ -34,18 +35,6 @@ function svg(name, attributes = {}, ...children) {
   return build(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
 
-function fixed(value, digits) {
-  return value === null ? "–" : value.toFixed(digits).replace("-", "−");
-}
-
-function points(value) {
-  return (value > 0 ? "+" : "") + fixed(100 * value, 1);
-}
-
-function percent(value) {
-  return value === null ? "–" : `${fixed(100 * value, value > 0 && value < 0.1 ? 1 : 0)} %`;
-}
-
 // Text in order, with the numbers in it as numbers: 0.02 before 0.1, and that before 2.
 function compareTexts(one, other) {
   const [left, right] = [one, other].map((text) => text.split(/(\d+(?:\.\d+)?)/));
@@ -60,22 +49,12 @@ function isSignificant(line) {
   return line.p_holm !== null && line.p_holm < DATA.alpha;
 }
 
-// The model of a run, where it does not go without saying.
-function modelName(run) {
-  return HAS_MODELS || run.published ? run.model : "";
+// Whether a change is for the better; null where nobody knows.
+function isBetter(line, change) {
+  return line.higher_is_better === null || !change ? null : change > 0 === line.higher_is_better;
 }
 
-function runName(run) {
-  const words = [run.method, run.alloc, run.amount, run.others, run.settings];
-  const name = words.filter((word) => word).join(" ");
-  return [modelName(run), name, run.published ? `published: ${run.source}` : ""]
-    .filter((word) => word)
-    .join(" · ");
-}
-
-function benchmarkName(line) {
-  const metric = line.metric.replace("area of ", "");
-  return [line.benchmark, metric === "acc" ? "" : metric, line.filter === "none" ? "" : line.filter]
-    .filter((word) => word)
-    .join(" · ");
+function directionWords(line) {
+  if (line.higher_is_better === true) return "";
+  return line.higher_is_better === false ? "↓ lower is better" : "direction unknown";
 }

@@ -10,7 +10,10 @@ from importlib.resources import files
 from string import Template
 
 # Concatenated into one scope, definitions before their uses.
-SCRIPTS = ("data.js", "state.js", "table.js", "plot.js", "charts.js", "blocks.js", "questions.js", "page.js")
+SCRIPTS = (
+    *("data.js", "numbers.js", "tooltip.js", "names.js", "state.js", "columns.js", "table.js", "plot.js", "charts.js"),
+    *("blocks.js", "questions.js", "page.js"),
+)
 
 # JSON has these characters only inside strings, where an escape means the same.
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})

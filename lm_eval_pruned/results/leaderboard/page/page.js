@@ -16,10 +16,8 @@ function showWords() {
   find("summary").textContent = parts.join(" · ");
   find("made").textContent = `Made by lm-eval-pruned ${DATA.version}. docs/results.md says how each figure is computed.`;
   find("legend-text").textContent =
-    `Accuracy with its 95 % interval over questions. Differences to dense are points on the same questions, ` +
-    `* where p < ${DATA.alpha} after Holm's correction over all lines. Detectable: the least drop that would have been ` +
-    "found 4 times in 5. Cut, empty, looping: thinking cut by the budget, no answer, degenerate repetition, as shares " +
-    "and as counts of questions.";
+    `Small print: 95 % intervals over questions, counts, settings. Differences are on the same questions, * where ` +
+    `p < ${DATA.alpha} after Holm's correction over all lines. A column's head says what it means, and sorts.`;
 }
 
 function showRows() {
@@ -86,6 +84,9 @@ function listen() {
     showAll();
   });
   addEventListener("keydown", (event) => event.key === "Escape" && hideTooltip());
+  addEventListener("pointerdown", (event) => explained && !explained.contains(event.target) && hideTooltip());
+  find("table-box").addEventListener("scroll", announceScroll, { passive: true });
+  SMALL.addEventListener("change", showTable);
   addEventListener("scroll", placeTooltip, { passive: true });
   let width = innerWidth;
   addEventListener("resize", () => {
@@ -93,12 +94,12 @@ function listen() {
       width = innerWidth;
       showCharts();
       showBlocks();
+      announceScroll();
     }
   });
 }
 
 readState();
 showWords();
-showHead();
 listen();
 showAll();

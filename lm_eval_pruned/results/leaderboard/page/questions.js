@@ -10,32 +10,44 @@ function comparisonName(line) {
   return `${benchmarkName(line)}${line.budget === null ? "" : `, budget ${line.budget}`}: ${runName(line.run)}`;
 }
 
-function showResponse(title, place, correct) {
+// How a question went: right or wrong if the metric is a share, else its value.
+function outcome(line, value) {
+  if (!line.share || line.higher_is_better !== true) return [`${metricName(line)} ${score(line, value)}`, null];
+  if (value === 1) return ["right", "better"];
+  return value === 0 ? ["wrong", "worse"] : [`${percent(value)} right over all seeds and samples`, null];
+}
+
+function showResponse(title, place, [went, shownAs]) {
   const [text, answer] = place < 0 ? ["(its samples file does not have it)", ""] : DATA.responses[place];
-  const rightness = correct === 1 ? "right" : correct === 0 ? "wrong" : `${percent(correct)} right over all seeds and samples`;
-  const shownAs = correct === 1 ? "better" : correct === 0 ? "worse" : "";
   return html(
     "div", { class: "response" },
-    html("h4", {}, `${title}: `, html("span", { class: shownAs }, rightness)),
+    html("h4", {}, `${title}: `, html("span", { class: shownAs }, went)),
     html("p", {}, "Answer: ", answer ? html("code", {}, answer) : html("em", {}, "none")),
     html("pre", { tabindex: "0", "aria-label": `${title}, response` }, text || "(no text)"),
   );
 }
 
-function showChange(change) {
+const isLoss = (line, given) => given[NEW] < given[OLD] === (line.higher_is_better !== false);
+
+function showChange(line, change) {
   const [question, gold] = DATA.questions[change[QUESTION]];
-  const isLost = change[NEW] < change[OLD];
+  const isLost = isLoss(line, change);
+  const shownAs = line.higher_is_better === null ? "" : isLost ? "worse" : "better";
+  const [own, other] = isAgainstDense(line) ? ["Pruned", "Dense"] : [runName(line.run), line.reference];
   return html(
     "details", {},
     html(
       "summary", {},
-      html("span", { class: `badge ${isLost ? "worse" : "better"}` }, isLost ? "lost" : "won"),
+      html("span", { class: `badge ${shownAs}` }, sideNames(line)[isLost ? 0 : 1]),
       html("span", { class: "asked" }, question.slice(0, 300) || "(its samples file does not have it)"),
       html("span", { class: "gold" }, "gold ", html("code", {}, gold.slice(0, 40))),
     ),
     html("p", { class: "question" }, question),
     html("p", {}, "Gold: ", html("code", {}, gold)),
-    html("div", { class: "pair" }, showResponse("Pruned", change[OWN], change[NEW]), showResponse("Dense", change[DENSE], change[OLD])),
+    html(
+      "div", { class: "pair" }, showResponse(own, change[OWN], outcome(line, change[NEW])),
+      showResponse(other, change[DENSE], outcome(line, change[OLD])),
+    ),
   );
 }
 
@@ -46,6 +58,7 @@ function showQuestions() {
   const options = lines.map((line) => html("option", { value: line.index, selected: line === chosen }, comparisonName(line)));
   find("comparison").replaceChildren(...options);
   find("side").value = state.side;
+  find("questions-choice").hidden = !lines.length;
   find("questions-note").textContent =
     `The largest changes of each comparison are kept in this page, with the first response of the newest run each. ` +
     `Texts above ${DATA.characters.toLocaleString("en")} characters have lost their middle.`;
@@ -55,10 +68,12 @@ function showQuestions() {
     return;
   }
   const kept = DATA.changes[chosen.index];
-  const shown = kept.filter((change) => !state.side || (change[NEW] < change[OLD]) === (state.side === "lost"));
+  const shown = kept.filter((change) => !state.side || isLoss(chosen, change) === (state.side === "lost"));
+  const [worse, better] = sideNames(chosen);
   find("questions-count").textContent =
-    `${chosen.lost} lost and ${chosen.won} won of ${chosen.questions} questions; ${shown.length} shown.`;
-  find("changes").replaceChildren(...shown.map(showChange));
+    `${chosen.lost} ${worse} and ${chosen.won} ${better} of ${chosen.questions} questions; ${shown.length} shown.` +
+    (isAgainstDense(chosen) ? "" : ` Compared with ${chosen.reference}.`);
+  find("changes").replaceChildren(...shown.map((change) => showChange(chosen, change)));
 }
 
 function openComparison(index) {

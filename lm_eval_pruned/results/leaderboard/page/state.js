@@ -31,7 +31,8 @@ const searched = new Map();
 
 function haystack(line) {
   if (!searched.has(line)) {
-    const words = [line.task, line.metric, line.filter, line.budget ?? "", line.area ? "area" : "", line.run.model];
+    const asked = [line.shots ? `${line.shots}-shot` : "", line.limit ? `limit ${line.limit}` : ""];
+    const words = [line.task, line.metric, line.filter, line.budget ?? "", line.area ? "area" : "", line.run.model, ...asked];
     searched.set(line, `${words.join(" ")} ${runName(line.run)}`.toLowerCase());
   }
   return searched.get(line);

@@ -2,87 +2,11 @@
 
 const CHUNK = 200;
 let rowsShown = CHUNK;
-
-const COLUMNS = [
-  { id: "method", title: "Method", value: (line) => `${line.run.method} ${runName(line.run)}`, cell: methodCell },
-  { id: "alloc", title: "Allocation", value: (line) => line.run.alloc, cell: (line) => [line.run.alloc || "–"] },
-  {
-    id: "amount", title: "Sparsity", number: true, value: (line) => line.sparsity ?? Number.parseFloat(line.run.amount),
-    cell: (line) => [line.run.amount || "–", line.sparsity ? `${fixed(100 * line.sparsity, 1)} % zero` : ""],
-  },
-  {
-    id: "task", title: "Task", value: (line) => benchmarkName(line),
-    cell: (line) => [line.benchmark, benchmarkName(line).slice(line.benchmark.length + 3)],
-  },
-  {
-    id: "budget", title: "Budget", number: true, value: (line) => (line.area ? Infinity : line.budget),
-    cell: (line) => [line.area ? "area" : fixed(line.budget, 0)],
-  },
-  { id: "acc", title: "Accuracy", number: true, value: (line) => line.acc, cell: accuracyCell },
-  { id: "difference", title: "vs dense", number: true, value: (line) => line.difference, cell: differenceCell },
-  { id: "p", title: "p (Holm)", number: true, value: (line) => line.p_holm, cell: (line) => [pText(line.p_holm)] },
-  {
-    id: "detectable", title: "Detectable", number: true, value: (line) => line.detectable,
-    cell: (line) => [line.difference === null ? "–" : line.detectable === null ? "none" : points(-line.detectable)],
-  },
-  {
-    id: "thinking", title: "Thinking", number: true, value: (line) => line.thinking_tokens,
-    cell: (line) => [fixed(line.thinking_tokens, 1)],
-  },
-  { id: "cut", title: "Cut", number: true, value: (line) => line.budget_hit, cell: (line) => share(line, "budget_hit") },
-  { id: "empty", title: "Empty", number: true, value: (line) => line.no_answer, cell: (line) => share(line, "no_answer") },
-  { id: "looping", title: "Looping", number: true, value: (line) => line.looping, cell: (line) => share(line, "looping") },
-  {
-    id: "questions", title: "Questions", number: true, value: (line) => line.questions,
-    cell: (line) => [fixed(line.questions, 0), line.seeds > 1 ? `${line.seeds} seeds` : ""],
-  },
-  { id: "changed", title: "Lost, won", number: true, value: (line) => line.lost, cell: changedCell },
-];
-
-function methodCell(line) {
-  const { run } = line;
-  const more = [modelName(run), run.others, run.settings, run.published ? `published: ${run.source}` : ""];
-  const name = html("strong", {}, run.method);
-  // Where the table scrolls sideways, this column stays and has to say which run it is.
-  const narrow = html("small", { class: "narrow" }, [run.alloc, run.amount].filter((word) => word).join(" "));
-  return [html("div", {}, name, narrow), more.filter((word) => word).join(" · ")];
-}
-
-function accuracyCell(line) {
-  const spread = line.std === null ? "" : ` ± ${fixed(line.std, 3)}`;
-  return [fixed(line.acc, 3) + spread, line.low === null ? "" : `${fixed(line.low, 3)} – ${fixed(line.high, 3)}`];
-}
-
-function differenceCell(line) {
-  if (line.difference === null) return ["–"];
-  const mark = isSignificant(line) ? html("span", { class: "mark", title: "significant" }, "*") : "";
-  const size = html("span", { class: isSignificant(line) ? (line.difference < 0 ? "worse" : "better") : "" });
-  size.append(points(line.difference), mark);
-  return [size, `${points(line.difference_low)} to ${points(line.difference_high)}`];
-}
-
-function pText(p) {
-  return p === null ? "–" : p < 0.001 ? "< 0.001" : fixed(p, 3);
-}
-
-function share(line, name) {
-  const value = line[name];
-  return [percent(value), value === null || line.questions === null ? "" : fixed(value * line.questions, 0)];
-}
-
-function changedCell(line) {
-  if (line.lost === null) return ["–"];
-  if (!line.lost && !line.won) return ["0"];
-  const text = `−${line.lost}, +${line.won}`;
-  if (!DATA.changes[line.index]) return [text];
-  const label = `Show questions changed: ${line.lost} lost, ${line.won} won, ${runName(line.run)}, ${line.task}`;
-  return [html("button", { type: "button", "data-line": line.index, "aria-label": label }, text)];
-}
+let headShown = "";
 
 function compareValues(one, other) {
   // What is not known stands last, whichever way is sorted.
-  const isMissing = (value) => value === null || value === undefined || Number.isNaN(value);
-  if (isMissing(one) || isMissing(other)) return isMissing(one) - isMissing(other);
+  if (!isKnown(one) || !isKnown(other)) return isKnown(other) - isKnown(one);
   const way = state.down ? -1 : 1;
   return way * (typeof one === "string" ? compareTexts(one, other) : one - other || 0);
 }
@@ -92,46 +16,98 @@ function sorted(lines) {
   return column ? [...lines].sort((a, b) => compareValues(column.value(a), column.value(b))) : lines;
 }
 
-function showHead() {
-  const cells = COLUMNS.map((column) => {
-    const button = html("button", { type: "button", "data-sort": column.id }, column.title);
+// Made anew only if its columns change: a head that was pressed keeps the focus.
+function showHead(columns, lines) {
+  const titles = columns.map((column) => titleOf(column, lines));
+  if (titles.join() === headShown) return;
+  headShown = titles.join();
+  const cells = columns.map((column, place) => {
+    const attributes = { type: "button", "data-sort": column.id, "aria-describedby": `about-${column.id}` };
+    const button = html("button", attributes, titles[place]);
+    explain(button, [titles[place], column.about]);
     return html("th", { scope: "col", class: column.number ? "number" : null }, button);
   });
   document.querySelector("#table thead tr").replaceChildren(...cells);
+  const meanings = columns.flatMap((column, place) => [
+    html("dt", {}, titles[place]), html("dd", { id: `about-${column.id}` }, column.about),
+  ]);
+  find("meanings").replaceChildren(...meanings, html("dt", {}, NONE), html("dd", {}, "Not known, or not applicable."));
 }
 
-function showRow(line, place, lines) {
-  const cells = COLUMNS.map((column, place) => {
-    const [main, more] = column.cell(line);
-    const kind = column.number ? "number" : null;
-    const attributes = place ? { class: kind } : { class: kind, scope: "row" };
-    return html(place ? "td" : "th", attributes, main, more ? html("small", {}, more) : null);
-  });
-  // In the order of the leaderboard, each benchmark and budget is a group.
-  const before = lines[place - 1];
-  const isFirst = !state.sort && before && (before.task !== line.task || before.budget !== line.budget);
-  const kinds = [line.run.published ? "published" : "", isFirst ? "first" : ""].filter((kind) => kind);
-  return html("tr", { class: kinds.join(" ") || null }, ...cells);
+// What the first column adds where the others are out of sight.
+function narrowText(line, first) {
+  const { run } = line;
+  const method = first.id === "model" ? methodName(run) : [run.alloc, run.amount].filter((word) => word).join(" ");
+  const texts = [method === "dense" ? "" : method, benchmarkName(line), budgetName(line)];
+  return html("small", { class: "narrow" }, ...broken(texts.filter((word) => word).join(" · ")));
+}
+
+function showRow(columns) {
+  return (line, place, lines) => {
+    const cells = columns.map((column, place) => {
+      const [main, more] = column.cell(line);
+      const classes = [column.number ? "number" : "text", `c-${column.id}`].join(" ");
+      const children = [main, place ? null : narrowText(line, column), more ? html("small", {}, more) : null];
+      return place ? html("td", { class: classes }, ...children) : html("th", { class: classes, scope: "row" }, ...children);
+    });
+    // In the order of the leaderboard, each benchmark and budget is a group.
+    const before = lines[place - 1];
+    const isFirst = !state.sort && before && (before.task !== line.task || before.budget !== line.budget);
+    const kinds = [line.run.published ? "published" : "", isFirst ? "first" : ""].filter((kind) => kind);
+    return html("tr", { class: kinds.join(" ") || null }, ...cells);
+  };
 }
 
 function showTable() {
   const lines = sorted(filtered());
+  const columns = columnsOf(lines.length ? lines : LINES);
+  showHead(columns, lines);
   for (const head of document.querySelectorAll("#table thead th")) {
     const isSorted = head.firstChild.dataset.sort === state.sort;
     head.setAttribute("aria-sort", !isSorted ? "none" : state.down ? "descending" : "ascending");
   }
-  document.querySelector("#table tbody").replaceChildren(...lines.slice(0, rowsShown).map(showRow));
+  document.querySelector("#table tbody").replaceChildren(...lines.slice(0, rowsShown).map(showRow(columns)));
   const left = lines.length - rowsShown;
+  const column = columns.find((one) => one.id === state.sort);
   find("count").textContent = `${Math.min(rowsShown, lines.length)} of ${lines.length} lines` +
-    (lines.length < LINES.length ? `, ${LINES.length} without filters` : "");
+    (lines.length < LINES.length ? `, ${LINES.length} without filters` : "") +
+    (column ? `, sorted by ${titleOf(column, lines)}, ${state.down ? "descending" : "ascending"}` : "");
   find("more").hidden = left <= 0;
   find("more").textContent = `Show ${Math.min(left, CHUNK)} more of ${left}`;
+  showReasons(lines);
+  announceScroll();
+}
+
+// Why lines are not compared, each reason once: a touch screen has no hover.
+function showReasons(lines) {
+  const counts = new Map();
+  for (const { why_not_compared: why } of lines) if (why) counts.set(why, (counts.get(why) ?? 0) + 1);
+  const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  find("not-compared").hidden = !total;
+  find("not-compared").firstElementChild.textContent = `Why ${total} line${total === 1 ? " is" : "s are"} not compared`;
+  const items = [...counts].sort((a, b) => b[1] - a[1]).map(([why, count]) => html("li", {}, `${count}: ${why}`));
+  find("reasons").replaceChildren(...items);
+}
+
+// Where the table is wider than its box, the edges say so, and a sentence names what is out of sight.
+function announceScroll() {
+  const box = find("table-box");
+  const edge = box.getBoundingClientRect().left + box.clientWidth;
+  const heads = [...document.querySelectorAll("#table thead th")];
+  const hidden = heads.filter((head) => head.getBoundingClientRect().right > edge + 1).map((head) => head.textContent);
+  const isWide = box.scrollWidth > box.clientWidth + 1;
+  find("table-frame").classList.toggle("more-right", isWide && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  find("table-frame").classList.toggle("more-left", isWide && box.scrollLeft > 0);
+  find("scroll-note").hidden = !isWide;
+  if (isWide && !box.scrollLeft) find("scroll-note").textContent = `Scroll the table sideways (→) for: ${hidden.join(", ")}.`;
 }
 
 function sortBy(id) {
-  // Numbers are first asked for from the largest down; a third press gives back the order of the leaderboard.
+  // Numbers are first asked for from the largest down, or from the best; a third press gives back the order of the
+  // leaderboard.
   const column = COLUMNS.find((one) => one.id === id);
-  const first = column.number ? "1" : "";
+  const isLowerBetter = FIGURES.includes(id) && filtered().every((line) => line.higher_is_better === false);
+  const first = column.number && !isLowerBetter ? "1" : "";
   if (state.sort !== id) writeState({ sort: id, down: first });
   else if (state.down === first) writeState({ down: first ? "" : "1" });
   else writeState({ sort: "", down: "" });
