@@ -405,6 +405,11 @@ class TestStockCommand:
         (models / "hf.py").write_text(
             "from lm_eval.models.dummy import DummyLM\n\nclass PrunedHFLM(DummyLM):\n    tokenizer = None\n"
         )
+        # The dummy has no limits that could be checked.
+        (models / "run_check.py").write_text(
+            "from contextlib import contextmanager\n\n"
+            "@contextmanager\ndef checked_run(arguments, defaults):\n    yield arguments\n"
+        )
         return copied
 
     def test_runs_a_task_of_ours(self, stock: Environment, tmp_path: Path) -> None:

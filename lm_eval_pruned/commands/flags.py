@@ -56,7 +56,8 @@ def parse_flags(args: argparse.Namespace) -> Flags:
     from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
     from lm_eval_pruned.pruning.recipe import resolve
 
-    given = parse_model_args({name: getattr(args, name) for _, name in _fields()}, parent=())
+    flags = {name: getattr(args, name) for _, name in _fields()}
+    given = parse_model_args({name: value for name, value in flags.items() if value is not None}, parent=())
     if args.dtype not in DTYPES:
         raise unknown_name("dtype", args.dtype, DTYPES)
     _check_device(args.device)

@@ -155,7 +155,7 @@ def _read_task(name: str) -> dict[str, Any]:
     content: dict[str, Any] = {}
     while path is not None:
         # As in the harness, a file overrides what it includes, entry by entry and not within an entry.
-        included = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+        included = _TaskLoader(path.read_text(encoding="utf-8")).get_single_data()
         content = {**included, **content}
         path = path.parent / included["include"] if "include" in included else None
     return content

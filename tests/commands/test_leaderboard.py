@@ -44,7 +44,7 @@ def test_skips_and_counts_what_it_cannot_read(tmp_path, capsys):
 
 def test_nothing_to_read_is_2(tmp_path, capsys):
     assert leaderboard(tmp_path, "--output", tmp_path / "table.md") == 2
-    assert "holds no results_*.json" in capsys.readouterr().err
+    assert "holds no results file of lm_eval" in capsys.readouterr().err
 
 
 def test_a_reference_is_overlaid(tmp_path, capsys):

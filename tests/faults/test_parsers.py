@@ -134,7 +134,8 @@ def leaderboards(place: Path, references: Sequence[object]) -> object:
 
 def parse_rows(path: Path) -> object:
     with path.open("rb") as file:
-        return [json.loads(grade_line(line, n, mode="default", kind="math").line) for n, line in numbered_lines(file)]
+        rows = [row for n, line in numbered_lines(file) for row in grade_line(line, n, mode="default", kind="math")]
+    return [json.loads(row.line) for row in rows]
 
 
 def parse_artifact(path: Path) -> object:

@@ -251,5 +251,6 @@ def test_sample_rows_hold_the_extracted_answer_of_every_response():
     assert instance.filtered_resps == {"none": ["7", "8", ""]}
     metrics = task.process_results(instance.doc, [instance.filtered_resps["none"]])
     assert metrics == question_metrics("7", responses, kind="math")
-    listed = Extracted.build("1, 2", "\\boxed{1} or \\boxed{2}", "math")
-    assert (listed, listed.response) == ("2, 1", "\\boxed{1} or \\boxed{2}")
+    both = response("\\boxed{1} or \\boxed{2}")
+    listed = Extracted.build("1, 2", both, "math")
+    assert (listed, listed.response) == ("2, 1", both)
