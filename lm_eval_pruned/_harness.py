@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -26,7 +27,8 @@ MODELS = {
 
 _logger = logging.getLogger(__name__)
 
-_MISSING_TASKS = "Tasks not found: "
+# How the harness names unknown tasks: a list, and since 0.5 the first of them.
+_MISSING_TASKS = re.compile(r"Tasks not found: (.*)|Spec '(.*)' is not a registered task.*", re.DOTALL)
 
 # Task names of the TaskManager built last, to suggest names for a misspelt task: building another takes seconds.
 _known_tasks: list[str] = []
@@ -128,7 +130,7 @@ def report_errors() -> None:
             logging.getLogger("lm_eval_pruned").parent = logging.getLogger("lm_eval")
             try:
                 original(*args, **kwargs)
-            except (PrunedEvalError, ValueError) as error:
+            except (PrunedEvalError, ValueError, KeyError) as error:
                 message = _mistake(error)
                 if message is None:
                     raise
@@ -185,9 +187,9 @@ def _is_ours(model: object) -> bool:
 def _mistake(error: Exception) -> str | None:
     if isinstance(error, PrunedEvalError):
         return str(error)
-    if str(error).startswith(_MISSING_TASKS):
-        return missing_tasks_message(str(error).removeprefix(_MISSING_TASKS).split(", "), _known_tasks)
-    return None
+    # The text of a KeyError is the representation of its argument.
+    missing = _MISSING_TASKS.fullmatch(str(next(iter(error.args), "")))
+    return missing_tasks_message((missing[1] or missing[2]).split(", "), _known_tasks) if missing else None
 
 
 def _wrap_once(owner: object, name: str, extend: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

@@ -112,12 +112,10 @@ class TestDisabled:
         assert hooked.output("-c", code) == "True 2\n"
 
     def test_our_own_command_registers_all_the_same(self, hooked: Environment) -> None:
-        arguments = ("validate", "--tasks", "tiny_tts")
-        stock = hooked.run("-m", "lm_eval", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
-        assert "tiny_tts" in stock.stdout
-        assert "All tasks found and valid" not in stock.stdout
+        arguments = ("ls", "tasks")
+        assert "tiny_tts" not in hooked.output("-m", "lm_eval", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
         ours = hooked.output("-m", "lm_eval_pruned", "run", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
-        assert ours.endswith("All tasks found and valid\n")
+        assert "tiny_tts" in ours
 
 
 class TestHook:

@@ -26,7 +26,8 @@ TASKS = {
     },
     "ordinary_generation": {
         "output_type": "generate_until",
-        "num_fewshot": 3,
+        # lm-eval 0.5 refuses a digit as the answer of an example: it reads a number, and takes that for a choice.
+        "num_fewshot": 0,
         "doc_to_text": "{{problem}}",
         "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": [";", "\n\n"], "max_gen_toks": 12, "do_sample": False},

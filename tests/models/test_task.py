@@ -245,7 +245,9 @@ def test_standard_errors_are_clustered_by_question():
 def test_sample_rows_hold_the_extracted_answer_of_every_response():
     task = tiny(metadata={"num_samples": 3})
     responses = [response("\\boxed{7}"), response("So it is \\boxed{8}"), response("I do not know")]
-    instance = Instance("generate_until", {"problem": "3+4", "answer": 7}, ("3+4", {}), 0, ("mine", 0, 3), responses)
+    doc = {"problem": "3+4", "answer": 7}
+    asked = {"request_type": "generate_until", "arguments": ("3+4", {}), "idx": 0, "task_name": "mine", "doc_id": 0}
+    instance = Instance(doc=doc, resps=responses, **asked)
     task._instances = [instance]
     task.apply_filters()
     assert instance.filtered_resps == {"none": ["7", "8", ""]}
