@@ -59,6 +59,9 @@ def dense_references(measured: Mapping[Key, Measurement]) -> References:
             missing[key] = f"unpruned runs of different models have this name: {in_words(several)}"
         else:
             _hold(measured, key, alike, found, missing)
+    # What others are compared with needs no reference itself.
+    for reference in found.values():
+        missing.pop(reference.dense, None)
     return References(found, missing)
 
 
@@ -146,7 +149,7 @@ def _obstacles(wanted: Configuration, other: Configuration) -> list[str]:
     if RUN in dict(wanted.evidence) | dict(other.evidence):
         asked.append("a model that its file does not name")
     elif wanted.model.startswith(".") and not has_equal_weights and not contradictions(wanted, other):
-        asked.append(f"{wanted.model}, a relative path, which may be another model without a digest of its weights")
+        asked.append(f"the relative path {wanted.model}, which may be another model: its weights have no digest")
     return asked
 
 

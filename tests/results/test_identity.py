@@ -86,7 +86,7 @@ class TestModel:
     def test_a_relative_path_needs_a_digest(self, tmp_path):
         write_run(tmp_path, TASK, model="./out", backend="hf")
         change(write_run(tmp_path, WORSE, **WANDA, seed=8, model="./out"), report={"dense_sha256": "a" * 64})
-        assert "a relative path" in pruned(tmp_path).why_not_compared
+        assert "the relative path" in pruned(tmp_path).why_not_compared
 
     @pytest.mark.parametrize(
         ("config", "name"),
@@ -115,6 +115,15 @@ class TestDense:
         assert set(found) == {"dense", "70 % zero, no method given", "wanda uniform 0.5"}
         assert found["wanda uniform 0.5"].difference == pytest.approx(-0.6)
         assert found["dense"].acc == 1.0
+
+    def test_zeros_of_the_weights_that_were_pruned_are_a_reference(self, tmp_path):
+        """A dequantised checkpoint has zeros of its own."""
+        weights = {"dense_sha256": "c" * 64}
+        change(write_run(tmp_path, TASK, seed=7, achieved=0.05), report=weights)
+        change(write_run(tmp_path, WORSE, **WANDA, seed=9), report=weights)
+        found = {line.run: line for line in lines(tmp_path)}
+        assert found["wanda uniform 0.5"].reference == "tiny-reasoner · 5 % zero, no method given"
+        assert found["5 % zero, no method given"].why_not_compared == ""
 
     def test_a_checkpoint_with_a_note_is_its_original_pruned(self, tmp_path):
         write_run(tmp_path, TASK, model="org/m")

@@ -22,7 +22,7 @@ def text(findings: Sequence[Finding]) -> str:
         FINE          m · dense · t: +0.0 points
         passed: 1 fine
     """
-    lines = [f"{finding.status.upper():<14}{finding.name}: {finding.message}" for finding in findings]
+    lines = [f"{finding.status.upper():<13} {finding.name}: {finding.message}" for finding in findings]
     return "".join(f"{line}\n" for line in (*lines, summary(findings)))
 
 
