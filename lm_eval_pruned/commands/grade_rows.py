@@ -149,7 +149,10 @@ def _golds(row: Mapping[str, object]) -> list[str]:
     golds = gold if isinstance(gold, list) else [gold]
     if not 0 < len(golds) <= MAX_GOLDS:
         raise DataError(f"gold has {len(golds)} members: give 1 to {MAX_GOLDS}")
-    return [_scalar("gold", member) for member in golds]
+    texts = [_scalar("gold", member) for member in golds]
+    if not any(map(str.strip, texts)):
+        raise DataError("the gold answer is empty: nothing can be compared with it")
+    return texts
 
 
 def _text(row: Mapping[str, object], name: str) -> str:

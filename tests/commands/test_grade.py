@@ -140,7 +140,11 @@ class TestRowsOfTheHarness:
 
     def test_nothing_to_grade_is_an_error(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         source = tmp_path / "in.jsonl"
-        for row, problem in (({"a": 1}, "gold is missing"), (sample("0", ["-1.5", "True"]), "log-likelihoods")):
+        for row, problem in (
+            ({"a": 1}, "gold is missing"),
+            (sample("0", ["-1.5", "True"]), "log-likelihoods"),
+            (sample("", "5"), "the gold answer is empty"),
+        ):
             source.write_text(json.dumps(row))
             assert cli.main(["grade", str(source), "--output", str(tmp_path / "out")]) == 2
             message = capsys.readouterr().err
