@@ -65,7 +65,7 @@ def format_table(lines: Sequence[Curve]) -> str:
     """Return a plain-text table with one line per run, benchmark and budget."""
     width = max([22, *(len(line.label) for line in lines)]) + 2
     head = (
-        f"{'run':<{width}}{'task':<18}{'budget':>7}{'acc':>16}{'thinking':>10}{'cut':>7}{'answer cut':>12}"
+        f"{'run':<{width}}{'task':<18}{'budget':>7}{'acc':>16}{'95 %':>18}{'thinking':>10}{'cut':>7}{'answer cut':>12}"
         f"{'no answer':>11}"
     )
     return "\n".join([head, *_rows(lines, width)])
@@ -77,7 +77,7 @@ def _rows(lines: Sequence[Curve], width: int) -> Iterator[str]:
             tokens, *shares = (point.metrics.get(name) for name in _COLUMNS)
             cut, answer_cut, missing = (_known(share, ".2f") for share in shares)
             yield (
-                f"{line.label:<{width}}{line.benchmark:<18}{point.budget:>7}{_accuracy(point):>16}"
+                f"{line.label:<{width}}{line.benchmark:<18}{point.budget:>7}{_accuracy(point):>16}{_interval(point):>18}"
                 f"{_known(tokens, '.1f'):>10}{cut:>7}{answer_cut:>12}{missing:>11}"
             )
 
@@ -87,13 +87,18 @@ def _known(value: float | None, layout: str) -> str:
 
 
 def _accuracy(point: Measurement) -> str:
-    spread = _spread(point)
-    return f"{point.accuracy:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
+    """Return the mean, and with several seeds the standard deviation over them."""
+    return f"{point.accuracy:.3f}" + (f" ± {point.std:.3f}" if point.std is not None else "")
 
 
-def _spread(point: Measurement) -> float | None:
-    """Return the standard deviation over seeds, or the standard error of a single run."""
-    return point.error if point.std is None else point.std
+def _interval(point: Measurement) -> str:
+    return "-" if point.interval is None else "{:.3f} to {:.3f}".format(*point.interval)
+
+
+def _reach(point: Measurement) -> tuple[float, float]:
+    """Return how far the 95 % interval reaches below and above the mean; 0 where it is unknown."""
+    low, high = point.interval or (point.accuracy, point.accuracy)
+    return point.accuracy - low, high - point.accuracy
 
 
 def draw(lines: Sequence[Curve]) -> Figure:
@@ -122,7 +127,7 @@ def draw(lines: Sequence[Curve]) -> Figure:
             bars = axes.errorbar(
                 [budget * shift for budget in budgets],
                 [point.accuracy for point in line.points],
-                [_spread(point) or 0.0 for point in line.points],
+                list(zip(*map(_reach, line.points), strict=True)),
                 marker=_MARKERS[index % len(_MARKERS)],
                 capsize=3,
             )

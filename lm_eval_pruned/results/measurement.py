@@ -9,11 +9,12 @@ from statistics import fmean, pstdev
 import numpy as np
 
 from lm_eval_pruned.results.records.configuration import Configuration
-from lm_eval_pruned.results.records.metrics import direction
+from lm_eval_pruned.results.records.metrics import ACCURACIES, direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
 from lm_eval_pruned.results.repeats import Seeded, distinct
+from lm_eval_pruned.results.statistics.intervals import Interval, mean_interval, reported_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,14 @@ class Measurement:
     def std(self) -> float | None:
         """Population standard deviation over seeds, as in the paper; None for a single seed."""
         return pstdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the accuracy, clustered by question; None where nothing is known of its error."""
+        if self.outcomes is not None:
+            return mean_interval(self.outcomes.correct)
+        is_share = self.metric in ACCURACIES
+        return reported_interval(self.accuracy, self.error, questions=self.questions, is_share=is_share)
 
 
 @dataclass(frozen=True, slots=True)

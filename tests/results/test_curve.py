@@ -27,7 +27,7 @@ def test_the_table_has_a_line_a_budget(tmp_path):
     write_run(tmp_path, CURVE, method="wanda", sparsity=0.2)
     lines = format_table(build_curves(read_records([tmp_path]).records)).splitlines()
     assert len(lines) == 3
-    assert " ".join(lines[1].split()) == "wanda uniform 0.2 tiny_tts 16 0.250 ± 0.250 12.5 0.50 - 0.25"
+    assert " ".join(lines[1].split()) == "wanda uniform 0.2 tiny_tts 16 0.250 0.010 to 0.848 12.5 0.50 - 0.25"
 
 
 def test_seeds_are_one_line_with_their_deviation(tmp_path):

@@ -12,11 +12,9 @@ from lm_eval_pruned.results.comparison import Comparison, compare
 from lm_eval_pruned.results.labels import distinctions, run_labels
 from lm_eval_pruned.results.leaderboard.published import Published
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
-from lm_eval_pruned.results.records.metrics import ACCURACIES
 from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.reference import Reference, chosen_references, dense_references
 from lm_eval_pruned.results.repeats import note
-from lm_eval_pruned.results.statistics.intervals import mean_interval, reported_interval
 
 ALPHA = 0.05
 _METRICS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
@@ -118,7 +116,7 @@ def build_entries(
 
 
 def _line(measurement: Measurement, settings: str, comparison: Comparison | None) -> LeaderboardLine:
-    low, high = _interval(measurement)
+    low, high = measurement.interval or (None, None)
     return LeaderboardLine(
         model=measurement.configuration.model,
         run=measurement.configuration.label,
@@ -171,20 +169,6 @@ def _comparison_fields(comparison: Comparison | None) -> _ComparisonFields:
         "p_holm": comparison.p_holm,
         "detectable": comparison.detectable,
     }
-
-
-def _interval(measurement: Measurement) -> tuple[float | None, float | None]:
-    found = (
-        mean_interval(measurement.outcomes.correct)
-        if measurement.outcomes is not None
-        else reported_interval(
-            measurement.accuracy,
-            measurement.error,
-            questions=measurement.questions,
-            is_share=measurement.metric in ACCURACIES,
-        )
-    )
-    return found or (None, None)
 
 
 def _published(one: Published, like: LeaderboardLine) -> LeaderboardLine:
