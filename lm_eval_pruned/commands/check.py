@@ -19,13 +19,18 @@ def add_parser(subparsers: Subparsers) -> None:
         help="fail if runs are worse than their baseline",
         description="Exit code 0: nothing found. 1: a significant change for the worse beyond the margin, a metric of "
         "which nobody knows what worse is, another sparsity, or missing runs, tasks or questions. 2: bad input. Every "
-        "line says from which drop on it would have seen one.",
+        "line says from which size on it would have seen one.",
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
     parser.add_argument("--baseline", required=True, type=Path, metavar="FILE.json", help="written by baseline")
     parser.add_argument("--alpha", type=float, default=0.05, help="chance of any false alarm [0.05]")
-    parser.add_argument("--margin", type=float, default=0.0, help="drop that is accepted, a fraction [0.0]")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        help="change for the worse that is accepted, as the metric counts: 0.02 is two points of an accuracy [0.0]",
+    )
     parser.add_argument(
         "--across", default="", metavar="SETTING[,..]", help="settings in which runs may differ from it: backend, say"
     )
@@ -48,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     if not 0 < args.alpha < 1:
         raise ArgumentError(f"--alpha {args.alpha} is not a chance: give 0 < alpha < 1, for example 0.05")
     if not 0 <= args.margin < 1:
-        raise ArgumentError(f"--margin {args.margin} is not a drop: give 0 <= margin < 1; 0.02 is two points")
+        raise ArgumentError(f"--margin {args.margin} cannot be accepted: give 0 <= margin < 1; 0.02 is two points")
 
     from lm_eval_pruned.results.gate.baseline_file import IGNORED, load_baseline
     from lm_eval_pruned.results.gate.check import check, check_against

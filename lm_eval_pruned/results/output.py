@@ -33,8 +33,8 @@ def printable(content: str) -> str:
 
 
 def warn_skipped(problems: Sequence[str]) -> None:
-    """Print each file that was skipped on stderr, and their number."""
+    """Print each file, task or samples file that was skipped on stderr, and their number."""
     for problem in problems:
         sys.stderr.write(printable(f"warning: skipped: {problem}\n"))
     if problems:
-        sys.stderr.write(f"warning: {len(problems)} file{'s' * (len(problems) > 1)} skipped\n")
+        sys.stderr.write(f"warning: {len(problems)} skipped\n")

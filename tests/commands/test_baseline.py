@@ -32,7 +32,7 @@ def test_names_what_it_leaves_out(tmp_path, capsys):
     assert cli.main(["baseline", str(tmp_path), "--output", str(tmp_path / "b.json")]) == 0
     out, err = capsys.readouterr()
     assert "left out, since no outcomes of its questions are known: tiny-reasoner · dense · u_tts_16" in out
-    assert err.endswith("warning: 1 file skipped\n")
+    assert err.endswith("warning: 1 skipped\n")
 
 
 def test_nothing_to_freeze_is_2_and_writes_nothing(tmp_path, capsys):

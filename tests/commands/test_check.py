@@ -150,7 +150,7 @@ def test_corrupt_files_are_named_and_counted(tmp_path, baseline, capsys):
     assert check(tmp_path / "old", baseline) == 0
     err = capsys.readouterr().err
     assert "results_torn.json is not a results file" in err
-    assert err.splitlines()[-1] == "warning: 1 file skipped"
+    assert err.splitlines()[-1] == "warning: 1 skipped"
 
 
 def test_texts_that_are_no_unicode(tmp_path, capsys):

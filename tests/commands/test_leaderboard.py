@@ -38,7 +38,7 @@ def test_skips_and_counts_what_it_cannot_read(tmp_path, capsys):
     err = capsys.readouterr().err
     for name in ("results_torn.json", "results_foreign.json", "results_empty.json", "samples_t_tts_16_"):
         assert name in err
-    assert err.splitlines()[-1] == "warning: 4 files skipped"
+    assert err.splitlines()[-1] == "warning: 4 skipped"
     assert (tmp_path / "table.csv").read_text().count("\n") == 3
 
 
