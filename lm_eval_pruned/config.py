@@ -331,6 +331,8 @@ def convert(field: Field[object], value: object) -> object:
     if kind == "bool":
         if str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
+    elif kind == "int" and str(value).isdecimal():
+        return int(str(value))
     elif kind in ("int", "float"):
         try:
             number = float(str(value))

@@ -143,6 +143,7 @@ def test_a_misspelt_dtype_is_named():
         ({"artifacts": None, "responses": None}, {"artifacts": None, "responses": "off"}),
         ({"responses": 2026}, {"responses": "2026"}),
         ({"thinking": None, "method": None, "preset": None}, {"thinking": "none", "method": "none", "preset": "none"}),
+        ({"calib_seed": str(2**53 + 1)}, {"calib_seed": 2**53 + 1}),
         ({"method": "wanda", "pattern": 124}, {"pattern": "2:4"}),
         ({"method": "wanda", "pattern": 16 * 60 + 32}, {"pattern": "16:32"}),
         ({"calib_samples": "1e2"}, {"calib_samples": 100}),

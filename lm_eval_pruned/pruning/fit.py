@@ -28,7 +28,7 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
     listed = recipe.allocation.listed
     if recipe.drops_blocks and blocks:
         count_to_drop(recipe.config, blocks)
-    if recipe.method is not None and blocks and listed and len(listed) != blocks:
+    if recipe.method is not None and blocks and recipe.config.is_listed and len(listed) != blocks:
         raise ArgumentError(
             f"alloc={recipe.config.alloc} lists {len(listed)} sparsities, but the model has {blocks} blocks"
         )

@@ -110,7 +110,7 @@ def parse_gen_kwargs(gen_kwargs: Mapping[str, object]) -> BudgetSettings:
         thinking_end=_text(given, "thinking_end"),
         until_thinking=_stop_texts(given, "until_thinking"),
         n_ignore=_whole(given, "thinking_n_ignore", 0),
-        ignore_text=_text(given, "thinking_n_ignore_str") or IGNORE_TEXT,
+        ignore_text=_ignore_text(given),
         least_thinking=_whole(given, "min_tokens_thinking", 0),
     )
 
@@ -169,6 +169,16 @@ def _text(given: Mapping[str, object], name: str) -> str | None:
     return str(given[name]) if name in given else None
 
 
+def _ignore_text(given: Mapping[str, object]) -> str:
+    text = _text(given, "thinking_n_ignore_str")
+    if text == "":
+        raise ArgumentError(
+            "generation kwarg thinking_n_ignore_str='': give a text that is not empty, or leave it out for "
+            f"{IGNORE_TEXT!r}"
+        )
+    return IGNORE_TEXT if text is None else text
+
+
 def _number(given: Mapping[str, object], name: str, default: float) -> float:
     try:
         return float(str(given.get(name, default)))
@@ -177,7 +187,9 @@ def _number(given: Mapping[str, object], name: str, default: float) -> float:
 
 
 def _whole(given: Mapping[str, object], name: str, minimum: int, default: int = 0) -> int:
-    number = _number(given, name, float(default))
-    if not number.is_integer() or number < minimum:
+    # Through a float, seeds from 2**53 on would become their neighbours.
+    written = str(given.get(name, default))
+    number = int(written) if written.isdecimal() else _number(given, name, float(default))
+    if number < minimum or number % 1 != 0:
         raise ArgumentError(f"generation kwarg {name}={given[name]!r}: give a whole number of at least {minimum}")
     return int(number)

@@ -27,10 +27,16 @@ CONFIG = LlamaConfig(num_hidden_layers=4, hidden_size=96, num_attention_heads=4)
             "auto",
             "lists 3 sparsities, but the model has 4 blocks",
         ),
+        (
+            {"method": "magnitude", "alloc": "FOLDER/empty.json"},
+            "auto",
+            "lists 0 sparsities, but the model has 4 blocks",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused(tmp_path, given, dtype, message):
     (tmp_path / "three.json").write_text(json.dumps([0.1, 0.2, 0.3]))
+    (tmp_path / "empty.json").write_text("[]")
     given = {
         name: value.replace("FOLDER", str(tmp_path)) if isinstance(value, str) else value
         for name, value in given.items()

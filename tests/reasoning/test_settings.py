@@ -64,6 +64,10 @@ def test_a_temperature_samples(given, temperature):
         ({"thinking_token_budget": 5, "until": {"a": 1}}, "give a text, or a list"),
         ({"thinking_token_budget": 5, "until_thinking": ""}, "until_thinking='': give a text, or a list"),
         ({"thinking_token_budget": 5, "thinking_start": ["<a>", "<b>"]}, "thinking_start=.*: give one text"),
+        (
+            {"thinking_token_budget": 5, "thinking_n_ignore_str": ""},
+            "thinking_n_ignore_str='': give a text that is not",
+        ),
         ({"thinking_token_budget": 5, "thinking_n_ignore_str": ["Wait"]}, "thinking_n_ignore_str=.*: give one text"),
         ({"thinking_token_budget": 5, "until": [True]}, "give a text, or a list"),
         ({"thinking_token_budget": 5, "do_sample": "maybe"}, "do_sample='maybe' is neither True nor False"),
@@ -144,3 +148,8 @@ def test_settings_without_effect_do_not_count(given, is_sampled):
     assert settings.is_sampled is is_sampled
     other = parse_gen_kwargs({"thinking_token_budget": 5, **given, "seed": 8})
     assert (settings.effective() == other.effective()) is not is_sampled
+
+
+@pytest.mark.parametrize("seed", [2**53 + 1, str(2**53 + 1)])
+def test_a_seed_beyond_the_whole_numbers_of_a_float_stays_what_it_is(seed):
+    assert parse_gen_kwargs({"thinking_token_budget": 5, "temperature": 1.0, "seed": seed}).sampling.seed == 2**53 + 1
