@@ -69,10 +69,10 @@ def test_the_curve_of_a_pruned_model(tmp_path):
         rows = [json.loads(line) for line in samples.read_text().splitlines()]
         assert len(rows) == 200
         assert max(row["thinking_tokens"] for row in rows) <= budget
-        # What the model saw, and the answer that was compared with the gold one.
+        # The prompt and the response join to one text; the answer is the one that was compared with the gold one.
         asked = [(row["arguments"]["gen_args_0"]["arg_0"], row["doc"]["problem"]) for row in rows]
         assert all(
-            prompt.startswith("<|im_start|>user\n") and prompt.endswith("<think>\n") and text in prompt
+            prompt.startswith("<|im_start|>user\n") and prompt.endswith("<|im_start|>assistant\n") and text in prompt
             for prompt, text in asked
         )
         assert all((row["filtered_resps"] == [[row["target"]]]) == row["acc"] for row in rows)

@@ -146,9 +146,10 @@ class BudgetedLM(Harness):  # type: ignore[misc]
             numbered.append(Request(prompt, sample=seen[prompt]))
             seen[prompt] += 1
         prepared = prepare(backend, numbered, settings, self.thinking)
-        for request, asked, one in zip(requests, numbered, prepared, strict=True):
-            # The harness stores the arguments with the response: the prompt is to be the one that the model saw.
-            request.arguments = (asked.prompt + (one.opening or ""), *request.arguments[1:])
+        for request, asked in zip(requests, numbered, strict=True):
+            # The harness stores the arguments with the response, which begins with the opening that follows the prompt:
+            # joined, they are the text that the model saw and wrote.
+            request.arguments = (asked.prompt, *request.arguments[1:])
         return prepared
 
     def _templated(self, prompt: str) -> str:

@@ -50,6 +50,18 @@ def test_it_reasons(dense):
     assert not any(completion.budget_hit for completion in completions)
 
 
+def test_prompt_and_response_join_to_the_text_of_the_model(dense):
+    """The opening is there once, whether the template has written it or it is written after the prompt."""
+    prompt = f"<|im_start|>user\n{PROBLEMS[0]}<|im_end|>\n<|im_start|>assistant\n"
+    for given in (PROBLEMS[0], prompt, f"{prompt}<think>\n"):
+        request = Instance(
+            request_type="generate_until", doc={}, arguments=(given, {"thinking_token_budget": 64, "max_gen_toks": 32}),
+            idx=0, task_name="", doc_id=0,
+        )  # fmt: skip
+        (response,) = dense.generate_until([request])
+        assert request.args[0] + response == f"{prompt}<think>\nb=a+4=3+4=7;\n</think>\n\n\\boxed{{7}}"
+
+
 @pytest.mark.parametrize("budget", [0, 1, 5, 16])
 def test_thinking_never_exceeds_the_budget(dense, budget):
     for completion in ask(dense, *PROBLEMS, thinking_token_budget=budget):
