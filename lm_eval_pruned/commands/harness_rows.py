@@ -27,7 +27,7 @@ def is_harness_row(row: Mapping[str, object]) -> bool:
 
 
 def gradable(row: Mapping[str, object]) -> Iterator[dict[str, object]]:
-    r"""Yield a row with gold answer, kind and response for each response; none for log-likelihoods, which are no text.
+    r"""Yield a row with gold answer, kind and response for each response; nothing for log-likelihoods.
 
     Example:
         >>> row = {"doc_id": 3, "doc": {}, "target": "6/2 = 3\n#### 3", "resps": [["It is 3.", "4"]], "filter": "none"}

@@ -42,6 +42,8 @@ def checked_run(arguments: Mapping[str, Any], defaults: Mapping[str, object]) ->
     """
     if arguments["use_cache"] is not None:
         raise ArgumentError(USE_CACHE)
+    if (limit := arguments.get("limit")) is not None and limit <= 0:
+        raise ArgumentError(f"limit={limit} asks no question: give a number above 0, or leave it out for all questions")
     model_args = _as_mapping(arguments["model_args"])
     limits = _limits(arguments, model_args)
     gen_kwargs = _as_mapping(arguments["gen_kwargs"])

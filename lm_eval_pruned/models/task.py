@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.grading import Kind, grade, verify
+from lm_eval_pruned.grading import Kind, Verdict, grade, verify
 from lm_eval_pruned.models.before_loading import CACHE_REQUESTS, check_samples, count_samples
 from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
@@ -39,18 +39,22 @@ _COUNTS = ("thinking_tokens", "answer_tokens", "thinking_eos")
 class Extracted(str):
     """The answer extracted from a response ("" if it gives none), which the harness stores with the response.
 
-    `response` is the response itself, which is graded.
+    `response` is the response itself, and `verdict` what grading it gave.
     """
 
-    __slots__ = ("response",)
+    __slots__ = ("response", "verdict")
 
     response: Completion
+    verdict: Verdict
 
     @classmethod
-    def build(cls, gold: str, response: Completion, kind: Kind) -> Extracted:
-        """Extract the answer that is compared with the gold answer."""
-        extracted = cls(grade(gold, response.answer, kind).extracted or "")
-        extracted.response = response
+    def build(cls, gold: str, response: Completion | Extracted, kind: Kind) -> Extracted:
+        """Grade a response, unless that is done, and extract the answer that is compared with the gold answer."""
+        if isinstance(response, Extracted):
+            return response
+        verdict = grade(gold, response.answer, kind)
+        extracted = cls(verdict.extracted or "")
+        extracted.response, extracted.verdict = response, verdict
         return extracted
 
 
@@ -157,7 +161,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         return ["acc", *of_samples, *_COUNTS, *_COSTS]
 
 
-def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Completion]:
+def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Completion | Extracted]:
     """Return the `count` responses to one question.
 
     lm-eval 0.5 hands over the responses, and before it one list of them for each request. With several processes the
@@ -167,8 +171,7 @@ def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Co
         ArgumentError: there are too few, or one of them does not come from a model that enforces the budget.
     """
     given = [one for item in results for one in (item if isinstance(item, list) else [item])]
-    unwrapped = [one.response if isinstance(one, Extracted) else one for one in given]
-    responses = [one for one in unwrapped if isinstance(one, Completion)]
+    responses = [one for one in given if isinstance(one, Completion | Extracted)]
     if len(responses) < len(given):
         raise ArgumentError(not_enforced([task], "the model that gave these responses"))
     if len(responses) < count:
@@ -179,9 +182,10 @@ def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Co
     return responses[:count]
 
 
-def question_metrics(gold: str, responses: Sequence[Completion], *, kind: Kind) -> dict[str, float]:
+def question_metrics(gold: str, samples: Sequence[Completion | Extracted], *, kind: Kind) -> dict[str, float]:
     """Return the metrics of one question, averaged over its samples."""
-    verdicts = [grade(gold, response.answer, kind) for response in responses]
+    graded = [Extracted.build(gold, sample, kind) for sample in samples]
+    responses, verdicts = [one.response for one in graded], [one.verdict for one in graded]
     correct = [float(verdict.correct) for verdict in verdicts]
     metrics = {"acc": fmean(correct)}
     count = len(responses)

@@ -1,4 +1,4 @@
-"""Repetitions that are none: runs whose seeds differ but not their responses, and samples of greedy decoding."""
+"""Runs and samples that repeat a response instead of drawing another: seeds without effect, and greedy decoding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def distinct(results: Sequence[Seeded]) -> list[TaskResult]:
 
 
 def note(repeats: int, settings: Settings) -> str:
-    """Say which runs and samples of a measurement are no repetitions; empty if all are.
+    """Describe the runs and samples of a measurement that repeat a response of another; empty if none does.
 
     Example:
         >>> note(2, ())

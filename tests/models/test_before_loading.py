@@ -61,6 +61,7 @@ def run(**given: object) -> object:
         ({"model_args": {"method": "magnitude", "pattern": "3:5"}}, "do not divide into groups of 5"),
         ({"cache_requests": True}, "--cache_requests finds the requests of a task by its name"),
         ({"use_cache": "answers"}, "--use_cache finds an answer by its request"),
+        ({"limit": 0}, "limit=0 asks no question"),
         ({"model_args": {"method": "wanda"}}, "method=wanda needs a sparsity"),
     ],
 )

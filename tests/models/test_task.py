@@ -242,7 +242,7 @@ def test_standard_errors_are_clustered_by_question():
     assert reported == pytest.approx(variance**0.5)
 
 
-def test_sample_rows_hold_the_extracted_answer_of_every_response():
+def test_sample_rows_hold_the_extracted_answer_of_every_response(monkeypatch):
     task = tiny(metadata={"num_samples": 3})
     responses = [response("\\boxed{7}"), response("So it is \\boxed{8}"), response("I do not know")]
     doc = {"problem": "3+4", "answer": 7}
@@ -251,8 +251,11 @@ def test_sample_rows_hold_the_extracted_answer_of_every_response():
     task._instances = [instance]
     task.apply_filters()
     assert instance.filtered_resps == {"none": ["7", "8", ""]}
-    metrics = task.process_results(instance.doc, [instance.filtered_resps["none"]])
-    assert metrics == question_metrics("7", responses, kind="math")
+    expected = question_metrics("7", responses, kind="math")
+    # What was graded for its extracted answer is not graded again.
+    monkeypatch.setattr("lm_eval_pruned.models.task.grade", None)
+    assert task.process_results(instance.doc, [instance.filtered_resps["none"]]) == expected
+    monkeypatch.undo()
     both = response("\\boxed{1} or \\boxed{2}")
     listed = Extracted.build("1, 2", both, "math")
     assert (listed, listed.response) == ("2, 1", both)

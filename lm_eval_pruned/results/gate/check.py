@@ -153,14 +153,14 @@ def _missing(
     names: Mapping[Key, str],
 ) -> Iterator[Finding]:
     """Yield a finding for each configuration, task or set of questions in the baseline that the runs lack."""
-    configurations = list(dict.fromkeys(_named(key).configuration for key in new))
+    configurations = dict.fromkeys(_named(key).configuration for key in new)
     reported = set()
     for key, old in baseline.items():
         wanted = _named(key).configuration
         if wanted not in configurations:
             if wanted not in reported:
                 reported.add(wanted)
-                message = f"no run has this configuration; {_nearest(wanted, configurations)}"
+                message = f"no run has this configuration; {_nearest(wanted, list(configurations))}"
                 yield Finding(status="missing", name=f"{wanted.model} · {wanted.label}", message=message)
         elif key not in found:
             yield Finding(

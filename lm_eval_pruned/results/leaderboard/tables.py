@@ -23,7 +23,7 @@ _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # A spreadsheet evaluates text that begins with one of these; numbers are written as numbers, whatever their sign.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LEGEND = (
-    "acc: mean, with its 95 % interval over questions and ± the deviation over seeds; of metrics that are no shares, "
+    "acc: mean, with its 95 % interval over questions and ± the deviation over seeds; of metrics that are not shares, "
     "value. ↓: lower is better. vs dense: difference to the unpruned run on the same questions, in points for shares, "
     f"* where p < {ALPHA} after Holm's correction over this table; a number in brackets names the reason why there is "
     "none. detectable: the least change for the worse that would have been found 4 times in 5. thinking: mean tokens. "

@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lm_eval_pruned.results.records.run_settings import model_args
-
 # The filter that later versions name where none was asked for. Up to 0.3 there were no filters.
 NO_FILTER = "none"
 # Entries of a task's results that are not metrics.
 _NOT_METRICS = frozenset(("alias", "name", "samples", "sample_len", "sample_count", "num_samples", "version", "tab"))
-# Model arguments other than `pretrained` that name the model.
-_MODEL_NAMES = ("engine", "model", "path")
 # What --output_path appends to the name of a file.
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d)-(\d\d)-(\d\d(?:\.\d+)?)$")
 
@@ -96,12 +92,11 @@ def _questions(given: object, entry: Mapping[str, object]) -> int | None:
 
 
 def _model_name(content: Mapping[str, object], config: Mapping[str, object], path: Path) -> object:
-    """Name the model of a file without `model_name`; by its path if nothing else does, so that no two are merged."""
-    arguments = model_args(config)
-    if arguments.get("pretrained"):
-        return None
-    named = next((arguments[name] for name in _MODEL_NAMES if arguments.get(name)), None)
-    return named or config.get("model") or content.get("model") or f"{path.parent.name}/{path.name}"
+    """Name the model of a file without `model_name`; by its path if nothing else does, so that no two are merged.
+
+    Model arguments that name it go before this name.
+    """
+    return config.get("model") or content.get("model") or f"{path.parent.name}/{path.name}"
 
 
 def _date(path: Path) -> float:

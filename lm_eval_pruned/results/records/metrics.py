@@ -21,10 +21,11 @@ _NOT_COMPARED = frozenset(
 # A name that is used with both meanings, such as `score`, must not be here.
 _HIGHER = re.compile(
     r"(?:\w+_)?acc|acc_(?:norm|norm_nospace|mutual_info|bytes|all)|accuracy|exact_match|exact|em|(?:\w+_)?f1|mcc|"
-    r"precision|recall|(?:sacre)?bleu|chrf|bleurt|rouge(?:1|2|L|Lsum)|(?:pass|maj)(?:@|_at_)\w+|mc[12]|math_verify"
+    r"precision|recall|(?:sacre)?bleu|chrf|bleurt|rouge(?:1|2|L|Lsum)|(?:pass|maj)(?:@|_at_)\w+|mc[12]|math_verify|mrr|"
+    r"multiple_choice_grade"
 )
 _LOWER = re.compile(
-    r"(?:\w+_)?perplexity|ppl|bits_per_byte|wer|cer|ter|brier_score|(?:\w+_)?loss|nll",
+    r"(?:\w+_)?perplexity|ppl|bits_per_byte|wer|cer|ter|brier_score|(?:\w+_)?loss|nll|pct_stereotype",
 )
 # Metrics of the harness whose rows hold what they are computed from and not their own values.
 _NOT_MEANS = re.compile(r"(?:\w+_)?perplexity|ppl|bits_per_byte|mcc|bleu|chrf|ter|brier_score")
@@ -62,7 +63,7 @@ def direction(metric: str, stated: Iterable[bool | None]) -> bool | None:
     Files that contradict one another say nothing.
 
     Example:
-        >>> direction("pct_stereotype", [None, False]), direction("wer", []), direction("score", [True, False])
+        >>> direction("toxicity", [None, False]), direction("wer", []), direction("score", [True, False])
         (False, False, None)
     """
     said = {one for one in stated if one is not None}
