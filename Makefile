@@ -21,7 +21,7 @@ EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_
 BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth statistics
 
 .PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-middle test-newest \
-	test-prerelease resolve lint type bench bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
+	test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -82,6 +82,9 @@ lint: .venv/.installed ## ruff, rules and format
 
 type: .venv/.installed ## mypy --strict
 	$(BIN)/mypy
+
+architectures: .venv/.installed ## docs/architectures.md: every causal architecture of the installed transformers, tried: ten minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.architectures.table
 
 bench: .venv/.test-model ## remake the figures of benchmarks/RESULTS.md
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit; done
