@@ -5,6 +5,7 @@ Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` han
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from lm_eval_pruned.models.traces import read_questions, trace_generator
 from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.pruning.artifacts.report import PruneReport, Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import WRITE_ERRORS, artifacts_folder, spill
+from lm_eval_pruned.pruning.calibration.calibrator import NeedsWholeModelError
 from lm_eval_pruned.pruning.calibration.source import Calibration, CalibrationSource, CheckpointInfo
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded
@@ -34,6 +36,8 @@ from lm_eval_pruned.pruning.engine import PruningRun, prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import Block
 from lm_eval_pruned.pruning.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def prune_pretrained(
@@ -65,10 +69,16 @@ def prune_pretrained(
             opened = open_offloaded(source, options)
         if opened is not None:
             windows = calibration.windows(CheckpointInfo.of(opened.model.config, opened.tokenizer))
-            report = prune_offloaded(opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch)
-            if output is not None:
-                copy_generation_config(source, output, revision=options.revision)
-            return report
+            try:
+                report = prune_offloaded(
+                    opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch
+                )
+            except NeedsWholeModelError as reason:
+                logger.info("%s", reason)
+            else:
+                if output is not None:
+                    copy_generation_config(source, output, revision=options.revision)
+                return report
     with stopwatch.phase("load"), explained(source, revision=options.revision):
         checkpoint = load_checkpoint(source, options)
     generate_traces = trace_generator(checkpoint, questions, thinking=run.thinking)

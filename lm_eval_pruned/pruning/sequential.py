@@ -13,7 +13,9 @@ from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.sink import BlockSink, ZeroCounts, visit_blocks
-from lm_eval_pruned.pruning.calibration.activations import Activations, Windows
+from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.calibration.calibrator import calibrate, visit_outputs
+from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.methods.steps import LinearStep, linear_step
@@ -46,31 +48,27 @@ def prune_blocks(
     """
     assert recipe.method is not None
     step = linear_step(recipe.method)
-    last = decoder.blocks[-1]
+    linears = {block.index: [one for one in block.linears if one.name in targets] for block in decoder.blocks}
+    observed = Observed(linears=linears, collect=step.collect, dense=recipe.config.propagate == "dense")
     steps = len(decoder.blocks) * (len(windows) if windows is not None else 1)
     unit = "window" if windows is not None else "block"
     with progress_bar(steps, desc=recipe.config.method, unit=unit) as progress:
         with stopwatch.phase("calibrate"):
-            activations = None if windows is None else Activations.capture(decoder, windows, progress.update)
+            calibrator = None if windows is None else calibrate(decoder, windows, observed, progress.update)
 
         def process(block: Block) -> None:
             progress.set_postfix_str(f"block {block.index + 1}/{len(decoder.blocks)}")
-            linears = [linear for linear in block.linears if linear.name in targets]
-            # Dense activations are propagated by the calibration pass itself, unless nothing is calibrated.
-            propagate_dense = recipe.config.propagate == "dense" and block is not last and bool(linears)
-            statistics = {}
             with stopwatch.phase("calibrate"):
-                if activations and linears:
-                    statistics = activations.measure(block, linears, step.collect, advance=propagate_dense)
+                statistics = calibrator.measure(block) if calibrator else {}
             with stopwatch.phase("prune"):
-                for linear in linears:
+                for linear in observed.of(block):
                     rule = recipe.rule(targets[linear.name])
                     sink.store(linear.name, _prune(step, linear, statistics.get(linear.name), rule))
                 trim_heap()
             with stopwatch.phase("calibrate"):
-                if activations and block is not last and not propagate_dense:
-                    activations.advance(block)
-            if activations is None:
+                if calibrator:
+                    calibrator.advance(block)
+            if calibrator is None:
                 progress.update()
 
         return visit_blocks(decoder, sink, process)
@@ -78,23 +76,29 @@ def prune_blocks(
 
 @torch.no_grad()
 def block_influences(decoder: Decoder, windows: Windows, method: DropMethod) -> list[float]:
-    """Return the influence of every block but the last, which is never dropped: a mean over windows.
+    """Return the influence of every block but the last, which is never dropped: a mean over its calls in all windows.
 
     Raises:
-        PruningError: a hidden state is not finite.
+        PruningError: a hidden state is not finite, or a block is never called or writes another shape than it reads.
     """
-    activations = Activations.capture(decoder, windows)
     blocks = decoder.blocks[:-1]
-    influences = []
+    means: list[list[Tensor]] = [[] for _ in decoder.blocks]
     with progress_bar(len(blocks) * len(windows), desc="block influence", unit="window") as progress:
-        for block in blocks:
-            means = []
-            with decoder.residency.onload(block.module):
-                for before, after in activations.steps(block):
-                    means.append(method.influence(before, _finite(after, block.name)).mean())
-                    progress.update()
-            influences.append(float(torch.stack(means).mean()))
-    return influences
+
+        def on_call(block: Block, before: Tensor, after: Tensor) -> None:
+            if before.shape != after.shape:
+                raise PruningError(
+                    f"{block.name} reads {list(before.shape)} and writes {list(after.shape)}: its influence is "
+                    "undefined, use another method"
+                )
+            means[block.index].append(method.influence(before, _finite(after, block.name)).mean())
+            progress.update()
+
+        visit_outputs(decoder, windows, on_call)
+    for block in blocks:
+        if not means[block.index]:
+            raise PruningError(f"{block.name} is never called: its influence is undefined, use another method")
+    return [float(torch.stack(means[block.index]).mean()) for block in blocks]
 
 
 def _prune(step: LinearStep[Result], linear: Linear, statistic: Result | None, rule: MaskRule) -> Tensor:

@@ -13,8 +13,8 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError, MissingDataError, UnknownNameError
 from lm_eval_pruned.models.hf import PrunedHFLM
+from lm_eval_pruned.pruning import sequential
 from lm_eval_pruned.pruning.artifacts.fingerprint import weights_digest
-from lm_eval_pruned.pruning.calibration.activations import Activations
 from lm_eval_pruned.pruning.model.decoder import find_decoder
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.completion import Completion
@@ -257,7 +257,7 @@ def test_mistakes_are_found_before_the_weights(monkeypatch, arguments, error, me
 def test_a_second_load_reads_the_artifact(tmp_path, monkeypatch):
     arguments = {"method": "wanda", "sparsity": 0.3, "artifacts": str(tmp_path)}
     first = PrunedHFLM("tiny-reasoner", **arguments)
-    monkeypatch.setattr(Activations, "capture", lambda *_, **__: pytest.fail("something was calibrated"))
+    monkeypatch.setattr(sequential, "calibrate", lambda *_, **__: pytest.fail("something was calibrated"))
     second = PrunedHFLM("tiny-reasoner", **arguments)
     assert second.report.fingerprint == first.report.fingerprint
     assert weights_digest(find_decoder(second.model)) == weights_digest(find_decoder(first.model))

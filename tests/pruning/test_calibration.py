@@ -118,6 +118,14 @@ def test_a_wrong_matrix_is_refused(tmp_path, array, message):
         load(tmp_path / "ids.npy")
 
 
+@pytest.mark.parametrize("settings", [{"method": "wanda", "sparsity": 0.1}, {"method": "shortgpt", "num_blocks": 1}])
+def test_token_ids_beyond_the_embedding_are_refused(tmp_path, settings):
+    config = PruneConfig(calib=str(write_jsonl(tmp_path / "text.jsonl", ["abcz" * 30])), preset="paper", **settings)
+    assert windows_of(config, vocabulary=ord("z") + 1, context=64) is not None
+    with pytest.raises(DataError, match=r"writes token id 122, but the model knows 0 to 121: give the tokenizer"):
+        windows_of(config, vocabulary=ord("z"), context=64)
+
+
 def test_a_pickle_in_disguise_is_not_opened(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"is not a \.npy array of numbers"):

@@ -11,6 +11,7 @@ from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.calibration.statistics import InputGram, InputNorm, InputStatistics
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods.sparsegpt import sparsegpt
 
 
 @pytest.fixture
@@ -181,3 +182,16 @@ def test_half_precision_inputs_do_not_overflow():
 def test_statistics_without_windows_are_refused():
     with pytest.raises(RuntimeError, match="no calibration window"):
         InputNorm().result()
+
+
+def test_sparsegpt_does_not_depend_on_the_number_of_threads():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(1024, 576, generator=generator) @ torch.randn(576, 576, generator=generator)
+    weight, solved = torch.randn(8, 576, generator=generator), []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        solved.append(sparsegpt(weight, inputs.T @ inputs, MaskRule(sparsity=0.5, compare="matrix")))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert torch.equal(*solved)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.calibration.statistics import SharedInputs, Statistic
-from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
+from lm_eval_pruned.pruning.model.decoder import Block, Linear
 from lm_eval_pruned.pruning.model.experts import unfused_experts
 
 Result = TypeVar("Result")
@@ -24,69 +22,73 @@ Result = TypeVar("Result")
 Windows: TypeAlias = Int[Tensor, "samples seqlen"] | Sequence[Int[Tensor, "_"]]
 
 
-class _StopForward(BaseException):
+class StopForward(BaseException):
     """Ends a forward pass early; a BaseException, so that no handler inside a model catches it."""
+
+
+class Carried(NamedTuple):
+    """An argument of a block that is an element of the output of the block before it, by its index there."""
+
+    element: int
+
+
+class State(NamedTuple):
+    """What a block wrote: hidden states, and whatever else it returned."""
+
+    hidden: Tensor
+    others: tuple[object, ...] = ()
+
+    @classmethod
+    def of(cls, output: object) -> State:
+        """Split the output of a block, which is a tensor or a tuple that begins with it."""
+        hidden, *others = output if isinstance(output, tuple) else (output,)
+        assert isinstance(hidden, Tensor)
+        return cls(hidden, tuple(others))
 
 
 class Call(NamedTuple):
     """The arguments of a block besides the hidden states: rotary embeddings, masks, whatever the model passes."""
 
     arguments: tuple[object, ...]
-    keywords: dict[str, object]
+    keywords: Mapping[str, object]
 
-    def __call__(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """Return the output hidden states of `block`, which some releases of transformers wrap in a tuple."""
-        output: Tensor | tuple[Tensor, ...] = block(hidden, *self.arguments, **self.keywords)
-        return output[0] if isinstance(output, tuple) else output
+    def __call__(self, forward: Callable[..., object], before: State) -> State:
+        """Call a block, or its forward method, with what the block before it wrote."""
+
+        def filled(value: object) -> object:
+            return before.others[value.element - 1] if isinstance(value, Carried) else value
+
+        arguments = [filled(value) for value in self.arguments]
+        keywords = {name: filled(value) for name, value in self.keywords.items()}
+        return State.of(forward(before.hidden, *arguments, **keywords))
+
+
+def split_call(arguments: tuple[object, ...], keywords: Mapping[str, object]) -> tuple[Tensor, Call]:
+    """Separate the hidden states, the first or a named argument, from all other arguments."""
+    if arguments:
+        hidden, rest, named = arguments[0], arguments[1:], dict(keywords)
+    else:
+        hidden, rest = keywords["hidden_states"], ()
+        named = {name: value for name, value in keywords.items() if name != "hidden_states"}
+    assert isinstance(hidden, Tensor)
+    return hidden, Call(rest, named)
 
 
 @dataclass(slots=True)
 class Activations:
-    """The inputs of the current block for every calibration window, and how each block is called.
+    """The inputs of the current block for every calibration window, and how each block is called in each window.
 
     Windows are run one at a time, so that results do not depend on a batch size.
 
     Attributes:
-        hidden: one tensor [1 tokens hidden] per window.
-        calls: by length of window, the call of each block.
+        states: for each window, what the block before the current one wrote.
+        calls: for each window, the call of each block.
         on_window: called after every window that a block has been calibrated with.
     """
 
-    hidden: list[Tensor]
-    calls: Mapping[int, Sequence[Call]]
-    on_window: Callable[[], object]
-
-    @classmethod
-    @torch.no_grad()
-    def capture(cls, decoder: Decoder, windows: Windows, on_window: Callable[[], object] = lambda: None) -> Activations:
-        """Embed all windows, and record from one forward pass per length what the model passes to each block."""
-        blocks, model, device = decoder.blocks, decoder.model, decoder.device
-        calls: dict[int, list[Call]] = defaultdict(list)
-        hidden: list[Tensor] = []
-
-        def record(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
-            states, call = _split(arguments, keywords)
-            calls[states.shape[-2]].append(call)
-            if module is blocks[-1].module:
-                raise _StopForward
-
-        def embed(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
-            hidden.append(_split(arguments, keywords)[0])
-            raise _StopForward
-
-        def run(window: Tensor) -> None:
-            with suppress(_StopForward):
-                model(input_ids=window[None].to(device), use_cache=False)
-
-        lengths = {len(window): window for window in windows}
-        with decoder.residency.forward_pass():
-            with _hooked(block.module.register_forward_pre_hook(record, with_kwargs=True) for block in blocks):
-                for window in lengths.values():
-                    run(window)
-            with _hooked([blocks[0].module.register_forward_pre_hook(embed, with_kwargs=True)]):
-                for window in windows:
-                    run(window)
-        return cls(hidden=hidden, calls=calls, on_window=on_window)
+    states: list[State]
+    calls: Sequence[Sequence[Call]]
+    on_window: Callable[[], object] = field(default=lambda: None)
 
     @torch.no_grad()
     def measure(
@@ -117,10 +119,10 @@ class Activations:
         def observe(watched: Sequence[Linear], tensor: Tensor) -> None:
             inputs.update([linear.name for linear in watched], tensor)
             if not advance and inputs.is_last(watched[-1].name):
-                raise _StopForward
+                raise StopForward
 
         with unfused_experts(block.module), Watch(linears, before=observe):
-            for index in range(len(self.hidden)):
+            for index in range(len(self.states)):
                 self._run(block, index, keep_output=advance)
                 inputs.next_window()
                 self.on_window()
@@ -134,35 +136,12 @@ class Activations:
 
     def steps(self, block: Block) -> Iterator[tuple[Tensor, Tensor]]:
         """Advance window by window and yield the hidden states before and after `block`."""
-        for index, before in enumerate(self.hidden):
+        for index, before in enumerate(self.states):
             self._run(block, index, keep_output=True)
-            yield before, self.hidden[index]
+            yield before.hidden, self.states[index].hidden
 
     def _run(self, block: Block, index: int, *, keep_output: bool) -> None:
-        with suppress(_StopForward):
-            states = self.hidden[index]
-            output = self.calls[states.shape[-2]][block.index](block.module, states)
+        with suppress(StopForward):
+            after = self.calls[index][block.index](block.module, self.states[index])
             if keep_output:
-                self.hidden[index] = output
-
-
-def _split(arguments: tuple[object, ...], keywords: dict[str, object]) -> tuple[Tensor, Call]:
-    """Separate the hidden states, the first or a named argument, from all other arguments."""
-    if arguments:
-        hidden, rest, named = arguments[0], arguments[1:], keywords
-    else:
-        hidden, rest = keywords["hidden_states"], ()
-        named = {name: value for name, value in keywords.items() if name != "hidden_states"}
-    assert isinstance(hidden, Tensor)
-    return hidden, Call(rest, named)
-
-
-@contextmanager
-def _hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Remove hooks at the end of a `with` block."""
-    registered = list(handles)
-    try:
-        yield
-    finally:
-        for handle in registered:
-            handle.remove()
+                self.states[index] = after

@@ -11,11 +11,22 @@ from torch.overrides import TorchFunctionMode
 
 from lm_eval_pruned.pruning.model.decoder import Linear
 
-_PRODUCTS = {torch.nn.functional.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__}
+# The places of the inputs and of the weight among the arguments of a product; `Conv1D` of transformers adds a bias.
+_PRODUCTS: Mapping[Callable[..., object], tuple[int, int]] = {
+    torch.nn.functional.linear: (0, 1),
+    torch.matmul: (0, 1),
+    Tensor.matmul: (0, 1),
+    Tensor.__matmul__: (0, 1),
+    torch.mm: (0, 1),
+    Tensor.mm: (0, 1),
+    torch.addmm: (1, 2),
+}
 
 
 class Watch(TorchFunctionMode):
     """Call `before(linears, inputs)` and `after(linears, inputs, outputs)` around every product with their weight.
+
+    A tensor that `before` returns is multiplied in place of the inputs.
 
     Weights are recognised by their data pointer, so that a slice of fused expert weights is found like a parameter.
     Several Linears are passed together if one product computes them all (a fused gate and up projection).
@@ -32,7 +43,7 @@ class Watch(TorchFunctionMode):
         self,
         linears: Iterable[Linear],
         *,
-        before: Callable[[Sequence[Linear], Tensor], None] | None = None,
+        before: Callable[[Sequence[Linear], Tensor], Tensor | None] | None = None,
         after: Callable[[Sequence[Linear], Tensor, Tensor], None] | None = None,
     ) -> None:
         super().__init__()
@@ -49,16 +60,15 @@ class Watch(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run `func`, with the callbacks around it if it is a product with a watched weight."""
-        linears = self._linears(func, args)
-        inputs = args[0] if linears else None
-        if self._before and isinstance(inputs, Tensor):
-            self._before(linears, inputs)
+        place, of_weight = _PRODUCTS.get(func, (0, len(args)))
+        weight = args[of_weight] if of_weight < len(args) else None
+        linears = self._watched.get(weight.data_ptr(), ()) if isinstance(weight, Tensor) else ()
+        inputs = args[place] if linears else None
+        if not isinstance(inputs, Tensor):
+            return func(*args, **(kwargs or {}))
+        if self._before and (replaced := self._before(linears, inputs)) is not None:
+            args = [*args[:place], replaced, *args[place + 1 :]]
         outputs = func(*args, **(kwargs or {}))
-        if self._after and isinstance(inputs, Tensor) and isinstance(outputs, Tensor):
+        if self._after and isinstance(outputs, Tensor):
             self._after(linears, inputs, outputs)
         return outputs
-
-    def _linears(self, func: Callable[..., object], args: Sequence[object]) -> Sequence[Linear]:
-        if func in _PRODUCTS and len(args) > 1 and isinstance(args[1], Tensor):
-            return self._watched.get(args[1].data_ptr(), ())
-        return ()

@@ -217,9 +217,8 @@ class Texts:
         """Read the texts and cut the windows."""
         seqlen = capped_seqlen(self.seqlen, checkpoint.context)
         encode = checkpoint.required_encode()
-        return Calibration.of(
-            sample_windows(_read_texts(self.calib), encode, samples=self.samples, seqlen=seqlen, seed=self.seed)
-        )
+        windows = sample_windows(_read_texts(self.calib), encode, samples=self.samples, seqlen=seqlen, seed=self.seed)
+        return Calibration.of(_known(windows, self.calib, checkpoint.vocabulary))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,15 +241,14 @@ class PaperChunks:
 
     def windows(self, checkpoint: CheckpointInfo) -> Calibration:
         """Read the texts and draw the chunks."""
-        return Calibration.of(
-            sample_chunks(
-                _read_texts(self.calib),
-                checkpoint.required_encode(),
-                samples=self.samples,
-                seed=self.seed,
-                context=checkpoint.context,
-            )
+        windows = sample_chunks(
+            _read_texts(self.calib),
+            checkpoint.required_encode(),
+            samples=self.samples,
+            seed=self.seed,
+            context=checkpoint.context,
         )
+        return Calibration.of(_known(windows, self.calib, checkpoint.vocabulary))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,6 +350,17 @@ def capped_seqlen(seqlen: int, context: int) -> int:
     if seqlen > context:
         logger.warning("calib_seqlen=%d is beyond the model's context: using %d", seqlen, context)
     return min(seqlen, context)
+
+
+def _known(windows: Windows, calib: str, vocabulary: int) -> Windows:
+    """Return the windows if the model has an embedding for each of their token ids."""
+    largest = max(int(window.max()) for window in windows if len(window))
+    if largest >= vocabulary:
+        raise DataError(
+            f"calib={calib}: the tokenizer writes token id {largest}, but the model knows 0 to {vocabulary - 1}: give "
+            "the tokenizer that the model was trained with, or a text without these tokens"
+        )
+    return windows
 
 
 def _check_text_source(calib: str) -> None:

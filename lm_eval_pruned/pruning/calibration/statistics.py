@@ -96,11 +96,14 @@ class InputGram:
 class SharedInputs(Generic[Result]):
     """Statistics of the inputs of many Linears, where Linears that are fed the same tensor share one.
 
-    Which Linears share an input (q, k, v; gate, up) is learned in the first window that calls them.
+    Which Linears share an input (q, k, v; gate, up) is learned in the first window that calls them. With `share=False`
+    none do: of Linears that are called several times in a pass, later inputs may differ where the first were the same.
     """
 
-    def __init__(self, linears: Sequence[Linear], collect: Callable[[], Statistic[Result]]) -> None:
-        self._linears, self._collect = linears, collect
+    def __init__(
+        self, linears: Sequence[Linear], collect: Callable[[], Statistic[Result]], *, share: bool = True
+    ) -> None:
+        self._linears, self._collect, self._share = linears, collect, share
         self._leaders: dict[str, str] = {}
         self._statistics: dict[str, Statistic[Result]] = {}
         # Held until the window ends, so that no new tensor can reuse the memory and the identity of an earlier one.
@@ -112,11 +115,13 @@ class SharedInputs(Generic[Result]):
         """Add `inputs` to the statistic of the Linears `names`, once if several of them are fed the same tensor."""
         first = names[0]
         if first not in self._leaders:
-            leader = next((known for tensor, known in self._inputs if tensor is inputs), first)
+            held = self._inputs if self._share else []
+            leader = next((known for tensor, known in held if tensor is inputs), first)
             self._leaders.update(dict.fromkeys(names, leader))
         if self._leaders[first] != first:
             return
-        self._inputs.append((inputs, first))
+        if self._share:
+            self._inputs.append((inputs, first))
         self._statistics.setdefault(first, self._collect()).update(inputs)
         if self._first_window:
             self._last = names[-1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -64,9 +67,24 @@ def _inverse_factor(gram: Tensor) -> tuple[Tensor, Tensor]:
     hessian = gram + torch.diag(dead.float())
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())
     try:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-        return torch.linalg.cholesky(inverse, upper=True), dead
+        with _one_thread():
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+            return torch.linalg.cholesky(inverse, upper=True), dead
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         raise PruningError(
             "the gram matrix of its inputs cannot be inverted: calibrate with more tokens, or use method=wanda"
         ) from None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one CPU thread for a `with` block: LAPACK rounds a factorisation differently with each number of threads.
+
+    Matrix products do not, and they are nearly all of the work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

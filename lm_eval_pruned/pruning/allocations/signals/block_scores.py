@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel
-from lm_eval_pruned.pruning.calibration.activations import Activations
+from lm_eval_pruned.pruning.calibration.calibrator import calibrate
+from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.calibration.statistics import InputNorm, InputStatistics
 from lm_eval_pruned.pruning.methods.wanda import wanda
 from lm_eval_pruned.pruning.model.decoder import Linear
@@ -27,14 +28,15 @@ def reduce_block_scores(
     """Reduce the Wanda scores of every allocation group and block to a number; `name` labels the progress bar."""
     windows, decoder = dense.required_windows(), dense.decoder
     with progress_bar(len(windows) * len(decoder.blocks), desc=name, unit="window") as progress:
-        activations = Activations.capture(decoder, windows, progress.update)
+        groups_of = [[group.blocks[block.index] for group in dense.groups] for block in decoder.blocks]
+        linears = {index: [linear for group in groups for linear in group] for index, groups in enumerate(groups_of)}
+        observed = Observed(linears=linears, collect=InputNorm, dense=True)
+        calibrator = calibrate(decoder, windows, observed, progress.update)
         rows = []
-        for block in decoder.blocks:
-            groups = [group.blocks[block.index] for group in dense.groups]
-            linears = [linear for group in groups for linear in group]
-            is_last = block is decoder.blocks[-1]
+        for block, groups in zip(decoder.blocks, groups_of, strict=True):
             with decoder.residency.onload(block.module):
-                statistics = activations.measure(block, linears, InputNorm, advance=not is_last)
+                statistics = calibrator.measure(block)
+                calibrator.advance(block)
                 rows.append([reduce(_scores(group, statistics)) if group else 0.0 for group in groups])
     return torch.tensor(rows, dtype=torch.float64).T
 

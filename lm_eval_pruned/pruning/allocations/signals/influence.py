@@ -65,7 +65,7 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
 
     total = torch.zeros(len(dense.groups), len(blocks), dtype=torch.float64)
     with (
-        _differentiable_from(blocks[0].module, model),
+        _frozen(model),
         unfused_experts(model),
         progress_bar(len(windows), desc="layerif", unit="sample") as progress,
     ):
@@ -113,31 +113,33 @@ def _backward(model: nn.Module, linears: Sequence[Linear], window: Tensor, on_gr
             for linear in watched:
                 on_gradient(linear, rows_in, rows_out[:, linear.rows])
 
-        outputs.register_hook(split)  # type: ignore[no-untyped-call]
+        # A product under no_grad (an indexer that only chooses tokens) has no gradient, which counts as zero.
+        if outputs.requires_grad:
+            outputs.register_hook(split)  # type: ignore[no-untyped-call]
 
     ids = window[None].to(next(model.parameters()).device)
     with torch.enable_grad():
-        with Watch(linears, after=hook):
+        with Watch(linears, before=_differentiable, after=hook):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
 
 
+def _differentiable(watched: Sequence[Linear], inputs: Tensor) -> Tensor:
+    """Take gradients from the first products on, wherever their inputs come from."""
+    del watched
+    if inputs.requires_grad or not torch.is_grad_enabled():
+        return inputs
+    return inputs.detach().requires_grad_(True)
+
+
 @contextmanager
-def _differentiable_from(block: nn.Module, model: nn.Module) -> Iterator[None]:
-    """Take gradients of the hidden states from the first block on; no parameter accumulates a gradient."""
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter accumulate a gradient for a `with` block."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-
-    def start(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
-        hidden = arguments[0] if arguments else keywords["hidden_states"]
-        assert isinstance(hidden, Tensor)
-        hidden.requires_grad_(True)
-
-    handle = block.register_forward_pre_hook(start, with_kwargs=True)
     model.requires_grad_(False)
     try:
         yield
     finally:
-        handle.remove()
         for parameter, needed in before.items():
             parameter.requires_grad_(needed)
 

@@ -1,0 +1,121 @@
+"""Calibrate block after block: by calling single blocks where that gives what the model computes, else whole passes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.calibration.activations import Activations, Windows
+from lm_eval_pruned.pruning.calibration.observed import Observed
+from lm_eval_pruned.pruning.calibration.recording import record
+from lm_eval_pruned.pruning.calibration.whole_passes import WholePasses, visit_calls
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder
+from lm_eval_pruned.pruning.model.residency import RESIDENT
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class NeedsWholeModelError(PruningError):
+    """Blocks cannot be calibrated one by one, so that all weights have to be in memory."""
+
+
+@runtime_checkable
+class Calibrator(Protocol[Result]):
+    """Statistics of the inputs of Linears, block after block; each block is onloaded, in the order of the model."""
+
+    def measure(self, block: Block) -> dict[str, Result]:
+        """Return the statistics of the observed Linears of `block`, by name; experts without a token have none.
+
+        Raises:
+            PruningError: a Linear is never called, or its inputs are not finite.
+        """
+
+    def advance(self, block: Block) -> None:
+        """Let later blocks see what `block`, pruned by now, writes."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BlockByBlock(Generic[Result]):
+    """A `Calibrator` that runs all windows through one block at a time."""
+
+    activations: Activations
+    observed: Observed[Result]
+    last: Block
+
+    def measure(self, block: Block) -> dict[str, Result]:
+        """Run the block up to the last input that is needed, or to its end where its dense outputs are propagated."""
+        linears = self.observed.of(block)
+        if not linears:
+            return {}
+        return self.activations.measure(block, linears, self.observed.collect, advance=self._has_advanced(block))
+
+    def advance(self, block: Block) -> None:
+        """Run the block to its end, unless that was done or nothing follows."""
+        if block is not self.last and not self._has_advanced(block):
+            self.activations.advance(block)
+
+    def _has_advanced(self, block: Block) -> bool:
+        return self.observed.dense and block is not self.last and bool(self.observed.of(block))
+
+
+def calibrate(
+    decoder: Decoder, windows: Windows, observed: Observed[Result], on_window: Callable[[int], object]
+) -> Calibrator[Result]:
+    """Return what calibrates the blocks of a model, in order.
+
+    Args:
+        decoder: the model.
+        windows: calibration token ids.
+        observed: the Linears and the statistic.
+        on_window: called with the number of blocks that were calibrated with a window.
+
+    Raises:
+        NeedsWholeModelError: an offloaded model whose blocks cannot be called one by one.
+    """
+    activations = _recorded(decoder, windows)
+    if activations is None:
+        return WholePasses(decoder=decoder, windows=windows, observed=observed, on_window=on_window)
+    activations.on_window = lambda: on_window(1)
+    return BlockByBlock(activations=activations, observed=observed, last=decoder.blocks[-1])
+
+
+@torch.no_grad()
+def visit_outputs(decoder: Decoder, windows: Windows, on_call: Callable[[Block, Tensor, Tensor], None]) -> None:
+    """Call `on_call(block, before, after)` with the hidden states before and after each call of a block.
+
+    The last block is left out where blocks can be called one by one.
+
+    Raises:
+        NeedsWholeModelError: as `calibrate`.
+    """
+    activations = _recorded(decoder, windows)
+    if activations is None:
+        for window in windows:
+            visit_calls(decoder, window, on_call)
+        return
+    for block in decoder.blocks[:-1]:
+        with decoder.residency.onload(block.module):
+            for before, after in activations.steps(block):
+                on_call(block, before, after)
+
+
+def _recorded(decoder: Decoder, windows: Windows) -> Activations | None:
+    activations = record(decoder, windows)
+    if activations is not None:
+        return activations
+    name = type(decoder.model).__name__
+    if decoder.residency is not RESIDENT:
+        raise NeedsWholeModelError(
+            f"{name} calls its blocks more than once, or passes values between them: its weights have to be in memory "
+            "all at once to calibrate it"
+        )
+    logger.info("%s calls its blocks more than once, or passes values between them: whole passes calibrate it", name)
+    return None

@@ -1,0 +1,120 @@
+"""Calibration by whole passes of the model: right for every architecture, and slow.
+
+For blocks that cannot be called one by one (`recording.record`): looped blocks, several stacks of blocks, values that
+pass between blocks. Statistics are of all calls of a block. With `propagate=dense`, one pass of each window measures
+all blocks; with `propagate=pruned`, each block takes a pass of each window through the model as it is by then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from lm_eval_pruned.pruning.calibration.activations import State, StopForward, Windows, split_call
+from lm_eval_pruned.pruning.calibration.observed import Observed
+from lm_eval_pruned.pruning.calibration.product_hook import Watch
+from lm_eval_pruned.pruning.calibration.recording import Forward, replaced_forward, run_model
+from lm_eval_pruned.pruning.calibration.statistics import SharedInputs
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
+from lm_eval_pruned.pruning.model.experts import unfused_experts
+
+Result = TypeVar("Result")
+
+# Takes a block and the hidden states before and after one call of it.
+OnCall = Callable[[Block, Tensor, Tensor], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class WholePasses(Generic[Result]):
+    """A `Calibrator` that runs the whole model.
+
+    Attributes:
+        decoder: the model, its weights in memory.
+        windows: calibration token ids.
+        observed: what is measured.
+        on_window: called with the number of blocks that were calibrated with a window.
+    """
+
+    decoder: Decoder
+    windows: Windows
+    observed: Observed[Result]
+    on_window: Callable[[int], object]
+    _dense: dict[str, Result] | None = field(default=None)
+    _repeats: bool | None = field(default=None)
+
+    def measure(self, block: Block) -> dict[str, Result]:
+        """Return the statistics of the Linears of `block`, by name.
+
+        Raises:
+            PruningError: a Linear is never called, or its inputs are not finite.
+        """
+        if not self.observed.dense:
+            return self._measure([block])
+        if self._dense is None:
+            self._dense = self._measure(self.decoder.blocks)
+        names = {linear.name for linear in self.observed.of(block)}
+        return {name: result for name, result in self._dense.items() if name in names}
+
+    def advance(self, block: Block) -> None:
+        """Do nothing: the next pass runs the block as it is now."""
+
+    @torch.no_grad()
+    def _measure(self, blocks: Sequence[Block]) -> dict[str, Result]:
+        linears = [linear for block in blocks for linear in self.observed.of(block)]
+        inputs = SharedInputs(linears, self.observed.collect, share=False)
+
+        def observe(watched: Sequence[Linear], tensor: Tensor) -> None:
+            inputs.update([linear.name for linear in watched], tensor)
+
+        if self._repeats is None:
+            self._repeats = _calls_repeat(self.decoder, self.windows[0])
+        # A block that is called once has seen all that it will see; what follows it need not be run.
+        last = None if self._repeats or self.observed.dense else blocks[-1]
+        with unfused_experts(self.decoder.model), Watch(linears, before=observe):
+            for window in self.windows:
+                _run_until(self.decoder, window, last)
+                self.on_window(len(blocks))
+        return inputs.results()
+
+
+@torch.no_grad()
+def visit_calls(decoder: Decoder, window: Tensor, on_call: OnCall) -> None:
+    """Run a window through the model, and call `on_call` after every call of a block."""
+
+    def around(block: Block, forward: Forward) -> Forward:
+        def called(*arguments: object, **keywords: object) -> object:
+            # A copy, as some blocks write into their input.
+            before = split_call(arguments, keywords)[0].clone()
+            output = forward(*arguments, **keywords)
+            on_call(block, before, State.of(output).hidden)
+            return output
+
+        return called
+
+    with replaced_forward(decoder.blocks, around):
+        run_model(decoder, window)
+
+
+def _calls_repeat(decoder: Decoder, window: Tensor) -> bool:
+    calls: Counter[int] = Counter()
+    visit_calls(decoder, window, lambda block, before, after: calls.update([block.index]))
+    return any(count > 1 for count in calls.values())
+
+
+def _run_until(decoder: Decoder, window: Tensor, last: Block | None) -> None:
+    def stop(*_: object) -> None:
+        raise StopForward
+
+    handle = None if last is None else last.module.register_forward_hook(stop)
+    try:
+        with suppress(StopForward):
+            run_model(decoder, window)
+    finally:
+        if handle is not None:
+            handle.remove()
