@@ -63,18 +63,11 @@ class Removal:
         for name, axis in self.sliced.items():
             prefix, _, own = name.rpartition(".")
             module = model.get_submodule(prefix)
-            value = self.slice(getattr(module, own), axis)
+            value = self.kept.slice(getattr(module, own), axis)
             is_parameter = own in module._parameters
             setattr(module, own, nn.Parameter(value, value.requires_grad) if is_parameter else value)
         if self.config is not None:
             replace_fields(model.config, self.config.get_text_config())  # type: ignore[arg-type]
-
-    def slice(self, tensor: Tensor, axis: int) -> Tensor:
-        """Return the slices of the blocks that are left, of a tensor with one for each block."""
-        indices = torch.tensor(self.kept.indices, device=tensor.device)
-        return (
-            tensor.detach().unflatten(axis, (self.kept.blocks, -1)).index_select(axis, indices).flatten(axis, axis + 1)
-        )
 
     def renamed(self, name: str) -> str | None:
         """Return the new name of a tensor or module, None if it is dropped."""
@@ -97,6 +90,40 @@ def drop_blocks(decoder: Decoder, removed: Collection[int]) -> Decoder:
         return decoder
     work_out(decoder, removed).apply(decoder.model)
     return replace(decoder, blocks=tuple(block for block in decoder.blocks if block.index not in removed))
+
+
+def check_droppable(decoder: Decoder, count: int, named: Collection[int] = ()) -> None:
+    """Check that blocks can be dropped: the named ones, or at least one of three choices of `count` neighbours.
+
+    Raises:
+        PruningError: as `drop_blocks`.
+    """
+    last = len(decoder.blocks) - 1 - count
+    choices = [named] if named else [range(start, start + count) for start in sorted({0, last // 2, last})]
+    refusals = []
+    for removed in choices:
+        try:
+            work_out(decoder, removed)
+        except PruningError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]
+
+
+def fit_slices(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], kept: Kept) -> dict[str, Tensor]:
+    """Return tensors outside the blocks as the model without the dropped blocks has them.
+
+    Args:
+        tensors: tensors of the dense model, by name.
+        shapes: shapes of the tensors of the model without the dropped blocks.
+        kept: the blocks that are left.
+    """
+    fitted = dict(tensors)
+    for name, tensor in tensors.items():
+        if (axis := _sliced_axis(tensor.shape, shapes.get(name, tensor.shape), kept)) is not None:
+            fitted[name] = kept.slice(tensor, axis)
+    return fitted
 
 
 def work_out(decoder: Decoder, removed: Collection[int]) -> Removal:
@@ -187,7 +214,7 @@ class _Search:
         values = {now: value for old, value in fill(before).items() if (now := removal.renamed(old)) is not None}
         for sliced, axis in removal.sliced.items():
             if sliced in values:
-                values[sliced] = removal.slice(values[sliced], axis)
+                values[sliced] = self.kept.slice(values[sliced], axis)
         fill(after, values)
         blocks = before.get_submodule(container)
         assert isinstance(blocks, nn.ModuleList)

@@ -8,6 +8,8 @@ from copy import deepcopy
 from math import inf, nextafter, sqrt
 from typing import NamedTuple, TypeAlias
 
+import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 # The fields of a config as they are written to config.json.
@@ -28,6 +30,12 @@ class Kept(NamedTuple):
     def pick(self, values: Sequence[object]) -> list[object]:
         """Return the entries of the blocks that are left; a shorter list is repeated."""
         return [values[index % len(values)] for index in self.indices]
+
+    def slice(self, tensor: Tensor, axis: int) -> Tensor:
+        """Return the slices of the blocks that are left, of a tensor with one for each block along an axis."""
+        indices = torch.tensor(self.indices, device=tensor.device)
+        slices = tensor.detach().reshape(*tensor.shape[:axis], self.blocks, -1, *tensor.shape[axis + 1 :])
+        return slices.index_select(axis, indices).flatten(axis, axis + 1)
 
     def renumber(self, indices: Sequence[object]) -> list[object]:
         """Return the new indices of those of the given blocks that are left."""
