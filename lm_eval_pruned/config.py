@@ -43,6 +43,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
     "scope": "which Linears are pruned",
     "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
+    "blocks": "shortgpt: the blocks to drop, counted from 0, such as 16+17 or 16-19; nothing is calibrated",
     "compare": "rank scores within each row or the whole matrix; auto is the method's own choice",
     "propagate": "which activations flow on during calibration",
     "calib": "calibration text: c4, pg19, traces (the model's own chains of thought) or traces:FILE.jsonl, a .jsonl "
@@ -85,7 +86,8 @@ _PATTERN = re.compile(r"(\d+):(\d+)")
 class PruneConfig:
     """Settings that decide which weights are removed; its fields are `model_args` of `pruned-hf`.
 
-    `sparsity` is the fraction of the prunable weights removed, 0 <= sparsity < 1. `calib` of `None` means `c4`, or the
+    `sparsity` is the fraction of the prunable weights removed, 0 <= sparsity < 1. `blocks` may be given as a list of
+    numbers, and is then text. `calib` of `None` means `c4`, or the
     calibration windows that a bundled model brings.
 
     Raises:
@@ -106,6 +108,7 @@ class PruneConfig:
     pattern: str = "unstructured"
     scope: Scope = "all"
     num_blocks: int | None = None
+    blocks: str | None = None
     compare: Compare = "auto"
     propagate: Propagate = "pruned"
     calib: str | None = None
@@ -124,6 +127,8 @@ class PruneConfig:
     preset: Preset = "none"
 
     def __post_init__(self) -> None:
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", "+".join(map(str, read_blocks(self.blocks))))
         check_choices(self)
         _check_registered("method", self.method, get_args(Method), METHODS_GROUP)
         if not self.is_listed:
@@ -156,6 +161,7 @@ class PruneConfig:
                 "alloc": self.is_listed and self.alloc,
                 "sparsity": self.sparsity,
                 "num_blocks": self.num_blocks,
+                "blocks": self.blocks,
             }
             if given := next((f"{name}={value}" for name, value in amounts.items() if value), ""):
                 raise ArgumentError(f"{given} was given without a method: add method=wanda (or another), or drop it")
@@ -179,6 +185,11 @@ class PruneConfig:
     def is_stated(self) -> bool:
         """Whether the settings alone determine the fraction of weights removed."""
         return self.sparsity is not None or self.n_m is not None
+
+    @property
+    def named_blocks(self) -> tuple[int, ...]:
+        """The blocks to drop that the user named, in order; () if a method is to find them."""
+        return () if self.blocks is None else read_blocks(self.blocks)
 
     @property
     def is_listed(self) -> bool:
@@ -240,6 +251,11 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
     """
     ours = field_names(PruneConfig) | field_names(RunConfig)
     for name in arguments:
+        if name.isdecimal() and "blocks" in arguments:
+            raise ArgumentError(
+                f"blocks={arguments['blocks']},{name}: commas separate arguments here: join numbers with +, "
+                f"blocks={arguments['blocks']}+{name}"
+            )
         if name not in ours and name not in parent:
             raise ArgumentError(f"unknown model argument {name!r}: {_nearest(name, [*ours, *parent])}")
     dtype = arguments.get("dtype")
@@ -321,6 +337,36 @@ def _check_parent_type(name: str, value: object) -> None:
         )
 
 
+def read_blocks(given: object) -> tuple[int, ...]:
+    """Return the block numbers of `blocks`, in order.
+
+    Args:
+        given: text such as "16+17", "16-19", "3+16-19" (commas or blanks are read like +), a number, or a list.
+
+    Raises:
+        ArgumentError: it is none of these, or names a block twice.
+
+    Example:
+        >>> read_blocks("16-18+2"), read_blocks([17, 16])
+        ((2, 16, 17, 18), (16, 17))
+    """
+    items = given if isinstance(given, list | tuple) else re.split(r"[+,\s]+", str(given).strip("[] "))
+    found: list[int] = []
+    for item in items:
+        match = None if isinstance(item, bool) else re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(item))
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ArgumentError(
+                f"blocks={given!r} does not name blocks: give numbers from 0 such as blocks=16+17, a range such as "
+                "blocks=16-19, or a list"
+            )
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if twice := sorted({index for index in found if found.count(index) > 1}):
+        raise ArgumentError(f"blocks={given!r} names block {twice[0]} twice: name each block once")
+    if not found:
+        raise ArgumentError(f"blocks={given!r} names no block: give numbers from 0 such as blocks=16+17")
+    return tuple(sorted(found))
+
+
 def convert(field: Field[object], value: object) -> object:
     """Convert a value from a command line to the type of `field`.
 
@@ -355,6 +401,8 @@ def _as_text(field: Field[object], value: object) -> str:
         ArgumentError: what was written cannot be told from what was read.
     """
     name, is_folder = field.name, field.name in _FOLDERS
+    if name == "blocks":
+        return "+".join(map(str, read_blocks(value)))
     if is_folder and value is False:
         return "off"
     if name == "pattern" and isinstance(value, int) and not isinstance(value, bool):

@@ -26,7 +26,7 @@ from lm_eval_pruned.reasoning.formats import FORMATS
 # The public surface: names and defaults are a contract.
 DEFAULTS = {
     "method": "none", "alloc": "uniform", "sparsity": None, "pattern": "unstructured", "scope": "all",
-    "num_blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
+    "num_blocks": None, "blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
     "calib_seqlen": 2048, "calib_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08, "alphapruning_epsilon": 0.3,
     "dlp_alpha": 0.15, "layerif_min": 0.05, "layerif_max": 0.40,
     "layerif_direction": "protect", "layerif_groups": "module", "layerif_scores": None, "preset": "none",
@@ -50,6 +50,16 @@ def test_text_from_a_command_line_gets_its_type():
     config = parse(method="wanda", sparsity="0.25", calib_samples="8", owl_m=5)
     assert (config.sparsity, config.calib_samples, config.owl_m) == (0.25, 8, 5.0)
     assert isinstance(config.owl_m, float)
+
+
+@pytest.mark.parametrize("given", ["16+17", "17+16", "16-17", "16,17", [17, 16], "[16, 17]", ["16-17"]], ids=str)
+def test_blocks_have_one_name_however_they_are_written(given):
+    recipes = [resolve(parse(method="shortgpt", blocks=given)), resolve(PruneConfig(method="shortgpt", blocks=given))]
+    for recipe in recipes:
+        assert (recipe.config.blocks, recipe.config.named_blocks) == ("16+17", (16, 17))
+        assert not recipe.needs_calibration
+    assert parse(method="shortgpt", blocks=16).named_blocks == (16,)
+    assert recipes[0].determining() != resolve(parse(method="shortgpt", num_blocks=2)).determining()
 
 
 def test_the_rest_goes_to_the_parent():
@@ -78,8 +88,17 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_m": 0}, "owl_m=0.0"),
         ({"method": "wanda", "sparsity": 0.2, "alloc": "dlp", "dlp_alpha": 2}, "dlp_alpha=2.0 is out of range"),
         ({"method": "wanda", "sparsity": 0.2, "num_blocks": 2}, "num_blocks=2 belongs to method=shortgpt"),
-        ({"method": "shortgpt"}, "needs either num_blocks or sparsity"),
-        ({"method": "shortgpt", "num_blocks": 1, "sparsity": 0.1}, "and not both"),
+        ({"method": "shortgpt"}, "needs one of num_blocks, sparsity and blocks"),
+        ({"method": "shortgpt", "num_blocks": 1, "sparsity": 0.1}, "and not two"),
+        ({"method": "shortgpt", "num_blocks": 1, "blocks": "3"}, "and not two"),
+        ({"method": "wanda", "sparsity": 0.2, "blocks": "3"}, "blocks=3 belongs to method=shortgpt"),
+        ({"blocks": "3"}, "blocks=3 was given without a method"),
+        ({"method": "shortgpt", "blocks": 1, "2": ""}, "join numbers with +, blocks=1+2"),
+        ({"method": "shortgpt", "blocks": "3+1-4"}, "blocks='3+1-4' names block 3 twice"),
+        ({"method": "shortgpt", "blocks": [1, True]}, "blocks=[1, True] does not name blocks"),
+        ({"method": "shortgpt", "blocks": "-1"}, "blocks='-1' does not name blocks"),
+        ({"method": "shortgpt", "blocks": "4-2"}, "blocks='4-2' does not name blocks"),
+        ({"method": "shortgpt", "blocks": []}, "blocks=[] names no block"),
         ({"method": "shortgpt", "num_blocks": 1, "alloc": "owl"}, "leave alloc=owl out"),
         ({"method": "shortgpt", "num_blocks": 1, "scope": "mlp"}, "leave scope=mlp out"),
         ({"method": "wanda", "sparsity": 0.2, "pattern": "4:2"}, "pattern='4:2' is neither"),

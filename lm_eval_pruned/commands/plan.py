@@ -113,7 +113,11 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"  {label:<12} {plan.zero_weights:>20,}   {share:.4f} of the prunable"
     yield "matrices left alone"
     yield from _excluded_lines(plan.excluded)
-    if plan.dropped:
+    if plan.removed_blocks:
+        names = ", ".join(map(str, plan.removed_blocks))
+        yield "blocks"
+        yield f"  {plan.dropped} of {plan.model_blocks} will go, as named: {names}"
+    elif plan.dropped:
         last = plan.model_blocks - 1
         yield "blocks"
         yield f"  {plan.dropped} of {plan.model_blocks} will go: those found at load to turn the hidden states least"

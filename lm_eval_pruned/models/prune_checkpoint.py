@@ -35,6 +35,8 @@ from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import Block
+from lm_eval_pruned.pruning.model.drop_blocks import fit_slices
+from lm_eval_pruned.pruning.model.shorter_config import Kept
 from lm_eval_pruned.pruning.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -126,8 +128,11 @@ def prune_offloaded(
         run = PruningRun(recipe=recipe, decoder=opened.decoder, sink=sink, stopwatch=stopwatch)
         report = run.execute(windows, artifacts)
         if writer is not None:
+            shapes = {name: value.shape for name, value in model.state_dict().items()}
+            left = [block.index for block in report.blocks if block.index not in report.removed_blocks]
+            kept = Kept(left, len(report.blocks))
             for module in residency.onload_each(residency.outside()):
-                writer.add(residency.contents(module))
+                writer.add(fit_slices(residency.contents(module), shapes, kept))
             writer.finish()
     if output is not None:
         _save_config(model, opened.tokenizer, output)

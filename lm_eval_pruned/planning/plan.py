@@ -14,6 +14,7 @@ from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, Sublayer, find_decoder
+from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 
@@ -26,6 +27,7 @@ class Plan:
         blocks: sparsities of the blocks; empty if they are not known before load.
         signal: the signal that decides the sparsities at load, else None.
         dropped: how many of the `model_blocks` are dropped.
+        removed_blocks: which ones, where the user named them.
     """
 
     config: Mapping[str, object]
@@ -38,6 +40,7 @@ class Plan:
     blocks: Sequence[BlockReport]
     signal: Signal | None
     dropped: int
+    removed_blocks: Sequence[int]
     excluded: Sequence[Excluded]
 
     def as_dict(self) -> dict[str, object]:
@@ -60,14 +63,19 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         signal = None
     # Uniform stands in for an allocation whose signal is not measured yet.
     known = recipe if signal is None else replace(recipe, allocation=ALLOCATIONS["uniform"])
+    named = recipe.config.named_blocks
+    if dropped:
+        check_droppable(decoder, dropped, named)
     targets = allocate(known, decoder, None).targets
+    if named:
+        targets = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
     scoped = [linear for linear in decoder.linears if linear.name in targets]
     zeros = {linear.name: _zeros(linear, known, targets[linear.name]) for linear in scoped}
     by_sublayer = dict.fromkeys(SUBLAYERS, 0)
     for linear in scoped:
         by_sublayer[linear.sublayer] += linear.weight.numel()
     prunable = sum(by_sublayer.values())
-    reached = dropped / blocks if dropped else mean_target(targets, decoder)
+    reached = dropped / blocks if dropped and not named else mean_target(targets, decoder)
     return Plan(
         config=recipe.effective(),
         target_sparsity=recipe.config.target if recipe.config.is_stated else reached,
@@ -75,10 +83,13 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         model_blocks=blocks,
         prunable_weights=prunable,
         prunable_by_part=by_sublayer,
-        zero_weights=prunable * dropped // blocks if dropped else sum(zeros.values()),
-        blocks=[] if dropped or signal else [report_block(block, targets, zeros) for block in decoder.blocks],
+        zero_weights=prunable * dropped // blocks if dropped and not named else sum(zeros.values()),
+        blocks=[]
+        if (dropped and not named) or signal
+        else [report_block(block, targets, zeros) for block in decoder.blocks],
         signal=signal,
         dropped=dropped,
+        removed_blocks=named,
         excluded=all_excluded(decoder, targets, recipe.config.scope),
     )
 
@@ -86,6 +97,8 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
 def _zeros(linear: Linear, recipe: Recipe, target: float) -> int:
     if recipe.method is None:
         return 0
+    if recipe.drops_blocks:
+        return int(target) * linear.weight.numel()
     try:
         return recipe.rule(target).zeros(*linear.weight.shape)
     except PruningError as error:

@@ -31,8 +31,9 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
         case None:
             return dict.fromkeys(("calibrate", "allocate", "prune"), Work())
         case DropMethod():
-            prune = Work()
-            calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in blocks[:-1])])
+            prune, calibrate = Work(), Work()
+            if recipe.needs_calibration:
+                calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in blocks[:-1])])
         case ScoreMethod() as method:
             prune = Work(sorted=count_weights(architecture.scoped))
             calibrate = _calibration(recipe, blocks, windows) if method.needs_calibration else Work()

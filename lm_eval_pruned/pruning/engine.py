@@ -132,7 +132,6 @@ class PruningRun:
         with evaluating(self.decoder.model), explain_out_of_memory():
             match self.recipe.method:
                 case DropMethod() as method:
-                    assert windows is not None
                     return self._drop(method, windows)
                 case _:
                     return self._prune_weights(windows)
@@ -162,7 +161,8 @@ class PruningRun:
             software=software_versions(),
             scores=None if scores is None else scores.numpy(),
         )
-        if self.recipe.method is not None:
+        # No weight of the blocks that are left is removed, whatever zeros they have.
+        if self.recipe.method is not None and not self.recipe.drops_blocks:
             check_counts(report, self.decoder)
         return report
 
@@ -195,16 +195,19 @@ class PruningRun:
         warn_if_pruned_before(self.decoder, zeros.before)
         return Outcome(targets, frozenset(), zeros.after)
 
-    def _drop(self, method: DropMethod, windows: Windows) -> Outcome:
-        """Drop the blocks of least influence; their Linears have a target of 1, all others of 0."""
+    def _drop(self, method: DropMethod, windows: Windows | None) -> Outcome:
+        """Drop the named blocks, or those of least influence; their Linears have a target of 1, all others of 0."""
         decoder = self.decoder
         count = count_to_drop(self.recipe.config, len(decoder.blocks))
-        with self.stopwatch.phase("calibrate"):
-            influences = block_influences(decoder, windows, method)
-        removed = frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+        removed = frozenset(self.recipe.config.named_blocks)
+        if windows is not None:
+            with self.stopwatch.phase("calibrate"):
+                influences = block_influences(decoder, windows, method)
+            removed = frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
         targets = {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}
         with self.stopwatch.phase("prune"):
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
+        warn_if_pruned_before(decoder, zeros.before)
         return Outcome(targets, removed, zeros.after)
 
 

@@ -71,7 +71,7 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether calibration windows are needed, by the method or by the signal of the allocation."""
-        if self.method is None:
+        if self.method is None or self.config.blocks is not None:
             return False
         return self.method.needs_calibration or (self.measures_signal and self.allocation.signal.needs_windows)
 
@@ -124,6 +124,7 @@ class Recipe:
                 "method": config.method,
                 "num_blocks": config.num_blocks,
                 "sparsity": config.sparsity,
+                **({} if config.blocks is None else {"blocks": config.blocks}),
                 **plugins,
             }
         used = (*allocation.settings, *([allocation.split_by] if allocation.split_by else []))
@@ -187,24 +188,34 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
     if method is None:
         return
     if method.drops_blocks:
-        if (config.sparsity is None) == (config.num_blocks is None):
-            raise ArgumentError(f"method={config.method} needs either num_blocks or sparsity, and not both")
+        amounts = (config.sparsity, config.num_blocks, config.blocks)
+        if sum(amount is not None for amount in amounts) != 1:
+            raise ArgumentError(f"method={config.method} needs one of num_blocks, sparsity and blocks, and not two")
         for name in ("alloc", "pattern", "scope", "compare", "propagate"):
             value = getattr(config, name)
             if value != _DEFAULTS[name]:
                 raise ArgumentError(f"method={config.method} drops whole blocks: leave {name}={value} out")
-    elif config.num_blocks is not None:
-        raise ArgumentError(f"num_blocks={config.num_blocks} belongs to method=shortgpt: use sparsity")
+    elif config.num_blocks is not None or config.blocks is not None:
+        name = "num_blocks" if config.blocks is None else "blocks"
+        raise ArgumentError(f"{name}={getattr(config, name)} belongs to method=shortgpt: use sparsity")
     elif config.sparsity is None and config.n_m is None and not config.is_listed:
         raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
 
 
 def count_to_drop(config: PruneConfig, blocks: int) -> int:
-    """Return the number of blocks to drop: `num_blocks`, or the largest whole number not above `sparsity`.
+    """Return how many blocks to drop: those named, `num_blocks`, or the largest whole number not above `sparsity`.
 
     Raises:
-        ArgumentError: the number is 0, or that of all blocks.
+        ArgumentError: the number is 0, or that of all blocks, or a named block does not exist.
     """
+    if named := config.named_blocks:
+        if named[-1] >= blocks:
+            raise ArgumentError(
+                f"blocks={config.blocks}: the model has {blocks} blocks, 0 to {blocks - 1}, and no block {named[-1]}"
+            )
+        if len(named) == blocks:
+            raise ArgumentError(f"blocks={config.blocks} drops all {blocks} blocks of the model: leave at least one")
+        return len(named)
     if config.num_blocks is not None:
         count, given = config.num_blocks, f"num_blocks={config.num_blocks}"
     else:
@@ -264,6 +275,8 @@ def apply_preset(config: PruneConfig) -> Preset:
     if config.preset == "none":
         return Preset(config)
     if config.method == "shortgpt":
+        if config.blocks is not None:
+            return Preset(config)
         is_default = config.calib is None and config.calib_samples == _DEFAULTS["calib_samples"]
         samples = SHORTGPT_TEXTS if is_default else config.calib_samples
         return Preset(replace(config, calib=config.calib or "pg19", calib_samples=samples), paper_chunks=True)

@@ -12,7 +12,7 @@ from lm_eval_pruned.files import sha256_of_json
 # Hexadecimal digits of a cell's hash that name its folder: 64 bits.
 ID_CHARACTERS = 16
 
-_NAMED = ("method", "alloc", "sparsity", "num_blocks")
+_NAMED = ("method", "alloc", "sparsity", "num_blocks", "blocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

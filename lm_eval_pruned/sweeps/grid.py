@@ -39,6 +39,7 @@ _ARGUMENTS = {
     "allocation": "alloc",
     "sparsity": "sparsity",
     "num_blocks": "num_blocks",
+    "blocks": "blocks",
 }
 
 # More cells are a mistake in the file: each can take hours.

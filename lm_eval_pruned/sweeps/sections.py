@@ -19,6 +19,7 @@ AXES: Mapping[str, str] = {
     "allocations": "allocation",
     "sparsities": "sparsity",
     "num_blocks": "num_blocks",
+    "blocks": "blocks",
     "tasks": "task",
     "seeds": "seed",
 }

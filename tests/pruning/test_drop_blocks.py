@@ -6,7 +6,13 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DiffLlamaConfig,
+    DiffLlamaForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
@@ -115,9 +121,13 @@ def test_indices_of_blocks_of_another_kind_follow(windows, tmp_path, first):
 
 
 def test_what_no_config_can_say_is_refused(windows):
-    model = mixture(decoder_sparse_step=2)
-    with pytest.raises(PruningError, match=r"cannot say which blocks are left, as model\.layers"):
+    sizes = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
+    model = DiffLlamaForCausalLM(DiffLlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)).eval()
+    before = copy.deepcopy(model.config.to_dict())
+    with pytest.raises(PruningError, match=r"model\.layers\.\d of DiffLlamaForCausalLM would compute something else"):
         prune_model(model, PruneConfig(method="shortgpt", num_blocks=1), windows % 61)
+    assert len(model.model.layers) == 4
+    assert model.config.to_dict() == before
 
 
 def mixture(**settings) -> Qwen3MoeForCausalLM:

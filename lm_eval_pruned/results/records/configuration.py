@@ -75,6 +75,8 @@ class Configuration:
         method, amount = given.pop("method", "?" if given else "dense"), given.pop("sparsity", "")
         if blocks := given.pop("num_blocks", ""):
             amount = f"{blocks} block{'s' * (blocks != '1')}"
+        if named := given.pop("blocks", ""):
+            amount = f"block{'s' * ('+' in named)} {named}"
         alloc = given.pop("alloc", "" if method in _WITHOUT_ALLOCATION else "uniform")
         # The method decides what `auto` stood for.
         given.pop("compare", None)

@@ -1,0 +1,144 @@
+"""Stand-in weights: a model of any size runs on a few tokens in little memory, to compare what two configs compute.
+
+All parameters are views of one short random buffer, so that nothing is read and no memory is needed but for the largest
+matrix. Constants, masks and the order of the blocks decide the outputs of such a model as they do with real weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from math import prod
+from zlib import crc32
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+# More tokens than the windows below, so that a sliding window or a chunk differs from full attention.
+TOKENS = 11
+_WINDOW = 4
+_WINDOWS = re.compile(r"window(_size)?$|attention_chunk_size$|window_sizes?$")
+# Different parameters begin at different places of the buffer, fused experts this far apart.
+_PLACES = 4099
+_STEP = 61
+_SCALE = 0.06
+# Names of the cache in the output of a model, and in its arguments; the first is that of the newest releases.
+_CACHES = ("cache", "past_key_values", "cache_params", "state")
+
+
+def build_empty(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Build a model of a config with its parameters on the meta device; attention windows are short, kernels eager."""
+    config = deepcopy(config)
+    for one in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name, value in vars(one).items():
+            if _WINDOWS.search(name) and isinstance(value, int) and not isinstance(value, bool) and value > _WINDOW:
+                vars(one)[name] = _WINDOW
+        for kernels in ("_attn_implementation_internal", "_experts_implementation_internal"):
+            if kernels in vars(one):
+                vars(one)[kernels] = "eager"
+    # Buffers are computed, because constants are among them.
+    with init_empty_weights(include_buffers=False):
+        return model_class(config).eval()
+
+
+def fill(model: PreTrainedModel, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Give every parameter the `given` value of its name, or else a stand-in, and return all by name."""
+    outside = {module for module in model.modules() if isinstance(module, nn.Embedding)}
+    outside |= {model.get_output_embeddings()}
+    owners = [
+        (f"{prefix}.{own}" if prefix else own, module, own, value)
+        for prefix, module in model.named_modules()
+        for own, value in module.named_parameters(recurse=False)
+    ]
+    sizes = (sum(one.shape) if module in outside else prod(one.shape[-2:]) for _, module, _, one in owners)
+    noise = torch.randn(max(sizes) + 2 * _PLACES + _STEP * 1024, generator=torch.Generator().manual_seed(0)) * _SCALE
+    values: dict[str, Tensor] = {}
+    shared: dict[nn.Parameter, Tensor] = {}
+    for name, module, own, value in owners:
+        if value not in shared:
+            known = None if given is None else given.get(name)
+            shared[value] = _stand_in(name, value.shape, noise, dense=module not in outside) if known is None else known
+        values[name] = shared[value]
+        module._parameters[own] = nn.Parameter(shared[value], requires_grad=False)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                module._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
+    return values
+
+
+def _stand_in(name: str, shape: Sequence[int], noise: Tensor, *, dense: bool) -> Tensor:
+    """Return a view [shape] of the buffer; matrices that are multiplied by are contiguous, others overlap."""
+    start = crc32(name.encode()) % _PLACES
+    if len(shape) < 2:
+        return 1 + noise[start : start + prod(shape)].reshape(tuple(shape))
+    *leading, _, columns = shape
+    strides = [_STEP] * len(leading) + [columns if dense else 1, 1]
+    return noise.as_strided(tuple(shape), strides, start)
+
+
+@torch.no_grad()
+def outputs_of(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Sequence[nn.Module] = ()) -> list[Tensor]:
+    """Return what blocks write for a few tokens, and for one more from the cache; the last entries enter the head.
+
+    Args:
+        model: the model, whose head is not computed.
+        blocks: the blocks to observe.
+        bypassed: blocks that run, but pass their input on.
+    """
+    found: list[Tensor] = []
+
+    def observe(module: nn.Module, arguments: tuple[object, ...], output: object) -> None:
+        del module, arguments
+        found.append(_first(output).clone())
+
+    def bypass(
+        module: nn.Module, arguments: tuple[object, ...], keywords: Mapping[str, object], output: object
+    ) -> object:
+        del module
+        hidden = arguments[0] if arguments else keywords["hidden_states"]
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handles = [block.register_forward_hook(observe) for block in blocks]
+    handles += [block.register_forward_hook(bypass, with_kwargs=True) for block in bypassed]
+    ids = (torch.arange(TOKENS)[None] * 7 + 5) % min(model.config.get_text_config().vocab_size, 97)
+    with _without_head(model, found):
+        try:
+            output = model(input_ids=ids[:, :-1], use_cache=True)
+            for name in _CACHES:
+                if output.get(name) is not None:
+                    model(input_ids=ids[:, -1:], use_cache=True, **{name: output[name]})
+                    break
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found
+
+
+@contextmanager
+def _without_head(model: PreTrainedModel, found: list[Tensor]) -> Iterator[None]:
+    """Record what the head is given instead of computing it: its matrix may be the largest of the model."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        yield
+        return
+
+    def record(hidden: Tensor) -> Tensor:
+        found.append(hidden.clone())
+        return hidden[..., :1].expand(*hidden.shape[:-1], head.out_features)
+
+    head.forward = record
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def _first(output: object) -> Tensor:
+    first = output[0] if isinstance(output, tuple) else output
+    assert isinstance(first, Tensor)
+    return first
