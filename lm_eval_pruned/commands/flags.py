@@ -22,6 +22,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help=f"{', '.join(DTYPES)} [auto: that of the checkpoint]")
     parser.add_argument("--device", default="cpu", help="device to prune on [cpu]")
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a hub model [main]")
+    parser.add_argument("--subfolder", default="", metavar="DIR", help="folder of the checkpoint inside MODEL")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
 
 
@@ -62,7 +63,11 @@ def parse_flags(args: argparse.Namespace) -> Flags:
         raise unknown_name("dtype", args.dtype, DTYPES)
     _check_device(args.device)
     options = LoadOptions(
-        dtype=args.dtype, device=args.device, revision=args.revision, trust_remote_code=args.trust_remote_code
+        dtype=args.dtype,
+        device=args.device,
+        revision=args.revision,
+        trust_remote_code=args.trust_remote_code,
+        subfolder=args.subfolder,
     )
     return Flags(resolve(given.prune), given.run, options)
 

@@ -61,12 +61,14 @@ def main(args: argparse.Namespace) -> int:
         ArgumentError: the output is not a folder.
         PrunedEvalError: the arguments, the checkpoint's config or the calibration data are invalid.
     """
+    from lm_eval_pruned.models.checkpoint_checks import check_checkpoint, check_weights
     from lm_eval_pruned.models.prune_checkpoint import needs_whole
     from lm_eval_pruned.planning.architecture import read_architecture
     from lm_eval_pruned.planning.plan import make_plan
     from lm_eval_pruned.planning.throughput import estimate_cost
     from lm_eval_pruned.pruning.allocations.signals.influence import check_gradients
     from lm_eval_pruned.pruning.calibration.source import CheckpointInfo
+    from lm_eval_pruned.pruning.checkpoint.diagnose import explained
     from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
     from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 
@@ -76,6 +78,10 @@ def main(args: argparse.Namespace) -> int:
     source = resolve_pretrained(args.pretrained)
     calibration = recipe.calibration_source(source)
     calibration.check()
+    prunes = recipe.method is not None
+    check_checkpoint(source, options, prunes=prunes)
+    with explained(source, revision=options.revision):
+        check_weights(source, options, downloads=False)
     model = build_meta_model(source, options)
     windows = calibration.shape(CheckpointInfo.of(model.config))
     plan = make_plan(recipe, model)

@@ -42,6 +42,10 @@ _LOADING = [
 _ADAPTERS = ("peft", "lora_local_path")
 
 
+# Arguments of the harness's `hf` and of transformers that quantise weights while they are loaded.
+_QUANTISING = ("load_in_4bit", "load_in_8bit", "quantization_config", "autogptq", "gptqmodel")
+
+
 def accepted_arguments(model_class: type, pretrained: str | None, given: Iterable[str]) -> set[str]:
     """Return the names of all arguments that the harness's `model_class` and transformers accept.
 
@@ -86,9 +90,17 @@ def peek_config(source: str, arguments: Mapping[str, object]) -> PretrainedConfi
 
 
 def refuse_adapters(config: PruneConfig, given: Mapping[str, object]) -> None:
-    """Raise ArgumentError if an adapter would be added to pruned weights, which would then not stay zero."""
+    """Raise ArgumentError if weights are to be quantised, or an adapter would be added to those that pruning zeroes."""
+    if config.method == "none":
+        return
+    for name in _QUANTISING:
+        if given.get(name):
+            raise ArgumentError(
+                f"{name}={given[name]} quantises the weights while they are loaded, and codes cannot be pruned: leave "
+                "it out, or write a pruned checkpoint (`lm-eval-pruned prune`) and load that with method=none"
+            )
     for name in _ADAPTERS:
-        if config.method != "none" and given.get(name):
+        if given.get(name):
             raise ArgumentError(
                 f"{name}={given[name]} would add to the weights that pruning makes zero: merge the adapter into the "
                 "model first (merge_and_unload of peft)"

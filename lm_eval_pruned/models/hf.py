@@ -15,17 +15,22 @@ from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
 from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_transformers
 from lm_eval_pruned.models.budgeted import BudgetedLM
+from lm_eval_pruned.models.checkpoint_checks import check_attention, check_checkpoint, check_weights
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
 from lm_eval_pruned.pruning.calibration.source import Calibration, CheckpointInfo, Traces
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
+from lm_eval_pruned.pruning.checkpoint.load import CheckedLoader
 from lm_eval_pruned.pruning.checkpoint.note import read_note
-from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, auto_class, resolve_pretrained
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
+
+# Arguments with which weights are read from other files, or from another place.
+OTHER_FILES = frozenset({"state_dict", "use_safetensors", "variant", "cache_dir", "token", "autogptq", "gptqmodel"})
 
 
 class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
@@ -36,13 +41,16 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
             is loaded.
     """
 
-    def __init__(self, pretrained: str | transformers.PreTrainedModel, **arguments: object) -> None:
+    def __init__(self, pretrained: str | transformers.PreTrainedModel = "", **arguments: object) -> None:
         is_name = isinstance(pretrained, str)
         source, recipe, self._run, kwargs = _read(pretrained, arguments)
         self._source = recipe.calibration_source(str(source))
         self._source.check()
         refuse_adapters(recipe.config, kwargs)
         self._check_store()
+        self._prunes = recipe.method is not None
+        if is_name:
+            _check_files(str(source), kwargs, prunes=self._prunes)
         questions = read_questions(self._source)
         # The default of the parent is "cuda" even on machines without a GPU.
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +79,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
             self._note = read_note(str(source), kwargs)
 
     @classmethod
-    def limits(cls, pretrained: str | transformers.PreTrainedModel, **arguments: object) -> Limits:
+    def limits(cls, pretrained: str | transformers.PreTrainedModel = "", **arguments: object) -> Limits:
         """Return what a model with these `model_args` allows, without loading it; raises as the constructor."""
         source, _, _, kwargs = _read(pretrained, arguments)
         config = peek_config(source, kwargs) if isinstance(source, str) else source.config
@@ -87,8 +95,12 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         if not self._source.needs_model:
             with self._stopwatch.phase("calibrate"):
                 self._calibration = self._source.windows(CheckpointInfo.of(self.config, self.tokenizer))
+        # The harness loads with this class; what it lacks, transformers would fill with random numbers.
+        chosen = auto_class(self.config)
+        self.AUTO_MODEL_CLASS: object = CheckedLoader(chosen, self._prunes)
         with self._stopwatch.phase("load"):
             super()._create_model(pretrained, *args, **kwargs)
+        self.AUTO_MODEL_CLASS = chosen
 
     def _checkpoint_info(self, questions: Sequence[str]) -> CheckpointInfo:
         def generate(traces: Traces) -> Calibration:
@@ -122,6 +134,23 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
             autocast=self.mixed_precision_dtype,
             is_quiet=is_quiet,
         )
+
+
+def _check_files(source: str, arguments: Mapping[str, object], *, prunes: bool) -> None:
+    """Check the files of a checkpoint before any weight is loaded."""
+    if arguments.get("gguf_file"):
+        return
+    options = LoadOptions(
+        revision=str(arguments.get("revision") or "main"),
+        trust_remote_code=arguments.get("trust_remote_code") is True,
+        subfolder=str(arguments.get("subfolder") or ""),
+        local_files_only=arguments.get("local_files_only") is True,
+    )
+    check_attention(str(arguments.get("attn_implementation") or ""))
+    check_checkpoint(source, options, prunes=prunes)
+    with explained(source, revision=options.revision):
+        if not arguments.keys() & OTHER_FILES:
+            check_weights(source, options)
 
 
 class _Read(NamedTuple):

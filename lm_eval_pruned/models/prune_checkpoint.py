@@ -6,16 +6,16 @@ Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` han
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
 from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.models.arguments import peek_config
+from lm_eval_pruned.models.checkpoint_checks import check_checkpoint, check_weights
 from lm_eval_pruned.models.traces import read_questions, trace_generator
 from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.pruning.artifacts.report import PruneReport, Stopwatch
@@ -23,18 +23,18 @@ from lm_eval_pruned.pruning.artifacts.store import WRITE_ERRORS, artifacts_folde
 from lm_eval_pruned.pruning.calibration.calibrator import NeedsWholeModelError
 from lm_eval_pruned.pruning.calibration.source import Calibration, CalibrationSource, CheckpointInfo
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
+from lm_eval_pruned.pruning.checkpoint.load import Checkpoint, load_checkpoint
+from lm_eval_pruned.pruning.checkpoint.names import Renumbering
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded
 from lm_eval_pruned.pruning.checkpoint.open_offloaded import OffloadedCheckpoint, open_offloaded
-from lm_eval_pruned.pruning.checkpoint.resolve import (
-    LoadOptions,
-    copy_generation_config,
-    load_checkpoint,
-    resolve_pretrained,
-)
+from lm_eval_pruned.pruning.checkpoint.other_files import write_other_files
+from lm_eval_pruned.pruning.checkpoint.reader import Shards
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
+from lm_eval_pruned.pruning.checkpoint.rewrite import Rewriter, write_whole
 from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
 from lm_eval_pruned.pruning.fit import check_fits
-from lm_eval_pruned.pruning.model.decoder import Block
+from lm_eval_pruned.pruning.model.decoder import Block, find_decoder
 from lm_eval_pruned.pruning.model.drop_blocks import fit_slices
 from lm_eval_pruned.pruning.model.shorter_config import Kept
 from lm_eval_pruned.pruning.recipe import Recipe
@@ -58,40 +58,40 @@ def prune_pretrained(
         PrunedEvalError: something is wrong with the settings, the model or the calibration data.
     """
     source = resolve_pretrained(pretrained)
-    config = peek_config(source, {"revision": options.revision, "trust_remote_code": options.trust_remote_code})
+    config = peek_config(source, options.for_transformers())
     if config is not None:
         check_fits(recipe, config, dtype=options.dtype)
+    options = replace(options, dequantise=recipe.method is not None)
+    check_checkpoint(source, options, prunes=recipe.method is not None)
     calibration = recipe.calibration_source(source)
     calibration.check()
     questions = read_questions(calibration)
     artifacts = artifacts_folder(run.artifacts)
     stopwatch = Stopwatch()
+    with explained(source, revision=options.revision):
+        check_weights(source, options)
     if not needs_whole(recipe, calibration, options):
         with stopwatch.phase("load"), explained(source, revision=options.revision):
             opened = open_offloaded(source, options)
         if opened is not None:
             windows = calibration.windows(CheckpointInfo.of(opened.model.config, opened.tokenizer))
             try:
-                report = prune_offloaded(
-                    opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch
-                )
+                return prune_offloaded(opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch)
             except NeedsWholeModelError as reason:
                 logger.info("%s", reason)
-            else:
-                if output is not None:
-                    copy_generation_config(source, output, revision=options.revision)
-                return report
     with stopwatch.phase("load"), explained(source, revision=options.revision):
-        checkpoint = load_checkpoint(source, options)
-    generate_traces = trace_generator(checkpoint, questions, thinking=run.thinking)
-    windows = calibration.windows(CheckpointInfo.of(checkpoint.model.config, checkpoint.tokenizer, generate_traces))
-    report = prune_model(checkpoint.model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
+        model, tokenizer = load_checkpoint(source, options)
+    generate_traces = trace_generator(Checkpoint(model, tokenizer), questions, thinking=run.thinking)
+    windows = calibration.windows(CheckpointInfo.of(model.config, tokenizer, generate_traces))
+    container = find_decoder(model).blocks[0].name.rpartition(".")[0]
+    report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:
         # The default can always be saved; transformers refuses some generation configs that it reads.
-        checkpoint.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        checkpoint.model.save_pretrained(output)
-        checkpoint.tokenizer.save_pretrained(output)
-        copy_generation_config(source, output, revision=options.revision)
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
+        removed, keeps_dtype = report.removed_blocks, options.dtype == "auto"
+        write_whole(model, stored, output, blocks=container, removed=removed, keeps_dtype=keeps_dtype)
+        write_other_files(source, options, model, output, dropped=bool(removed))
     return report
 
 
@@ -122,20 +122,25 @@ def prune_offloaded(
         output: folder that the pruned checkpoint is written to; None writes nothing.
         stopwatch: times the phases.
     """
-    model, residency = opened.model, opened.residency
+    model, residency, source, options = opened.model, opened.residency, opened.source, opened.options
+    container = opened.decoder.blocks[0].name.rpartition(".")[0]
     with nullcontext() if output is None else CheckpointWriter(folder=output) as writer:
-        sink = DiskSink(model=model, residency=residency, artifacts=artifacts, writer=writer)
+        rewriter = None
+        if writer is not None:
+            rewriter = Rewriter(source=residency.shards, writer=writer, keeps_dtype=options.dtype == "auto")
+        sink = DiskSink(model=model, residency=residency, artifacts=artifacts, rewriter=rewriter)
         run = PruningRun(recipe=recipe, decoder=opened.decoder, sink=sink, stopwatch=stopwatch)
         report = run.execute(windows, artifacts)
-        if writer is not None:
+        if rewriter is not None:
             shapes = {name: value.shape for name, value in model.state_dict().items()}
             left = [block.index for block in report.blocks if block.index not in report.removed_blocks]
             kept = Kept(left, len(report.blocks))
             for module in residency.onload_each(residency.outside()):
-                writer.add(fit_slices(residency.contents(module), shapes, kept))
-            writer.finish()
+                contents = residency.contents(module)
+                rewriter.add(fit_slices(contents, shapes, kept), {name: name for name in contents})
+            rewriter.finish(Renumbering(container=container, removed=report.removed_blocks))
     if output is not None:
-        _save_config(model, opened.tokenizer, output)
+        write_other_files(source, options, model, output, dropped=bool(report.removed_blocks))
     return report
 
 
@@ -147,13 +152,13 @@ class DiskSink:
         model: the model, from which names are taken after blocks were dropped.
         residency: the offloaded weights.
         artifacts: folder that tensors are spilled to; None if no artifact is stored.
-        writer: writer of the new checkpoint, if there is one.
+        rewriter: writes the new checkpoint, if there is one.
     """
 
     model: nn.Module
     residency: Offloaded
     artifacts: Path | None
-    writer: CheckpointWriter | None
+    rewriter: Rewriter | None
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def store(self, name: str, tensor: Tensor) -> None:
@@ -169,17 +174,10 @@ class DiskSink:
             # They stay in memory if nothing can be written.
             with suppress(*WRITE_ERRORS):
                 self.tensors.update(spill(own, self.artifacts))
-        if self.writer is not None:
-            self.writer.add(self._renumbered(self.residency.contents(block.module), block))
+        if self.rewriter is not None:
+            # The index of a block is another one once blocks before it were dropped.
+            prefix = next(name for name, module in self.model.named_modules() if module is block.module)
+            contents = self.residency.contents(block.module)
+            stored = {f"{prefix}{name.removeprefix(block.name)}": name for name in contents}
+            self.rewriter.add({new: contents[name] for new, name in stored.items()}, stored)
         trim_heap()
-
-    def _renumbered(self, tensors: Mapping[str, Tensor], block: Block) -> dict[str, Tensor]:
-        """Name the tensors of a block by its present index, which differs once blocks were dropped."""
-        prefix = next(name for name, module in self.model.named_modules() if module is block.module)
-        return {f"{prefix}{name.removeprefix(block.name)}": tensor for name, tensor in tensors.items()}
-
-
-def _save_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(output)
-    tokenizer.save_pretrained(output)

@@ -29,7 +29,7 @@ from lm_eval_pruned.pruning.calibration.source import (
     Traces,
     capped_seqlen,
 )
-from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint
+from lm_eval_pruned.pruning.checkpoint.load import Checkpoint
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, prepare
 from lm_eval_pruned.reasoning.detection import Render, choose_format

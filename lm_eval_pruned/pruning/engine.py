@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.fit import check_supported
+from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.methods import DropMethod
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
@@ -106,7 +107,11 @@ class PruningRun:
         check_onloaded(self.decoder)
         calibration = _calibration(self.recipe, windows)
         identity = calibration.identity if calibration else None
-        weights = weights_digest(self.decoder)
+        zeros: dict[str, int] = {}
+        weights = weights_digest(self.decoder, lambda module: zeros.update(zeros_inside(module, self.decoder)))
+        warn_if_pruned_before(self.decoder, sum(zeros.values()))
+        if self.recipe.method is not None and not self.recipe.drops_blocks:
+            check_fewer_zeros(self.recipe, self.decoder, zeros)
         dense = Dense(
             fingerprint=fingerprint(self.recipe.determining(), self.decoder, weights=weights, windows=identity),
             sha256=weights,
@@ -163,7 +168,7 @@ class PruningRun:
         )
         # No weight of the blocks that are left is removed, whatever zeros they have.
         if self.recipe.method is not None and not self.recipe.drops_blocks:
-            check_counts(report, self.decoder)
+            check_counts(report, self.decoder, outcome.before)
         return report
 
     def _execute_once(self, calibration: Calibration | None, dense: Dense, store: Store) -> PruneReport:
@@ -192,8 +197,7 @@ class PruningRun:
         else:
             used = windows if self.recipe.method.needs_calibration else None
             zeros = prune_blocks(self.recipe, self.decoder, targets, used, self.sink, self.stopwatch)
-        warn_if_pruned_before(self.decoder, zeros.before)
-        return Outcome(targets, frozenset(), zeros.after)
+        return Outcome(targets, frozenset(), zeros.after, zeros.before)
 
     def _drop(self, method: DropMethod, windows: Windows | None) -> Outcome:
         """Drop the named blocks, or those of least influence; their Linears have a target of 1, all others of 0."""
@@ -207,8 +211,7 @@ class PruningRun:
         targets = {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}
         with self.stopwatch.phase("prune"):
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
-        warn_if_pruned_before(decoder, zeros.before)
-        return Outcome(targets, removed, zeros.after)
+        return Outcome(targets, removed, zeros.after, zeros.before)
 
 
 def check_onloaded(decoder: Decoder) -> None:
@@ -224,8 +227,38 @@ def check_onloaded(decoder: Decoder) -> None:
         )
 
 
-def check_counts(report: PruneReport, decoder: Decoder) -> None:
-    """Compare the zeros of every Linear with its target.
+def zeros_inside(module: nn.Module, decoder: Decoder) -> dict[str, int]:
+    """Return the number of zeros of each Linear of an onloaded block, or of all where `module` is the model."""
+    linears = [
+        linear
+        for block in decoder.blocks
+        if module is decoder.model or module is block.module
+        for linear in block.linears
+    ]
+    return {linear.name: count_zeros(linear.weight) for linear in linears}
+
+
+def check_fewer_zeros(recipe: Recipe, decoder: Decoder, zeros: Mapping[str, int]) -> None:
+    """Check that a model has not more zeros than it is to have, before anything is calibrated.
+
+    A single row or matrix may have more than its share: it then loses nothing.
+
+    Raises:
+        PruningError: it has more in all.
+    """
+    if not recipe.config.is_stated:
+        return
+    scoped = [linear for linear in decoder.linears if recipe.config.scope in ("all", linear.sublayer)]
+    weights, found = sum(linear.weight.numel() for linear in scoped), sum(zeros[linear.name] for linear in scoped)
+    if found > weights * (recipe.config.target + ZEROS_OF_A_DENSE_MODEL):
+        raise PruningError(
+            f"{found} of {weights} prunable weights ({found / weights:.4f}) are zero already, and "
+            f"{recipe.config.target:.4f} is asked for: the model was pruned before; ask for more, or take the dense one"
+        )
+
+
+def check_counts(report: PruneReport, decoder: Decoder, before: Mapping[str, int]) -> None:
+    """Compare the zeros of every Linear with its target; zeros that were there before may come on top.
 
     Raises:
         PruningError: they differ by more than one weight per row.
@@ -233,15 +266,14 @@ def check_counts(report: PruneReport, decoder: Decoder) -> None:
     rows = {linear.name: len(linear.weight) for linear in decoder.linears}
     for item in report.linears:
         surplus = item.zeros - item.weights * item.target
-        wrong = f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
-        if surplus < -rows[item.name]:
-            raise PruningError(wrong)
-        if surplus > rows[item.name] + item.weights * ZEROS_OF_A_DENSE_MODEL:
-            raise PruningError(f"{wrong}: the model was pruned before; ask for no less, or take the dense one")
+        if surplus < -rows[item.name] or surplus > rows[item.name] + before.get(item.name, item.weights):
+            raise PruningError(
+                f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
+            )
 
 
 def warn_if_pruned_before(decoder: Decoder, zeros: int) -> None:
-    """Warn if the dense model had more than a few zero weights."""
+    """Warn if the dense model has more than a few zero weights."""
     total = sum(linear.weight.numel() for linear in decoder.linears)
     if zeros > total * ZEROS_OF_A_DENSE_MODEL:
         logger.warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.pruning.checkpoint.formats import check_prunable, quantised, quantization_of
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 HALF = ("float16", "half", "torch.float16")
@@ -22,7 +23,9 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
         ArgumentError: more blocks are dropped, or listed, than the model has, or its rows do not divide into groups.
         PruningError: the model has an encoder or is quantised, or gradients would underflow.
     """
-    check_supported(recipe, config)
+    check_decoder_only(config)
+    if recipe.method is not None:
+        check_prunable(quantization_of(config))
     text = config.get_text_config()
     blocks, columns = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
     listed = recipe.allocation.listed
@@ -44,15 +47,22 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
 
 
 def check_supported(recipe: Recipe, config: PretrainedConfig | None) -> None:
-    """Check the kind of model.
+    """Check the kind of a loaded model.
 
     Raises:
-        PruningError: it has an encoder, or is quantised.
+        PruningError: it has an encoder, or its weights are quantised.
+    """
+    check_decoder_only(config)
+    quantization = quantization_of(config)
+    if recipe.method is not None and quantization is not None:
+        raise PruningError(quantised(quantization))
+
+
+def check_decoder_only(config: PretrainedConfig | None) -> None:
+    """Check that a model has no encoder.
+
+    Raises:
+        PruningError: it has one.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise PruningError(f"{config.__class__.__name__} has an encoder: only decoder-only language models are pruned")
-    if recipe.method is not None and getattr(config, "quantization_config", None) is not None:
-        raise PruningError(
-            "the model is quantised, and what its weights are worth does not show in their codes: prune the model it "
-            "was made from (`lm-eval-pruned prune`) and quantise what that writes"
-        )

@@ -144,7 +144,8 @@ def test_a_config_of_something_else_is_refused(tmp_path, capsys, config):
 
 def test_a_quantised_model_is_refused_as_by_prune(outline, capsys):
     config = json.loads((outline / "config.json").read_text())
-    (outline / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (outline / "config.json").write_text(json.dumps(config))
     assert cli.main(["plan", "--pretrained", str(outline), "--method", "magnitude", "--sparsity", "0.5"]) == 2
     assert "the model is quantised" in capsys.readouterr().err
 

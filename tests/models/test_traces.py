@@ -27,7 +27,8 @@ from lm_eval_pruned.models.traces import (
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.calibration.readers import NO_CODE
 from lm_eval_pruned.pruning.calibration.source import Traces
-from lm_eval_pruned.pruning.checkpoint.resolve import Checkpoint, LoadOptions, load_checkpoint, resolve_pretrained
+from lm_eval_pruned.pruning.checkpoint.load import Checkpoint, load_checkpoint
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import Request, complete, prepare

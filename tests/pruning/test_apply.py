@@ -105,7 +105,7 @@ def test_a_model_pruned_before_is_pruned_on_and_that_is_said(model, caplog):
 
 def test_more_zeros_than_were_asked_for_are_an_error(model):
     prune_model(model, PruneConfig(method="magnitude", sparsity=0.3))
-    with pytest.raises(PruningError, match=r"but 0\.1000 was asked for: the model was pruned before"):
+    with pytest.raises(PruningError, match=r"are zero already, and 0\.1000 is asked for: the model was pruned before"):
         prune_model(model, PruneConfig(method="magnitude", sparsity=0.1))
     assert prune_model(model, PruneConfig()).achieved_sparsity == pytest.approx(0.3, abs=1e-3)
 

@@ -18,6 +18,7 @@ from lm_eval_pruned.errors import ArgumentError, EngineError
 from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
 from lm_eval_pruned.models.before_loading import Limits, context_of
 from lm_eval_pruned.models.budgeted import BudgetedLM
+from lm_eval_pruned.models.checkpoint_checks import check_checkpoint
 from lm_eval_pruned.models.vllm.compatibility import harness_class
 from lm_eval_pruned.models.vllm.prepare import prepare
 from lm_eval_pruned.models.vllm.prepare_process import Job
@@ -74,7 +75,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         PrunedEvalError: an argument is unknown or contradictory, data it names is out of reach, or vLLM does not start.
     """
 
-    def __init__(self, pretrained: str, **arguments: object) -> None:
+    def __init__(self, pretrained: str = "", **arguments: object) -> None:
         source, settings, self._run, kwargs = _read(pretrained, arguments)
         refuse_adapters(settings, kwargs)
         load_format = _readable(str(kwargs.get("load_format", "hf")))
@@ -90,6 +91,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
                 trust_remote_code=kwargs.get("trust_remote_code") is True,
             ),
         )
+        check_checkpoint(source, job.options, prunes=job.recipe.method is not None)
         job.recipe.calibration_source(source).check()
         self._check_store()
         prepared = prepare(job)
@@ -114,7 +116,7 @@ class PrunedVLLM(BudgetedLM, VLLM):  # type: ignore[misc]
         self.thinking = self._thinking_format()
 
     @classmethod
-    def limits(cls, pretrained: str, **arguments: object) -> Limits:
+    def limits(cls, pretrained: str = "", **arguments: object) -> Limits:
         """Return what a model with these `model_args` allows, without loading it; raises as the constructor."""
         source, _, _, kwargs = _read(pretrained, arguments)
         return Limits(

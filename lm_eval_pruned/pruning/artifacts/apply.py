@@ -38,7 +38,7 @@ def apply_artifact(artifact: Artifact, decoder: Decoder, sink: BlockSink) -> Out
                 _apply(linear, stored)
 
     zeros = visit_blocks(drop_blocks(decoder, removed), sink, process)
-    return Outcome(targets, removed, zeros.after)
+    return Outcome(targets, removed, zeros.after, zeros.before)
 
 
 def _apply(linear: Linear, stored: Tensor) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm_eval_pruned import __version__
@@ -25,8 +25,13 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(decoder: Decoder) -> str:
-    """SHA-256 over the names and values of all parameters, in the order of their names."""
+def weights_digest(decoder: Decoder, visit: Callable[[nn.Module], object] = lambda module: None) -> str:
+    """SHA-256 over the names and values of all parameters, in the order of their names.
+
+    Args:
+        decoder: the model.
+        visit: called with each block, or the whole model, while its weights are in memory.
+    """
     model, residency = decoder.model, decoder.residency
     wanted = {name for name, _ in model.named_parameters()}
     prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
@@ -37,6 +42,7 @@ def weights_digest(decoder: Decoder) -> str:
             named = {prefixes[module] + name: value for name, value in module.named_parameters()}
             names = [name for name in named if name in wanted]
             digests = pool.map(tensor_digest, [named[name] for name in names])
+            visit(module)
             lines += [f"{name} {digest}" for name, digest in zip(names, digests, strict=True)]
     return _digest_lines(sorted(lines))
 

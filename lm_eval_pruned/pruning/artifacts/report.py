@@ -106,11 +106,15 @@ class Stopwatch:
 
 
 class Outcome(NamedTuple):
-    """The result of pruning: target sparsity of every Linear in scope, dropped blocks, and zeros of every Linear."""
+    """The result of pruning: target sparsity of every Linear in scope, dropped blocks, and zeros of every Linear.
+
+    `before` counts the zeros that every Linear had when it was dense.
+    """
 
     targets: Mapping[str, float]
     removed: Collection[int]
     zeros: Mapping[str, int]
+    before: Mapping[str, int]
 
 
 class Counts(NamedTuple):
@@ -131,7 +135,7 @@ def count_outcome(decoder: Decoder, outcome: Outcome, scope: str) -> Counts:
     Linears without a target are excluded. The weights of dropped blocks count as zero; blocks and Linears have the
     indices and names of the dense model.
     """
-    targets, removed, zeros = outcome
+    targets, removed, zeros = outcome.targets, outcome.removed, outcome.zeros
     linears = {
         linear.name: LinearReport(
             name=linear.name,

@@ -42,9 +42,9 @@ class InMemorySink:
 
 
 class ZeroCounts(NamedTuple):
-    """Zero weights of the visited blocks: how many there were before, and of each Linear by name afterwards."""
+    """Zero weights of each Linear of the visited blocks, by name."""
 
-    before: int
+    before: Mapping[str, int]
     after: Mapping[str, int]
 
 
@@ -52,10 +52,11 @@ def visit_blocks(
     decoder: Decoder, sink: BlockSink, process: Callable[[Block], object] = lambda block: None
 ) -> ZeroCounts:
     """Onload each block in order, process it, count its zeros before and after, and pass it to the sink."""
-    before, after = 0, {}
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
     for block in decoder.onload_blocks():
-        before += sum(count_zeros(linear.weight) for linear in block.linears)
+        before |= {linear.name: count_zeros(linear.weight) for linear in block.linears}
         process(block)
-        after.update({linear.name: count_zeros(linear.weight) for linear in block.linears})
+        after |= {linear.name: count_zeros(linear.weight) for linear in block.linears}
         sink.block_done(block)
     return ZeroCounts(before, after)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, unreachable
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, auto_class, set_untied, unreachable
 
 
-def build_meta_model(source: str, options: LoadOptions, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def build_meta_model(
+    source: str, options: LoadOptions, dtype: torch.dtype | None = None, *, is_untied: bool = False
+) -> PreTrainedModel:
     """Build the model of a checkpoint with its parameters on the meta device.
 
     Args:
         source: folder or hub id.
         options: how its config is read.
         dtype: dtype of the parameters; None for the default of transformers.
+        is_untied: whether its head is its own although the config says that it is tied to the embeddings.
 
     Raises:
         MissingDataError: its config cannot be reached.
@@ -24,10 +30,12 @@ def build_meta_model(source: str, options: LoadOptions, dtype: torch.dtype | Non
     """
     try:
         config = AutoConfig.from_pretrained(source, **options.for_transformers())
+        if is_untied:
+            set_untied(config)
         stated = {} if dtype is None else {"dtype": dtype}
         # Buffers are computed, because those that a model does not save are in no file.
         with init_empty_weights(include_buffers=False):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            model: PreTrainedModel = auto_class(config).from_config(  # type: ignore[attr-defined]
                 config, trust_remote_code=options.trust_remote_code, **stated
             )
         if dtype is not None:
@@ -44,8 +52,8 @@ def build_meta_model(source: str, options: LoadOptions, dtype: torch.dtype | Non
     return model
 
 
-def stored_dtype(config: PretrainedConfig) -> torch.dtype:
-    """Return the dtype that the config of a checkpoint states, float32 if it states none."""
+def stored_dtype(config: PretrainedConfig, tensors: Iterable[Tensor] = ()) -> torch.dtype:
+    """Return the dtype that the config of a checkpoint states, or that of its first floating tensor, or float32."""
     settings = vars(config) | vars(config.get_text_config())
-    stated = settings.get("dtype") or torch.float32
+    stated = settings.get("dtype") or next((one.dtype for one in tensors if one.is_floating_point()), torch.float32)
     return stated if isinstance(stated, torch.dtype) else getattr(torch, str(stated))

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm_eval_pruned.pruning.checkpoint.formats import quantization_of
 from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded, offload_to_checkpoint
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
@@ -19,12 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class OffloadedCheckpoint(NamedTuple):
-    """A model whose weights stay in its checkpoint, with its tokenizer."""
+    """A model whose weights stay in its checkpoint, with its tokenizer, and where and how that was opened."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     decoder: Decoder
     residency: Offloaded
+    source: str
+    options: LoadOptions
 
 
 def open_offloaded(source: str, options: LoadOptions) -> OffloadedCheckpoint | None:
@@ -38,16 +42,33 @@ def open_offloaded(source: str, options: LoadOptions) -> OffloadedCheckpoint | N
         DataError: a file of it is truncated or missing.
     """
     config = read_config(source, options)
-    if getattr(config, "quantization_config", None) is not None:
+    if quantization_of(config) is not None:
         return None
-    shards = Shards.open(source, revision=options.revision)
+    shards = Shards.open(source, revision=options.revision, subfolder=options.subfolder)
     if not shards.files:
         return None
-    model = build_meta_model(source, options, options.torch_dtype(stored_dtype(config)))
+    dtype = options.torch_dtype(stored_dtype(config, shards.on_meta().values()))
+    model = build_meta_model(source, options, dtype)
+    if has_own_head(model, shards):
+        model = build_meta_model(source, options, dtype, is_untied=True)
     decoder = find_decoder(model)
     residency = offload_to_checkpoint(decoder, shards, torch.device(options.device))
     if residency is None:
         logger.info("%s has its weights under other names than the model: it is loaded as a whole", source)
         return None
     tokenizer = load_tokenizer(source, options)
-    return OffloadedCheckpoint(model, tokenizer, replace(decoder, residency=residency), residency)
+    decoder = replace(decoder, residency=residency)
+    return OffloadedCheckpoint(model, tokenizer, decoder, residency, source, options)
+
+
+def has_own_head(model: PreTrainedModel, shards: Shards) -> bool:
+    """Return whether the head of a checkpoint differs from the embeddings that its config ties it to."""
+    names: dict[Tensor, list[str]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if name in shards.files:
+            names.setdefault(value, []).append(name)
+    for tied in (own for own in names.values() if len(own) > 1):
+        first, *others = (tensor for _, tensor in shards.read_each(tied))
+        if not all(torch.equal(first, other) for other in others):
+            return True
+    return False

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
-from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
@@ -34,6 +33,8 @@ class LoadOptions:
         revision: branch, tag or commit of a hub id.
         trust_remote_code: whether code that comes with the checkpoint may run.
         local_files_only: do not ask the hub.
+        subfolder: folder of the checkpoint inside `source`, which may hold several.
+        dequantise: whether quantised weights that transformers can dequantise are.
     """
 
     dtype: str = "auto"
@@ -41,23 +42,19 @@ class LoadOptions:
     revision: str = "main"
     trust_remote_code: bool = False
     local_files_only: bool = False
+    subfolder: str = ""
+    dequantise: bool = False
 
     def for_transformers(self) -> dict[str, object]:
         """Return the keyword arguments that every `from_pretrained` of transformers takes."""
         offline = {"local_files_only": True} if self.local_files_only else {}
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **offline}
+        inside = {"subfolder": self.subfolder} if self.subfolder else {}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **offline, **inside}
 
     def torch_dtype(self, stored: torch.dtype) -> torch.dtype:
         """Return the dtype of loaded weights, given that of the checkpoint."""
         dtype: torch.dtype = stored if self.dtype == "auto" else getattr(torch, self.dtype)
         return dtype
-
-
-class Checkpoint(NamedTuple):
-    """A loaded model with its tokenizer."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 def resolve_pretrained(pretrained: str) -> str:
@@ -117,42 +114,28 @@ def load_tokenizer(source: str, options: LoadOptions) -> PreTrainedTokenizerBase
         raise unreachable(source, error) from error
 
 
-def load_checkpoint(source: str, options: LoadOptions) -> Checkpoint:
-    """Load a causal language model and its tokenizer.
-
-    Raises:
-        MissingDataError: the checkpoint cannot be reached.
-    """
-    # Checked first: for a folder without a model, the tokenizer would report that a package is missing.
-    read_config(source, options)
-    tokenizer = load_tokenizer(source, options)
-    try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            source, dtype=options.dtype, **options.for_transformers()
-        )
-    except OSError as error:
-        raise unreachable(source, error) from error
-    return Checkpoint(cast("PreTrainedModel", model.to(options.device).eval()), tokenizer)
+def auto_class(config: PretrainedConfig) -> type:
+    """Return the class of transformers that loads a model: of a multimodal one, the part that writes text or all."""
+    is_multimodal = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if is_multimodal and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
-def find_file(source: str, name: str, *, revision: str) -> Path | None:
+def set_untied(config: PretrainedConfig) -> None:
+    """Let a config say that the head is not tied to the embeddings."""
+    for one in (config, config.get_text_config()):
+        if getattr(one, "tie_word_embeddings", False):
+            one.tie_word_embeddings = False
+
+
+def find_file(source: str, name: str, *, revision: str, subfolder: str = "") -> Path | None:
     """Return the path of a file of a folder or hub id, downloaded if need be; None if there is no such file."""
     try:
-        path = cached_file(source, name, revision=revision)
+        path = cached_file(source, name, revision=revision, subfolder=subfolder)
     except OSError:
         return None
     return Path(path) if path else None
-
-
-def copy_generation_config(source: str, folder: Path, *, revision: str) -> None:
-    """Copy the generation config of `source` to `folder` unchanged, or remove it there if `source` has none.
-
-    It is copied as a file, since transformers reads generation configs that it refuses to write.
-    """
-    (folder / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
-    path = find_file(source, GENERATION_CONFIG_NAME, revision=revision)
-    if path is not None:
-        shutil.copyfile(path, folder / GENERATION_CONFIG_NAME)
 
 
 def checkpoint_folder(source: str, *, revision: str) -> Path:

@@ -1,0 +1,99 @@
+"""Load a whole checkpoint with transformers, and check that every weight of the model came from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_eval_pruned.pruning.checkpoint.complete import check_loaded
+from lm_eval_pruned.pruning.checkpoint.formats import dequantising, quantization_of
+from lm_eval_pruned.pruning.checkpoint.resolve import (
+    LoadOptions,
+    auto_class,
+    load_tokenizer,
+    read_config,
+    set_untied,
+    unreachable,
+)
+
+
+class Checkpoint(NamedTuple):
+    """A loaded model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLoader:
+    """Loads as an auto class of transformers does, and refuses a model whose weights are not all from its checkpoint.
+
+    Attributes:
+        auto_class: the class that loads.
+        dequantise: whether quantised weights that transformers can dequantise are.
+    """
+
+    auto_class: type
+    dequantise: bool = False
+
+    def from_pretrained(self, pretrained: str, **arguments: object) -> PreTrainedModel:
+        """Load a model.
+
+        Raises:
+            DataError: a tensor is missing in the checkpoint, or has another shape than in the model.
+        """
+        if self.dequantise:
+            arguments |= self._dequantised(pretrained, arguments)
+        model, loading = self.auto_class.from_pretrained(  # type: ignore[attr-defined]
+            pretrained, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
+        check_loaded(pretrained, loading)
+        untie_config(model)
+        return model  # type: ignore[no-any-return]
+
+    def _dequantised(self, pretrained: str, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return the argument with which weights are dequantised, where the checkpoint has quantised ones."""
+        if arguments.get("gguf_file"):
+            try:
+                from transformers import GgufConfig
+            except ImportError:
+                # Before transformers 5.20 every GGUF file was dequantised.
+                return {}
+            return {"quantization_config": GgufConfig(dequantize=True)}
+        names = ("revision", "trust_remote_code", "subfolder", "token", "cache_dir", "local_files_only")
+        given = {name: arguments[name] for name in names if arguments.get(name)}
+        quantization = quantization_of(AutoConfig.from_pretrained(pretrained, **given))
+        config = None if quantization is None else dequantising(quantization)
+        return {} if config is None else {"quantization_config": config}
+
+
+def load_checkpoint(source: str, options: LoadOptions) -> Checkpoint:
+    """Load a causal language model and its tokenizer.
+
+    Raises:
+        MissingDataError: the checkpoint cannot be reached.
+        DataError: it lacks weights of the model.
+    """
+    # Checked first: for a folder without a model, the tokenizer would report that a package is missing.
+    config = read_config(source, options)
+    tokenizer = load_tokenizer(source, options)
+    loader = CheckedLoader(auto_class(config), options.dequantise)
+    try:
+        model = loader.from_pretrained(source, dtype=options.dtype, **options.for_transformers())
+    except OSError as error:
+        raise unreachable(source, error) from error
+    return Checkpoint(model.to(options.device).eval(), tokenizer)  # type: ignore[arg-type]
+
+
+def untie_config(model: PreTrainedModel) -> None:
+    """Let the config of a model say that its head is not tied, where the checkpoint has a head of its own.
+
+    transformers keeps such a head as it loads the model, but whoever ties the weights once more would lose it.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[no-untyped-call]
+    if head is None or embeddings is None or head.weight is embeddings.weight:
+        return
+    set_untied(model.config)

@@ -1,0 +1,144 @@
+"""Write a pruned checkpoint from its source: every tensor as it was stored, unless it was pruned or its block dropped.
+
+What the model class does not read (multi-token prediction, a head beside tied embeddings) is copied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lm_eval_pruned.pruning.checkpoint.names import Renumbering, block_prefix, paired, stored_container
+from lm_eval_pruned.pruning.checkpoint.reader import Shards
+from lm_eval_pruned.pruning.checkpoint.writer import SHARD_BYTES, CheckpointWriter
+
+logger = logging.getLogger(__name__)
+
+# Number of tensors that a log line names.
+SHOWN = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Rewriter:
+    """Adds tensors of a model to a new checkpoint, and in the end those of the source that no model has read.
+
+    Attributes:
+        source: the checkpoint that the model was read from.
+        writer: writer of the new checkpoint.
+        keeps_dtype: whether a tensor that did not change is written in the dtype of the source.
+    """
+
+    source: Shards
+    writer: CheckpointWriter
+    keeps_dtype: bool
+    _done: set[str] = field(default_factory=set)
+
+    def add(self, tensors: Mapping[str, Tensor], stored: Mapping[str, str]) -> None:
+        """Add named tensors.
+
+        Args:
+            tensors: what the model holds, by its name in the new checkpoint.
+            stored: name in the source of each of them that is there.
+        """
+        self._done.update(stored.values())
+        new = {stored[name]: name for name in tensors if name in stored}
+        if self.keeps_dtype:
+            for old, original in self.source.read_each(new):
+                tensor = tensors[new[old]]
+                self.writer.add({new[old]: original if is_unchanged(original, tensor) else tensor})
+        written = set(new.values()) if self.keeps_dtype else set()
+        self.writer.add({name: tensor for name, tensor in tensors.items() if name not in written})
+
+    def finish(self, renumbering: Renumbering) -> None:
+        """Copy what is left of the source, log what the model did not read, and write the index."""
+        left = [name for name in self.source.files if name not in self._done and renumbering.new_name(name)]
+        quantised = left_quantised(self.source, left)
+        copied = [name for name in left if name not in quantised]
+        for name, tensor in self.source.read_each(copied):
+            self.writer.add({renumbering.new_name(name) or name: tensor})
+        self.writer.finish()
+        if copied:
+            logger.info("%d tensors that the model does not read are copied as they are: %s", *_shown(copied))
+        # Scales of weights that were dequantised while the model was loaded are of no use any more.
+        read = {name.rpartition(".")[0] for name in self._done}
+        unread = [name for name in left if name in quantised and name.rpartition(".")[0] not in read]
+        if unread:
+            logger.warning(
+                "%d tensors that the model does not read are left out, as they are quantised and the written ones are "
+                "not: %s",
+                *_shown(unread),
+            )
+
+
+def write_whole(
+    model: PreTrainedModel, source: Shards, output: Path, *, blocks: str, removed: Collection[int], keeps_dtype: bool
+) -> None:
+    """Write the weights of a loaded model to `output` under the names that they have in its source.
+
+    transformers renames and fuses tensors as it loads them and reverts that as it saves them; what differs from the
+    source afterwards is found tensor by tensor.
+
+    Args:
+        model: the pruned model.
+        source: the checkpoint that it was read from; without tensors, the model is saved as it is.
+        output: folder of the new checkpoint.
+        blocks: name of the list of blocks in the model.
+        removed: indices of the dropped blocks.
+        keeps_dtype: whether a tensor that did not change is written in the dtype of the source.
+    """
+    with TemporaryDirectory(dir=output, prefix=".whole") as folder, CheckpointWriter(folder=output) as writer:
+        model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+        saved = Shards.open(folder, revision="main")
+        own = {name.removeprefix(f"{blocks}.0.") for name in model.state_dict() if name.startswith(f"{blocks}.0.")}
+        renumbering = Renumbering(container=stored_container(source.files, blocks, own), removed=removed)
+        new = {renumbered: name for name in source.files if (renumbered := renumbering.new_name(name))}
+        pairs = paired(saved.files, new)
+        rewriter = Rewriter(source=source, writer=writer, keeps_dtype=keeps_dtype)
+        for path, names in _by_file(saved):
+            for name, tensor in saved.read_each(names):
+                written = pairs.get(name, name)
+                rewriter.add({written: tensor}, {written: new[written]} if written in new else {})
+            path.unlink()
+        rewriter.finish(renumbering)
+
+
+def is_unchanged(original: Tensor, tensor: Tensor) -> bool:
+    """Return whether a tensor of a model is what was stored, but perhaps for its dtype.
+
+    Codes of a quantised weight never are, even if they equal what they stand for.
+    """
+    if original.shape != tensor.shape or is_code(original):
+        return False
+    return torch.equal(original.to(tensor.dtype), tensor.to(original.device))
+
+
+def is_code(tensor: Tensor) -> bool:
+    """Return whether a tensor holds codes of a quantised weight: bytes that are not booleans."""
+    return tensor.element_size() == 1 and tensor.dtype != torch.bool
+
+
+def left_quantised(source: Shards, names: Iterable[str]) -> set[str]:
+    """Return those of some tensors that stand in a block with codes among them, or are scales of codes elsewhere."""
+    stored = source.on_meta()
+    codes = {name for name, tensor in stored.items() if is_code(tensor)}
+    names = set(names)
+    blocks = {block_prefix(name) for name in names & codes}
+    modules = {name.rpartition(".")[0] for name in codes}
+    return {name for name in names if block_prefix(name) in blocks or name.rpartition(".")[0] in modules}
+
+
+def _by_file(shards: Shards) -> Iterator[tuple[Path, list[str]]]:
+    for path in sorted({*shards.files.values()}):
+        yield path, [name for name, file in shards.files.items() if file == path]
+
+
+def _shown(names: Collection[str]) -> tuple[int, str]:
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return len(names), shown + (", ..." if len(names) > SHOWN else "")
