@@ -46,10 +46,10 @@ demo: .venv/.installed ## the test-time-scaling curve of tiny-reasoner, dense an
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
 
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: a quarter of an hour
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow -rA tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rA tests
 
 test-browser: .venv/.installed ## the leaderboard page in headless Chromium: half a minute
 	@{ command -v chromium && command -v chromedriver; } > /dev/null || \
@@ -57,7 +57,7 @@ test-browser: .venv/.installed ## the leaderboard page in headless Chromium: hal
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 test-vllm: .venv-vllm/.installed ## real vLLM engines on the CPU, in .venv-vllm: a quarter of an hour
-	.venv-vllm/bin/python -m pytest -rA -W default tests/vllm
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rA -W default tests/vllm
 
 test-matrix: test-oldest test-middle test-newest ## the tests of `make test` at both ends and in the middle of what pyproject.toml allows
 
@@ -66,7 +66,7 @@ test-oldest test-middle test-newest test-prerelease: test-%: .venv-%/.installed
 	$(if $(filter newest prerelease,$*),.ci/environment upgrade-$*)
 	@.venv-$*/bin/python -V
 	@.venv-$*/bin/uv pip list --quiet --python .venv-$* | grep -E '^(lm-eval|numpy|torch|transformers) '
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 -m "not slow and not browser"
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
 test-oldest: ## the oldest Python and packages that pyproject.toml allows, in .venv-oldest
 test-middle: ## the versions that the extra `vllm` resolves to, without vLLM, in .venv-middle
 test-prerelease: ## the newest pre-release of the harness, in .venv-prerelease

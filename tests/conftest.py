@@ -10,6 +10,7 @@ import hypothesis
 import jaxtyping
 import pytest
 
+from tests import harness_tasks
 from tests.smollm2 import INSTALL, find_gguf, write_smollm2
 
 jaxtyping.install_import_hook(["lm_eval_pruned.pruning", "lm_eval_pruned.reasoning"], "beartype.beartype")
@@ -20,14 +21,20 @@ hypothesis.settings.load_profile("repeatable")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+harness_tasks.read_once()
+
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give the tests, and the commands they start, a cache of pruning artifacts of their own."""
+    run = tmp_path_factory.getbasetemp()
+    # The folder that all workers of pytest-xdist share.
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(harness_tasks.VARIABLE, str(run / "harness_tasks.pickle"))
         yield
 
 

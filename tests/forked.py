@@ -11,6 +11,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import harness_tasks
+
 DEADLINE = 300
 
 _PROCESSES = get_context("forkserver")
@@ -48,6 +50,7 @@ def _execute(command: list[str], log: Path, environment: Mapping[str, str]) -> N
 
     from lm_eval_pruned.cli import main
 
+    harness_tasks.read_once()
     os.environ.update(environment)
     with ExitStack() as stack:
         for suffix, stream in ((".out", sys.stdout), (".err", sys.stderr)):

@@ -55,7 +55,7 @@ def checkout(tmp_path: Path) -> Path:
 def copied(tmp_path: Path, checkout: Path) -> Environment:
     """The copy, its start-up file and the harness."""
     environment = Environment(tmp_path / "environment")
-    environment.add_path(HOST_PACKAGES)
+    environment.add_harness()
     environment.add_path(checkout)
     environment.add_start_up_file()
     return environment
@@ -110,12 +110,6 @@ class TestDisabled:
         )
         assert hooked.output("-c", code, LM_EVAL_PRUNED_AUTOLOAD="0") == "False 0\n"
         assert hooked.output("-c", code) == "True 2\n"
-
-    def test_our_own_command_registers_all_the_same(self, hooked: Environment) -> None:
-        arguments = ("ls", "tasks")
-        assert "tiny_tts" not in hooked.output("-m", "lm_eval", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
-        ours = hooked.output("-m", "lm_eval_pruned", "run", *arguments, LM_EVAL_PRUNED_AUTOLOAD="0")
-        assert "tiny_tts" in ours
 
 
 class TestHook:

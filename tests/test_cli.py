@@ -82,11 +82,12 @@ class TestRun:
         assert cli.main(["run", *line.split()]) == 0
         assert seen == [["lm_eval", *line.split()]]
 
-    def test_registers_where_start_up_files_are_not_read(self, tmp_path: Path) -> None:
+    def test_registers_where_start_up_files_are_not_read_and_the_hook_is_disabled(self, tmp_path: Path) -> None:
         environment = Environment(tmp_path)
-        paths = os.pathsep.join((str(ROOT), str(HOST_PACKAGES)))
+        paths = os.pathsep.join(map(str, (ROOT, environment.add_harness(), HOST_PACKAGES)))
         # -S: no site-packages, no .pth files.
         module = ("-S", "-m", "lm_eval_pruned")
         assert environment.output(*module, "--version", PYTHONPATH=paths) == f"lm-eval-pruned {__version__}\n"
-        output = environment.output(*module, "run", "validate", "--tasks", "tiny_tts", PYTHONPATH=paths)
+        variables = {"PYTHONPATH": paths, "LM_EVAL_PRUNED_AUTOLOAD": "0"}
+        output = environment.output(*module, "run", "validate", "--tasks", "tiny_tts", **variables)
         assert output.endswith("All tasks found and valid\n")

@@ -84,6 +84,7 @@ def test_the_curve_of_a_pruned_model(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_real_model_on_the_real_benchmarks(tmp_path, evaluate, smollm2, data_folder):
     texts = ["The quick brown fox jumps over the lazy dog. " * 30, "It was a bright cold day in April. " * 40]
     calibration = tmp_path / "text.jsonl"

@@ -98,7 +98,7 @@ class TestInstall:
     def test_normal(self, wheel: Path, tmp_path: Path) -> None:
         environment = Environment(tmp_path)
         environment.pip("install", "--no-deps", "--no-index", wheel)
-        environment.add_path(HOST_PACKAGES)
+        environment.add_harness()
         package = environment.site_packages / "lm_eval_pruned"
         assert environment.output("-c", REGISTERED).splitlines() == [
             "True",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -67,6 +69,35 @@ def deepest(signal, target, sizes):
 FACTOR = -1
 '''
 TINY = ("--pretrained", "tiny-reasoner")
+TENTH = ("--sparsity", "0.1")
+LARGEST = ("--method", "largest", *TENTH)
+WRONG = {
+    "larges": "unknown method 'larges': did you mean 'largest'?",
+    "forgotten": "the package smallest-first promises method 'forgotten' and does not register it",
+    "broken": "method 'broken' of the package smallest-first cannot be loaded",
+    "exiting": "method 'exiting' of the package smallest-first cannot be loaded (SystemExit('no'))",
+}
+SCRIPT = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from lm_eval_pruned.cli import main
+
+done = []
+for command in json.loads(sys.argv[1]):
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = main(command)
+    done.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+class Outcome(NamedTuple):
+    """What a command returned and wrote."""
+
+    code: int
+    out: str
+    err: str
 
 
 class Installed:
@@ -87,13 +118,23 @@ class Installed:
             "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall", self.source
         )
 
-    def run(self, *arguments: str | Path):
-        return self.environment.run("-m", "lm_eval_pruned", *arguments)
+    def run(self, *commands: Sequence[str | Path]) -> list[Outcome]:
+        """Run commands one after the other in a fresh interpreter, which imports once."""
+        given = json.dumps([[*map(str, command)] for command in commands])
+        return [Outcome(*one) for one in json.loads(self.environment.output("-W", "ignore", "-c", SCRIPT, given))]
 
-    def prune(self, output: Path, *arguments: str) -> dict[str, object]:
-        done = self.run("prune", *TINY, *arguments, "--output", output, "--artifacts", output.with_name("artifacts"))
-        assert done.returncode == 0, done.stderr
-        return json.loads((output / "pruning_report.json").read_text())
+    def prune(self, output: Path, *settings: Sequence[str]) -> list[dict[str, object]]:
+        """Prune the bundled model with each of the settings, and return the reports."""
+        folders = [output / str(place) for place in range(len(settings))]
+        stored = ("--artifacts", output / "artifacts")
+        done = self.run(
+            *(
+                ("prune", *TINY, *one, "--output", folder, *stored)
+                for one, folder in zip(settings, folders, strict=True)
+            )
+        )
+        assert [one.code for one in done] == [0] * len(settings), done
+        return [json.loads((folder / "pruning_report.json").read_text()) for folder in folders]
 
 
 @pytest.fixture(scope="module")
@@ -104,39 +145,27 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def test_a_method_and_an_allocation_of_another_package_prune(installed, tmp_path):
-    report = installed.prune(tmp_path / "out", "--method", "largest", "--sparsity", "0.1")
+    """And masks of an older version of the package are not reused."""
+    report, deepest = installed.prune(tmp_path, LARGEST, ("--method", "magnitude", "--alloc", "deepest", *TENTH))
     assert report["achieved_sparsity"] == pytest.approx(0.1, abs=1e-4)
-    deepest = installed.prune(tmp_path / "deep", "--method", "magnitude", "--alloc", "deepest", "--sparsity", "0.1")
     assert [block["achieved"] > 0 for block in deepest["blocks"]] == [False] * 4 + [True]
-    listed = installed.run("list").stdout
-    assert "Remove the largest weights first." in listed
-    assert "Prune the last block alone." in listed
-
-
-def test_masks_of_an_older_version_of_the_package_are_not_reused(installed, tmp_path):
-    given = ("--method", "largest", "--sparsity", "0.1")
-    first = installed.prune(tmp_path / "first", *given)
-    again = installed.prune(tmp_path / "again", *given)
-    assert again["fingerprint"] == first["fingerprint"]
+    (again,) = installed.prune(tmp_path / "again", LARGEST)
+    assert again["fingerprint"] == report["fingerprint"]
     installed.install(MODULE.replace("FACTOR = -1", "FACTOR = -2"))
-    changed = installed.prune(tmp_path / "changed", *given)
-    assert changed["fingerprint"] != first["fingerprint"]
+    (changed,) = installed.prune(tmp_path / "changed", LARGEST)
+    assert changed["fingerprint"] != report["fingerprint"]
 
 
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        ("larges", "unknown method 'larges': did you mean 'largest'?"),
-        ("forgotten", "the package smallest-first promises method 'forgotten' and does not register it"),
-        ("broken", "method 'broken' of the package smallest-first cannot be loaded"),
-        ("exiting", "method 'exiting' of the package smallest-first cannot be loaded (SystemExit('no'))"),
-    ],
-)
-def test_a_wrong_entry_point_is_one_sentence(installed, tmp_path, method, message):
-    done = installed.run("prune", *TINY, "--method", method, "--sparsity", "0.1", "--output", tmp_path / "out")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_another_package_offers_is_listed_and_a_wrong_entry_point_is_one_sentence(installed, tmp_path):
+    listed, *wrong = installed.run(
+        ("list",), *(("prune", *TINY, "--method", name, *TENTH, "--output", tmp_path / name) for name in WRONG)
+    )
+    assert "Remove the largest weights first." in listed.out
+    assert "Prune the last block alone." in listed.out
+    for done, message in zip(wrong, WRONG.values(), strict=True):
+        assert done.code == 2
+        assert message in done.err
+        assert done.err.count("\n") == 1
 
 
 def test_a_method_defined_at_run_time_is_known_at_once():

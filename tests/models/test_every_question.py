@@ -43,13 +43,14 @@ def gap_at_first_difference(model: PrunedHFLM, problem: str, one: str, other: st
     return float(best - next_best)
 
 
-@pytest.mark.parametrize("batch_size", [64, 7, 1])
-def test_all_questions_of_the_bundled_benchmark(batch_size):
+# The smaller the batches, the more of them: the smallest get a part of the questions.
+@pytest.mark.parametrize(("batch_size", "every"), [(64, 1), (7, 2), (1, 4)])
+def test_all_questions_of_the_bundled_benchmark(batch_size, every):
     model = PrunedHFLM("tiny-reasoner", batch_size=batch_size, dtype="float32")
-    check(model, [chain.problem for chain in benchmark_chains()], (16, 32, 64, 128, 256))
+    check(model, [chain.problem for chain in benchmark_chains()][::every], (16, 32, 64, 128, 256))
 
 
 def test_twenty_questions_of_aime_on_a_pretrained_model(smollm2: Path, data_folder: Path):
     rows = (data_folder / "aime24.jsonl").read_text(encoding="utf-8").splitlines()[:20]
     model = PrunedHFLM(str(smollm2), batch_size=20, dtype="float32", thinking="qwen3")
-    check(model, [json.loads(row)["problem"] for row in rows], (64, 128, 256, 512))
+    check(model, [json.loads(row)["problem"] for row in rows], (64, 128, 256))
