@@ -53,9 +53,10 @@ class Removal:
     def apply(self, model: nn.Module) -> None:
         """Change the model, in place."""
         for name in self.lists:
-            blocks = model.get_submodule(name)
-            assert isinstance(blocks, nn.ModuleList | nn.ParameterList)
-            for index in reversed([index for index in range(self.kept.blocks) if index not in self.kept.indices]):
+            blocks: nn.Module = model.get_submodule(name)
+            assert isinstance(blocks, nn.ModuleList)
+            removed = [index for index in range(self.kept.blocks) if index not in self.kept.indices]
+            for index in reversed(removed):
                 del blocks[index]
         for name, values in self.attributes.items():
             for attribute, value in values.items():
@@ -67,7 +68,8 @@ class Removal:
             is_parameter = own in module._parameters
             setattr(module, own, nn.Parameter(value, value.requires_grad) if is_parameter else value)
         if self.config is not None:
-            replace_fields(model.config, self.config.get_text_config())  # type: ignore[arg-type]
+            assert isinstance(model.config, PretrainedConfig)
+            replace_fields(model.config, self.config.get_text_config())
 
     def renamed(self, name: str) -> str | None:
         """Return the new name of a tensor or module, None if it is dropped."""
@@ -156,12 +158,14 @@ class _Search:
         kept: the blocks that are left.
         container: name of the list of blocks.
         refusal: why the last config did not do.
+        dense: the model of the old config, without weights.
     """
 
     model: PreTrainedModel
     kept: Kept
     container: str
     refusal: str = ""
+    dense: PreTrainedModel | None = None
 
     def find(self) -> Removal:
         """Return the removal with which the remaining blocks compute what they computed.
@@ -183,7 +187,9 @@ class _Search:
         """Return the change of one field that leaves the fewest differences, if that is fewer than now."""
         refusal = self.refusal
         least: tuple[Fields, _Comparison] | None = None
-        for name, value in alternatives(fields, self.kept):
+        others = [] if found is None else found.removal.attributes.values()
+        is_scaled = any(isinstance(value, float) for values in others for value in values.values())
+        for name, value in alternatives(fields, self.kept, constants=is_scaled):
             tried = self.attempt({**fields, name: value})
             limit = least[1] if least else found
             if tried is not None and (limit is None or tried.differences < limit.differences):
@@ -199,8 +205,9 @@ class _Search:
         except _MISFITS as error:
             self.refusal = f"no config of {type(self.model).__name__} describes the remaining blocks ({_line(error)})"
             return None
-        before = build_empty(type(self.model), self.model.config)
-        return _compare(before, after, kept=self.kept, config=config, container=self.container)
+        if self.dense is None:
+            self.dense = build_empty(type(self.model), self.model.config)
+        return _compare(self.dense, after, kept=self.kept, config=config, container=self.container)
 
     def is_right(self, removal: Removal) -> bool:
         """Run the dense model with bypassed blocks, the rebuilt one and the changed one, and compare their outputs.
@@ -282,7 +289,7 @@ def _compare(
 
 
 def _length(module: nn.Module | None) -> int | None:
-    return len(module) if isinstance(module, nn.ModuleList | nn.ParameterList) else None
+    return len(module) if isinstance(module, nn.ModuleList) else None
 
 
 def _line(error: BaseException) -> str:

@@ -68,11 +68,11 @@ def shorten(config: PretrainedConfig, kept: Kept) -> Fields:
     return {**fields, depth: len(kept.indices)}
 
 
-def alternatives(fields: Mapping[str, object], kept: Kept) -> Iterator[tuple[str, object]]:
+def alternatives(fields: Mapping[str, object], kept: Kept, *, constants: bool) -> Iterator[tuple[str, object]]:
     """Yield other values for one field each, for fields whose form does not say whether and how they refer to blocks.
 
     A number may count blocks, all, the first or the last ones, be the index of one, or be divided by their number or
-    its root; a list may be repeated.
+    its root (only tried with `constants`); a list may be repeated.
     """
     for name, value in fields.items():
         others: list[object] = []
@@ -82,7 +82,7 @@ def alternatives(fields: Mapping[str, object], kept: Kept) -> Iterator[tuple[str
                 others = [kept.before(value), last, kept.before(value + 1) - 1]
             elif value % kept.blocks == 0:
                 others = [value // kept.blocks * len(kept.indices)]
-        elif isinstance(value, float):
+        elif isinstance(value, float) and constants:
             # A constant over the depth or its root, as exactly as it can be written.
             ratio = len(kept.indices) / kept.blocks
             near = [value * factor for factor in (ratio, sqrt(ratio), 1 / ratio, 1 / sqrt(ratio))]

@@ -7,6 +7,7 @@ matrix. Constants, masks and the order of the blocks decide the outputs of such 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -41,14 +42,18 @@ def build_empty(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
             if kernels in vars(one):
                 vars(one)[kernels] = "eager"
     # Buffers are computed, because constants are among them.
-    with init_empty_weights(include_buffers=False):
-        return model_class(config).eval()
+    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
+        # A config that is only tried may have parameters without elements.
+        warnings.simplefilter("ignore")
+        model = model_class(config)
+    model.train(False)
+    return model
 
 
 def fill(model: PreTrainedModel, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Give every parameter the `given` value of its name, or else a stand-in, and return all by name."""
     outside = {module for module in model.modules() if isinstance(module, nn.Embedding)}
-    outside |= {model.get_output_embeddings()}
+    outside |= {model.get_output_embeddings()}  # type: ignore[no-untyped-call]
     owners = [
         (f"{prefix}.{own}" if prefix else own, module, own, value)
         for prefix, module in model.named_modules()
@@ -122,7 +127,7 @@ def outputs_of(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Se
 @contextmanager
 def _without_head(model: PreTrainedModel, found: list[Tensor]) -> Iterator[None]:
     """Record what the head is given instead of computing it: its matrix may be the largest of the model."""
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, nn.Linear):
         yield
         return
@@ -131,7 +136,7 @@ def _without_head(model: PreTrainedModel, found: list[Tensor]) -> Iterator[None]
         found.append(hidden.clone())
         return hidden[..., :1].expand(*hidden.shape[:-1], head.out_features)
 
-    head.forward = record
+    head.forward = record  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
