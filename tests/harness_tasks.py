@@ -15,8 +15,8 @@ VARIABLE = "TESTS_HARNESS_TASKS"
 def read_once() -> None:
     """Make this process take the contents of the harness's task files from the file that VARIABLE names.
 
-    The first process that needs them writes that file. Fresh interpreters still read the task files, as do harnesses
-    before 0.4.12, which read them elsewhere.
+    The first process that needs them writes that file. Fresh interpreters still read the task files, as do older
+    harnesses, which read them elsewhere.
     """
     try:
         from lm_eval.tasks import _index
@@ -30,7 +30,10 @@ def read_once() -> None:
         file = Path(os.environ[VARIABLE])
         with FileLock(file.with_suffix(".lock")):
             if not file.exists():
-                file.write_bytes(pickle.dumps({path: read(path) for path in folder.rglob("*.yaml")}))
+                # Renamed when it is whole: some tests kill the process that writes it.
+                part = file.with_suffix(".part")
+                part.write_bytes(pickle.dumps({path: read(path) for path in folder.rglob("*.yaml")}))
+                part.replace(file)
         return pickle.loads(file.read_bytes())
 
     def read(path: Path) -> bytes | None:
