@@ -42,6 +42,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "sparsity": "fraction of the prunable weights removed, 0 <= s < 1",
     "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
     "scope": "which Linears are pruned",
+    "exclude": "regular expression: matrices whose names match anywhere are not pruned",
     "num_blocks": "shortgpt: blocks to drop, instead of sparsity",
     "blocks": "shortgpt: the blocks to drop, counted from 0, such as 16+17 or 16-19; nothing is calibrated",
     "compare": "rank scores within each row or the whole matrix; auto is the method's own choice",
@@ -107,6 +108,7 @@ class PruneConfig:
     sparsity: float | None = None
     pattern: str = "unstructured"
     scope: Scope = "all"
+    exclude: str | None = None
     num_blocks: int | None = None
     blocks: str | None = None
     compare: Compare = "auto"
@@ -135,6 +137,7 @@ class PruneConfig:
             _check_registered("alloc", self.alloc, get_args(Allocation), ALLOCATIONS_GROUP, "a path to a .json list")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ArgumentError(f"sparsity={self.sparsity} is not a fraction of weights: give 0 <= sparsity < 1")
+        self._check_exclude()
         self._check_pattern()
         self._check_dense()
         for name in ("calib_samples", "calib_seqlen"):
@@ -153,6 +156,19 @@ class PruneConfig:
         for name in ("alphapruning_epsilon", "dlp_alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is out of range: give 0 <= {name} <= 1")
+
+    def _check_exclude(self) -> None:
+        try:
+            re.compile(self.exclude or "")
+        except re.error as error:
+            raise ArgumentError(
+                f"exclude={self.exclude} is not a regular expression ({error}): give one that is found in the names of "
+                r"matrices, such as 'layers\.31\.mlp\.up_proj'"
+            ) from None
+        if self.exclude == "":
+            raise ArgumentError(
+                "exclude is empty, which every name matches: give a regular expression, or leave it out"
+            )
 
     def _check_dense(self) -> None:
         if self.method == "none":

@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
 def plan_lines(plan: Plan) -> Iterator[str]:
     """Yield the counts of weights, the matrices left dense, and the sparsities where they are known."""
     parts = plan.prunable_by_part
-    share = plan.zero_weights / plan.prunable_weights
+    share = plan.zero_weights / max(plan.prunable_weights, 1)
     yield "weights"
     yield f"  in the model {plan.model_weights:>20,}"
     yield f"  prunable     {plan.prunable_weights:>20,}   attention {parts['attn']:,}, MLP {parts['mlp']:,}"

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lm_eval_pruned.pruning.model.decoder import Block, Linear, find_decoder
+from lm_eval_pruned.pruning.model.decoder import Block, Linear, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.shapes import Architecture, BlockShape, Matrix
 from lm_eval_pruned.pruning.recipe import Recipe
 
@@ -24,7 +24,7 @@ def read_architecture(recipe: Recipe, model: PreTrainedModel, dtype: torch.dtype
     config = model.config.get_text_config()
     scope = {sublayer for group in recipe.allocation_groups for sublayer in group}
     eager = config._attn_implementation == "eager"
-    blocks = find_decoder(model).blocks
+    blocks = leave_alone(find_decoder(model), recipe.config.exclude).blocks
     inside = {module for block in blocks for module in block.module.modules()}
     outside = [parameter for module in {*model.modules()} - inside for parameter in module.parameters(recurse=False)]
     return Architecture(

@@ -13,8 +13,9 @@ from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
 from lm_eval_pruned.pruning.fit import check_fits
-from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, Sublayer, find_decoder
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
+from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 
@@ -55,7 +56,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         PrunedEvalError: the recipe does not fit the model; the error is that of `prune_model`.
     """
     check_fits(recipe, model.config)
-    decoder = find_decoder(model)
+    decoder = leave_alone(find_decoder(model), recipe.config.exclude)
     blocks = len(decoder.blocks)
     dropped = count_to_drop(recipe.config, blocks) if recipe.drops_blocks else 0
     signal = recipe.allocation.signal if recipe.measures_signal else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from lm_eval_pruned.errors import DataError, PruningError
 from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
 from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Decoder
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Decoder, check_prunable
 from lm_eval_pruned.pruning.recipe import Recipe
 
 
@@ -31,10 +31,15 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
         DataError: given scores do not fit the model.
     """
     config, allocation = recipe.config, recipe.allocation
+    if recipe.method is not None:
+        check_prunable(decoder)
     groups = [AllocationGroup.of(decoder, sublayers) for sublayers in recipe.allocation_groups]
     sizes = [group.sizes() for group in groups]
     if not sum(float(weights.sum()) for weights in sizes):
-        raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
+        if recipe.method is None:
+            return Allocated({}, torch.zeros(len(groups), len(decoder.blocks), dtype=torch.float64))
+        left = f" that exclude={config.exclude} leaves" if config.exclude else ""
+        raise PruningError(f"scope={config.scope} matches no Linear weight of this model{left}: use scope=all")
     if recipe.scores is None:
         signal = allocation.signal.measure(DenseModel(decoder, groups, windows), config)
     else:
@@ -58,7 +63,7 @@ def mean_target(targets: Mapping[str, float], decoder: Decoder) -> float:
     """Return the mean of the targets, weighted by the sizes of their Linears."""
     linears = [linear for linear in decoder.linears if linear.name in targets]
     wanted = sum(linear.weight.numel() * targets[linear.name] for linear in linears)
-    return wanted / sum(linear.weight.numel() for linear in linears)
+    return wanted / max(sum(linear.weight.numel() for linear in linears), 1)
 
 
 def _given_signal(recipe: Recipe, blocks: int) -> Float[Tensor, "groups blocks"]:

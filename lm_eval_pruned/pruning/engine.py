@@ -32,7 +32,7 @@ from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.methods import DropMethod
-from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder
+from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
@@ -96,6 +96,14 @@ class PruningRun:
     sink: BlockSink = field(default_factory=InMemorySink)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
+    def __post_init__(self) -> None:
+        """Leave alone what the recipe excludes.
+
+        Raises:
+            ArgumentError: it excludes nothing of this model.
+        """
+        self.decoder = leave_alone(self.decoder, self.recipe.config.exclude)
+
     def execute(self, windows: Windows | Calibration | None, artifacts: Path | None) -> PruneReport:
         """Prune, or apply the artifact of an earlier run, and return the report.
 
@@ -105,6 +113,8 @@ class PruningRun:
         """
         check_supported(self.recipe, getattr(self.decoder.model, "config", None))
         check_onloaded(self.decoder)
+        if self.recipe.method is not None:
+            check_prunable(self.decoder)
         calibration = _calibration(self.recipe, windows)
         identity = calibration.identity if calibration else None
         zeros: dict[str, int] = {}

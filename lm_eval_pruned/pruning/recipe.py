@@ -25,7 +25,8 @@ from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
 from lm_eval_pruned.pruning.methods import METHODS, Method
-from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Sublayer
+from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
+from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.registry import source_digest
 
 # The number of texts that ShortGPT was calibrated on in the paper.
@@ -143,6 +144,7 @@ class Recipe:
             "target": config.target,
             "pattern": config.pattern,
             "scope": config.scope,
+            **({"exclude": config.exclude} if config.exclude else {}),
             "compare": self.compare,
             "propagate": config.propagate if self.method.needs_calibration else None,
             "preset": config.preset,
@@ -191,7 +193,7 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
         amounts = (config.sparsity, config.num_blocks, config.blocks)
         if sum(amount is not None for amount in amounts) != 1:
             raise ArgumentError(f"method={config.method} needs one of num_blocks, sparsity and blocks, and not two")
-        for name in ("alloc", "pattern", "scope", "compare", "propagate"):
+        for name in ("alloc", "pattern", "scope", "exclude", "compare", "propagate"):
             value = getattr(config, name)
             if value != _DEFAULTS[name]:
                 raise ArgumentError(f"method={config.method} drops whole blocks: leave {name}={value} out")

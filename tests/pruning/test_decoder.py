@@ -11,7 +11,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.calibration.statistics import InputNorm
 from lm_eval_pruned.pruning.engine import prune_model
-from lm_eval_pruned.pruning.model.decoder import find_decoder
+from lm_eval_pruned.pruning.model.decoder import check_prunable, find_decoder
 
 SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
 FAMILIES = {
@@ -106,5 +106,6 @@ def test_fused_experts_of_unknown_layout_are_refused_not_skipped():
             self.proj = nn.Linear(8, 8)
             self.experts = nn.Parameter(torch.zeros(3, 8, 8))
 
+    decoder = find_decoder(nn.ModuleDict({"layers": nn.ModuleList([Fused()])}))
     with pytest.raises(PruningError, match="holds the weights of all experts in one tensor and does not say"):
-        find_decoder(nn.ModuleDict({"layers": nn.ModuleList([Fused()])}))
+        check_prunable(decoder)

@@ -44,11 +44,11 @@ def apply_artifact(artifact: Artifact, decoder: Decoder, sink: BlockSink) -> Out
 def _apply(linear: Linear, stored: Tensor) -> None:
     """Set a Linear to what an artifact stores of it: a whole weight, or a packed mask."""
     if stored.dtype != torch.uint8:
-        linear.weight.copy_(stored)
-    elif linear.expert is None and linear.weight.device.type == "cpu":
-        linear.weight.data = zeroed_copy(linear.weight, stored)
+        linear.as_stored(linear.weight).copy_(stored)
+    elif linear.expert is None and linear.operand.device.type == "cpu":
+        linear.operand.data = zeroed_copy(linear.operand, stored)
     else:
-        zero_in_place(linear.weight, stored)
+        zero_in_place(linear.as_stored(linear.weight), stored)
 
 
 def _targets(report: Mapping[str, object]) -> dict[str, float]:

@@ -151,7 +151,7 @@ def count_outcome(decoder: Decoder, outcome: Outcome, scope: str) -> Counts:
     zero_weights = sum(item.zeros for item in linears.values())
     counts = {name: item.zeros for name, item in linears.items()}
     return Counts(
-        achieved_sparsity=zero_weights / prunable,
+        achieved_sparsity=zero_weights / max(prunable, 1),
         prunable_weights=prunable,
         zero_weights=zero_weights,
         blocks=[report_block(block, targets, counts) for block in decoder.blocks],

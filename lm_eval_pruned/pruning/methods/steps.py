@@ -54,7 +54,7 @@ def _by_score(method: ScoreMethod) -> Callable[[Linear, InputStatistics | None, 
         else:
             keep = rule.keep(method.score(weight, known))
         apply_mask(weight, keep)
-        return pack(keep)
+        return pack(linear.as_stored(keep))
 
     return prune
 
@@ -70,6 +70,6 @@ def _by_solving(method: SolveMethod) -> Callable[[Linear, Tensor | None, MaskRul
         weight = linear.weight
         known = torch.eye(weight.shape[1], device=weight.device) if gram is None else gram
         weight.copy_(method.solve(weight, known, rule))
-        return weight.detach()
+        return linear.as_stored(weight.detach())
 
     return prune

@@ -14,9 +14,10 @@ from torch import Tensor
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.model.decoder import Decoder, Linear, Sublayer
+from lm_eval_pruned.pruning.model.decoder import Decoder, Linear
 from lm_eval_pruned.pruning.model.flops import Work
 from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape
+from lm_eval_pruned.pruning.model.structure import Sublayer
 
 
 class Needs(IntEnum):
