@@ -178,6 +178,8 @@ class DiskSink:
             # The index of a block is another one once blocks before it were dropped.
             prefix = next(name for name, module in self.model.named_modules() if module is block.module)
             contents = self.residency.contents(block.module)
-            stored = {f"{prefix}{name.removeprefix(block.name)}": name for name in contents}
+            # A tensor that blocks share has the name that it has in the first of them.
+            old = f"{block.name}."
+            stored = {f"{prefix}.{name.removeprefix(old)}" if name.startswith(old) else name: name for name in contents}
             self.rewriter.add({new: contents[name] for new, name in stored.items()}, stored)
         trim_heap()

@@ -108,14 +108,11 @@ def visit_outputs(decoder: Decoder, windows: Windows, on_call: Callable[[Block, 
 
 
 def _recorded(decoder: Decoder, windows: Windows) -> Activations | None:
-    activations = record(decoder, windows)
+    activations = None if decoder.shares_weights else record(decoder, windows)
     if activations is not None:
         return activations
-    name = type(decoder.model).__name__
+    why = f"{type(decoder.model).__name__} calls its blocks more than once, or they share weights or pass on values"
     if decoder.residency is not RESIDENT:
-        raise NeedsWholeModelError(
-            f"{name} calls its blocks more than once, or passes values between them: its weights have to be in memory "
-            "all at once to calibrate it"
-        )
-    logger.info("%s calls its blocks more than once, or passes values between them: whole passes calibrate it", name)
+        raise NeedsWholeModelError(f"{why}: its weights have to be in memory all at once to calibrate it")
+    logger.info("%s: whole passes calibrate it", why)
     return None

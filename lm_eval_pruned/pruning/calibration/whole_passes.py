@@ -1,8 +1,9 @@
 """Calibration by whole passes of the model: right for every architecture, and slow.
 
-For blocks that cannot be called one by one (`recording.record`): looped blocks, several stacks of blocks, values that
-pass between blocks. Statistics are of all calls of a block. With `propagate=dense`, one pass of each window measures
-all blocks; with `propagate=pruned`, each block takes a pass of each window through the model as it is by then.
+For blocks that cannot be called one by one (`recording.record`): looped blocks, several stacks of blocks, blocks that
+share weights, values that pass between blocks. Statistics are of all calls of a block. With `propagate=dense`, one pass
+of each window measures all blocks; with `propagate=pruned`, each block takes a pass of each window through the model as
+it is by then.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class WholePasses(Generic[Result]):
             inputs.update([linear.name for linear in watched], tensor)
 
         if self._repeats is None:
-            self._repeats = _calls_repeat(self.decoder, self.windows[0])
+            self._repeats = self.decoder.shares_weights or _calls_repeat(self.decoder, self.windows[0])
         # A block that is called once has seen all that it will see; what follows it need not be run.
         last = None if self._repeats or self.observed.dense else blocks[-1]
         with unfused_experts(self.decoder.model), Watch(linears, before=observe):

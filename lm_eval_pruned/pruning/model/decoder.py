@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -119,6 +120,12 @@ class Decoder:
     def linears(self) -> Iterator[Linear]:
         """The prunable Linears of all blocks, in order."""
         return (linear for block in self.blocks for linear in block.linears)
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether a parameter is part of several blocks."""
+        uses = Counter(parameter for block in self.blocks for parameter in set(block.module.parameters()))
+        return any(count > 1 for count in uses.values())
 
     @property
     def device(self) -> torch.device:
