@@ -26,6 +26,7 @@ from lm_eval_pruned.reasoning.formats import FORMATS
 # The public surface: names and defaults are a contract.
 DEFAULTS = {
     "method": "none", "alloc": "uniform", "sparsity": None, "pattern": "unstructured", "scope": "all",
+    "exclude": None,
     "num_blocks": None, "blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
     "calib_seqlen": 2048, "calib_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08, "alphapruning_epsilon": 0.3,
     "dlp_alpha": 0.15, "layerif_min": 0.05, "layerif_max": 0.40,

@@ -24,7 +24,7 @@ def read_architecture(recipe: Recipe, model: PreTrainedModel, dtype: torch.dtype
     config = model.config.get_text_config()
     scope = {sublayer for group in recipe.allocation_groups for sublayer in group}
     eager = config._attn_implementation == "eager"
-    blocks = leave_alone(find_decoder(model), recipe.config.exclude).blocks
+    blocks = leave_alone(find_decoder(model), recipe.exclude).blocks
     inside = {module for block in blocks for module in block.module.modules()}
     outside = [parameter for module in {*model.modules()} - inside for parameter in module.parameters(recurse=False)]
     return Architecture(

@@ -56,7 +56,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         PrunedEvalError: the recipe does not fit the model; the error is that of `prune_model`.
     """
     check_fits(recipe, model.config)
-    decoder = leave_alone(find_decoder(model), recipe.config.exclude)
+    decoder = leave_alone(find_decoder(model), recipe.exclude)
     blocks = len(decoder.blocks)
     dropped = count_to_drop(recipe.config, blocks) if recipe.drops_blocks else 0
     signal = recipe.allocation.signal if recipe.measures_signal else None

@@ -102,7 +102,7 @@ class PruningRun:
         Raises:
             ArgumentError: it excludes nothing of this model.
         """
-        self.decoder = leave_alone(self.decoder, self.recipe.config.exclude)
+        self.decoder = leave_alone(self.decoder, self.recipe.exclude)
 
     def execute(self, windows: Windows | Calibration | None, artifacts: Path | None) -> PruneReport:
         """Prune, or apply the artifact of an earlier run, and return the report.

@@ -60,6 +60,11 @@ class Recipe:
     paper_chunks: bool = False
 
     @property
+    def exclude(self) -> str | None:
+        """The regular expression of matrices to leave alone; a dense run leaves all alone."""
+        return None if self.method is None else self.config.exclude
+
+    @property
     def drops_blocks(self) -> bool:
         """Whether whole blocks are dropped, so that no mask is made."""
         return self.method is not None and self.method.drops_blocks

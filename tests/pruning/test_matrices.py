@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lm_eval_pruned.pruning.artifacts.apply import PrunedStream, can_stream
 from lm_eval_pruned.pruning.artifacts.store import TENSORS
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.engine import prune_model
+from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import Decoder, Linear, find_decoder
 from lm_eval_pruned.pruning.model.experts import unfused_experts
 from lm_eval_pruned.pruning.recipe import resolve
@@ -306,6 +308,10 @@ def test_a_pattern_that_matches_nothing_is_refused():
     config = PruneConfig(method="magnitude", sparsity=0.5, exclude="up99")
     with pytest.raises(ArgumentError, match="exclude=up99 matches none of the prunable matrices: they are named like"):
         prune_model(build("HunYuanDenseV1"), config)
+    with pytest.raises(ArgumentError, match="exclude=up99 matches none"):
+        check_fits(resolve(config), build("HunYuanDenseV1").config)
+    check_fits(resolve(replace(config, exclude="up_proj")), build("HunYuanDenseV1").config)
+    assert prune_model(build("HunYuanDenseV1"), PruneConfig(exclude="up99")).zero_weights == 0
 
 
 def test_dropping_blocks_takes_no_exclude():
