@@ -22,7 +22,7 @@ SIZES: Mapping[str, int] = {
     r"qk_rope_head_dim|rotary_dim": 4,
     r".*lora_rank|.*low_rank.*|index_head_dim|index_topk|indexer_budget": 16,
     r"index_n_heads|index_num_heads": 2,
-    r"intermediate_size|intermediate_size_mlp|dense_intermediate_size|ffn_dim|n_inner|decoder_ffn_dim": 64,
+    r"intermediate_size|intermediate_size_mlp|dense_intermediate_size|ffn_dim|dim_ff|n_inner|decoder_ffn_dim": 64,
     r"ffn_hidden_size|attention_hidden_size": 64,
     r"(moe|shared|.*_expert.*)_intermediate_size|expert_ffn_hidden_size": 24,
     r"num_experts|num_local_experts|n_routed_experts|moe_num_experts": 8,
@@ -45,10 +45,12 @@ _AS_MANY_KEYS = {"num_key_value_heads": 4}
 _LATENT = _AS_MANY_KEYS | {"head_dim": 4}
 _DECODER = {"is_decoder": True}
 _ALTERNATING = ["sliding_attention", "full_attention"] * 2
+_HYBRID = ["linear_attention", "full_attention"] * 2
 _HEAD = {"head_dim": 8}
 # Fields whose defaults do not fit the sizes above, by model type.
 FIELDS: Mapping[str, Mapping[str, object]] = {
-    **dict.fromkeys(("axk1", "deepseek_v3", "kimi_linear", "youtu"), _LATENT),
+    **dict.fromkeys(("axk1", "deepseek_v3", "youtu"), _LATENT),
+    "kimi_linear": _LATENT | {"layer_types": _HYBRID},
     **dict.fromkeys(
         ("axk2", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3", "sarvam_mla"),
         _AS_MANY_KEYS,
@@ -62,7 +64,12 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
         _DECODER,
     ),
     **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral"), _HEAD),
-    "bailing_hybrid": _AS_MANY_KEYS | {"n_group": 2, "topk_group": 1},
+    **{
+        name: {"layer_types": _HYBRID}
+        for name in ("granitemoehybrid", "olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")
+    },
+    "bailing_hybrid": _AS_MANY_KEYS | {"n_group": 2, "topk_group": 1, "layer_types": _HYBRID},
+    "bamba": {"attn_layer_indices": [1, 3]},
     "cohere_compass_text": {
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in set(_ALTERNATING)}
     },
@@ -85,10 +92,15 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
     "gemma4_text": {"layer_types": _ALTERNATING},
     "gemma4_unified_text": {"layer_types": _ALTERNATING},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    **{name: {"layer_types": ["conv", "full_attention"] * 2} for name in ("lfm2", "lfm2_moe", "lfm3")},
     "longcat_flash": _LATENT | {"num_layers": 2, "zero_expert_num": 4},
     "mamba2": {"head_dim": 16},
     "nemotron": _HEAD | {"num_key_value_heads": 2, "partial_rotary_factor": 0.5},
+    "nemotron_h": {
+        "num_hidden_layers": 6,
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "full_attention"],
+    },
     "qwen4_exp_text": {
         "eos_token_id": 2,
         "indexer_n_heads": 2,
@@ -122,6 +134,7 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
 # Families that are not tried, and why.
 NOT_BUILT: Mapping[str, str] = {
     "blt": "reads bytes through several models of its own",
+    "git": "writes captions, and has no loss without an image",
     "gemma4_assistant": "drafts for another model, whose keys and values it needs",
     "gemma4_unified_assistant": "drafts for another model, whose keys and values it needs",
 }

@@ -207,7 +207,10 @@ class _Search:
             return None
         if self.dense is None:
             self.dense = build_empty(type(self.model), self.model.config)
-        return _compare(self.dense, after, kept=self.kept, config=config, container=self.container)
+        comparison = _compare(self.dense, after, kept=self.kept, config=config, container=self.container)
+        if comparison is None:
+            self.refusal = f"the config of {type(self.model).__name__} does not say how many blocks are left"
+        return comparison
 
     def is_right(self, removal: Removal) -> bool:
         """Run the dense model with bypassed blocks, the rebuilt one and the changed one, and compare their outputs.
@@ -226,17 +229,23 @@ class _Search:
         blocks = before.get_submodule(container)
         assert isinstance(blocks, nn.ModuleList)
         remaining = [blocks[index] for index in indices]
+        bypassed = [block for block in blocks if block not in remaining]
+        cached = True
         try:
-            expected = outputs_of(before, remaining, [block for block in blocks if block not in remaining])
+            try:
+                expected = outputs_of(before, remaining, bypassed, cached=True)
+            except _MISFITS:
+                cached = False
+                expected = outputs_of(before, remaining, bypassed, cached=False)
         except _MISFITS as error:
             raise PruningError(
                 f"{model_class.__name__} does not run on a few tokens, so that no block can be dropped: {_line(error)}"
             ) from None
         try:
-            rebuilt = outputs_of(after, [*after.get_submodule(container).children()])
+            rebuilt = outputs_of(after, [*after.get_submodule(container).children()], cached=cached)
             # The stand-in's own config, whose attention windows are short.
             replace(removal, config=after.config).apply(before)
-            changed = outputs_of(before, [*before.get_submodule(container).children()])
+            changed = outputs_of(before, [*before.get_submodule(container).children()], cached=cached)
         except _MISFITS as error:
             self.refusal = f"{model_class.__name__} does not run without the dropped blocks ({_line(error)})"
             return False

@@ -11,6 +11,8 @@ from transformers import PretrainedConfig
 
 # The third matrix of an expert of DBRX is multiplied as it is stored, [in out]; nothing in the module says so.
 _FLAT_TRANSPOSED: Mapping[str, bool] = {"w1": False, "v1": False, "w2": True}
+# Classes whose stacks are all stored [in out] or not, and that neither say so nor have shapes that do.
+_STACKS_TRANSPOSED: Mapping[str, bool] = {"InklingSharedExperts": False}
 
 
 class Layout(NamedTuple):
@@ -55,7 +57,7 @@ def stacks(module: nn.Module) -> dict[str, Layout | None]:
     flat = _flat(module, own)
     if flat:
         return flat
-    fused = {name: value for name, value in own.items() if value.ndim == 3 and min(value.shape) > 1}
+    fused = {name: value for name, value in own.items() if value.ndim == 3 and min(value.shape[1:]) > 1}
     transposed = _is_transposed(module, fused)
     return {
         name: None if transposed is None else Layout(value.shape[0], transposed=transposed)
@@ -112,6 +114,8 @@ def _is_transposed(module: nn.Module, fused: Mapping[str, nn.Parameter]) -> bool
         return bool(module.is_transposed)
     if not fused:
         return None
+    if type(module).__name__ in _STACKS_TRANSPOSED:
+        return _STACKS_TRANSPOSED[type(module).__name__]
     first, last = next(iter(fused.values())).shape[1:], [*fused.values()][-1].shape[1:]
     # The first projection may hold gate and up, which the last one does not take.
     if first == (2 * last[1], last[0]):

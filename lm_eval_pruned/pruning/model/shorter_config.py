@@ -65,7 +65,10 @@ def shorten(config: PretrainedConfig, kept: Kept) -> Fields:
             others = [index for index in range(kept.blocks) if (index + 1) % step or index in (dense or ())]
             fields |= {period: 1, exceptions: kept.renumber(others)}
     depth = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-    return {**fields, depth: len(kept.indices)}
+    stated = fields.get(depth)
+    # A block may be counted as several layers.
+    layers = stated // kept.blocks if isinstance(stated, int) and stated and stated % kept.blocks == 0 else 1
+    return {**fields, depth: layers * len(kept.indices)}
 
 
 def alternatives(fields: Mapping[str, object], kept: Kept, *, constants: bool) -> Iterator[tuple[str, object]]:

@@ -87,13 +87,16 @@ def _stand_in(name: str, shape: Sequence[int], noise: Tensor, *, dense: bool) ->
 
 
 @torch.no_grad()
-def outputs_of(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Sequence[nn.Module] = ()) -> list[Tensor]:
+def outputs_of(
+    model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Sequence[nn.Module] = (), *, cached: bool
+) -> list[Tensor]:
     """Return what blocks write for a few tokens, and for one more from the cache; the last entries enter the head.
 
     Args:
         model: the model, whose head is not computed.
         blocks: the blocks to observe.
         bypassed: blocks that run, but pass their input on.
+        cached: whether the model has a cache; without one, all tokens are run at once.
     """
     found: list[Tensor] = []
 
@@ -113,9 +116,9 @@ def outputs_of(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Se
     ids = (torch.arange(TOKENS)[None] * 7 + 5) % min(model.config.get_text_config().vocab_size, 97)
     with _without_head(model, found):
         try:
-            output = model(input_ids=ids[:, :-1], use_cache=True)
+            output = model(input_ids=ids[:, :-1] if cached else ids, use_cache=cached)
             for name in _CACHES:
-                if output.get(name) is not None:
+                if cached and output.get(name) is not None:
                     model(input_ids=ids[:, -1:], use_cache=True, **{name: output[name]})
                     break
         finally:
