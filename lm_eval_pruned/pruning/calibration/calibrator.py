@@ -108,10 +108,18 @@ def visit_outputs(decoder: Decoder, windows: Windows, on_call: Callable[[Block, 
 
 
 def _recorded(decoder: Decoder, windows: Windows) -> Activations | None:
-    activations = None if decoder.shares_weights else record(decoder, windows)
+    why = f"{type(decoder.model).__name__} calls its blocks more than once, or they share weights or pass on values"
+    activations = None
+    try:
+        if not decoder.shares_weights:
+            activations = record(decoder, windows)
+    except (NotImplementedError, RuntimeError) as error:
+        # What torch raises for a product with an offloaded weight.
+        if decoder.residency is RESIDENT or "meta" not in str(error):
+            raise
+        why = f"{type(decoder.model).__name__} uses weights outside of the modules that hold them"
     if activations is not None:
         return activations
-    why = f"{type(decoder.model).__name__} calls its blocks more than once, or they share weights or pass on values"
     if decoder.residency is not RESIDENT:
         raise NeedsWholeModelError(f"{why}: its weights have to be in memory all at once to calibrate it")
     logger.info("%s: whole passes calibrate it", why)

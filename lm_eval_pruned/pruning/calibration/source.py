@@ -102,7 +102,7 @@ class CheckpointInfo:
 
         return cls(
             vocabulary=text_config.vocab_size,
-            context=getattr(text_config, "max_position_embeddings", DEFAULT_CONTEXT),
+            context=_stated_context(text_config) or DEFAULT_CONTEXT,
             encode=encode if tokenizer is not None else None,
             generate_traces=generate_traces,
         )
@@ -343,6 +343,12 @@ def bundled_windows(pretrained: str) -> Path | None:
     """Return the calibration windows that are stored next to a bundled model; None for every other checkpoint."""
     folder = bundled_folder()
     return folder / "calibration.npy" if Path(pretrained) == folder else None
+
+
+def _stated_context(config: PretrainedConfig) -> int | None:
+    """Return the context that a config states; None or a negative number stand for none, as in XLNet's."""
+    stated = getattr(config, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else None
 
 
 def capped_seqlen(seqlen: int, context: int) -> int:

@@ -66,8 +66,10 @@ def shorten(config: PretrainedConfig, kept: Kept) -> Fields:
             fields |= {period: 1, exceptions: kept.renumber(others)}
     depth = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
     stated = fields.get(depth)
+    if not isinstance(stated, int):
+        return fields
     # A block may be counted as several layers.
-    layers = stated // kept.blocks if isinstance(stated, int) and stated and stated % kept.blocks == 0 else 1
+    layers = stated // kept.blocks if stated % kept.blocks == 0 else 1
     return {**fields, depth: layers * len(kept.indices)}
 
 

@@ -121,6 +121,8 @@ def _backward(model: nn.Module, linears: Sequence[Linear], window: Tensor, on_gr
     with torch.enable_grad():
         with Watch(linears, before=_differentiable, after=hook):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        if not loss.requires_grad:
+            raise PruningError(f"{type(model).__name__} computes its loss without gradients: use another allocation")
         loss.backward()
 
 
