@@ -28,6 +28,7 @@ from lm_eval_pruned.pruning.calibration.source import (
     CalibrationSource,
     Traces,
     capped_seqlen,
+    stated_context,
 )
 from lm_eval_pruned.pruning.checkpoint.load import Checkpoint
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
@@ -244,7 +245,7 @@ def checkpoint_backend(checkpoint: Checkpoint) -> TransformersBackend:
         model=model,
         tokenizer=tokenizer,
         encode_text=encode,
-        context=getattr(model.config.get_text_config(), "max_position_embeddings", DEFAULT_CONTEXT),
+        context=stated_context(model.config.get_text_config()) or DEFAULT_CONTEXT,
         batch_size=BATCH_SIZE,
     )
 

@@ -102,7 +102,7 @@ class CheckpointInfo:
 
         return cls(
             vocabulary=text_config.vocab_size,
-            context=_stated_context(text_config) or DEFAULT_CONTEXT,
+            context=stated_context(text_config) or DEFAULT_CONTEXT,
             encode=encode if tokenizer is not None else None,
             generate_traces=generate_traces,
         )
@@ -345,7 +345,7 @@ def bundled_windows(pretrained: str) -> Path | None:
     return folder / "calibration.npy" if Path(pretrained) == folder else None
 
 
-def _stated_context(config: PretrainedConfig) -> int | None:
+def stated_context(config: PretrainedConfig) -> int | None:
     """Return the context that a config states; None or a negative number stand for none, as in XLNet's."""
     stated = getattr(config, "max_position_embeddings", None)
     return stated if isinstance(stated, int) and stated > 0 else None
