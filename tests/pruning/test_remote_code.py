@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import ROUTER, find_decoder
 from lm_eval_pruned.pruning.model.drop_blocks import work_out
 
@@ -83,5 +89,106 @@ def test_a_single_fused_expert_is_an_expert(transposed):
 def test_blocks_are_dropped_from_a_list_only():
     model = nn.Module()
     model.layers = nn.Sequential(Expert(), Expert())
-    with pytest.raises(PruningError, match="are in layers, which is not an nn.ModuleList"):
+    with pytest.raises(PruningError, match=r"are in layers, which is not an nn\.ModuleList"):
         work_out(find_decoder(model), [0])
+
+
+class Block(Expert):
+    """An MLP that multiplies in a way of its own."""
+
+    def __init__(self, multiply: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.multiply = multiply
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.multiply(self.up, x).relu())
+
+
+class Model(nn.Module):
+    """Blocks that are called in a way of their own."""
+
+    def __init__(self, multiply=nn.Linear.__call__, call=lambda block, hidden: block(hidden)) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(50, WIDTH), nn.Linear(WIDTH, 50)
+        self.layers = nn.ModuleList([Block(multiply) for _ in range(3)])
+        self.call = call
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None, use_cache: bool = False) -> SimpleNamespace:
+        hidden = self.embedding(input_ids)
+        for block in self.layers:
+            hidden = self.call(block, hidden)
+        logits = self.head(hidden)
+        loss = None if labels is None else functional.cross_entropy(logits[0, :-1], labels[0, 1:])
+        return SimpleNamespace(logits=logits, loss=loss)
+
+
+@pytest.fixture
+def windows() -> Tensor:
+    return torch.randint(50, (4, 20), generator=torch.Generator().manual_seed(5))
+
+
+def wrapped(kind: Callable[[Tensor], object], read: Callable[[object], Tensor]) -> Model:
+    """Return a model whose blocks return their hidden states as something else."""
+    model = Model(call=lambda block, hidden: read(block(hidden)))
+    for block in model.layers:
+        block.forward = lambda x, inner=block.forward: kind(inner(x))
+    return model
+
+
+ONE_BY_ONE = {
+    "another name": lambda: Model(call=lambda block, hidden: block(x=hidden)),
+    "weight on the left": lambda: Model(lambda linear, x: (linear.weight @ x.mT).mT + linear.bias),
+    "transposed weight": lambda: Model(lambda linear, x: x @ linear.weight.T + linear.bias),
+    "keywords": lambda: Model(lambda linear, x: functional.linear(weight=linear.weight, bias=linear.bias, input=x)),
+    "dict": lambda: wrapped(lambda output: {"hidden": output}, lambda output: output["hidden"]),
+    "object": lambda: wrapped(lambda output: SimpleNamespace(hidden=output), lambda output: output.hidden),
+    "list": lambda: wrapped(lambda output: [output], lambda output: output[0]),
+    "something else first": lambda: wrapped(lambda output: (None, output), lambda output: output[1]),
+}
+
+
+@pytest.mark.parametrize("settings", [{"method": "wanda"}, {"method": "magnitude", "alloc": "layerif"}])
+@pytest.mark.parametrize("way", ONE_BY_ONE)
+def test_any_way_of_calling_and_multiplying_gives_the_same(way, settings, windows):
+    expected, model = Model(), ONE_BY_ONE[way]()
+    for one in (expected, model):
+        prune_model(one, PruneConfig(sparsity=0.5, **settings), windows)
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+HIDDEN = {
+    "einsum": (lambda linear, x: torch.einsum("oi,bti->bto", linear.weight, x), "it enters einsum"),
+    "scaled": (lambda linear, x: x @ (linear.weight / 2).T, "it enters div"),
+    "converted": (lambda linear, x: (x.double() @ linear.weight.double().T).float(), "it enters double"),
+    "in parts": (
+        lambda linear, x: torch.cat([functional.linear(x, part) for part in linear.weight.chunk(2)], dim=-1),
+        "a part or the transpose",
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", [{"method": "wanda"}, {"method": "magnitude", "alloc": "layerif"}])
+@pytest.mark.parametrize("way", HIDDEN)
+def test_a_weight_whose_inputs_cannot_be_observed_is_refused(way, settings, windows):
+    multiply, reason = HIDDEN[way]
+    with pytest.raises(PruningError, match=rf"^the inputs of layers\.0\.up cannot be observed, because {reason}"):
+        prune_model(Model(multiply), PruneConfig(sparsity=0.5, **settings), windows)
+    prune_model(Model(multiply), PruneConfig(method="magnitude", sparsity=0.5), windows)
+
+
+def test_a_square_weight_that_is_multiplied_transposed_is_not_taken_for_the_matrix(windows):
+    model = Model(lambda linear, x: x @ linear.weight)
+    for block in model.layers:
+        block.up, block.down = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+    with pytest.raises(PruningError, match="a part or the transpose of it is multiplied"):
+        prune_model(model, PruneConfig(method="wanda", sparsity=0.5), windows)
+
+
+def test_what_has_no_gradient_is_refused_in_a_sentence(windows):
+    model = Model(call=lambda block, hidden: hidden.mul_(block(hidden)))
+    with pytest.raises(PruningError, match="Model has no gradient of a loss of token ids"):
+        prune_model(model, PruneConfig(method="magnitude", sparsity=0.5, alloc="layerif"), windows)
+    with pytest.raises(PruningError, match="in a value of type dict, not as a tensor"):
+        prune_model(ONE_BY_ONE["dict"](), PruneConfig(method="shortgpt", num_blocks=1), windows)
