@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.calibration.statistics import SharedInputs, Statistic
 from lm_eval_pruned.pruning.model.decoder import Block, Linear
@@ -40,10 +41,13 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, output: object) -> State:
-        """Split the output of a block, which is a tensor or a tuple that begins with it."""
-        hidden, *others = output if isinstance(output, tuple) else (output,)
-        assert isinstance(hidden, Tensor)
-        return cls(hidden, tuple(others))
+        """Split the output of a block, which is a tensor or a sequence that begins with it.
+
+        Raises:
+            PruningError: it is anything else.
+        """
+        hidden, *others = output if isinstance(output, tuple | list) else (output,)
+        return cls(_checked_hidden(hidden), tuple(others))
 
 
 class Call(NamedTuple):
@@ -64,14 +68,26 @@ class Call(NamedTuple):
 
 
 def split_call(arguments: tuple[object, ...], keywords: Mapping[str, object]) -> tuple[Tensor, Call]:
-    """Separate the hidden states, the first or a named argument, from all other arguments."""
+    """Separate the hidden states, the first or a named argument, from all other arguments.
+
+    Raises:
+        PruningError: the first argument is not a tensor, or no keyword may be the hidden states.
+    """
     if arguments:
-        hidden, rest, named = arguments[0], arguments[1:], dict(keywords)
-    else:
-        hidden, rest = keywords["hidden_states"], ()
-        named = {name: value for name, value in keywords.items() if name != "hidden_states"}
-    assert isinstance(hidden, Tensor)
-    return hidden, Call(rest, named)
+        return _checked_hidden(arguments[0]), Call(arguments[1:], dict(keywords))
+    # A wrong guess is found by replay, or by the shape of what the block returns.
+    named = [name for name, value in keywords.items() if isinstance(value, Tensor) and value.ndim > 2]
+    own = next((name for name in ("hidden_states", *named) if name in keywords), "")
+    return _checked_hidden(keywords.get(own)), Call((), {name: keywords[name] for name in keywords if name != own})
+
+
+def _checked_hidden(value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise PruningError(
+            f"a block takes or returns its hidden states in a value of type {type(value).__name__}, not as a tensor: "
+            "its influence is undefined, use another method"
+        )
+    return value
 
 
 @dataclass(slots=True)

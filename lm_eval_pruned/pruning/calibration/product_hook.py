@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.model.decoder import Linear
 
 # The places of the two factors among the arguments of a product; before those of `addmm` (Conv1D) comes the bias.
@@ -17,6 +18,14 @@ _PRODUCTS: Mapping[Callable[..., object], tuple[int, int]] = {
     **dict.fromkeys([torch.nn.functional.linear, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm], (0, 1)),
     **dict.fromkeys([torch.matmul, Tensor.matmul, Tensor.__matmul__], (0, 1)),
     **dict.fromkeys([torch.addmm, torch.baddbmm], (1, 2)),
+}
+# The names of the arguments up to the second factor, where a product is called with keywords.
+_NAMES: Mapping[Callable[..., object], tuple[str, ...]] = {
+    torch.nn.functional.linear: ("input", "weight"),
+    **dict.fromkeys([torch.mm, Tensor.mm, torch.bmm, Tensor.bmm], ("input", "mat2")),
+    **dict.fromkeys([torch.matmul, Tensor.matmul], ("input", "other")),
+    torch.addmm: ("input", "mat1", "mat2"),
+    torch.baddbmm: ("input", "batch1", "batch2"),
 }
 
 
@@ -48,6 +57,9 @@ class Watch(TorchFunctionMode):
     """Call `before(linears, inputs)` and `after(linears, inputs, outputs)` around every product with their weight.
 
     A tensor that `before` returns is multiplied in place of the inputs.
+
+    A weight that is used in any other way (in part, transposed, converted, in `torch.einsum`) raises a PruningError, as
+    its inputs could not be told.
 
     Weights are recognised by their data pointer, so that a slice of stacked weights is found like a parameter. Several
     Linears are passed together if one product computes them all (a fused gate and up projection). In a product of
@@ -82,13 +94,17 @@ class Watch(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run `func`, with the callbacks around it if it is a product with a watched weight."""
+        keywords = dict(kwargs or {})
+        args = [*args, *(keywords.pop(name) for name in _NAMES.get(func, ())[len(args) :] if name in keywords)]
         product = self._product(func, args)
         inputs = args[product.place] if product else None
         if product is None or not isinstance(inputs, Tensor):
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **keywords)
+            self._check_view(func, args, result)
+            return result
         if self._before and (replaced := self._call_before(product, inputs)) is not None:
             args = [*args[: product.place], replaced, *args[product.place + 1 :]]
-        outputs = func(*args, **(kwargs or {}))
+        outputs = func(*args, **keywords)
         if self._after and isinstance(outputs, Tensor):
             # What is passed on is joined from what the callbacks saw, so that gradients pass through it.
             parts = product.split(outputs)
@@ -114,10 +130,45 @@ class Watch(TorchFunctionMode):
         for weight, place, is_left in ((factors[1], left, False), (factors[0], right, True)):
             if not isinstance(weight, Tensor):
                 continue
+            # The matrices as [out in], whatever the product.
+            matrices = (
+                weight if is_left or func is torch.nn.functional.linear else weight.mT if weight.ndim > 1 else weight
+            )
             if weight.ndim == 3 and not is_left:
-                watched = [self._watched.get(member.data_ptr(), []) for member in weight.unbind(0)]
+                watched = [self._found(matrix) for matrix in matrices.unbind(0)]
                 if any(watched):
                     return _Product(place, watched, is_stack=True)
-            elif found := self._watched.get(weight.data_ptr()):
+            elif found := self._found(matrices):
                 return _Product(place, [found], is_left=is_left)
         return None
+
+    def _found(self, matrix: Tensor) -> Sequence[Linear]:
+        """Return the Linears whose stored matrix this is, [out in].
+
+        Raises:
+            PruningError: it begins like one, and is a part of it or its transpose.
+        """
+        found = self._watched.get(matrix.data_ptr(), [])
+        for linear in found:
+            stored = linear.operand.T if linear.transposed else linear.operand
+            if matrix.shape != stored.shape or matrix.stride() != stored.stride():
+                raise _hidden(linear, "a part or the transpose of it is multiplied")
+        return found
+
+    def _check_view(self, func: Callable[..., object], args: Sequence[object], result: object) -> None:
+        """Check that a function that is not a product made nothing new of a watched weight."""
+        name = getattr(func, "__name__", "")
+        if not isinstance(result, Tensor) or name.endswith("_like") or name.startswith("new_"):
+            return
+        storage = result.untyped_storage().data_ptr()
+        for value in args:
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() != storage:
+                for linear in self._watched.get(value.data_ptr(), ()):
+                    raise _hidden(linear, f"it enters {name}")
+
+
+def _hidden(linear: Linear, use: str) -> PruningError:
+    return PruningError(
+        f"the inputs of {linear.name} cannot be observed, because {use}: use method=magnitude with an allocation that "
+        "reads weights"
+    )

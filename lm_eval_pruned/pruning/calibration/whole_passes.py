@@ -104,7 +104,16 @@ def visit_calls(decoder: Decoder, window: Tensor, on_call: OnCall) -> None:
 
 def _calls_repeat(decoder: Decoder, window: Tensor) -> bool:
     calls: Counter[int] = Counter()
-    visit_calls(decoder, window, lambda block, before, after: calls.update([block.index]))
+
+    def around(block: Block, forward: Forward) -> Forward:
+        def counted(*arguments: object, **keywords: object) -> object:
+            calls[block.index] += 1
+            return forward(*arguments, **keywords)
+
+        return counted
+
+    with replaced_forward(decoder.blocks, around):
+        run_model(decoder, window)
     return any(count > 1 for count in calls.values())
 
 

@@ -141,7 +141,7 @@ class Decoder:
 
 
 def find_decoder(model: nn.Module) -> Decoder:
-    """Find the decoder blocks of `model`: members of the outermost `ModuleList`s that hold matrices.
+    """Find the decoder blocks of `model`: members of the outermost lists that hold matrices.
 
     A matrix that several blocks share belongs to the first. A model in which nothing is found has no blocks.
 

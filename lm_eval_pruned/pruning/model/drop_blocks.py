@@ -143,6 +143,11 @@ def work_out(decoder: Decoder, removed: Collection[int]) -> Removal:
             "and a config counts those of one: use a method that removes weights"
         )
     (container,) = containers
+    if not isinstance(model.get_submodule(container), nn.ModuleList):
+        raise PruningError(
+            f"the blocks of {type(model).__name__} are in {container}, which is not an nn.ModuleList, the only kind of "
+            "list from which blocks can be dropped: use a method that removes weights"
+        )
     if not isinstance(model, PreTrainedModel):
         attributes = _own_indices(decoder, kept, container)
         return Removal(kept=kept, lists=[container], config=None, attributes=attributes, sliced={})

@@ -59,6 +59,9 @@ def stacks(module: nn.Module) -> dict[str, Layout | None]:
         return flat
     fused = {name: value for name, value in own.items() if value.ndim == 3 and min(value.shape[1:]) > 1}
     transposed = _is_transposed(module, fused)
+    if any(value.shape[0] == 1 for value in fused.values()) and (len(fused) == 1 or transposed is None):
+        # A single expert is told from a tensor [1 ...] that is broadcast by the shapes of two projections.
+        return {}
     return {
         name: None if transposed is None else Layout(value.shape[0], transposed=transposed)
         for name, value in fused.items()

@@ -40,8 +40,11 @@ def rows_of(module: nn.Module) -> int:
     return weight.shape[1] if isinstance(module, Conv1D) else weight.shape[0]
 
 
-def stacks_of_blocks(model: nn.Module) -> list[nn.ModuleList]:
-    """Return the outermost lists whose members hold matrices, in the order of the model.
+def stacks_of_blocks(model: nn.Module) -> list[list[nn.Module]]:
+    """Return the members of the outermost lists of blocks, in the order of the model.
+
+    A block holds matrices. A list may have other members as well, such as an identity in place of a dropped block.
+    Blocks in an `nn.Sequential` or `nn.ModuleDict` are told from the parts of one module by their common class.
 
     They are looked for below `get_decoder()`, or in the whole model where that is None or holds no such list (for some
     models it is the head), but not below a model within the model that has another kind of config, as those that read
@@ -56,12 +59,23 @@ def stacks_of_blocks(model: nn.Module) -> list[nn.ModuleList]:
     return found or list(_outermost_lists(model, kinds))
 
 
-def _outermost_lists(root: nn.Module, kinds: Collection[type]) -> Iterator[nn.ModuleList]:
+def _outermost_lists(root: nn.Module, kinds: Collection[type]) -> Iterator[list[nn.Module]]:
     for child in root.children():
-        if isinstance(child, nn.ModuleList) and len(child) and all(_is_block(member) for member in child):
-            yield child
+        if _is_stack(child):
+            yield [*child.children()]
         elif not isinstance(child, PreTrainedModel) or type(child.config) in kinds:
             yield from _outermost_lists(child, kinds)
+
+
+def _is_stack(module: nn.Module) -> bool:
+    members = [*module.children()]
+    blocks = [member for member in members if _is_block(member)]
+    if isinstance(module, nn.ModuleList):
+        return bool(blocks)
+    others = any(is_product(member) or isinstance(member, nn.ModuleList) for member in members)
+    if others or not isinstance(module, nn.Sequential | nn.ModuleDict):
+        return False
+    return len(blocks) > 1 and len({type(block) for block in blocks}) < len(blocks)
 
 
 def _is_block(member: nn.Module) -> bool:
@@ -159,21 +173,36 @@ def routing_of(block: nn.Module) -> Routing:
     """
     matrices = dict(_matrices(block))
     routers: set[str] = set()
-    experts = []
+    experts: list[str] = []
     for name, module in block.named_modules():
-        is_list = isinstance(module, nn.ModuleList) and len(module) > 1
         is_stack = not is_product(module) and count_members(stacks(module)) > 0 and not _mixes(module)
-        if not is_list and not is_stack:
-            continue
-        count = len(module) if isinstance(module, nn.ModuleList) else count_members(stacks(module))
-        router = _router(block, name, count, matrices)
-        routers.update(router or ())
-        if router is not None or is_stack:
-            experts.append(f"{name}." if name else "")
+        if is_stack or (isinstance(module, nn.ModuleList | nn.ModuleDict) and len(module) > 1):
+            count = count_members(stacks(module)) if is_stack else sum(1 for _ in module.children())
+            router = _router(block, name, (), count, matrices)
+            routers.update(router or ())
+            if router is not None or is_stack:
+                experts.append(f"{name}." if name else "")
+        for members in _numbered(module):
+            router = _router(block, f"{name}.{members[0]}" if name else members[0], members, len(members), matrices)
+            if router is not None:
+                routers.update(router)
+                experts.extend(f"{name}.{member}." if name else f"{member}." for member in members)
     return Routing(frozenset(routers), tuple(experts))
 
 
-def _router(block: nn.Module, experts: str, count: int, matrices: dict[str, int]) -> list[str] | None:
+def _numbered(module: nn.Module) -> list[list[str]]:
+    """Return the names of children of one class that differ by a number: experts that are no list."""
+    groups: dict[tuple[str, type], list[str]] = {}
+    if not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+        for name, child in module.named_children():
+            if name[-1:].isdigit() and not is_product(child) and any(is_product(part) for part in child.modules()):
+                groups.setdefault((name.rstrip("0123456789"), type(child)), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _router(
+    block: nn.Module, experts: str, siblings: Collection[str], count: int, matrices: dict[str, int]
+) -> list[str] | None:
     pieces = experts.split(".")
     for depth in range(len(pieces) - 1, -1, -1):
         prefix = "".join(f"{piece}." for piece in pieces[:depth])
@@ -181,7 +210,8 @@ def _router(block: nn.Module, experts: str, count: int, matrices: dict[str, int]
         for name in matrices:
             if name.startswith(prefix):
                 branches.setdefault(name.removeprefix(prefix).partition(".")[0], []).append(name)
-        branches.pop(pieces[depth], None)
+        for sibling in (pieces[depth], *(siblings if depth == len(pieces) - 1 else ())):
+            branches.pop(sibling, None)
         holder = block.get_submodule(prefix[:-1]) if prefix else block
         found = []
         for branch, names in branches.items():

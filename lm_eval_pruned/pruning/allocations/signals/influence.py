@@ -118,12 +118,19 @@ def _backward(model: nn.Module, linears: Sequence[Linear], window: Tensor, on_gr
             outputs.register_hook(split)  # type: ignore[no-untyped-call]
 
     ids = window[None].to(next(model.parameters()).device)
-    with torch.enable_grad():
-        with Watch(linears, before=_differentiable, after=hook):
-            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        if not loss.requires_grad:
-            raise PruningError(f"{type(model).__name__} computes its loss without gradients: use another allocation")
-        loss.backward()
+    try:
+        with torch.enable_grad():
+            with Watch(linears, before=_differentiable, after=hook):
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss.backward()
+    except (PruningError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise PruningError(
+            f"{type(model).__name__} has no gradient of a loss of token ids, which alloc=layerif needs ({reason}): "
+            "use another allocation"
+        ) from error
 
 
 def _differentiable(watched: Sequence[Linear], inputs: Tensor) -> Tensor:
