@@ -34,12 +34,14 @@ def weights_digest(decoder: Decoder, visit: Callable[[nn.Module], object] = lamb
     """
     model, residency = decoder.model, decoder.residency
     wanted = {name for name, _ in model.named_parameters()}
+    # Of a module outside the blocks only its own parameters are in memory; those in it have their turn.
+    whole = [model, *(block.module for block in decoder.blocks)]
     prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
     lines: list[str] = []
     # hashlib releases the GIL while it hashes large buffers.
     with ThreadPoolExecutor() as pool:
         for module in residency.onload_each(residency.modules(model)):
-            named = {prefixes[module] + name: value for name, value in module.named_parameters()}
+            named = {prefixes[module] + name: value for name, value in module.named_parameters(recurse=module in whole)}
             names = [name for name in named if name in wanted]
             digests = pool.map(tensor_digest, [named[name] for name in names])
             visit(module)
