@@ -12,7 +12,7 @@ from lm_eval_pruned.pruning.checkpoint.complete import check_complete
 from lm_eval_pruned.pruning.checkpoint.formats import check_adapter, check_loadable, check_prunable, quantization_of
 from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
 from lm_eval_pruned.pruning.checkpoint.reader import Shards, remote_headers
-from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, check_has_config
 
 
 def check_checkpoint(source: str, options: LoadOptions, *, prunes: bool) -> None:
@@ -24,11 +24,13 @@ def check_checkpoint(source: str, options: LoadOptions, *, prunes: bool) -> None
         prunes: whether a method prunes it; a dense model may be anything that transformers loads.
 
     Raises:
-        PruningError: its weights are quantised and are to be pruned.
+        PruningError: its weights are quantised and are to be pruned, or transformers cannot load them.
         MissingPackageError: a package that reads it is missing.
         ArgumentError: an adapter lies in it.
+        MissingDataError: it is a folder without a config.json.
     """
     check_adapter(source, revision=options.revision, subfolder=options.subfolder, prunes=prunes)
+    check_has_config(source, options.subfolder)
     quantization = quantization_of(peek_config(source, options.for_transformers()))
     if prunes:
         check_prunable(quantization)

@@ -23,7 +23,7 @@ from lm_eval_pruned.pruning.calibration.source import Calibration, CheckpointInf
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
 from lm_eval_pruned.pruning.checkpoint.load import CheckedLoader
 from lm_eval_pruned.pruning.checkpoint.note import read_note
-from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, auto_class, resolve_pretrained
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, auto_class, check_gguf, resolve_pretrained
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
@@ -139,6 +139,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
 def _check_files(source: str, arguments: Mapping[str, object], *, prunes: bool) -> None:
     """Check the files of a checkpoint before any weight is loaded."""
     if arguments.get("gguf_file"):
+        check_gguf(source, str(arguments["gguf_file"]))
         return
     options = LoadOptions(
         revision=str(arguments.get("revision") or "main"),

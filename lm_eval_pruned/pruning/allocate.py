@@ -38,8 +38,12 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
     if not sum(float(weights.sum()) for weights in sizes):
         if recipe.method is None:
             return Allocated({}, torch.zeros(len(groups), len(decoder.blocks), dtype=torch.float64))
-        left = f" that exclude={config.exclude} leaves" if config.exclude else ""
-        raise PruningError(f"scope={config.scope} matches no Linear weight of this model{left}: use scope=all")
+        if config.exclude:
+            raise PruningError(
+                f"exclude={config.exclude} leaves no matrix to prune with scope={config.scope}: give a regular "
+                "expression that matches fewer names"
+            )
+        raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
     if recipe.scores is None:
         signal = allocation.signal.measure(DenseModel(decoder, groups, windows), config)
     else:

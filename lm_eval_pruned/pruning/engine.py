@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import nn
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.errors import ArgumentError, DataError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifacts.apply import apply_artifact
@@ -116,6 +116,8 @@ class PruningRun:
         if self.recipe.method is not None:
             check_prunable(self.decoder)
         calibration = _calibration(self.recipe, windows)
+        if calibration is not None and not isinstance(windows, Calibration):
+            check_token_ids(self.decoder.model, calibration.windows())
         identity = calibration.identity if calibration else None
         zeros: dict[str, int] = {}
         weights = weights_digest(self.decoder, lambda module: zeros.update(zeros_inside(module, self.decoder)))
@@ -234,6 +236,25 @@ def check_onloaded(decoder: Decoder) -> None:
         raise PruningError(
             "a part of the model was left outside of memory by device_map, parallelize or max_memory: give it more or "
             "larger devices, or let `lm-eval-pruned prune`, which needs one block at a time, write a checkpoint first"
+        )
+
+
+def check_token_ids(model: nn.Module, windows: Windows) -> None:
+    """Check that a model has an embedding for each token id of calibration windows.
+
+    Raises:
+        DataError: it lacks one, or there are no windows.
+    """
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    known = getattr(embeddings, "num_embeddings", None)
+    ids = [window for window in windows if window.numel()]
+    if not ids:
+        raise DataError("the calibration windows hold no token: pass token ids [samples, seqlen]")
+    smallest, largest = min(int(window.min()) for window in ids), max(int(window.max()) for window in ids)
+    if known is not None and not 0 <= smallest <= largest < known:
+        raise DataError(
+            f"the calibration windows have token ids from {smallest} to {largest}, but the model knows 0 to "
+            f"{known - 1}: were they made with another tokenizer?"
         )
 
 

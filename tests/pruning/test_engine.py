@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, PrunedEvalError, PruningError
+from lm_eval_pruned.errors import ArgumentError, DataError, PrunedEvalError, PruningError
 from lm_eval_pruned.pruning.engine import prune_model
 
 from . import reference
@@ -290,6 +290,31 @@ def test_a_method_that_needs_windows_says_so(model):
         prune_model(model, PruneConfig(method="wanda", sparsity=0.3))
     with pytest.raises(ArgumentError, match="method=magnitude, alloc=owl needs calibration windows"):
         prune_model(model, PruneConfig(method="magnitude", sparsity=0.3, alloc="owl"))
+
+
+@pytest.mark.parametrize(("token", "shown"), [(-1, "-1 to"), (10**6, "to 1000000")])
+@pytest.mark.parametrize("as_list", [False, True], ids=["tensor", "list"])
+def test_windows_with_unknown_token_ids_are_refused(model, windows, token, shown, as_list):
+    wrong = windows.clone()
+    wrong[-1, -1] = token
+    with pytest.raises(DataError, match=rf"have token ids from .*{shown}.*, but the model knows 0 to"):
+        prune_model(model, PruneConfig(method="wanda", sparsity=0.3), [*wrong] if as_list else wrong)
+    with pytest.raises(DataError, match="hold no token"):
+        prune_model(model, PruneConfig(method="wanda", sparsity=0.3), windows[:0])
+
+
+def test_an_expression_that_excludes_everything_is_named(model):
+    with pytest.raises(PruningError, match="exclude=proj leaves no matrix to prune with scope=all: give a regular"):
+        prune_model(model, PruneConfig(method="magnitude", sparsity=0.3, exclude="proj"))
+
+
+def test_zeros_of_excluded_matrices_do_not_count_as_pruned_before(model):
+    model.model.layers[0].mlp.up_proj.weight.data.zero_()
+    config = {"method": "magnitude", "sparsity": 0.02}
+    with pytest.raises(PruningError, match="are zero already"):
+        prune_model(model, PruneConfig(**config))
+    report = prune_model(model, PruneConfig(**config, exclude=r"0\.mlp\.up_proj"))
+    assert 0.01 < report.achieved_sparsity <= 0.02
 
 
 def test_a_model_with_an_encoder_is_refused():

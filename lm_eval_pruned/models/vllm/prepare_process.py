@@ -25,6 +25,7 @@ from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.artifacts.store import TENSORS, Store
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+from lm_eval_pruned.pruning.checkpoint.rewrite import is_code
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 
 # The file that every checkpoint has, whatever its shards are called.
@@ -72,22 +73,18 @@ class Job:
             "prune": asdict(self.recipe.config),
             "artifacts": self.artifacts,
             "thinking": self.thinking,
-            "dtype": self.options.dtype,
-            "device": self.options.device,
-            "revision": self.options.revision,
-            "trust_remote_code": self.options.trust_remote_code,
+            "options": asdict(self.options),
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Job:
         """Rebuild a job from the output of `as_dict`."""
-        options = LoadOptions(**{name: content[name] for name in ("dtype", "device", "revision", "trust_remote_code")})
         return cls.of(
             content["source"],
             PruneConfig(**content["prune"]),
             artifacts=content["artifacts"],
             thinking=content["thinking"],
-            options=options,
+            options=LoadOptions(**content["options"]),
         )
 
 
@@ -144,8 +141,10 @@ def prepare_here(job: Job) -> Prepared:
             f"{artifact} was not kept, and an engine reads from there what to prune: make room, or give another folder "
             "as artifacts="
         )
-    stored = Shards.open(job.source, revision=job.options.revision).files
-    if not job.recipe.drops_blocks and can_stream(PrunedStream.open(artifact).names, stored):
+    shards = Shards.open(job.source, revision=job.options.revision, subfolder=job.options.subfolder)
+    # A solved weight cannot take the place of a quantised one, whose scale would be multiplied in.
+    is_plain = not (job.recipe.method.solves and any(map(is_code, shards.on_meta().values())))
+    if not job.recipe.drops_blocks and is_plain and can_stream(PrunedStream.open(artifact).names, shards.files):
         return Prepared(pretrained=job.source, folder=str(artifact), report=content)
     written = artifact.with_name(f"{report.fingerprint}.checkpoint")
     with FileLock(f"{written}.lock"):

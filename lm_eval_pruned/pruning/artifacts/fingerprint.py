@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -34,26 +34,19 @@ def weights_digest(decoder: Decoder, visit: Callable[[nn.Module], object] = lamb
     """
     model, residency = decoder.model, decoder.residency
     wanted = {name for name, _ in model.named_parameters()}
-    units = [*residency.modules(model)]
+    # Of a module outside the blocks only its own parameters are in memory; those in it have their turn.
+    whole = [model, *(block.module for block in decoder.blocks)]
     prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
     lines: list[str] = []
     # hashlib releases the GIL while it hashes large buffers.
     with ThreadPoolExecutor() as pool:
-        for module in residency.onload_each(units):
-            named = dict(_parameters(module, prefixes[module], set(units)))
+        for module in residency.onload_each(residency.modules(model)):
+            named = {prefixes[module] + name: value for name, value in module.named_parameters(recurse=module in whole)}
             names = [name for name in named if name in wanted]
             digests = pool.map(tensor_digest, [named[name] for name in names])
             visit(module)
             lines += [f"{name} {digest}" for name, digest in zip(names, digests, strict=True)]
     return _digest_lines(sorted(lines))
-
-
-def _parameters(module: nn.Module, prefix: str, units: Collection[nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the parameters of a module by name, without those of units inside it, which are onloaded on their own."""
-    yield from module.named_parameters(prefix.removesuffix("."), recurse=False)
-    for name, child in module.named_children():
-        if child not in units:
-            yield from _parameters(child, f"{prefix}{name}.", units)
 
 
 def windows_digest(windows: Iterable[Tensor]) -> str:

@@ -76,15 +76,21 @@ def quantised(quantization: Mapping[str, Any]) -> str:
 
 
 def check_loadable(quantization: Mapping[str, Any] | None) -> None:
-    """Check that the packages are there that quantised weights need.
+    """Check that transformers reads quantised weights, and that the packages are there that it needs.
 
     Raises:
-        MissingPackageError: one is missing.
+        PruningError: it does not read them.
+        MissingPackageError: a package is missing.
     """
-    if quantization is None or quantization_kind(quantization) not in {
-        name.partition("_")[0] if name.startswith("bitsandbytes") else name for name in AUTO_QUANTIZER_MAPPING
-    }:
+    if quantization is None:
         return
+    kind = quantization_kind(quantization)
+    known = {name.partition("_")[0] if name.startswith("bitsandbytes") else name for name in AUTO_QUANTIZER_MAPPING}
+    if kind not in known or not (quantization.get("quant_method") or kind == "bitsandbytes"):
+        raise PruningError(
+            f"the model is quantised ({kind}), and this release of transformers cannot load that: give the model it "
+            "was made from, or one that is quantised in another format"
+        )
     try:
         quantizer = AutoHfQuantizer.from_config({**quantization}, pre_quantized=True)
         quantizer.validate_environment(device_map=None)

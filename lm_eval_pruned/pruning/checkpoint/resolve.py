@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -17,10 +18,15 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 
-from lm_eval_pruned.errors import ArgumentError, MissingDataError
+from lm_eval_pruned.errors import ArgumentError, MissingDataError, MissingPackageError
 from lm_eval_pruned.paths import BUNDLED, bundled_folder, is_there
+
+GGUF = ".gguf"
+# Number of names that an error shows.
+SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +67,7 @@ def resolve_pretrained(pretrained: str) -> str:
     """Return the folder of the bundled model, or `pretrained` itself if it can exist.
 
     Raises:
-        ArgumentError: it is empty.
+        ArgumentError: it is empty, or a GGUF file.
         MissingDataError: it is a path on this machine without a model.
 
     Example:
@@ -73,11 +79,53 @@ def resolve_pretrained(pretrained: str) -> str:
         return str(bundled_folder())
     if not pretrained:
         raise ArgumentError(f"pretrained is missing: give a hub id, a folder, or {BUNDLED}")
+    if pretrained.endswith(GGUF) and Path(pretrained).expanduser().is_file():
+        folder = Path(pretrained).parent
+        raise ArgumentError(
+            f"pretrained={pretrained} is a file: for pruned-hf give pretrained={folder} and "
+            f"gguf_file={Path(pretrained).name}; everything else needs a checkpoint with a config.json"
+        )
     if looks_like_path(pretrained) and not (is_there(folder := Path(pretrained).expanduser()) and folder.is_dir()):
         raise MissingDataError(
             f"pretrained={pretrained} is not a folder: give a folder with a config.json, a hub id, or {BUNDLED}"
         )
     return str(Path(pretrained).expanduser()) if looks_like_path(pretrained) else pretrained
+
+
+def check_has_config(source: str, subfolder: str = "") -> None:
+    """Check that a folder on this machine holds a checkpoint of transformers, and say what it holds if not.
+
+    Raises:
+        MissingDataError: it has no config.json.
+    """
+    folder = Path(source, subfolder)
+    if not Path(source).is_dir() or (folder / CONFIG_NAME).exists():
+        return
+    inner = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG_NAME}"))
+    if inner:
+        advice = f"but folders inside it have: give pretrained={' or '.join(inner[-SHOWN:])}"
+    elif files := sorted(path.name for path in folder.glob(f"*{GGUF}")):
+        advice = f"but GGUF files: give gguf_file={' or '.join(files[:SHOWN])}, which pruned-hf alone reads"
+    else:
+        advice = f"which every checkpoint of transformers has: give its folder, a hub id, or {BUNDLED}"
+    raise MissingDataError(f"pretrained={folder} has no {CONFIG_NAME}, {advice}")
+
+
+def check_gguf(source: str, name: str) -> None:
+    """Check that a GGUF file can be read, as far as that shows before it is.
+
+    Raises:
+        MissingPackageError: the package gguf is missing.
+        MissingDataError: the folder does not hold the file.
+    """
+    if find_spec("gguf") is None:
+        raise MissingPackageError(f"gguf_file={name} needs the package gguf: pip install gguf")
+    folder = Path(source)
+    if folder.is_dir() and not (folder / name).is_file():
+        files = sorted(path.name for path in folder.glob(f"*{GGUF}"))
+        raise MissingDataError(
+            f"gguf_file={name} is not in {source}: it holds {', '.join(files) if files else 'no GGUF file'}"
+        )
 
 
 def unreachable(pretrained: str, error: Exception) -> MissingDataError:
