@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import ROUTER, find_decoder
 from lm_eval_pruned.pruning.model.drop_blocks import work_out
@@ -192,3 +192,10 @@ def test_what_has_no_gradient_is_refused_in_a_sentence(windows):
         prune_model(model, PruneConfig(method="magnitude", sparsity=0.5, alloc="layerif"), windows)
     with pytest.raises(PruningError, match="in a value of type dict, not as a tensor"):
         prune_model(ONE_BY_ONE["dict"](), PruneConfig(method="shortgpt", num_blocks=1), windows)
+
+
+def test_windows_of_one_token_have_no_loss():
+    windows = [torch.tensor([index]) for index in range(4)]
+    prune_model(Model(), PruneConfig(method="wanda", sparsity=0.5), windows)
+    with pytest.raises(ArgumentError, match="windows of at least two tokens"):
+        prune_model(Model(), PruneConfig(method="magnitude", sparsity=0.5, alloc="layerif"), windows)

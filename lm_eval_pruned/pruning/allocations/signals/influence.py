@@ -39,7 +39,7 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
     the sum leaves out.
 
     Raises:
-        ArgumentError: there are fewer than two samples.
+        ArgumentError: there are fewer than two samples, or only samples of one token.
         PruningError: the weights are float16, in which gradients underflow, or a gradient is not finite.
 
     Reference: arXiv 2604.25098, after Askari et al. 2025, arXiv 2505.23811, with the identity for the Hessian.
@@ -49,6 +49,8 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
     linears = [linear for group in dense.groups for in_block in group.blocks for linear in in_block]
     check_gradients(len(windows), {linear.weight.dtype for linear in linears})
     training, held_out = windows[: -_held_out(windows)], windows[-_held_out(windows) :]
+    if min(max(len(window) for window in part) for part in (training, held_out)) < 2:
+        raise ArgumentError("alloc=layerif needs windows of at least two tokens: one token predicts nothing")
     mean_gradients: dict[str, Tensor] = {}
 
     def accumulate(linear: Linear, inputs: Tensor, gradients: Tensor) -> None:
