@@ -26,7 +26,8 @@ from lm_eval_pruned.reasoning.formats import FORMATS
 # The public surface: names and defaults are a contract.
 DEFAULTS = {
     "method": "none", "alloc": "uniform", "sparsity": None, "pattern": "unstructured", "scope": "all",
-    "num_blocks": None, "blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
+    "exclude": None, "num_blocks": None, "blocks": None, "compare": "auto", "propagate": "pruned", "calib": None,
+    "calib_samples": 128,
     "calib_seqlen": 2048, "calib_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08, "alphapruning_epsilon": 0.3,
     "dlp_alpha": 0.15, "layerif_min": 0.05, "layerif_max": 0.40,
     "layerif_direction": "protect", "layerif_groups": "module", "layerif_scores": None, "preset": "none",
@@ -99,6 +100,7 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "shortgpt", "blocks": "-1"}, "blocks='-1' does not name blocks"),
         ({"method": "shortgpt", "blocks": "4-2"}, "blocks='4-2' does not name blocks"),
         ({"method": "shortgpt", "blocks": []}, "blocks=[] names no block"),
+        ({"method": "wanda", "sparsity": 0.2, "exclude": ["q_proj", "k_proj"]}, "several names joined by |"),
         ({"method": "shortgpt", "num_blocks": 1, "alloc": "owl"}, "leave alloc=owl out"),
         ({"method": "shortgpt", "num_blocks": 1, "scope": "mlp"}, "leave scope=mlp out"),
         ({"method": "wanda", "sparsity": 0.2, "pattern": "4:2"}, "pattern='4:2' is neither"),
