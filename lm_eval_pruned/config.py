@@ -421,6 +421,11 @@ def _as_text(field: Field[object], value: object) -> str:
         return "+".join(map(str, read_blocks(value)))
     if is_folder and value is False:
         return "off"
+    if name == "exclude" and isinstance(value, bool | list | tuple | dict):
+        raise ArgumentError(
+            f"exclude={value!r} is not a regular expression: give one text, several names joined by | such as "
+            "'q_proj|k_proj'"
+        )
     if name == "pattern" and isinstance(value, int) and not isinstance(value, bool):
         # YAML 1.1 reads 2:4 as two minutes and four seconds.
         return f"{value // 60}:{value % 60}"

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.pruning.checkpoint.resolve import unreachable
+from lm_eval_pruned.pruning.checkpoint.resolve import INVALID, unreachable
 
 # Arguments of `from_pretrained` besides the fields of a model's config.
 _LOADING = [
@@ -66,8 +66,8 @@ def accepted_arguments(model_class: type, pretrained: str | None, given: Iterabl
         config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
     except OSError as error:
         raise unreachable(pretrained, error) from error
-    except ValueError:
-        # A config with custom code: the harness will say that it needs trust_remote_code.
+    except (ValueError, *INVALID):
+        # Loading explains what is wrong with it, or that it needs trust_remote_code.
         return known
     return known | set(config.to_dict())
 
@@ -84,7 +84,7 @@ def peek_config(source: str, arguments: Mapping[str, object]) -> PretrainedConfi
     options = {"trust_remote_code": False} | {name: arguments[name] for name in wanted if arguments.get(name)}
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, ImportError, *INVALID):
         return None
     return config
 

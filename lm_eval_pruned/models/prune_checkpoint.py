@@ -29,7 +29,7 @@ from lm_eval_pruned.pruning.checkpoint.offload import Offloaded
 from lm_eval_pruned.pruning.checkpoint.open_offloaded import OffloadedCheckpoint, open_offloaded
 from lm_eval_pruned.pruning.checkpoint.other_files import write_other_files
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
-from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, load_tokenizer, read_config, resolve_pretrained
 from lm_eval_pruned.pruning.checkpoint.rewrite import Rewriter, write_whole
 from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
@@ -70,19 +70,24 @@ def prune_pretrained(
     stopwatch = Stopwatch()
     with explained(source, revision=options.revision):
         check_weights(source, options)
+    windows = None
+    if not calibration.needs_model:
+        with explained(source, revision=options.revision):
+            info = CheckpointInfo.of(read_config(source, options), load_tokenizer(source, options))
+        windows = calibration.windows(info)
     if not needs_whole(recipe, calibration, options):
         with stopwatch.phase("load"), explained(source, revision=options.revision):
             opened = open_offloaded(source, options)
         if opened is not None:
-            windows = calibration.windows(CheckpointInfo.of(opened.model.config, opened.tokenizer))
             try:
                 return prune_offloaded(opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch)
             except NeedsWholeModelError as reason:
                 logger.info("%s", reason)
     with stopwatch.phase("load"), explained(source, revision=options.revision):
         model, tokenizer = load_checkpoint(source, options)
-    generate_traces = trace_generator(Checkpoint(model, tokenizer), questions, thinking=run.thinking)
-    windows = calibration.windows(CheckpointInfo.of(model.config, tokenizer, generate_traces))
+    if calibration.needs_model:
+        generate_traces = trace_generator(Checkpoint(model, tokenizer), questions, thinking=run.thinking)
+        windows = calibration.windows(CheckpointInfo.of(model.config, tokenizer, generate_traces))
     container = find_decoder(model).blocks[0].name.rpartition(".")[0]
     report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:

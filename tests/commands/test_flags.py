@@ -12,7 +12,7 @@ from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError, UnknownNameError
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 
-CHECKPOINT = {"pretrained", "dtype", "device", "revision", "trust_remote_code"}
+CHECKPOINT = {"pretrained", "dtype", "device", "revision", "subfolder", "trust_remote_code"}
 
 
 def parse(command: str, *arguments: str) -> argparse.Namespace:

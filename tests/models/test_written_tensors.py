@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -27,9 +28,11 @@ from transformers import (
 from lm_eval_pruned import cli
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingPackageError, PrunedEvalError, PruningError
+from lm_eval_pruned.models import prune_checkpoint as prune_module
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
 from lm_eval_pruned.paths import bundled_folder
+from lm_eval_pruned.pruning.checkpoint.reader import Shards
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.recipe import resolve
 
@@ -61,6 +64,18 @@ def _gemma3():
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
     vision |= {"image_size": 28, "patch_size": 14}
     return Gemma3ForConditionalGeneration(Gemma3Config(text_config={**TEXT, "head_dim": 8}, vision_config=vision))
+
+
+def _gemma4():
+    if not hasattr(transformers, "Gemma4Config"):
+        pytest.skip("this release of transformers has no Gemma 4")
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.Gemma4Config(
+        text_config={**TEXT, "head_dim": 8, "global_head_dim": 8, "vocab_size_per_layer_input": 300},
+        vision_config={**vision, "num_key_value_heads": 4, "head_dim": 8},
+        audio_config=None,
+    )
+    return transformers.Gemma4ForConditionalGeneration(config)
 
 
 def _qwen2_vl():
@@ -167,7 +182,7 @@ def _calibration(source: Path) -> dict[str, object]:
     return {"calib": str(path), "calib_samples": 3, "calib_seqlen": 16}
 
 
-@pytest.mark.parametrize("build", [_mixtral, _gemma3, _qwen2_vl])
+@pytest.mark.parametrize("build", [_mixtral, _gemma3, _gemma4, _qwen2_vl])
 def test_tensors_that_the_library_renames_or_fuses_keep_their_names(tmp_path, build):
     torch.manual_seed(0)
     source = write(build(), tmp_path / "dense")
@@ -182,6 +197,37 @@ def test_tensors_that_the_library_renames_or_fuses_keep_their_names(tmp_path, bu
     assert not (output / "pruning_report.json").exists()
     assert not (output / "model.safetensors.index.json").exists()
     assert json.loads((output / "config.json").read_text()) == json.loads((source / "config.json").read_text())
+
+
+def test_a_model_has_one_fingerprint_however_it_is_loaded(tmp_path):
+    """Its vision tower holds parameters beside modules that have some."""
+    source = write(_gemma4(), tmp_path / "dense")
+    recipe, run = resolve(PruneConfig(method="magnitude", sparsity=0.5)), RunConfig(artifacts="off")
+    by_parts, whole = (
+        prune_pretrained(str(source), recipe, run, LoadOptions(trust_remote_code=whole)) for whole in (False, True)
+    )
+    assert by_parts.dense_sha256 == whole.dense_sha256
+    assert by_parts.linears == whole.linears
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["by parts", "whole"])
+def test_token_ids_are_checked_before_any_weight_is_read(source, monkeypatch, whole):
+    np.save(source.with_name("windows.npy"), [[0, 300]])
+    monkeypatch.setattr(Shards, "copy_into", None)
+    monkeypatch.setattr(prune_module, "load_checkpoint", None)
+    with pytest.raises(DataError, match="has token ids from 0 to 300, but the model knows 0 to 299"):
+        prune(source, whole=whole, method="wanda", sparsity=0.5, calib=str(source.with_name("windows.npy")))
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "bf16"}, {"hidden_size": "32"}, {"quantization_config": "fp8"}], ids=str)
+def test_a_config_with_a_wrong_field_is_one_sentence(source, capsys, wrong):
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, **wrong}))
+    for attempt in (lambda: prune(source, method="none"), lambda: load(source), lambda: load(source, method="none")):
+        with pytest.raises(DataError, match=r"its config\.json is not valid"):
+            attempt()
+    assert plan(source) == 2
+    assert "its config.json is not valid" in capsys.readouterr().err
 
 
 def test_pruned_hf_evaluates_the_head_of_the_checkpoint(source):
@@ -308,9 +354,28 @@ def test_a_model_must_be_named():
         PrunedHFLM(method="none")
 
 
-def test_attention_without_its_package(source):
-    with pytest.raises(MissingPackageError, match="pip install flash-attn"):
-        load(source, attn_implementation="flash_attention_2")
+@pytest.mark.parametrize(
+    ("implementation", "error", "message"),
+    [
+        ("flash_attention_2", MissingPackageError, "pip install flash-attn"),
+        ("flash_attention_3", PrunedEvalError, "attention_?3"),
+        ("nonsense", ArgumentError, "nonsense.* is not supported"),
+    ],
+)
+def test_attention_that_is_not_there(source, implementation, error, message):
+    with pytest.raises(error, match=f"(?i){message}"):
+        load(source, attn_implementation=implementation)
+
+
+def test_code_of_a_checkpoint_is_named_by_every_command(source, capsys):
+    config = json.loads((source / "config.json").read_text())
+    code = {"auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}, "model_type": "mine"}
+    (source / "config.json").write_text(json.dumps({**config, **code}))
+    for attempt in (lambda: prune(source, method="none"), lambda: load(source)):
+        with pytest.raises(ArgumentError, match="give trust_remote_code=True"):
+            attempt()
+    assert plan(source) == 2
+    assert "give trust_remote_code=True" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [{"load_in_4bit": True}, {"gptqmodel": True}])

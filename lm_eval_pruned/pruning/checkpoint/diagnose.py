@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
-from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, MissingPackageError, PrunedEvalError
 from lm_eval_pruned.files import NOT_JSON
-from lm_eval_pruned.pruning.checkpoint.resolve import checkpoint_folder, unreachable
+from lm_eval_pruned.pruning.checkpoint.resolve import INVALID, REMOTE, checkpoint_folder, needs_code, unreachable
 
 # The JSON files that loading a checkpoint reads.
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 # What transformers and its dependencies raise for truncated or mistaken files.
-_ERRORS = (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
+_ERRORS = (SafetensorError, ValueError, RuntimeError, *INVALID)
 
 
 @contextmanager
@@ -27,18 +27,22 @@ def explained(pretrained: str, *, revision: str = "main") -> Iterator[None]:
     Raises:
         MissingDataError: it cannot be reached, or a file of it is missing.
         DataError: a file of it is damaged.
-        ArgumentError: it needs code of its own, which was not allowed.
+        MissingPackageError: a package is missing that loading needs.
+        ArgumentError: it needs code of its own, which was not allowed, or has no such implementation of attention.
     """
     try:
         yield
     except PrunedEvalError:
         raise
+    except ImportError as error:
+        raise MissingPackageError(
+            f"pretrained={pretrained} cannot be loaded: {' '.join(str(error).split())}"
+        ) from error
     except (OSError, *_ERRORS) as error:
-        if "trust_remote_code" in str(error):
-            raise ArgumentError(
-                f"pretrained={pretrained} needs code that comes with it, and none of that was run: read it, and if you "
-                "trust it give trust_remote_code=True"
-            ) from error
+        if REMOTE in str(error):
+            raise needs_code(pretrained) from error
+        if "attn_implementation=" in str(error):
+            raise ArgumentError(" ".join(str(error).split())) from error
         if isinstance(error, OSError):
             raise unreachable(pretrained, error) from error
         damage = _damage(pretrained, revision)
@@ -70,6 +74,6 @@ def _damage(pretrained: str, revision: str) -> str | None:
             return f"{path} is cut short or not a safetensors file ({error})"
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
-        return " ".join(str(error).split())
+    except (ValueError, *INVALID) as error:
+        return "its config.json is not valid: " + " ".join(str(error).split())
     return None

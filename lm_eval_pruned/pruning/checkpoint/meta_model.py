@@ -10,7 +10,16 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, auto_class, set_untied, unreachable
+from lm_eval_pruned.pruning.checkpoint.resolve import (
+    INVALID,
+    REMOTE,
+    LoadOptions,
+    auto_class,
+    invalid_config,
+    needs_code,
+    set_untied,
+    unreachable,
+)
 
 
 def build_meta_model(
@@ -26,10 +35,12 @@ def build_meta_model(
 
     Raises:
         MissingDataError: its config cannot be reached.
+        DataError: a field of its config is not valid.
+        ArgumentError: it needs code of its own, which was not allowed.
         PruningError: transformers has no causal language model for this config.
     """
     try:
-        config = AutoConfig.from_pretrained(source, **options.for_transformers())
+        config = _config(source, options)
         if is_untied:
             set_untied(config)
         stated = {} if dtype is None else {"dtype": dtype}
@@ -45,11 +56,21 @@ def build_meta_model(
     except OSError as error:
         raise unreachable(source, error) from error
     except ValueError as error:
+        if REMOTE in str(error):
+            raise needs_code(source) from error
         reason = str(error).partition("\n")[0]
         raise PruningError(
             f"pretrained={source} is not a causal language model that transformers knows: {reason}"
         ) from None
     return model
+
+
+def _config(source: str, options: LoadOptions) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options.for_transformers())
+    except INVALID as error:
+        raise invalid_config(source, error) from error
+    return config
 
 
 def stored_dtype(config: PretrainedConfig, tensors: Iterable[Tensor] = ()) -> torch.dtype:

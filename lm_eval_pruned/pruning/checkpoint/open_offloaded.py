@@ -8,23 +8,22 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from lm_eval_pruned.pruning.checkpoint.formats import quantization_of
 from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded, offload_to_checkpoint
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
-from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, load_tokenizer, read_config
+from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, read_config
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder
 
 logger = logging.getLogger(__name__)
 
 
 class OffloadedCheckpoint(NamedTuple):
-    """A model whose weights stay in its checkpoint, with its tokenizer, and where and how that was opened."""
+    """A model whose weights stay in its checkpoint, and where and how that was opened."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     decoder: Decoder
     residency: Offloaded
     source: str
@@ -56,9 +55,8 @@ def open_offloaded(source: str, options: LoadOptions) -> OffloadedCheckpoint | N
     if residency is None:
         logger.info("%s has its weights under other names than the model: it is loaded as a whole", source)
         return None
-    tokenizer = load_tokenizer(source, options)
     decoder = replace(decoder, residency=residency)
-    return OffloadedCheckpoint(model, tokenizer, decoder, residency, source, options)
+    return OffloadedCheckpoint(model, decoder, residency, source, options)
 
 
 def has_own_head(model: PreTrainedModel, shards: Shards) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -21,10 +22,14 @@ from transformers import (
 from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 
-from lm_eval_pruned.errors import ArgumentError, MissingDataError, MissingPackageError
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, MissingPackageError
 from lm_eval_pruned.paths import BUNDLED, bundled_folder, is_there
 
 GGUF = ".gguf"
+# What transformers raises for a config with a field of a wrong type or value, apart from ValueError.
+INVALID = (StrictDataclassError, TypeError, AttributeError, LookupError)
+# What the error of transformers names for a checkpoint with code of its own.
+REMOTE = "trust_remote_code"
 # Number of names that an error shows.
 SHOWN = 3
 
@@ -79,7 +84,7 @@ def resolve_pretrained(pretrained: str) -> str:
         return str(bundled_folder())
     if not pretrained:
         raise ArgumentError(f"pretrained is missing: give a hub id, a folder, or {BUNDLED}")
-    if pretrained.endswith(GGUF) and Path(pretrained).expanduser().is_file():
+    if pretrained.endswith(GGUF) and is_there(Path(pretrained).expanduser()):
         folder = Path(pretrained).parent
         raise ArgumentError(
             f"pretrained={pretrained} is a file: for pruned-hf give pretrained={folder} and "
@@ -99,7 +104,7 @@ def check_has_config(source: str, subfolder: str = "") -> None:
         MissingDataError: it has no config.json.
     """
     folder = Path(source, subfolder)
-    if not Path(source).is_dir() or (folder / CONFIG_NAME).exists():
+    if not is_there(Path(source)) or (folder / CONFIG_NAME).exists():
         return
     inner = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG_NAME}"))
     if inner:
@@ -142,12 +147,32 @@ def read_config(source: str, options: LoadOptions) -> PretrainedConfig:
 
     Raises:
         MissingDataError: it cannot be reached, or it has no config that transformers knows.
+        DataError: a field of it is not valid.
+        ArgumentError: it needs code of its own, which was not allowed.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **options.for_transformers())
     except (OSError, ValueError) as error:
+        if REMOTE in str(error):
+            raise needs_code(source) from error
         raise unreachable(source, error) from error
+    except INVALID as error:
+        raise invalid_config(source, error) from error
     return config
+
+
+def needs_code(source: str) -> ArgumentError:
+    """Return the error for a checkpoint that needs code of its own, which was not allowed."""
+    return ArgumentError(
+        f"pretrained={source} needs code that comes with it, and none of that was run: read it, and if you trust it "
+        "give trust_remote_code=True"
+    )
+
+
+def invalid_config(source: str, error: Exception) -> DataError:
+    """Turn the error of transformers for a config with a wrong field into one of ours."""
+    reason = " ".join(str(error).split())
+    return DataError(f"pretrained={source} cannot be loaded: its {CONFIG_NAME} is not valid ({reason}): correct it")
 
 
 def load_tokenizer(source: str, options: LoadOptions) -> PreTrainedTokenizerBase:

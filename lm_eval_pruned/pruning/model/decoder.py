@@ -187,8 +187,8 @@ def leave_alone(decoder: Decoder, pattern: str | None) -> Decoder:
     if not matching:
         example = next((linear.name for linear in decoder.linears), "")
         raise ArgumentError(
-            f"exclude={pattern} matches none of the prunable matrices: they are named like {example}; "
-            "`lm-eval-pruned plan` and the report list them"
+            f"exclude={pattern} matches none of the prunable matrices: they are named like {example}, and several "
+            "expressions are joined by |"
         )
     blocks = tuple(
         replace(block, linears=tuple(one for one in block.linears if one.name not in matching))
