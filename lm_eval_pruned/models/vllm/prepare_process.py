@@ -72,22 +72,18 @@ class Job:
             "prune": asdict(self.recipe.config),
             "artifacts": self.artifacts,
             "thinking": self.thinking,
-            "dtype": self.options.dtype,
-            "device": self.options.device,
-            "revision": self.options.revision,
-            "trust_remote_code": self.options.trust_remote_code,
+            "options": asdict(self.options),
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Job:
         """Rebuild a job from the output of `as_dict`."""
-        options = LoadOptions(**{name: content[name] for name in ("dtype", "device", "revision", "trust_remote_code")})
         return cls.of(
             content["source"],
             PruneConfig(**content["prune"]),
             artifacts=content["artifacts"],
             thinking=content["thinking"],
-            options=options,
+            options=LoadOptions(**content["options"]),
         )
 
 
