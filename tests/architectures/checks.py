@@ -192,9 +192,9 @@ def check_masks(family: Family, model: nn.Module) -> None:
             # Sums in another order can exchange two equal scores.
             assert differing <= dense.numel() // 500, f"{name}+{offset}: {differing} of {dense.numel()} are not Wanda's"
         # Of its unused weights too: tokens may be routed to other experts after earlier blocks are pruned.
-        for name in parameters:
+        for name, parameter in parameters.items():
             if name.startswith(f"{block}."):
-                parameters[name].data.copy_(pruned[name])
+                parameter.data.copy_(pruned[name])
 
 
 def _member(parameter: Tensor, offset: int, record: Inputs) -> Tensor:
