@@ -195,8 +195,10 @@ def check_masks(family: Family, model: nn.Module) -> None:
             differing = int((wanted != (found == 0)).sum())
             # Sums in another order can exchange two equal scores.
             assert differing <= dense.numel() // 500, f"{name}+{offset}: {differing} of {dense.numel()} are not Wanda's"
-        for name in names:
-            parameters[name].data.copy_(pruned[name])
+        # Of its unused weights too: tokens may be routed to other experts after earlier blocks are pruned.
+        for name, parameter in parameters.items():
+            if name.startswith(f"{block}."):
+                parameter.data.copy_(pruned[name])
 
 
 def _member(parameter: Tensor, offset: int, record: Inputs) -> Tensor:

@@ -142,6 +142,13 @@ def test_a_cache_that_keeps_nothing_is_an_error(tmp_path):
         prepare_here(job(tmp_path, method="magnitude", sparsity=0.2))
 
 
+def test_a_job_keeps_every_setting():
+    config = PruneConfig(method="wanda", sparsity=0.2, exclude="o_proj")
+    options = LoadOptions(dtype="float32", subfolder="inner", local_files_only=True)
+    wanted = Job.of("m", config, artifacts="a", thinking="auto", options=options)
+    assert Job.from_dict(json.loads(json.dumps(wanted.as_dict()))) == wanted
+
+
 class TestKnown:
     def test_the_second_time_no_process_is_started(self, tmp_path, text, monkeypatch, caplog):
         wanted = job(tmp_path, method="wanda", sparsity=0.2, calib=str(text), **WINDOWS)

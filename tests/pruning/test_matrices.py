@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import silu
@@ -50,6 +51,9 @@ MODELS = {
     "HunYuanDenseV1": {**SMALL, **HEADS, "intermediate_size": 40, "head_dim": 8},
 }
 SPELLED = {"Llama4": ("Llama4TextConfig", "Llama4ForCausalLM"), "GPT2": ("GPT2Config", "GPT2LMHeadModel")}
+# Before transformers 5, Llama 4 multiplied the tokens of an expert by the scores of other tokens.
+IS_5 = Version(transformers.__version__).major >= 5
+ROUTES_WRONG = () if IS_5 else ("Llama4",)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 GATED = ("gate", "up", "down")
 # Of the first block, under # for the number of an expert: what is pruned and as which sublayer, and the routers.
@@ -78,6 +82,12 @@ EXPECTED = {
     "Phimoe": (
         {f"self_attn.{name}": "attn" for name in ATTENTION} | {f"mlp.experts.#.{name}_proj": "mlp" for name in GATED},
         {"mlp.router"},
+    )
+    if IS_5
+    else (
+        {f"self_attn.{name}": "attn" for name in ATTENTION}
+        | {f"block_sparse_moe.experts.#.w{number}": "mlp" for number in (1, 2, 3)},
+        {"block_sparse_moe.gate"},
     ),
     "Dbrx": (
         {"norm_attn_norm.attn.Wqkv": "attn", "norm_attn_norm.attn.out_proj": "attn"}
@@ -116,7 +126,9 @@ def test_the_matrices_of_a_family_are_those_of_its_paper(family):
     assert {of_first_block(decoder, one.name) for one in inside if one.reason == ROUTER} == routers
 
 
-@pytest.mark.parametrize("family", [name for name, (_, routers) in EXPECTED.items() if routers])
+@pytest.mark.parametrize(
+    "family", [name for name, (_, routers) in EXPECTED.items() if routers and name not in ROUTES_WRONG]
+)
 def test_with_routers_of_zeros_all_tokens_go_to_the_same_experts(family):
     model = build(family)
     decoder = find_decoder(model)
@@ -178,7 +190,7 @@ def test_wanda_by_hand(family, name):
     assert torch.equal(pruned, dense * keep)
 
 
-@pytest.mark.parametrize("family", ["Llama4", "Dbrx"])
+@pytest.mark.parametrize("family", [name for name in ("Llama4", "Dbrx") if name not in ROUTES_WRONG])
 def test_wanda_by_hand_of_an_expert_stored_transposed(family):
     model = build(family)
     decoder = find_decoder(model)
@@ -196,7 +208,7 @@ def test_wanda_by_hand_of_an_expert_stored_transposed(family):
             name: getattr(module.experts.mlp, name).detach().clone().view(3, 24, 32) for name in ("w1", "v1", "w2")
         }
         with torch.no_grad():
-            _, chosen = module.route_tokens_to_experts(module.router(seen))
+            *_, chosen = module.route_tokens_to_experts(module.router(seen)) if IS_5 else module.router(seen)
         routed = seen[(chosen == 1).any(dim=-1)]
         inputs = silu(routed @ parts["w1"][1].T) * (routed @ parts["v1"][1].T)
         dense = parts["w2"][1].T

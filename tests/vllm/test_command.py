@@ -147,6 +147,7 @@ def test_a_killed_command_resumes(both, tmp_path):
             "load_format=dummy cannot be pruned while it loads",
         ),
         ({"gpu_memory_utilisation": 0.5}, "did you mean 'gpu_memory_utilization'?"),
+        ({"subfolder": "inner"}, "/inner is not a folder"),
         ({"responses": "/dev/null/there"}, "the response store /dev/null/there"),
     ],
     ids=lambda argument: next(iter(argument)) if isinstance(argument, dict) else "",

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.paths import assets_folder
@@ -21,9 +28,13 @@ EXTENSION = "tests.vllm.weights_inside.WeightsInside"
 WINDOWS = {"calib_samples": 4, "calib_seqlen": 64}
 
 
-def digests(model: torch.nn.Module) -> dict[str, str]:
+def digest(weight: torch.Tensor) -> str:
     from tests.vllm.weights_inside import digest
 
+    return digest(weight)
+
+
+def digests(model: torch.nn.Module) -> dict[str, str]:
     return {linear.name: digest(linear.weight) for block in find_decoder(model).blocks for linear in block.linears}
 
 
@@ -71,6 +82,26 @@ def test_weights_of_smollm2_are_masked_by_the_artifact(start, artifacts, smollm2
     rows = {linear.name: len(linear.weight) for block in find_decoder(dense).blocks for linear in block.linears}
     (found,) = inside.model.collective_rpc("weights_inside", args=(rows,))
     assert found == digests(dense)
+
+
+def test_weights_stored_by_input(start, tmp_path):
+    """GPT-2 stores its matrices [in out], and vLLM turns them; what a pattern excludes is left alone."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=264, n_embd=64, n_layer=2, n_head=2, n_positions=256)
+    source = tmp_path / "outer" / "inner"
+    GPT2LMHeadModel(config).save_pretrained(source)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(source)
+    windows = tmp_path / "windows.npy"
+    np.save(windows, np.random.default_rng(0).integers(0, 264, (4, 64)))
+    settings = {"method": "wanda", "sparsity": 0.3, "calib": str(windows), "exclude": "mlp.c_proj"}
+    outer = str(source.parent)
+    inside = start(outer, subfolder="inner", worker_extension_cls=EXTENSION, max_model_len=256, **settings)
+    model = PrunedHFLM(outer, subfolder="inner", dtype="float32", artifacts="off", **settings)
+    assert inside.report.fingerprint == model.report.fingerprint
+    linears = [one for block in find_decoder(model.model).blocks for one in block.linears]
+    (found,) = inside.model.collective_rpc("weights_inside", args=({one.name: len(one.weight) for one in linears},))
+    assert found == {one.name: digest(one.weight) for one in linears}
+    assert not any(count_zeros(one.weight) for one in linears if one.name.endswith("mlp.c_proj"))
 
 
 def test_experts_are_pruned(start, tmp_path):

@@ -173,7 +173,7 @@ class _Read(NamedTuple):
 
 def _read(pretrained: str, arguments: Mapping[str, object]) -> _Read:
     """Read and check `model_args`, and the recipe against the config of the checkpoint."""
-    source = resolve_pretrained(pretrained)
+    source, arguments = _located(resolve_pretrained(pretrained), arguments)
     fields = HARNESS | {field.name for field in dataclasses.fields(EngineArgs)}
     known = fields | accepted_arguments(VLLM, source, set(arguments) - fields)
     settings, run, kwargs = parse_model_args(arguments, parent=known)
@@ -181,6 +181,25 @@ def _read(pretrained: str, arguments: Mapping[str, object]) -> _Read:
     if config is not None:
         check_fits(recipe, config, dtype=str(kwargs.get("dtype", "auto")))
     return _Read(source, settings, run, kwargs)
+
+
+def _located(source: str, arguments: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+    """Return the folder of the checkpoint, and the arguments without `subfolder`, which vLLM does not have.
+
+    Raises:
+        ArgumentError: a subfolder of a hub id.
+        MissingDataError: there is no such folder.
+    """
+    rest = {name: value for name, value in arguments.items() if name != "subfolder"}
+    inside = arguments.get("subfolder")
+    if not inside:
+        return source, rest
+    if not Path(source).is_dir():
+        raise ArgumentError(
+            f"subfolder={inside} of the hub id {source} is out of vLLM's reach: download it (hf download {source} "
+            f'--include "{inside}/*" --local-dir FOLDER) and give pretrained=FOLDER/{inside}'
+        )
+    return resolve_pretrained(str(Path(source, str(inside)).absolute())), rest
 
 
 def _readable(load_format: str) -> str:

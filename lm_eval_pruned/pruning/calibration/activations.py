@@ -58,13 +58,19 @@ class Call(NamedTuple):
 
     def __call__(self, forward: Callable[..., object], before: State) -> State:
         """Call a block, or its forward method, with what the block before it wrote."""
+        call = self.filled(before)
+        return State.of(forward(before.hidden, *call.arguments, **call.keywords))
 
-        def filled(value: object) -> object:
+    def filled(self, before: State) -> Call:
+        """Return the call with the outputs of the block before in their places."""
+
+        def fill(value: object) -> object:
             return before.others[value.element - 1] if isinstance(value, Carried) else value
 
-        arguments = [filled(value) for value in self.arguments]
-        keywords = {name: filled(value) for name, value in self.keywords.items()}
-        return State.of(forward(before.hidden, *arguments, **keywords))
+        return Call(
+            tuple(fill(value) for value in self.arguments),
+            {name: fill(value) for name, value in self.keywords.items()},
+        )
 
 
 def split_call(arguments: tuple[object, ...], keywords: Mapping[str, object]) -> tuple[Tensor, Call]:
