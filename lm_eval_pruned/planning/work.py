@@ -21,7 +21,8 @@ from lm_eval_pruned.pruning.model.shapes import (
     count_weights,
     distinct_inputs,
 )
-from lm_eval_pruned.pruning.recipe import Recipe
+from lm_eval_pruned.pruning.model.stand_in import TOKENS
+from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 
 def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> dict[str, Work]:
@@ -31,7 +32,9 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
         case None:
             return dict.fromkeys(("calibrate", "allocate", "prune"), Work())
         case DropMethod():
-            prune, calibrate = Work(), Work()
+            # The model is run on a few tokens with the blocks bypassed, and twice without them.
+            tried, left = WindowShape(1, TOKENS), blocks[count_to_drop(recipe.config, len(blocks)) :]
+            prune, calibrate = total(forward(block, tried) for block in (*blocks, *left, *left)), Work()
             if recipe.needs_calibration:
                 calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in blocks[:-1])])
         case ScoreMethod() as method:

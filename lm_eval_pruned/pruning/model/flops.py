@@ -66,9 +66,13 @@ def forward(block: BlockShape, windows: WindowShape, matrices: Sequence[Matrix] 
 
 
 def capture_pass(blocks: Sequence[BlockShape], windows: WindowShape) -> Work:
-    """Count the one forward pass, up to the last block, that records the arguments each block is called with."""
+    """Count the passes of one window that record and verify the arguments which blocks are called with.
+
+    The first block runs once to show what it returns, all blocks run once, and one of each kind runs twice more.
+    """
     one = WindowShape(1, windows.seqlen)
-    return total(forward(block, one) for block in blocks[:-1])
+    kinds = {tuple((matrix.rows, matrix.columns) for matrix in block.matrices): block for block in blocks}
+    return total(forward(block, one) for block in (*blocks, blocks[0], *kinds.values(), *kinds.values()))
 
 
 def calibration_pass(block: BlockShape, windows: WindowShape) -> Work:

@@ -50,10 +50,10 @@ def shorten(config: PretrainedConfig, kept: Kept) -> Fields:
     """Return the fields of a config, shortened where a field's form says how it refers to blocks.
 
     Example:
-        >>> config = PretrainedConfig(num_hidden_layers=3, layer_types=["full", "sliding", "full"], mlp_only_layers=[2])
+        >>> config = PretrainedConfig(num_hidden_layers=3, depths=[4, 5, 6], mlp_only_layers=[2])
         >>> fields = shorten(config, Kept([0, 2], 3))
-        >>> fields["num_hidden_layers"], fields["layer_types"], fields["mlp_only_layers"]
-        (2, ['full', 'full'], [1])
+        >>> fields["num_hidden_layers"], fields["depths"], fields["mlp_only_layers"]
+        (2, [4, 6], [1])
     """
     fields = config.to_dict()
     for name, value in config.to_dict().items():
