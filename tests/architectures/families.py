@@ -22,7 +22,7 @@ SIZES: Mapping[str, int] = {
     r"qk_rope_head_dim|rotary_dim": 4,
     r".*lora_rank|.*low_rank.*|index_head_dim|index_topk|indexer_budget": 16,
     r"index_n_heads|index_num_heads": 2,
-    r"intermediate_size|intermediate_size_mlp|dense_intermediate_size|ffn_dim|dim_ff|n_inner|decoder_ffn_dim": 64,
+    r"intermediate_size|intermediate_size_mlp|dense_intermediate_size|ffn_dim|dim_ff|dff|d_inner|n_inner|decoder_ffn_dim": 64,
     r"ffn_hidden_size|attention_hidden_size": 64,
     r"(moe|shared|.*_expert.*)_intermediate_size|expert_ffn_hidden_size": 24,
     r"num_experts|num_local_experts|n_routed_experts|moe_num_experts": 8,
