@@ -84,7 +84,7 @@ def peek_config(source: str, arguments: Mapping[str, object]) -> PretrainedConfi
     options = {"trust_remote_code": False} | {name: arguments[name] for name in wanted if arguments.get(name)}
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, TypeError, ImportError):
         return None
     return config
 

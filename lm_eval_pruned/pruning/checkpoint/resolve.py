@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -21,6 +22,9 @@ from transformers.utils.hub import cached_file
 
 from lm_eval_pruned.errors import ArgumentError, MissingDataError
 from lm_eval_pruned.paths import BUNDLED, bundled_folder, is_there
+
+# What looking for a file raises; before transformers 5 also for a name that cannot be a hub id.
+UNREACHABLE = (OSError, HFValidationError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,7 @@ def find_file(source: str, name: str, *, revision: str, subfolder: str = "") -> 
     """Return the path of a file of a folder or hub id, downloaded if need be; None if there is no such file."""
     try:
         path = cached_file(source, name, revision=revision, subfolder=subfolder)
-    except OSError:
+    except UNREACHABLE:
         return None
     return Path(path) if path else None
 
@@ -148,7 +152,7 @@ def checkpoint_folder(source: str, *, revision: str) -> Path:
         return Path(source)
     try:
         config = cached_file(source, "config.json", revision=revision)
-    except OSError as error:
+    except UNREACHABLE as error:
         raise unreachable(source, error) from error
     return Path(str(config)).parent
 
