@@ -16,6 +16,9 @@ from lm_eval_pruned.pruning.checkpoint.resolve import INVALID, REMOTE, checkpoin
 # The JSON files that loading a checkpoint reads.
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
+# The endings of files with weights.
+WEIGHTS = (".safetensors", ".bin", ".gguf")
+
 # What transformers and its dependencies raise for truncated or mistaken files.
 _ERRORS = (SafetensorError, ValueError, RuntimeError, *INVALID)
 
@@ -72,6 +75,8 @@ def _damage(pretrained: str, revision: str) -> str | None:
                 pass
         except SafetensorError as error:
             return f"{path} is cut short or not a safetensors file ({error})"
+    if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
+        return f"{folder} has no weights"
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, *INVALID) as error:

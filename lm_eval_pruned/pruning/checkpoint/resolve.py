@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -32,6 +32,8 @@ INVALID = (StrictDataclassError, TypeError, AttributeError, LookupError)
 REMOTE = "trust_remote_code"
 # Number of names that an error shows.
 SHOWN = 3
+# What looking for a file raises; before transformers 5 also for a name that cannot be a hub id.
+UNREACHABLE = (OSError, HFValidationError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +208,7 @@ def find_file(source: str, name: str, *, revision: str, subfolder: str = "") -> 
     """Return the path of a file of a folder or hub id, downloaded if need be; None if there is no such file."""
     try:
         path = cached_file(source, name, revision=revision, subfolder=subfolder)
-    except OSError:
+    except UNREACHABLE:
         return None
     return Path(path) if path else None
 
@@ -221,7 +223,7 @@ def checkpoint_folder(source: str, *, revision: str) -> Path:
         return Path(source)
     try:
         config = cached_file(source, "config.json", revision=revision)
-    except OSError as error:
+    except UNREACHABLE as error:
         raise unreachable(source, error) from error
     return Path(str(config)).parent
 
