@@ -399,13 +399,15 @@ SETTINGS: Mapping[str, Callable[[Family, Path], None]] = {
 
 
 def try_setting(family: Family, setting: str, folder: Path) -> Outcome:
-    """Run one setting and say how it went."""
+    """Run one setting and say how it went; `FOLDER` stands for the name of the folder."""
     try:
         SETTINGS[setting](family, folder)
     except PrunedEvalError as error:
-        return Outcome("refused", str(error))
+        outcome = Outcome("refused", str(error))
     except AssertionError as error:
-        return Outcome("wrong", str(error).splitlines()[0])
+        outcome = Outcome("wrong", str(error).splitlines()[0])
     except Exception as error:
-        return Outcome("crashed", f"{type(error).__name__}: {' '.join(str(error).split())}")
-    return Outcome("right")
+        outcome = Outcome("crashed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    else:
+        outcome = Outcome("right")
+    return outcome._replace(detail=outcome.detail.replace(str(folder), "FOLDER"))
