@@ -403,7 +403,7 @@ def try_setting(family: Family, setting: str, folder: Path) -> Outcome:
     try:
         SETTINGS[setting](family, folder)
     except PrunedEvalError as error:
-        outcome = Outcome("refused", str(error))
+        outcome = Outcome("refused", " ".join(str(error).split()))
     except AssertionError as error:
         outcome = Outcome("wrong", str(error).splitlines()[0])
     except Exception as error:

@@ -30,7 +30,10 @@ def test_the_table_is_true(name):
     outcomes = table.try_family(name)
     assert not {outcome.status for outcome in outcomes.values()} & {"wrong", "crashed"}, outcomes
     if DOCUMENTED:
-        assert table.row(name, outcomes) in table.DOCUMENT.read_text(encoding="utf-8").splitlines()
+        # Which of several differences a refusal names may depend on the machine.
+        wanted = table.row(name, outcomes).rsplit("|", 2)[0]
+        lines = table.DOCUMENT.read_text(encoding="utf-8").splitlines()
+        assert any(line.startswith(wanted) for line in lines), outcomes
 
 
 def test_every_family_is_in_the_table():
