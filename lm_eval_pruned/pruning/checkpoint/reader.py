@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from huggingface_hub import get_safetensors_metadata
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers.modeling_utils import load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from lm_eval_pruned.errors import DataError
@@ -178,12 +178,10 @@ def _shapes(path: Path) -> dict[str, Tensor]:
 
 def _unpickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     try:
-        # Only tensors are unpickled. Files of PyTorch before 1.6 cannot be mapped.
-        try:
-            content = torch.load(path, map_location=device, weights_only=True, mmap=True)
-        except RuntimeError:
-            content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        # transformers unpickles nothing but tensors.
+        content = load_state_dict(str(path), map_location=device)
+    except Exception as error:
+        # Unpickling a torn file raises errors of any kind.
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path} is torn or cannot be read ({reason}): download the checkpoint again") from None
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
