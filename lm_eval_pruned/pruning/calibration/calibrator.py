@@ -113,7 +113,7 @@ def _recorded(decoder: Decoder, windows: Windows) -> Activations | None:
     try:
         if not decoder.shares_weights:
             activations = record(decoder, windows)
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:
         # What torch raises for a product with an offloaded weight.
         if decoder.residency is RESIDENT or "meta" not in str(error):
             raise
