@@ -48,8 +48,9 @@ demo: .venv/.installed ## the test-time-scaling curve of tiny-reasoner, dense an
 test: .venv/.test-model ## all tests that need no GPU and no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
 
+# The shapes in annotations are checked by `make test`; here that would take a third of the time.
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: a quarter of an hour
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rA tests
+	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rA tests
 
 test-browser: .venv/.installed ## the leaderboard page in headless Chromium: half a minute
 	@{ command -v chromium && command -v chromedriver; } > /dev/null || \

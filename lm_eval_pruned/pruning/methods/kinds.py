@@ -77,9 +77,12 @@ class Influence(Protocol):
     """A pure function from the hidden states before and after a block to how much the block changes each token."""
 
     def __call__(
-        self, inputs: Float[Tensor, "batch tokens hidden"], outputs: Float[Tensor, "batch tokens hidden"]
-    ) -> Float[Tensor, "batch tokens"]:
-        """Influence [batch tokens], in float32; the blocks with the lowest mean are dropped."""
+        self, inputs: Float[Tensor, "*tokens hidden"], outputs: Float[Tensor, "*tokens hidden"]
+    ) -> Float[Tensor, "*tokens"]:
+        """Influence [*tokens], in float32; the blocks with the lowest mean are dropped.
+
+        `*tokens` is [batch tokens], and has a dimension more in models with several hidden states for each token.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,13 @@ from lm_eval_pruned.pruning.methods.kinds import drop_method
 
 @drop_method("shortgpt")
 def shortgpt(
-    inputs: Float[Tensor, "batch tokens hidden"], outputs: Float[Tensor, "batch tokens hidden"]
-) -> Float[Tensor, "batch tokens"]:
+    inputs: Float[Tensor, "*tokens hidden"], outputs: Float[Tensor, "*tokens hidden"]
+) -> Float[Tensor, "*tokens"]:
     """Drop the blocks that turn the hidden states least; the last block stays.
 
     BI = 1 - X_t . Y_t / (|X_t| |Y_t|) for the input X_t and the output Y_t of a block at token t, averaged over the
-    tokens of a window and then over windows; an undefined cosine counts as 0.5.
+    tokens of a window and then over windows; an undefined cosine counts as 0.5. Where a model keeps several hidden
+    states for each token (Gemma 3n, DeepSeek-V4), each of them counts.
 
     Example:
         >>> import torch
