@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -39,11 +40,10 @@ def no_weights(monkeypatch):
 
 
 def run(**given: object) -> object:
-    """Evaluate as a user does, with none but our tasks, as the harness takes seconds to index its own."""
+    """Evaluate as a user does, with our tasks and those of `folders`, as the harness takes seconds to index its own."""
     model_args = {"pretrained": "tiny-reasoner", **given.pop("model_args", {})}
-    manager = TaskManager(
-        include_path=str(tasks_folder()), include_defaults=False, metadata=given.pop("metadata", None) or {}
-    )
+    folders = [str(tasks_folder()), *given.pop("folders", [])]
+    manager = TaskManager(include_path=folders, include_defaults=False, metadata=given.pop("metadata", None) or {})
     settings = {"model": "pruned-hf", "tasks": ["tiny_tts_16"], "model_args": model_args, "task_manager": manager}
     return lm_eval.simple_evaluate(**{**settings, **given})
 
@@ -77,16 +77,18 @@ def test_samples_of_greedy_decoding_are_refused_before_weights_are_loaded(no_wei
         run(metadata={"num_samples": 3})
 
 
-def test_kwargs_of_a_task_of_the_harness_are_checked_too(no_weights):
+def test_kwargs_of_a_task_of_the_harness_are_checked_too(no_weights, tmp_path):
+    for name, kwargs in (("plain", {}), ("effort", {"reasoning_effort": "high"})):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(_own_task(name, **kwargs)), encoding="utf-8")
     with pytest.raises(ArgumentError, match="unknown generation kwarg 'max_thinking_tokens': the most thinking tokens"):
-        run(tasks=[_own_task()], gen_kwargs={"max_thinking_tokens": 64})
+        run(tasks=["plain"], folders=[str(tmp_path)], gen_kwargs={"max_thinking_tokens": 64})
     with pytest.raises(ArgumentError, match="'reasoning_effort': thinking is limited in tokens"):
-        run(tasks=[_own_task(reasoning_effort="high")])
+        run(tasks=["effort"], folders=[str(tmp_path)])
 
 
-def _own_task(**generation_kwargs: object) -> dict[str, object]:
+def _own_task(name: str, **generation_kwargs: object) -> dict[str, object]:
     return {
-        "task": "mine",
+        "task": name,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(Path(__file__).parents[1] / "cases" / "equal.jsonl")}},
         "test_split": "test",
