@@ -93,7 +93,8 @@ def test_ctrl_c_ends_all_processes_in_one_line_and_loses_nothing(config, whole, 
     os.killpg(process.pid, signal.SIGINT)
     code, said = finish(process)
     assert code == 130, said
-    lines = [line for line in said.splitlines()[1:] if not line.startswith("[")]
+    # On a busy machine a minute passes, and progress is printed before.
+    lines = [line for line in said.splitlines()[1:] if not line.startswith("[") and "; running: " not in line]
     assert lines == [
         f"lm-eval-pruned: interrupted: {len(done(tmp_path))} of 3 cells are done; the same command goes on"
     ]
