@@ -274,6 +274,16 @@ def test_products_of_a_stack_and_of_a_left_weight_are_seen_with_their_own_inputs
     assert left.grad is not None
 
 
+def test_masks_made_under_vmap_are_left_alone():
+    layer, seen = nn.Linear(3, 2), []
+    linear = Linear(name="layer", sublayer="mlp", module=layer)
+    with Watch([linear], before=lambda linears, inputs: seen.append(linears[0].name)):
+        mask = torch.vmap(lambda one: one <= torch.arange(3))(torch.arange(4))
+        layer(mask.float())
+    assert mask.sum() == 6
+    assert seen == ["layer"]
+
+
 def test_a_matrix_that_blocks_share_is_pruned_once():
     shared = nn.Linear(8, 8)
     blocks = nn.ModuleList([nn.ModuleDict({"own": nn.Linear(8, 8), "shared": shared}) for _ in range(2)])

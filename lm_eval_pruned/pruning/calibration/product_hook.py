@@ -148,7 +148,7 @@ class Watch(TorchFunctionMode):
         Raises:
             PruningError: it begins like one, and is a part of it or its transpose.
         """
-        found = self._watched.get(matrix.data_ptr(), [])
+        found = self._watched.get(_address(matrix), [])
         for linear in found:
             stored = linear.operand.T if linear.transposed else linear.operand
             if matrix.shape != stored.shape or matrix.stride() != stored.stride():
@@ -160,11 +160,18 @@ class Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if not isinstance(result, Tensor) or name.endswith("_like") or name.startswith("new_"):
             return
-        storage = result.untyped_storage().data_ptr()
-        for value in args:
-            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() != storage:
-                for linear in self._watched.get(value.data_ptr(), ()):
+        for value in (value for value in args if isinstance(value, Tensor)):
+            for linear in self._watched.get(_address(value), ()):
+                if value.untyped_storage().data_ptr() != result.untyped_storage().data_ptr():
                     raise _hidden(linear, f"it enters {name}")
+
+
+def _address(tensor: Tensor) -> int:
+    """Return the data pointer of a tensor, -1 where it has none: inside `torch.vmap`, as in transformers' masks."""
+    try:
+        return tensor.data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return -1
 
 
 def _hidden(linear: Linear, use: str) -> PruningError:
