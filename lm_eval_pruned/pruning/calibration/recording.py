@@ -2,16 +2,18 @@
 
 In a recording pass, each block returns its input. What the model passes besides hidden states (rotary embeddings,
 masks, per-layer inputs, a container for shared keys and values) is right as long as it does not depend on what blocks
-compute. One real pass decides that for every architecture alike: each block, called as recorded with what the block
-before it wrote, must return to the bit what it returns in the model, twice. A block that is built as an earlier one and
-is passed the recorded values themselves is not called again: with few windows, two more passes of one would show.
+compute, and as long as blocks keep nothing of one window that another block reads. One real pass decides that for every
+architecture alike: each block, called as recorded with what the block before it wrote, must return to the bit what it
+returns in the model, twice, and with another window run through it in between, as in calibration.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -31,6 +33,9 @@ from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 Forward: TypeAlias = Callable[..., object]
 Recorded: TypeAlias = tuple[State, list[Call]]
 
+# Tokens of the window that is run beside the one that is compared.
+_SHORT = 8
+
 
 @torch.no_grad()
 def record(decoder: Decoder, windows: Windows) -> Activations | None:
@@ -40,11 +45,19 @@ def record(decoder: Decoder, windows: Windows) -> Activations | None:
     of a block depends on what earlier blocks computed, unless it is an output of the block before it.
     """
     longest = max(windows, key=len)
+    # Other tokens, and few: what blocks keep of one window does not fit the other.
+    short = longest.flip(0)[:_SHORT]
     with decoder.residency.forward_pass():
         width = _output_width(decoder, longest)
-        first = None if width is None else _recording_pass(decoder, longest, width, known=[])
-        if width is None or first is None or not _replays(decoder, longest, first):
+        if width is None:
             return None
+        first, second = (_recording_pass(decoder, window, width, known=[]) for window in (longest, short))
+        if first is None or second is None:
+            return None
+        with _deterministic():
+            expected = _digests(decoder, longest)
+            if expected is None or not _replays(decoder, [first, second], expected):
+                return None
         # Only tensors of a window of the same length can be equal.
         by_length = {len(longest): first[1]}
         recorded: list[Recorded] = []
@@ -157,66 +170,66 @@ def _recording_pass(decoder: Decoder, window: Tensor, width: int, known: Sequenc
     return (State(inputs[0]), calls) if len(calls) == len(decoder.blocks) else None
 
 
-def _replays(decoder: Decoder, window: Tensor, recorded: Recorded) -> bool:
-    """Run the model for real and return whether every block, called as recorded, returns what it returns there."""
-    state, calls = recorded
-    done: list[Block] = []
-    wrong: list[Block] = []
-    kinds: set[tuple[type, ...]] = set()
+def _digests(decoder: Decoder, window: Tensor) -> list[bytes] | None:
+    """Run the model and return digests of the input of each block and of what the last one returns.
 
-    def replay(block: Block, forward: Forward) -> Forward:
-        def replayed(*arguments: object, **keywords: object) -> object:
-            nonlocal state
-            if len(done) == len(calls) or block is not decoder.blocks[len(done)]:
-                wrong.append(block)
-                raise StopForward
-            hidden, call = split_call(arguments, keywords)
-            matches = _equal(hidden, state.hidden)
-            kind = tuple(type(module) for module in block.module.modules())
-            if matches and kind in kinds and _passes_recorded(call, calls[len(done)].filled(state)):
-                with decoder.residency.onload(block.module):
-                    output = forward(*arguments, **keywords)
-                done.append(block)
-                state = State.of(output)
-                return output
-            kinds.add(kind)
+    None if the blocks are not called once each, in order.
+    """
+    called: list[Block] = []
+    digests: list[bytes] = []
+    end = b""
+
+    def observe(block: Block, forward: Forward) -> Forward:
+        def observed(*arguments: object, **keywords: object) -> object:
+            nonlocal end
+            called.append(block)
+            digests.append(_digest(split_call(arguments, keywords)[0]))
             with decoder.residency.onload(block.module):
-                again = None
-                # Twice, as calibration does: once to measure, once to propagate. As in `_recording_pass`, any error of
-                # a call that is not the model's own says that whole passes are needed.
-                with suppress(Exception):
-                    calls[len(done)](forward, state)
-                    again = calls[len(done)](forward, state)
                 output = forward(*arguments, **keywords)
-            if not matches or again is None or not _equal(again.hidden, State.of(output).hidden):
-                wrong.append(block)
-                raise StopForward
-            done.append(block)
-            state = again
+            end = _digest(State.of(output).hidden)
             return output
 
-        return replayed
+        return observed
 
-    with _deterministic(), replaced_forward(decoder.blocks, replay):
+    with replaced_forward(decoder.blocks, observe):
         run_model(decoder, window)
-    return not wrong and len(done) == len(decoder.blocks)
+    return [*digests, end] if called == [*decoder.blocks] else None
 
 
-def _passes_recorded(call: Call, recorded: Call) -> bool:
-    """Return whether all arguments of two calls are equal values, through which no block can pass anything on."""
-    return _equal_values(call.arguments, recorded.arguments) and (
-        call.keywords.keys() == recorded.keywords.keys()
-        and all(_equal_values(value, recorded.keywords[name]) for name, value in call.keywords.items())
-    )
+def _replays(decoder: Decoder, recorded: Sequence[Recorded], expected: Sequence[bytes]) -> bool:
+    """Return whether blocks, called one by one as calibration does, compute what the model computes.
+
+    Args:
+        decoder: the model.
+        recorded: of the window that was run, and of another one, which shows if blocks pass on values by themselves.
+        expected: from `_digests`.
+    """
+    states = [state for state, _ in recorded]
+    for block, (before, after) in zip(decoder.blocks, pairwise(expected), strict=True):
+        with decoder.residency.onload(block.module):
+            # Twice, as calibration does: once to measure, once to propagate.
+            for _ in range(2):
+                if _digest(states[0].hidden) != before:
+                    return False
+                try:
+                    outputs = [
+                        calls[block.index](block.module, state)
+                        for (_, calls), state in zip(recorded, states, strict=True)
+                    ]
+                # Any error of a call that is not the model's own says that whole passes are needed.
+                except Exception:
+                    return False
+                if _digest(outputs[0].hidden) != after:
+                    return False
+        states = outputs
+    return True
 
 
-def _equal_values(one: object, other: object) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
-    if type(one) is tuple and type(other) is tuple:
-        return len(one) == len(other) and all(map(_equal_values, one, other))
-    # Anything else, a cache for instance, may be written to.
-    return type(one) is type(other) and isinstance(one, bool | int | float | str | None) and one == other
+def _digest(tensor: Tensor) -> bytes:
+    found = hashlib.sha256(repr((tensor.dtype, tensor.shape)).encode())
+    # -0.0 + 0 is 0.0: equal numbers have equal bytes.
+    found.update((tensor.detach() + 0).contiguous().flatten().view(torch.uint8).cpu().numpy())
+    return found.digest()
 
 
 def _carried_call(call: Call, markers: Sequence[Tensor]) -> Call:
@@ -255,10 +268,6 @@ def _replaced(value: object, known: object, shared: dict[int, tuple[object, obje
         for name in [*value]:
             value[name] = _shared(value[name], known.get(name), shared)
     return value
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 @contextmanager
