@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.pruning.calibration.activations import (
     Activations,
     Call,
@@ -152,7 +153,7 @@ def _recording_pass(decoder: Decoder, window: Tensor, width: int, known: Sequenc
 
     # Whatever a model raises because its blocks computed nothing: whole passes are right for it, and an error that has
     # another cause comes again there.
-    with suppress(Exception), replaced_forward(decoder.blocks, stub):
+    with _memory_errors_alone(), replaced_forward(decoder.blocks, stub):
         run_model(decoder, window)
     return (State(inputs[0]), calls) if len(calls) == len(decoder.blocks) else None
 
@@ -184,7 +185,7 @@ def _replays(decoder: Decoder, window: Tensor, recorded: Recorded) -> bool:
                 again = None
                 # Twice, as calibration does: once to measure, once to propagate. As in `_recording_pass`, any error of
                 # a call that is not the model's own says that whole passes are needed.
-                with suppress(Exception):
+                with _memory_errors_alone():
                     calls[len(done)](forward, state)
                     again = calls[len(done)](forward, state)
                 output = forward(*arguments, **keywords)
@@ -259,6 +260,16 @@ def _replaced(value: object, known: object, shared: dict[int, tuple[object, obje
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+@contextmanager
+def _memory_errors_alone() -> Iterator[None]:
+    """Suppress every error of a `with` block but those of a full device, which no other way to calibrate avoids."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
 
 
 @contextmanager
