@@ -10,7 +10,9 @@ from lm_eval_pruned.process_memory import explain_out_of_memory, is_out_of_memor
 
 FULL = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of ..."),
-    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", 2),
+    getattr(torch, "AcceleratorError", RuntimeError)(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", 2
+    ),
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
