@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from accelerate.utils.memory import should_reduce_batch_size
+import torch
 
 from lm_eval_pruned.errors import PruningError
+
+# What allocators and libraries say when a device is full: PyTorch's own, CUDA's and HIP's drivers, Triton and XPU, the
+# handles and workspaces of cuBLAS, cuSOLVER, cuSPARSE and cuDNN, and the allocator of the CPU.
+_OUT_OF_MEMORY = re.compile(
+    r"out[ _]of[ _]((device|host)[ _])?memory|_STATUS_ALLOC_FAILED|(CUBLAS|CUSOLVER)_STATUS_NOT_INITIALIZED"
+    r"|can't allocate memory|PT_DEVMEM Allocation failed",
+    re.IGNORECASE,
+)
 
 
 def use_huge_pages() -> None:
@@ -31,6 +40,23 @@ def trim_heap() -> None:
         trim(0)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the memory of a device or of the host ran out.
+
+    accelerate's `should_reduce_batch_size` knows the message of PyTorch's caching allocator alone. A full device shows
+    itself also when a library creates its handle or workspace, or when the driver fails.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+        True
+        >>> is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+        False
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
     """Turn an out-of-memory error in a `with` block that prunes into advice.
@@ -40,10 +66,10 @@ def explain_out_of_memory() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise PruningError(
             f"memory ran out while the model was pruned ({reason}): give a smaller calib_seqlen, fewer calib_samples, "
             "a smaller dtype or a device with more memory; lm-eval-pruned plan says what is needed"

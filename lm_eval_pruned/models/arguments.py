@@ -42,6 +42,9 @@ _LOADING = [
 _ADAPTERS = ("peft", "lora_local_path")
 
 
+# Arguments of transformers that split every weight over devices.
+_TENSOR_PARALLEL = ("tp_plan", "tp_size", "device_mesh")
+
 # Arguments of the harness's `hf` and of transformers that quantise weights while they are loaded.
 _QUANTISING = ("load_in_4bit", "load_in_8bit", "quantization_config", "autogptq", "gptqmodel")
 
@@ -87,6 +90,17 @@ def peek_config(source: str, arguments: Mapping[str, object]) -> PretrainedConfi
     except (OSError, ValueError, ImportError, *INVALID):
         return None
     return config
+
+
+def refuse_tensor_parallel(given: Mapping[str, object]) -> None:
+    """Raise ArgumentError if transformers would split weights over devices."""
+    for name in _TENSOR_PARALLEL:
+        if given.get(name):
+            raise ArgumentError(
+                f"{name}={given[name]} splits every weight over devices, and pruned-hf reads whole weights: use "
+                "parallelize=True, which puts whole blocks on each device, or --model pruned-vllm with "
+                "tensor_parallel_size=N"
+            )
 
 
 def refuse_adapters(config: PruneConfig, given: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_pruned.config import RunConfig, parse_model_args
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
+from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters, refuse_tensor_parallel
 from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_transformers
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.checkpoint_checks import check_attention, check_checkpoint, check_weights
@@ -47,6 +47,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         self._source = recipe.calibration_source(str(source))
         self._source.check()
         refuse_adapters(recipe.config, kwargs)
+        refuse_tensor_parallel(kwargs)
         self._check_store()
         self._prunes = recipe.method is not None
         if is_name:

@@ -218,6 +218,21 @@ def test_equal_arguments_of_windows_are_one_tensor(windows):
     assert len(containers) == len(windows)
 
 
+def test_a_full_device_is_not_taken_for_a_block_that_cannot_be_replayed(windows):
+    model, calls = build("Llama"), []
+    forward = model.model.layers[1].forward
+
+    def full_once(*arguments: object, **keywords: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("CUDA error: out of memory")
+        return forward(*arguments, **keywords)
+
+    model.model.layers[1].forward = full_once
+    with pytest.raises(RuntimeError, match="out of memory"):
+        record(find_decoder(model), windows)
+
+
 def test_a_block_that_is_never_called_is_named(windows):
     model = build("Looped")
     model.model.layers[2].forward = lambda hidden, **_: hidden

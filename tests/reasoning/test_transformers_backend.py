@@ -248,14 +248,24 @@ def test_the_automatic_batch_size_fits_the_free_memory(backend, steps, monkeypat
     assert {sequences for sequences, _ in steps.sizes} == {1}
 
 
-def test_a_batch_that_runs_out_of_memory_is_halved(backend, steps, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=["allocator", "driver", "library", "host"],
+)
+def test_a_batch_that_runs_out_of_memory_is_halved(backend, steps, monkeypatch, caplog, full):
     wanted = answers(backend, *BUDGETS)
     steps.sizes.clear()
     step = Batch.step
 
     def scarce(self: Batch, tokens: torch.Tensor) -> None:
         if len(tokens) * self.width > 900:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            raise full
         step(self, tokens)
 
     monkeypatch.setattr(Batch, "step", scarce)

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.pruning.calibration.activations import (
     Activations,
     Call,
@@ -165,7 +166,7 @@ def _recording_pass(decoder: Decoder, window: Tensor, width: int, known: Sequenc
 
     # Whatever a model raises because its blocks computed nothing: whole passes are right for it, and an error that has
     # another cause comes again there.
-    with suppress(Exception), replaced_forward(decoder.blocks, stub):
+    with _memory_errors_alone(), replaced_forward(decoder.blocks, stub):
         run_model(decoder, window)
     return (State(inputs[0]), calls) if len(calls) == len(decoder.blocks) else None
 
@@ -211,15 +212,14 @@ def _replays(decoder: Decoder, recorded: Sequence[Recorded], expected: Sequence[
             for _ in range(2):
                 if _digest(states[0].hidden) != before:
                     return False
-                try:
+                outputs: list[State] = []
+                # Any other error of a call that is not the model's own says that whole passes are needed.
+                with _memory_errors_alone():
                     outputs = [
                         calls[block.index](block.module, state)
                         for (_, calls), state in zip(recorded, states, strict=True)
                     ]
-                # Any error of a call that is not the model's own says that whole passes are needed.
-                except Exception:
-                    return False
-                if _digest(outputs[0].hidden) != after:
+                if not outputs or _digest(outputs[0].hidden) != after:
                     return False
         states = outputs
     return True
@@ -268,6 +268,16 @@ def _replaced(value: object, known: object, shared: dict[int, tuple[object, obje
         for name in [*value]:
             value[name] = _shared(value[name], known.get(name), shared)
     return value
+
+
+@contextmanager
+def _memory_errors_alone() -> Iterator[None]:
+    """Suppress every error of a `with` block but those of a full device, which no other way to calibrate avoids."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
 
 
 @contextmanager

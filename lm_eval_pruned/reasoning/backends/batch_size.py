@@ -31,14 +31,14 @@ class BatchLimits:
         """Return the limits of a batch of `rows` rows of `max_length` tokens."""
         return cls(rows=rows, tokens=rows * max_length, max_length=max_length)
 
-    def halved(self, sequences: int, width: int, error: RuntimeError) -> BatchLimits:
+    def halved(self, sequences: int, width: int, error: RuntimeError | MemoryError) -> BatchLimits:
         """Return half of a batch of `sequences` sequences of `width` tokens, which ran out of memory with `error`.
 
         Raises:
             EngineError: it was a single sequence.
         """
         if sequences == 1:
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise EngineError(
                 f"there is no memory for a single row of {width} tokens beside the model: give a smaller "
                 f"thinking_token_budget, max_gen_toks or dtype, or a device with more memory ({reason})"

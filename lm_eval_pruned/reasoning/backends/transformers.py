@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows
 from lm_eval_pruned.reasoning.backends.kv_batch import PADDING, Batch
 from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS
@@ -66,8 +67,8 @@ class TransformersBackend(TokenizingBackend):
                 tried = limits
                 try:
                     run.decode(max_tokens=limits.tokens)
-                except RuntimeError as error:
-                    if not should_reduce_batch_size(error):
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
                         raise
                     limits = limits.halved(*run.batch_shape, error)
                     size, _ = run.batch_shape

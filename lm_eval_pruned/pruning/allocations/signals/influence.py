@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
 from lm_eval_pruned.pruning.calibration.activations import Windows
@@ -125,9 +126,11 @@ def _backward(model: nn.Module, linears: Sequence[Linear], window: Tensor, on_gr
             with Watch(linears, before=_differentiable, after=hook):
                 loss = model(input_ids=ids, labels=ids, use_cache=False).loss
             loss.backward()
-    except (PruningError, torch.OutOfMemoryError):
+    except PruningError:
         raise
     except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise PruningError(
             f"{type(model).__name__} has no gradient of a loss of token ids, which alloc=layerif needs ({reason}): "
