@@ -79,6 +79,8 @@ class Cell:
     def label(self) -> str:
         """Readable name: model, pruning, task, seed, variant."""
         words = [str(self.model_args[name]) for name in _NAMED if self.model_args.get(name) is not None]
+        if self.model_args.get("exclude") is not None:
+            words.append(f"exclude {self.model_args['exclude']}")
         pruning = "dense" if words in (["none"], []) else " ".join(words)
         seed = "" if self.seed is None else f"seed {self.seed}"
         parts = [self.model.rpartition("/")[2], pruning, self.task, seed, self.variant or ""]

@@ -59,7 +59,7 @@ def read_settings(where: str, given: object, *, axes: bool = False) -> SweepSett
         if name in _TYPES and (
             not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "apply_chat_template")
         ):
-            raise DataError(f"{where}: {name}: {value!r} is no {' or '.join(kind.__name__ for kind in _TYPES[name])}")
+            raise DataError(f"{where}: {name}: {value!r} is not {' or '.join(kind.__name__ for kind in _TYPES[name])}")
     return content
 
 
@@ -74,11 +74,18 @@ def merge(first: SweepSettings, second: SweepSettings) -> dict[str, object]:
 
 
 def read_axis(name: str, given: object) -> list[object]:
-    """Return the values of an axis; raises DataError if there are none, or if one is a list or mapping."""
-    values = as_list(given)
+    """Return the values of an axis; raises DataError if there are none, or if one is a list or mapping.
+
+    Only `blocks` may have lists: [[16, 17], 3] is 16+17 and 3.
+    """
+    values = [_joined(value) if name == "blocks" else value for value in as_list(given)]
     if not values or any(isinstance(value, dict | list) for value in values):
         raise DataError(f"{name}: {given!r} is neither a value nor a list of values")
     return values
+
+
+def _joined(blocks: object) -> object:
+    return "+".join(map(str, blocks)) if isinstance(blocks, list) else blocks
 
 
 def read_seed(given: object) -> int | None:

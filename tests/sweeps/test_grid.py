@@ -54,6 +54,15 @@ def test_lists_are_multiplied_and_settings_merged(tmp_path):
     assert {(cell.variant, cell.batch_size) for cell in cells} == {("a", "1"), ("b", "4")}
 
 
+def test_blocks_and_exclude_tell_cells_apart(tmp_path):
+    for blocks in ([[1, 2], 3], ["1+2", 3]):
+        cells = sweep(tmp_path, grids=[{"methods": "shortgpt", "blocks": blocks}])
+        assert [cell.label for cell in cells] == [f"tiny-reasoner, shortgpt {one}, tiny_tts" for one in ("1+2", 3)]
+    grids = [{"methods": "wanda", "sparsities": 0.2, "model_args": {"exclude": one}} for one in ("q_proj", "k_proj")]
+    labels = [cell.label for cell in sweep(tmp_path, grids=grids)]
+    assert labels == [f"tiny-reasoner, wanda 0.2 exclude {one}, tiny_tts" for one in ("q_proj", "k_proj")]
+
+
 def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
     (one,) = sweep(tmp_path, grids=[{"methods": "none"}])
     (faster,) = sweep(tmp_path, grids=[{"methods": "none", "batch_size": 8, "cpus": 2, "weights": 1e6}])
@@ -77,7 +86,7 @@ def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
         ({"grids": [{"methods": "none", "models": "/nowhere"}]}, "pretrained=/nowhere is not a folder"),
         ({"grids": [{"methods": "none", "model_args": {"dtpye": "auto"}}]}, "did you mean 'dtype'?"),
         ({"grids": [{"methods": "none", "model_args": {"dtype": "bf16"}}]}, "did you mean 'bfloat16'?"),
-        ({"grids": [{"methods": "none", "limit": "all"}]}, "limit: 'all' is no int or float"),
+        ({"grids": [{"methods": "none", "limit": "all"}]}, "limit: 'all' is not int or float"),
         ({"grids": [{"methods": "none", "seeds": [0.5]}]}, "0.5 is not a whole number"),
         ({"grids": [{"methods": "none", "gpus": -1}]}, "gpus=-1"),
         ({"grids": [{"methods": "none"}], "overrides": [{"match": {"method": "non"}, "set": {}}]}, "mean 'none'?"),

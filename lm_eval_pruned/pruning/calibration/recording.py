@@ -228,7 +228,7 @@ def _replays(decoder: Decoder, recorded: Sequence[Recorded], expected: Sequence[
 def _digest(tensor: Tensor) -> bytes:
     found = hashlib.sha256(repr((tensor.dtype, tensor.shape)).encode())
     # -0.0 + 0 is 0.0: equal numbers have equal bytes.
-    found.update((tensor.detach() + 0).contiguous().flatten().view(torch.uint8).cpu().numpy())
+    found.update((tensor.detach() + 0).contiguous().flatten().view(torch.uint8).cpu().numpy().data)
     return found.digest()
 
 
