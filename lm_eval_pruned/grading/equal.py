@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import compare_answers
+from lm_eval_pruned.grading.compare.expand import is_constant_chain
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.conjunctions import normalize_conjunctions
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
+from lm_eval_pruned.grading.normalize.remarks import strip_remarks
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
@@ -29,22 +31,23 @@ _NAME = re.compile(
     r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
     # Function values, probabilities, lengths and areas, and quotients of two letters.
     r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
-    r"|[nN]\([A-Z](?:\\c[au]p ?[A-Z])*\)|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
+    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[A-Z]{2}\^\{2\}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
     r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
-_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>[^=]+)")
+_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)", re.DOTALL)
 _CHOICE_LETTERS = tuple("abcde")
-_LABELLED_CHOICE = re.compile(r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)", re.DOTALL)
+_LABELLED_CHOICE = re.compile(
+    r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)"
+    # What counts as a label only if the other side is a letter.
+    r"|(?:(?:option|choice)\(?(?P<option>[A-Ea-e])\)?[:.]?|(?P<lone>[A-Ea-e])(?:[).:]|(?=\([a-z]{3})))(?P<text>\(?[A-Za-z]{3}.*)?",
+    re.DOTALL,
+)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # Notation that our own parser does not read and sympy does.
 _SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
-_ANNOUNCEMENT = re.compile(
-    r"\s?(?:\\text\{)?\s?(?:so |thus |hence )?(?:the )?(?:final |correct )?answer ?(?:is|[:=])[:= ]?\s?\}?(?=.)",
-    re.IGNORECASE,
-)
 _LEADING_SIGNS = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
 _AM_OR_PM = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
@@ -119,8 +122,7 @@ def _strip_announcement(text: str) -> str:
     if second and " or " not in second and not _SYMPY_COMMANDS.search(text) and equal(first, second):
         # "1/2 or 0.5" is one answer in two spellings, not a list.
         text = first
-    announced = _ANNOUNCEMENT.match(text)
-    return _AM_OR_PM.sub(r"\1\2", normalize_conjunctions(text[announced.end() :] if announced else text))
+    return _AM_OR_PM.sub(r"\1\2", normalize_conjunctions(strip_remarks(text)))
 
 
 def _strip_approximation(form: str) -> str:
@@ -134,10 +136,14 @@ def _strip_labels(left: str, right: str) -> tuple[str, str]:
     """If one side is a choice with its text, such as `(C)5`, reduce it to what the other side is, letter or text."""
     one, other = _LABELLED_CHOICE.fullmatch(left), _LABELLED_CHOICE.fullmatch(right)
     if one and not other:
-        return (one["letter"].casefold() if right in _CHOICE_LETTERS else normalize(one["value"])), right
-    if other and not one:
-        return left, (other["letter"].casefold() if left in _CHOICE_LETTERS else normalize(other["value"]))
-    return left, right
+        return _reduce_choice(one, right), right
+    return (left, _reduce_choice(other, left)) if other and not one else (left, right)
+
+
+def _reduce_choice(choice: re.Match[str], other: str) -> str:
+    if other in _CHOICE_LETTERS:
+        return (choice["letter"] or choice["option"] or choice["lone"]).casefold()
+    return normalize(choice["value"]) if choice["letter"] else choice[0]
 
 
 def _strip_names(left: str, right: str) -> tuple[str, str]:
@@ -155,15 +161,20 @@ def _strip_names(left: str, right: str) -> tuple[str, str]:
 
 
 def _match_assignment(form: str) -> re.Match[str] | None:
-    """Match a name and its value, or return None if the value contains another relation."""
+    """Match a name and its value, which may be a chain of values; return None if it contains another relation."""
     match = _ASSIGNMENT.fullmatch(form)
-    return match if match and not _RELATION.search(match["value"]) else None
+    if match is None or _RELATION.search(match["value"].replace("=", "")):
+        return None
+    return match if "=" not in match["value"] or is_constant_chain(match["value"]) else None
 
 
 def _compare_values(left: str, right: str) -> Equality:
     if left == right:
         return Equality(True, "same value, named on one side")
     one, other = split_unit(left), split_unit(right)
+    if {one.unit, other.unit} == {"degree", ""} and "\\pi" in (one.value if other.unit else other.value):
+        # Radians: our parser reads the sign of a degree as a factor.
+        return _compare_parsed(left, right)
     if one.unit and other.unit and one.unit != other.unit:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
     if one.value == other.value:

@@ -28,6 +28,13 @@ _TOKEN = re.compile(
     rf"(?P<font>{_FONT}\s?\{{)|(?P<frac>\\frac\{{)|(?P<power>{_POWER})|(?P<over>/|\bper\b)"
     r"|(?P<word>[A-Za-z]+)\.?|(?P<close>\}\{?)|(?P<gap>\s|~|\\[,;:! ]|\\cdot|\*)"
 )
+# After a number or a blank, or in a text font. A number of ohms looks like a multiple of omega.
+_SIGNS = re.compile(
+    r"(?<=[0-9{ \\,~])(?:\u00c5|A\u030a|\\(?:AA|r\{A\}|mathring\{A\})(?![A-Za-z]))"
+    r"|(?<=[0-9{ ,~kM])\\Omega\s*(?=\}?\s*\Z)"
+    r"|(?<=[0-9{ ,~])\\mu\s*(?=(?:\\(?:text|mathrm)\s?\{)?[mgsLlNJWVAFC](?:\Z|[^A-Za-z]))"
+)
+_SIGN_WORDS = {"Omega": "ohm", "mu": "micro"}
 _AREAS = {"square": 2, "sq": 2, "cubic": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
@@ -57,9 +64,16 @@ def normalize_units(text: str) -> str:
         >>> normalize_units(r"5\mathrm{i}"), normalize_units("5m"), normalize_units(r"12\pi\text{ J}")
         ('5\\mathrm{i}', '5m', '12\\pi joule')
     """
+    text = _SIGNS.sub(_spell_sign, text)
     if "\\circ" in text:
         text = _DEGREES.sub(lambda degrees: f" {_SCALES[degrees[1]]}", text)
     return _RUN.sub(_rewrite, text)
+
+
+def _spell_sign(sign: re.Match[str]) -> str:
+    word = _SIGN_WORDS.get(sign[0].strip("\\ "), "angstrom")
+    before = sign.string[sign.start() - 1]
+    return ("" if before in "{kM" else " ") + word
 
 
 def _rewrite(run: re.Match[str]) -> str:
