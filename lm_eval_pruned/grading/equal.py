@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.compare.expand import is_constant_chain
-from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_SECOND_OPINION_CHARACTERS
 from lm_eval_pruned.grading.normalize.conjunctions import normalize_conjunctions
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.remarks import strip_remarks
@@ -31,11 +31,14 @@ _NAME = re.compile(
     r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
     # Function values, probabilities, lengths and areas, and quotients of two letters.
     r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
-    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[A-Z]{2}\^\{2\}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
+    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[A-Z]{2}\^\{2\}"
+    r"|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
     r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
-_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)", re.DOTALL)
+_ASSIGNMENT = re.compile(
+    rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)", re.DOTALL
+)
 _CHOICE_LETTERS = tuple("abcde")
 _LABELLED_CHOICE = re.compile(
     r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)"
@@ -47,6 +50,12 @@ _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # Notation that our own parser does not read and sympy does.
 _SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
+# Text, bases, ellipses and members of a set by a condition: no second opinion on those.
+_NOT_MATHEMATICS = re.compile(
+    r"(?<![\\A-Za-z{])[A-Za-z]{4,}|\\(?:ldots|text|mathbb|mid|cup|cap|setminus|emptyset)(?![A-Za-z])"
+    r"|[0-9]\}?_|[0-9] [0-9]|[^\x20-\x7e]"
+    r"|\A[^0-9\\]*\Z|(?:\A| )[A-Za-z]{2,3}(?:\Z| )"
+)
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
 _LEADING_SIGNS = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
 _AM_OR_PM = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
@@ -193,15 +202,34 @@ def _compare_parsed(left: str, right: str) -> Equality:
     elif other is None and one is not None and right.isalpha():
         other = read(f"({right})")
     verdict = compare_answers(one, other) if one and other else None
-    if verdict is not None:
-        return Equality(verdict, "same meaning" if verdict else "different meanings")
-    if _SYMPY_COMMANDS.search(left) or _SYMPY_COMMANDS.search(right):
-        answer = ask(left, right)
-        return Equality(answer.equal is True, answer.reason, answer.status)
+    if verdict:
+        return Equality(True, "same meaning")
     if not (one and other) and fold_words(left) == fold_words(right):
         return Equality(True, "same text")
+    # Matrices are added and multiplied by sympy only.
+    if one and other and verdict is False and not ("matrix}" in left and "matrix}" in right):
+        return Equality(False, "different meanings")
+    return _ask_second_opinion(left, right, verdict, is_read=bool(one and other))
+
+
+def _ask_second_opinion(left: str, right: str, verdict: bool | None, *, is_read: bool) -> Equality:
+    """Ask sympy about two answers that our parser did not read or did not compare; it can only accept them."""
     # Two texts that are not mathematics are different; two expressions that could not be compared may be equal.
-    return Equality(False, UNDECIDED, "unparsed" if one and other else "ok")
+    undecided = Equality(False, UNDECIDED, "unparsed" if is_read and verdict is None else "ok")
+    is_long = max(len(left), len(right)) > MAX_SECOND_OPINION_CHARACTERS
+    if is_long or _shape(left) != _shape(right) or _NOT_MATHEMATICS.search(f"{left} {right}"):
+        return undecided
+    opinion = ask(left, right)
+    if opinion.equal:
+        return Equality(True, f"same value (sympy: {opinion.reason})")
+    needs_sympy = _SYMPY_COMMANDS.search(left) or _SYMPY_COMMANDS.search(right)
+    return Equality(False, opinion.reason, opinion.status) if needs_sympy or opinion.status == "timeout" else undecided
+
+
+def _shape(form: str) -> tuple[str, int]:
+    """Return what two equal answers have in common: the brackets around a form with commas, and their number."""
+    commas = form.count(", ") + form.count(";")
+    return (form[0] + form[-1] if commas and form[0] in "([" and form[-1] in ")]" else ""), commas
 
 
 def _compare_numbers(one: Number, other: Number) -> Equality:

@@ -57,7 +57,9 @@ def normalize(answer: str) -> str:
 
 
 def _normalize_once(answer: str) -> str:
-    text = normalize_latex(normalize_units(_strip_decoration(normalize_characters(restore_backslashes(answer))))).rstrip(_ENDING)
+    text = normalize_latex(
+        normalize_units(_strip_decoration(normalize_characters(restore_backslashes(answer))))
+    ).rstrip(_ENDING)
     text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
     folded = text if text.isascii() and text.islower() else _WORD.sub(_fold_word, text)
     return _strip_outer_parentheses(folded)

@@ -13,12 +13,24 @@ _ANNOUNCEMENT = re.compile(
     re.IGNORECASE,
 )
 _ADVERB = re.compile(rf"\s?{_TEXT}\s?(?:exactly|only|just|a total of|in total)\s?\}}?\s(?=[\\$0-9-])", re.IGNORECASE)
-_REASON = re.compile(rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since)\s|\\q?quad\s?\([^()]{{0,40}}[<>=\\][^()]{{1,40}}\)\Z")
+_REASON = re.compile(
+    rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since)\s|\\q?quad\s?\([^()]{{0,40}}[<>=\\][^()]{{1,40}}\)\Z"
+)
 _REPETITION = re.compile(r"(?P<value>[0-9]{1,4})\s?(?:\\text\{)?\s?\((?P<words>[A-Za-z -]{2,60})\)\s?\}?")
 _WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")
 _WORD_BREAK = re.compile(r"[ -]+")
 _SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "ninth": 9, "tenth": 10}
+_PARTS = {
+    "half": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+}
 _PARTS |= {f"{part}s": size for part, size in _PARTS.items()} | {"halves": 2}
 
 
@@ -62,7 +74,7 @@ def read_number_words(words: str) -> Fraction | None:
     size = _PARTS.get(names[-1]) if len(names) > 1 else None
     before = "and"
     for name in names[:-1] if size else names:
-        if name in NUMBER_WORDS and (before in ("and", "hundred", *_SCALES) or (20 <= part % 100 and part % 10 == 0)):
+        if name in NUMBER_WORDS and (before in ("and", "hundred", *_SCALES) or (part % 100 >= 20 and part % 10 == 0)):
             part += NUMBER_WORDS[name]
         elif name == "hundred" and 0 < part < 10:
             part *= 100

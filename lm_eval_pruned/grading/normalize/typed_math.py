@@ -19,6 +19,9 @@ _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:m
 _RAISED = {"sup": "^", "sub": "_"}
 # JSON makes two backslashes of one, and reads one before b or f as a control character.
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}$%()[\],!])")
+_DOUBLED_COMMAND = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|cdot|times|pi|pm|infty|cup|le|ge)(?![A-Za-z]))"
+)
 _LOST_ESCAPES = str.maketrans({"\b": "\\b", "\f": "\\f"})
 
 
@@ -30,6 +33,9 @@ def restore_backslashes(text: str) -> str:
         ('\\frac{1}{2}', '\\frac12', 'x\\\\y')
     """
     text = text.translate(_LOST_ESCAPES)
+    if "\\begin" not in text.replace("\\\\", ""):
+        # Without a matrix, two backslashes before a word are no line break.
+        text = _DOUBLED_COMMAND.sub(r"\\", text)
     is_doubled = "\\" not in text.replace("\\\\", "") and _DOUBLED.search(text)
     return text.replace("\\\\", "\\") if is_doubled else text
 
@@ -55,6 +61,10 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         re.compile(r"\A(?P<above>[^{}=,\\]{1,40})\\(?P<infix>over)(?![A-Za-z])(?P<below>[^{}=,\\]{1,40})\Z"),
         _infix,
     ),
+    # Equations of a system, one a line, and a chain of equalities over several lines.
+    ("{cases}", re.compile(r"\\begin\{cases\}([^&]{0,400})\\end\{cases\}"), r"\1"),
+    ("\\\\", re.compile(r"\A(?!.*(?:&|begin))(.{1,200})\\\\\s?(?=.*=)", re.DOTALL), r"\1, "),
+    ("\\\\", re.compile(r"\\\\\s?&?\s?="), "="),
     ("**", re.compile(r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])"), "^"),
     ("x", re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)"), r"\\cdot "),
     ("/", re.compile(r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?"), r"\\frac{\1}{\2}"),
@@ -63,7 +73,11 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
     ("_", re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})"), r"\1_{\2}"),
     ("sqrt", re.compile(r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})"), r"\\sqrt{\1}"),
     ("{", re.compile(r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)"), r"\\\1"),
-    ("...", re.compile(r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z"), r".\1\\overline{\2}"),
+    (
+        "...",
+        re.compile(r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z"),
+        r".\1\\overline{\2}",
+    ),
     ("\\dot", re.compile(r"\\dot\s?\{?([0-9])\}?([0-9]{0,40})\\dot\s?\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
     ("\\dot", re.compile(r"(?<=[0-9.])\\dot\s?\{?([0-9])\}?"), r"\\overline{\1}"),
     (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import product
 
 _PREFIXES = {
-    "G": "giga", "M": "mega", "k": "kilo", "h": "hecto", "d": "deci", "c": "centi", "m": "milli", "micro": "micro", "n": "nano",
+    "G": "giga", "M": "mega", "k": "kilo", "h": "hecto", "d": "deci", "c": "centi", "m": "milli", "n": "nano",
+    "micro": "micro",
 }  # fmt: skip
 _PREFIXED = {
     "m": "meter", "g": "gram", "s": "second", "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere",
@@ -31,7 +32,7 @@ SYMBOLS = {
     **_ALONE,
 }
 _WORDS = {
-    "percent": "percent",
+    "percent": "percent percentage pct",
     "inch": "inch inches",
     "foot": "foot feet",
     "hertz": "hertz",
@@ -67,7 +68,9 @@ WORDS = {
     **{word: name for name, words in _WORDS.items() for word in words.split()},
 }
 # Units that may follow a number without a blank; other letters there may be a product of variables.
-_PLAIN = "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad deg Hz kHz MHz GHz kPa"
+_PLAIN = (
+    "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad deg Hz kHz MHz GHz kPa"
+)
 PLAIN = frozenset(_PLAIN.split())
 # Capitals that are hardly ever variables after a number and a blank, at the very end.
 LETTERS = frozenset("JNWVL")

@@ -44,7 +44,8 @@ _SUFFIXES = {"1": "st", "2": "nd", "3": "rd"}
 _FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 _ORDINALS = {word: str(value) for value, word in enumerate(_FIRST.split(), 1)}
 _ORDINAL = re.compile(
-    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th)\}}?|(?P<word>{_FIRST.replace(' ', '|')}))(?P<noun>[a-z]{{3,20}})?"
+    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th)\}}?|(?P<word>{_FIRST.replace(' ', '|')}))"
+    r"(?P<noun>[a-z]{3,20})?"
 )
 # A noun that numbers things, as in "grade 12", and the half of the day after a time.
 _NUMBERED = re.compile(
