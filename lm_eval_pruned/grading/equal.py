@@ -43,13 +43,13 @@ _CHOICE_LETTERS = tuple("abcde")
 _LABELLED_CHOICE = re.compile(
     r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)"
     # What counts as a label only if the other side is a letter.
-    r"|(?:(?:option|choice)\(?(?P<option>[A-Ea-e])\)?[:.]?|(?P<lone>[A-Ea-e])(?:[).:]|(?=\([a-z]{3})))(?P<text>\(?[A-Za-z]{3}.*)?",
+    r"|(?:option|choice)\(?(?P<option>[A-Ea-e])\)?(?:[:.].*)?|(?P<lone>[A-Ea-e])(?:[).:].*|\([a-z]{3}.*)",
     re.DOTALL,
 )
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # Notation that our own parser does not read and sympy does.
-_SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
+_SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\{d\}\{d[a-z]\}")
 # Text, bases, ellipses and members of a set by a condition: no second opinion on those.
 _NOT_MATHEMATICS = re.compile(
     r"(?<![\\A-Za-z{])[A-Za-z]{4,}|\\(?:ldots|text|mathbb|mid|cup|cap|setminus|emptyset)(?![A-Za-z])"
@@ -174,6 +174,9 @@ def _match_assignment(form: str) -> re.Match[str] | None:
     match = _ASSIGNMENT.fullmatch(form)
     if match is None or _RELATION.search(match["value"].replace("=", "")):
         return None
+    if len(match["name"]) == 1 and match["name"] in re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", match["value"]):
+        # An equation that has yet to be solved, x=3x.
+        return None
     return match if "=" not in match["value"] or is_constant_chain(match["value"]) else None
 
 
@@ -195,7 +198,7 @@ def _compare_values(left: str, right: str) -> Equality:
 
 
 def _compare_parsed(left: str, right: str) -> Equality:
-    one, other = read(left), read(right)
+    one, other = (None if _SYMPY_COMMANDS.search(form) else read(form) for form in (left, right))
     if one is None and other is not None and left.isalpha():
         # Compared with an expression, a few letters are a product; otherwise they are a word.
         one = read(f"({left})")
@@ -217,7 +220,7 @@ def _ask_second_opinion(left: str, right: str, verdict: bool | None, *, is_read:
     # Two texts that are not mathematics are different; two expressions that could not be compared may be equal.
     undecided = Equality(False, UNDECIDED, "unparsed" if is_read and verdict is None else "ok")
     is_long = max(len(left), len(right)) > MAX_SECOND_OPINION_CHARACTERS
-    if is_long or _shape(left) != _shape(right) or _NOT_MATHEMATICS.search(f"{left} {right}"):
+    if is_long or _shape(left) != _shape(right) or any(map(_NOT_MATHEMATICS.search, (left, right))):
         return undecided
     opinion = ask(left, right)
     if opinion.equal:

@@ -12,7 +12,9 @@ _ANNOUNCEMENT = re.compile(
     rf"\s?{_TEXT}\s?(?:so |thus |hence )?(?:the )?(?:final |correct )?answer ?(?:is|[:=])[:= ]?\s?\}}?(?=.)",
     re.IGNORECASE,
 )
-_ADVERB = re.compile(rf"\s?{_TEXT}\s?(?:exactly|only|just|a total of|in total)\s?\}}?\s(?=[\\$0-9-])", re.IGNORECASE)
+_ADVERB = re.compile(
+    rf"\s?{_TEXT}\s?(?:exactly|only|just|a total of|in total)(?:\s|\s?\}}\s?)(?=[\\$0-9-])", re.IGNORECASE
+)
 _REASON = re.compile(
     rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since)\s|\\q?quad\s?\([^()]{{0,40}}[<>=\\][^()]{{1,40}}\)\Z"
 )

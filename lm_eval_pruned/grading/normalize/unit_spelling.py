@@ -32,9 +32,8 @@ _TOKEN = re.compile(
 _SIGNS = re.compile(
     r"(?<=[0-9{ \\,~])(?:\u00c5|A\u030a|\\(?:AA|r\{A\}|mathring\{A\})(?![A-Za-z]))"
     r"|(?<=[0-9{ ,~kM])\\Omega\s*(?=\}?\s*\Z)"
-    r"|(?<=[0-9{ ,~])\\mu\s*(?=(?:\\(?:text|mathrm)\s?\{)?[mgsLlNJWVAFC](?:\Z|[^A-Za-z]))"
+    r"|(?<=[0-9{ ,~])\\mu\s*(?:\\(?:text|mathrm)\s?\{)?(?=[mgsLlNJWVAFC](?:\Z|[^A-Za-z]))"
 )
-_SIGN_WORDS = {"Omega": "ohm", "mu": "micro"}
 _AREAS = {"square": 2, "sq": 2, "cubic": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
@@ -73,7 +72,7 @@ def normalize_units(text: str) -> str:
 
 
 def _spell_sign(sign: re.Match[str]) -> str:
-    word = _SIGN_WORDS.get(sign[0].strip("\\ "), "angstrom")
+    word = "micro" if sign[0].startswith("\\mu") else "ohm" if sign[0].startswith("\\Omega") else "angstrom"
     before = sign.string[sign.start() - 1]
     return ("" if before in "{kM" else " ") + word
 
