@@ -85,8 +85,10 @@ def _strip_decoration(text: str) -> str:
     text = text.strip(_WRAPPING)
     if text[:1] == text[-1:] == "'":
         text = text[1:-1]
-    text = text[start.end() :] if (start := _BEFORE_ANSWER.match(text)) else text
-    text = trailing["number"] if (trailing := _DOTS_AFTER_NUMBER.fullmatch(text)) else text
+    if text[:1] in (":", ".", ";") and (start := _BEFORE_ANSWER.match(text)):
+        text = text[start.end() :]
+    if text[-1:] in (".", "\u2026") and (trailing := _DOTS_AFTER_NUMBER.fullmatch(text)):
+        text = trailing["number"]
     while (len(text) - len(text.rstrip("\\"))) % 2:
         # The blank of a control space was stripped with the others.
         text = text[:-1].strip(_WRAPPING)

@@ -20,6 +20,8 @@ _REASON = re.compile(
 )
 _REPETITION = re.compile(r"(?P<value>[0-9]{1,4})\s?(?:\\text\{)?\s?\((?P<words>[A-Za-z -]{2,60})\)\s?\}?")
 _WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")
+# All of these have a word of three letters that is not a command, or a wide blank.
+_REMARK = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}|quad")
 _WORD_BREAK = re.compile(r"[ -]+")
 _SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _PARTS = {
@@ -45,7 +47,7 @@ def strip_remarks(text: str) -> str:
         >>> strip_remarks("one hundred and twenty"), strip_remarks("7 (seven)"), strip_remarks(r"\text{two-thirds}")
         ('120', '7', '\\frac{2}{3}')
     """
-    if text.isascii() and not any(map(str.isalpha, text)) and "(" not in text:
+    if not _REMARK.search(text):
         return text
     for opening in (_ANNOUNCEMENT, _ADVERB):
         if opened := opening.match(text):

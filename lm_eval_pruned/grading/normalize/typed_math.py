@@ -32,6 +32,8 @@ def restore_backslashes(text: str) -> str:
         >>> restore_backslashes(r"\\frac{1}{2}"), restore_backslashes("\frac12"), restore_backslashes(r"x\\y")
         ('\\frac{1}{2}', '\\frac12', 'x\\\\y')
     """
+    if "\\\\" not in text and "\b" not in text and "\f" not in text:
+        return text
     text = text.translate(_LOST_ESCAPES)
     if "\\begin" not in text.replace("\\\\", ""):
         # Without a matrix, two backslashes before a word are no line break.

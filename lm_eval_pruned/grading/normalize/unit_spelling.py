@@ -64,7 +64,7 @@ def normalize_units(text: str) -> str:
         >>> normalize_units(r"5\mathrm{i}"), normalize_units("5m"), normalize_units(r"12\pi\text{ J}")
         ('5\\mathrm{i}', '5m', '12\\pi joule')
     """
-    if "\\" in text or not text.isascii():
+    if "\\mu" in text or "\\Omega" in text or "\\AA" in text or "{A}" in text or not text.isascii():
         text = _SIGNS.sub(_spell_sign, text)
     if "\\circ" in text:
         text = _DEGREES.sub(lambda degrees: f" {_SCALES[degrees[1]]}", text)
