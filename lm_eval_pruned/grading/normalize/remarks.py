@@ -51,9 +51,9 @@ def strip_remarks(text: str) -> str:
         return text
     for opening in (_ANNOUNCEMENT, _ADVERB):
         if opened := opening.match(text):
-            text = text[opened.end() :]
+            text = text[opened.end() :].lstrip()
     if (reason := _REASON.search(text)) and reason.start():
-        text = text[: reason.start()]
+        text = text[: reason.start()].rstrip(" ,")
     repeated = _REPETITION.fullmatch(text)
     if repeated and read_number_words(repeated["words"]) == int(repeated["value"]):
         return repeated["value"]

@@ -57,7 +57,7 @@ def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE, patience: f
     does not matter.
 
     Example:
-        >>> ask(r"\sin^2 x + \cos^2 x", "1").equal
+        >>> ask(r"\sin^2 x + \cos^2 x", "1", patience=60).equal
         True
     """
     left, right = sorted((left, right))
