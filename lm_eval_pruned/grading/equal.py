@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import compare_answers
-from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.compare.expand import is_constant_chain
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_SECOND_OPINION_CHARACTERS
 from lm_eval_pruned.grading.normalize.conjunctions import normalize_conjunctions
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
+from lm_eval_pruned.grading.normalize.remarks import strip_remarks
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
@@ -29,22 +31,32 @@ _NAME = re.compile(
     r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
     # Function values, probabilities, lengths and areas, and quotients of two letters.
     r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
-    r"|[nN]\([A-Z](?:\\c[au]p ?[A-Z])*\)|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
+    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[A-Z]{2}\^\{2\}"
+    r"|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
     r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
-_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>[^=]+)")
+_ASSIGNMENT = re.compile(
+    rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)", re.DOTALL
+)
 _CHOICE_LETTERS = tuple("abcde")
-_LABELLED_CHOICE = re.compile(r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)", re.DOTALL)
+_LABELLED_CHOICE = re.compile(
+    r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)"
+    # What counts as a label only if the other side is a letter.
+    r"|(?:option|choice)\(?(?P<option>[A-Ea-e])\)?(?:[:.].*)?|(?P<lone>[A-Ea-e])(?:[).:].*|\([a-z]{3}.*)",
+    re.DOTALL,
+)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # Notation that our own parser does not read and sympy does.
-_SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])")
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
-_ANNOUNCEMENT = re.compile(
-    r"\s?(?:\\text\{)?\s?(?:so |thus |hence )?(?:the )?(?:final |correct )?answer ?(?:is|[:=])[:= ]?\s?\}?(?=.)",
-    re.IGNORECASE,
+_SYMPY_COMMANDS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\{d\}\{d[a-z]\}")
+# Text, bases, ellipses and members of a set by a condition: no second opinion on those.
+_NOT_MATHEMATICS = re.compile(
+    r"(?<![\\A-Za-z{])[A-Za-z]{4,}|\\(?:ldots|text|mathbb|mid|cup|cap|setminus|emptyset)(?![A-Za-z])"
+    r"|[0-9]\}?_|[0-9] [0-9]|[^\x20-\x7e]"
+    r"|\A[^0-9\\]*\Z|(?:\A| )[A-Za-z]{2,3}(?:\Z| )"
 )
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
 _LEADING_SIGNS = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
 _AM_OR_PM = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
@@ -119,8 +131,7 @@ def _strip_announcement(text: str) -> str:
     if second and " or " not in second and not _SYMPY_COMMANDS.search(text) and equal(first, second):
         # "1/2 or 0.5" is one answer in two spellings, not a list.
         text = first
-    announced = _ANNOUNCEMENT.match(text)
-    return _AM_OR_PM.sub(r"\1\2", normalize_conjunctions(text[announced.end() :] if announced else text))
+    return _AM_OR_PM.sub(r"\1\2", normalize_conjunctions(strip_remarks(text)))
 
 
 def _strip_approximation(form: str) -> str:
@@ -134,10 +145,14 @@ def _strip_labels(left: str, right: str) -> tuple[str, str]:
     """If one side is a choice with its text, such as `(C)5`, reduce it to what the other side is, letter or text."""
     one, other = _LABELLED_CHOICE.fullmatch(left), _LABELLED_CHOICE.fullmatch(right)
     if one and not other:
-        return (one["letter"].casefold() if right in _CHOICE_LETTERS else normalize(one["value"])), right
-    if other and not one:
-        return left, (other["letter"].casefold() if left in _CHOICE_LETTERS else normalize(other["value"]))
-    return left, right
+        return _reduce_choice(one, right), right
+    return (left, _reduce_choice(other, left)) if other and not one else (left, right)
+
+
+def _reduce_choice(choice: re.Match[str], other: str) -> str:
+    if other in _CHOICE_LETTERS:
+        return (choice["letter"] or choice["option"] or choice["lone"]).casefold()
+    return normalize(choice["value"]) if choice["letter"] else choice[0]
 
 
 def _strip_names(left: str, right: str) -> tuple[str, str]:
@@ -155,15 +170,23 @@ def _strip_names(left: str, right: str) -> tuple[str, str]:
 
 
 def _match_assignment(form: str) -> re.Match[str] | None:
-    """Match a name and its value, or return None if the value contains another relation."""
+    """Match a name and its value, which may be a chain of values; return None if it contains another relation."""
     match = _ASSIGNMENT.fullmatch(form)
-    return match if match and not _RELATION.search(match["value"]) else None
+    if match is None or _RELATION.search(match["value"].replace("=", "")):
+        return None
+    if len(match["name"]) == 1 and match["name"] in re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", match["value"]):
+        # An equation that has yet to be solved, x=3x.
+        return None
+    return match if "=" not in match["value"] or is_constant_chain(match["value"]) else None
 
 
 def _compare_values(left: str, right: str) -> Equality:
     if left == right:
         return Equality(True, "same value, named on one side")
     one, other = split_unit(left), split_unit(right)
+    if {one.unit, other.unit} == {"degree", ""} and "\\pi" in (one.value if other.unit else other.value):
+        # Radians: our parser reads the sign of a degree as a factor.
+        return _compare_parsed(left, right)
     if one.unit and other.unit and one.unit != other.unit:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
     if one.value == other.value:
@@ -175,22 +198,41 @@ def _compare_values(left: str, right: str) -> Equality:
 
 
 def _compare_parsed(left: str, right: str) -> Equality:
-    one, other = read(left), read(right)
+    one, other = (None if _SYMPY_COMMANDS.search(form) else read(form) for form in (left, right))
     if one is None and other is not None and left.isalpha():
         # Compared with an expression, a few letters are a product; otherwise they are a word.
         one = read(f"({left})")
     elif other is None and one is not None and right.isalpha():
         other = read(f"({right})")
     verdict = compare_answers(one, other) if one and other else None
-    if verdict is not None:
-        return Equality(verdict, "same meaning" if verdict else "different meanings")
-    if _SYMPY_COMMANDS.search(left) or _SYMPY_COMMANDS.search(right):
-        answer = ask(left, right)
-        return Equality(answer.equal is True, answer.reason, answer.status)
+    if verdict:
+        return Equality(True, "same meaning")
     if not (one and other) and fold_words(left) == fold_words(right):
         return Equality(True, "same text")
+    # Matrices are added and multiplied by sympy only.
+    if one and other and verdict is False and not ("matrix}" in left and "matrix}" in right):
+        return Equality(False, "different meanings")
+    return _ask_second_opinion(left, right, verdict, is_read=bool(one and other))
+
+
+def _ask_second_opinion(left: str, right: str, verdict: bool | None, *, is_read: bool) -> Equality:
+    """Ask sympy about two answers that our parser did not read or did not compare; it can only accept them."""
     # Two texts that are not mathematics are different; two expressions that could not be compared may be equal.
-    return Equality(False, UNDECIDED, "unparsed" if one and other else "ok")
+    undecided = Equality(False, UNDECIDED, "unparsed" if is_read and verdict is None else "ok")
+    is_long = max(len(left), len(right)) > MAX_SECOND_OPINION_CHARACTERS
+    if is_long or _shape(left) != _shape(right) or any(map(_NOT_MATHEMATICS.search, (left, right))):
+        return undecided
+    opinion = ask(left, right)
+    if opinion.equal:
+        return Equality(True, f"same value (sympy: {opinion.reason})")
+    needs_sympy = _SYMPY_COMMANDS.search(left) or _SYMPY_COMMANDS.search(right)
+    return Equality(False, opinion.reason, opinion.status) if needs_sympy or opinion.status == "timeout" else undecided
+
+
+def _shape(form: str) -> tuple[str, int]:
+    """Return what two equal answers have in common: the brackets around a form with commas, and their number."""
+    commas = form.count(", ") + form.count(";")
+    return (form[0] + form[-1] if commas and form[0] in "([" and form[-1] in ")]" else ""), commas
 
 
 def _compare_numbers(one: Number, other: Number) -> Equality:

@@ -65,7 +65,11 @@ MAX_CACHED_CHARACTERS = 400
 
 # Seconds for one pair on a running worker, so that a verdict with all its other steps takes less than 2 s.
 WORKER_DEADLINE = 1.5
-# Seconds for a worker to start, imports included.
+# Seconds for the start of a worker and one pair on it.
+WORKER_PATIENCE = 1.75
+# What a pair gets at least, in seconds, after it waited for the start of its worker.
+SHORTEST_DEADLINE = 0.25
+# Seconds for a worker to start, imports included; a pair does not wait that long.
 WORKER_START_DEADLINE = 60.0
 # A pair that takes longer than this, in seconds, may cost its worker: a spare one is started in advance, since the
 # start of a worker must not count against the next pair.
@@ -74,6 +78,8 @@ SPARE_WORKER_AFTER = 0.3
 MAX_WORKERS = 4
 # Pairs that one worker decides before it is replaced: sympy's caches grow, and a new worker costs half a second.
 MAX_PAIRS_PER_WORKER = 500
+# A longer normal form gets no second opinion.
+MAX_SECOND_OPINION_CHARACTERS = 300
 # Text sent to a worker and parsed there: it fits into the buffer of a pipe, so that sending never blocks.
 MAX_SYMPY_CHARACTERS = 2000
 

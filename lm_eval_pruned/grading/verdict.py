@@ -13,6 +13,7 @@ from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
 from lm_eval_pruned.grading.extract.choices import read_letter
 from lm_eval_pruned.grading.extract.extract import extract, extract_list
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
+from lm_eval_pruned.grading.symbolic.pool import start as start_worker
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -114,6 +115,7 @@ def _verify_letter(gold: str, answer: str) -> Verdict:
 
 
 def _verify_mathematics(gold: str, answer: str) -> Verdict:
+    start_worker()
     if len(gold) + len(answer) > MAX_CACHED_CHARACTERS:
         return _judge(gold, answer)
     try:

@@ -11,14 +11,24 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from lm_eval_pruned.grading.limits import MAX_SYMPY_CHARACTERS, MAX_WORKERS, SPARE_WORKER_AFTER, WORKER_DEADLINE
+from lm_eval_pruned.grading.limits import (
+    MAX_SYMPY_CHARACTERS,
+    MAX_WORKERS,
+    SPARE_WORKER_AFTER,
+    WORKER_DEADLINE,
+    WORKER_START_DEADLINE,
+)
 from lm_eval_pruned.grading.symbolic import pool as worker
-from lm_eval_pruned.grading.symbolic.pool import Outcome, ask
+from lm_eval_pruned.grading.symbolic.pool import Outcome
+
+# On a busy machine a worker may start slowly, which only the test of that is about.
+ask = partial(worker.ask, patience=WORKER_START_DEADLINE)
 
 # Seconds allowed for killing a worker on a busy machine.
 SLACK = 1.5
@@ -208,6 +218,18 @@ def test_a_deadline_kills_one_worker_and_the_next_pair_is_decided() -> None:
     assert all(not running(pid) for pid in before)
 
 
+def test_a_worker_that_starts_slowly_costs_one_verdict_and_goes_on_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.close()
+    slow = worker._WORKER_PROGRAM.replace("from lm_eval_pruned", "import time; time.sleep(1); from lm_eval_pruned", 1)
+    monkeypatch.setattr(worker, "_WORKER_PROGRAM", slow)
+    began = time.monotonic()
+    assert worker.ask("x+x", "2x", patience=0.2).status == "timeout"
+    assert time.monotonic() - began < 1
+    starting = worker_pids()
+    assert ask("x+x", "2x").equal
+    assert worker_pids() == starting
+
+
 @pytest.mark.usefixtures("fresh")
 def test_a_spare_worker_starts_during_a_slow_pair() -> None:
     """It is ready before the deadline, so that the next pair does not wait for its start."""
@@ -290,9 +312,9 @@ def test_a_script_without_a_main_guard_and_a_spawned_child() -> None:
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from lm_eval_pruned.grading.symbolic.pool import ask
-print(ask("x+x", "2x").equal)
+print(ask("x+x", "2x", patience=60).equal)
 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-    print(pool.submit(ask, "x+x", "2x").result().equal)
+    print(pool.submit(ask, "x+x", "2x", patience=60).result().equal)
 """
     assert run(script) == "True\nTrue"
 
@@ -302,17 +324,17 @@ def test_a_forked_child_starts_its_own_workers_and_leaves_its_parents_alone() ->
 import os, warnings
 warnings.simplefilter("error")
 from lm_eval_pruned.grading.symbolic import pool as worker
-assert worker.ask("x+x", "2x").equal
+assert worker.ask("x+x", "2x", patience=60).equal
 (pid,) = (one.process.pid for one in worker._pool.workers)
 child = os.fork()
 if not child:
     assert not worker._pool.workers
-    assert worker.ask("x+x", "2x").equal
+    assert worker.ask("x+x", "2x", patience=60).equal
     assert pid not in {one.process.pid for one in worker._pool.workers}
     worker.close()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert worker.ask("x", "y").equal is False
+assert worker.ask("x", "y", patience=60).equal is False
 print([one.process.pid for one in worker._pool.workers] == [pid])
 """
     assert run(script) == "True"
@@ -323,7 +345,7 @@ def test_workers_die_with_a_parent_that_is_killed(pair: str) -> None:
     script = f"""
 import threading, time
 from lm_eval_pruned.grading.symbolic import pool as worker
-worker.ask("x", "1+x")
+worker.ask("x", "1+x", patience=60)
 threading.Thread(target=worker.ask, args=("x", "y"), daemon=True).start()
 threading.Thread(target=lambda: worker.ask({pair}), daemon=True).start()
 time.sleep(0.5)
@@ -342,7 +364,7 @@ time.sleep(60)
 def test_workers_end_with_the_program() -> None:
     script = """
 from lm_eval_pruned.grading.symbolic import pool as worker
-worker.ask("x", "1+x")
+worker.ask("x", "1+x", patience=60)
 print(*(one.process.pid for one in worker._pool.workers))
 """
     assert all(wait_for_end(int(pid)) for pid in run(script).split())

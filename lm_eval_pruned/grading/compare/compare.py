@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
-from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, is_close
+from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, evaluate_exactly, free_names, is_close
 from lm_eval_pruned.grading.compare.expand import expand, solutions_as_tuples
 from lm_eval_pruned.grading.compare.intervals import REALS, interval, read_bound
 from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
@@ -92,7 +93,7 @@ def _compare_kinds(one: Node, other: Node) -> bool | None:
             return other.label == "\\emptyset"
         case "set", _ if len(one.parts) == 1 and other.head in VALUES:
             return _compare(one.parts[0], other)
-        case "ratio", _ if other.head in VALUES:
+        case "ratio", _ if other.head in VALUES and (evaluate_exactly(other) or Fraction(1, 2)).denominator > 1:
             return _compare_quotient(one, other)
     return False
 
@@ -258,9 +259,14 @@ def _compare_named(relation: Node, value: Node) -> bool | None:
     """Compare `x = 5`, `x in S` or `x > 2` with what it says about the name, given without the name."""
     if (bound := read_bound(relation)) is not None:
         return _compare(bound.region, value)
-    if relation.label not in ("=", "in"):
+    if set(relation.label.split()) != {"="} and relation.label != "in":
         return False
-    left, right = relation.parts
+    left, right = relation.parts[0], relation.parts[-1]
+    if relation.label != "in" and _is_value(value, *relation.parts) and free_names(value) and _compare(right, value):
+        # An identity, such as 2x+x=3x, is the expression on both of its sides.
+        return all(_compare(side, value) for side in relation.parts)
+    if len(relation.parts) > 2:
+        return False
     if left.head == "name" and left.label not in CONSTANTS:
         return _compare(right, value)
     return _compare(left, value) if right.head == "name" and relation.label == "=" else False

@@ -9,6 +9,7 @@ from lm_eval_pruned.grading.compare.evaluate import free_names
 from lm_eval_pruned.grading.compare.regions import simplify_sets, solve_region
 from lm_eval_pruned.grading.compare.values import compare_values
 from lm_eval_pruned.grading.compare.vectors import transpose
+from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, number, product
 from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
@@ -26,6 +27,8 @@ def expand(node: Node) -> Node:
     if node.head == "list":
         members = [member for part in node.parts for member in _members(expand(part), "list")]
         return Node("list", tuple(members))
+    if node.head == "set" and _has_signs(node):
+        return Node("set", tuple(member for part in node.parts for member in _members(expand(part), "list")))
     if _has_signs(node):
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
     if node.head == "relation":
@@ -92,6 +95,12 @@ def shorten_chain(relation: Node) -> Node:
     if not is_name or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
         return relation
     return Node("relation", (first, constants[0]), label="=")
+
+
+def is_constant_chain(form: str) -> bool:
+    """Tell whether a normal form such as `2+3=5` has no variables and no other relation."""
+    tree = read(form)
+    return tree is not None and tree.head == "relation" and not any(map(free_names, tree.parts))
 
 
 def split_tuple_equation(relation: Node) -> Node | None:

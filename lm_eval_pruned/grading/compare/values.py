@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import (
@@ -23,7 +24,8 @@ _DENOMINATORS = (5, 13, 7, 17, 19, 23, 31, 37, 41, 59)
 POINTS = tuple(map(Fraction, _NUMERATORS, _DENOMINATORS))
 ENOUGH_POINTS = 3
 
-_CONSTANTS_OF_INTEGRATION = (name("C"), name("c"))
+# Constants of integration, which may be written in either case.
+_CONSTANTS = ("C", "K")
 
 
 def compare_values(one: Node, other: Node) -> bool | None:
@@ -34,23 +36,30 @@ def compare_values(one: Node, other: Node) -> bool | None:
         return left == right or rounds_to(first, second) or rounds_to(second, first)
     if _is_infinite(one) or _is_infinite(other):
         return _is_infinite(one) and one == other
-    return _rounds_numerically(one, other) or agree_at_points(
-        one, _rename_constant_of_integration(one, other), is_close
-    )
+    return _rounds_numerically(one, other) or agree_at_points(one, _rename_constant(one, other), is_close)
 
 
-def _rename_constant_of_integration(one: Node, other: Node) -> Node:
-    """Rename the constant of integration of `other`, C or c, to that of `one`."""
-    mine, theirs = ([part for part in node.parts if part in _CONSTANTS_OF_INTEGRATION] for node in (one, other))
-    is_constant = one.head == other.head == "+" and len(mine) == len(theirs) == 1 and mine != theirs
-    if (
-        not is_constant
-        or mine[0].label in free_names(other)
-        or theirs[0].label in free_names(one)
-        or len(free_names(one)) < 2
-    ):
+def _rename_constant(one: Node, other: Node) -> Node:
+    """Spell the constant of integration of `other` as in `one`, if that is the only difference of their names."""
+    names, others = free_names(one), free_names(other)
+    mine, theirs = list(names - others), list(others - names)
+    if len(names) < 2 or [label.upper() for label in mine] != [label.upper() for label in theirs] or len(mine) != 1:
         return other
-    return Node("+", tuple(mine[0] if part == theirs[0] else part for part in other.parts))
+    is_constant = mine[0].upper() in _CONSTANTS and all(map(_is_added_or_decays, (one, other), (mine[0], theirs[0])))
+    return _rename(other, theirs[0], mine[0]) if is_constant else other
+
+
+def _is_added_or_decays(node: Node, label: str) -> bool:
+    """Tell whether a name is a term of a sum, or a factor next to a power of e."""
+    if node.head == "*" and name(label) in node.parts:
+        return any(part.head == "^" and part.parts[0] == name("e") for part in node.parts)
+    return node.head == "+" and any(part == name(label) or _is_added_or_decays(part, label) for part in node.parts)
+
+
+def _rename(node: Node, old: str, new: str) -> Node:
+    if node.head == "name" and node.label == old:
+        return name(new)
+    return replace(node, parts=tuple(_rename(part, old, new) for part in node.parts)) if node.parts else node
 
 
 def _rounds_numerically(one: Node, other: Node) -> bool:

@@ -22,7 +22,7 @@ _SIZES = commands(
     "left right middle big Big bigg Bigg bigl bigr Bigl Bigr tiny small normalsize large Large LARGE huge Huge"
 )
 # Commands whose first argument only changes the appearance.
-_APPEARANCE = commands("color textcolor hspace vspace phantom hphantom vphantom")
+_APPEARANCE = commands("color textcolor colorbox hspace vspace phantom hphantom vphantom tag label")
 _THIN = commands("! ,")
 _GAPS = commands(
     "( ) [ ] , : ; > quad qquad enspace thinspace medspace thickspace hfill "
@@ -77,7 +77,7 @@ _DISPLAY_ENVIRONMENTS = [
 # Matches most short answers, which need no rewriting.
 _PLAIN = re.compile(r"[A-Za-z0-9+\-()|!':/]*(?:[.=<>](?![.=])[A-Za-z0-9+\-()|!':/]*)*")
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\approx", "\\equiv"}
-_DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge "}
+_DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", " != ": "\\ne "}
 
 
 def normalize_latex(text: str) -> str:

@@ -6,13 +6,16 @@ import re
 
 from lm_eval_pruned.grading.limits import MAX_NORMALIZE_PASSES
 from lm_eval_pruned.grading.normalize.latex import normalize_latex
+from lm_eval_pruned.grading.normalize.typed_math import restore_backslashes
 from lm_eval_pruned.grading.normalize.unicode import normalize_characters
 from lm_eval_pruned.grading.normalize.unit_spelling import normalize_units
 from lm_eval_pruned.grading.normalize.unit_table import PLAIN, WORDS
 from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
 
-_WRAPPING = '*`" \t\n'
-_ENDING = _WRAPPING + ".,;"
+_WRAPPING = '*`" \t\n\u2713\u2714\u2705'
+_ENDING = _WRAPPING + ".,;?"
+_BEFORE_ANSWER = re.compile(r"[:.;][ \t]+")
+_DOTS_AFTER_NUMBER = re.compile(r"(?P<number>-?[0-9]{1,40})(?:\.\.\.|\u2026)")
 
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{2,}|\A[A-Za-z]\Z")
 _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<run>[0-9][0-9., ]*/?)")
@@ -54,7 +57,9 @@ def normalize(answer: str) -> str:
 
 
 def _normalize_once(answer: str) -> str:
-    text = normalize_latex(normalize_units(_strip_decoration(normalize_characters(answer)))).rstrip(_ENDING)
+    text = normalize_latex(
+        normalize_units(_strip_decoration(normalize_characters(restore_backslashes(answer))))
+    ).rstrip(_ENDING)
     text = _TIGHT_COMMA.sub(", ", _join_thousands(text))
     folded = text if text.isascii() and text.islower() else _WORD.sub(_fold_word, text)
     return _strip_outer_parentheses(folded)
@@ -78,6 +83,12 @@ def _fold_word(word: re.Match[str]) -> str:
 
 def _strip_decoration(text: str) -> str:
     text = text.strip(_WRAPPING)
+    if text[:1] == text[-1:] == "'":
+        text = text[1:-1]
+    if text[:1] in (":", ".", ";") and (start := _BEFORE_ANSWER.match(text)):
+        text = text[start.end() :]
+    if text[-1:] in (".", "\u2026") and (trailing := _DOTS_AFTER_NUMBER.fullmatch(text)):
+        text = trailing["number"]
     while (len(text) - len(text.rstrip("\\"))) % 2:
         # The blank of a control space was stripped with the others.
         text = text[:-1].strip(_WRAPPING)

@@ -17,6 +17,29 @@ _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 # Unit vectors i, j, k; a single one of these letters may just be a letter in bold.
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
 _RAISED = {"sup": "^", "sub": "_"}
+# JSON makes two backslashes of one, and reads one before b or f as a control character.
+_DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}$%()[\],!])")
+_DOUBLED_COMMAND = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|cdot|times|pi|pm|infty|cup|le|ge)(?![A-Za-z]))"
+)
+_LOST_ESCAPES = str.maketrans({"\b": "\\b", "\f": "\\f"})
+
+
+def restore_backslashes(text: str) -> str:
+    r"""Undo the escaping of LaTeX in JSON: each command with two backslashes, or a control character in its place.
+
+    Example:
+        >>> restore_backslashes(r"\\frac{1}{2}"), restore_backslashes("\frac12"), restore_backslashes(r"x\\y")
+        ('\\frac{1}{2}', '\\frac12', 'x\\\\y')
+    """
+    if "\\\\" not in text and "\b" not in text and "\f" not in text:
+        return text
+    text = text.translate(_LOST_ESCAPES)
+    if "\\begin" not in text.replace("\\\\", ""):
+        # Without a matrix, two backslashes before a word are no line break.
+        text = _DOUBLED_COMMAND.sub(r"\\", text)
+    is_doubled = "\\" not in text.replace("\\\\", "") and _DOUBLED.search(text)
+    return text.replace("\\\\", "\\") if is_doubled else text
 
 
 def _infix(match: re.Match[str]) -> str:
@@ -40,13 +63,23 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         re.compile(r"\A(?P<above>[^{}=,\\]{1,40})\\(?P<infix>over)(?![A-Za-z])(?P<below>[^{}=,\\]{1,40})\Z"),
         _infix,
     ),
+    # Equations of a system, one a line, and a chain of equalities over several lines.
+    ("{cases}", re.compile(r"\\begin\{cases\}([^&]{0,400})\\end\{cases\}"), r"\1"),
+    ("\\\\", re.compile(r"\A(?!.*(?:&|begin))(.{1,200})\\\\\s?(?=.*=)", re.DOTALL), r"\1, "),
+    ("\\\\", re.compile(r"\\\\\s?&?\s?="), "="),
     ("**", re.compile(r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])"), "^"),
     ("x", re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)"), r"\\cdot "),
     ("/", re.compile(r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?"), r"\\frac{\1}{\2}"),
+    ("^", re.compile(r"\^\s?([0-9]{2,40})(?![0-9])"), r"^{\1}"),
     ("^", re.compile(r"\^\s?-\s?([0-9]{1,40}(?:\.[0-9]{1,40})?|[A-Za-z])"), r"^{-\1}"),
     ("_", re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})"), r"\1_{\2}"),
     ("sqrt", re.compile(r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})"), r"\\sqrt{\1}"),
     ("{", re.compile(r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)"), r"\\\1"),
+    (
+        "...",
+        re.compile(r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z"),
+        r".\1\\overline{\2}",
+    ),
     ("\\dot", re.compile(r"\\dot\s?\{?([0-9])\}?([0-9]{0,40})\\dot\s?\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
     ("\\dot", re.compile(r"(?<=[0-9.])\\dot\s?\{?([0-9])\}?"), r"\\overline{\1}"),
     (

@@ -28,6 +28,12 @@ _TOKEN = re.compile(
     rf"(?P<font>{_FONT}\s?\{{)|(?P<frac>\\frac\{{)|(?P<power>{_POWER})|(?P<over>/|\bper\b)"
     r"|(?P<word>[A-Za-z]+)\.?|(?P<close>\}\{?)|(?P<gap>\s|~|\\[,;:! ]|\\cdot|\*)"
 )
+# After a number or a blank, or in a text font. A number of ohms looks like a multiple of omega.
+_SIGNS = re.compile(
+    r"(?<=[0-9{ \\,~])(?:\u00c5|A\u030a|\\(?:AA|r\{A\}|mathring\{A\})(?![A-Za-z]))"
+    r"|(?<=[0-9{ ,~kM])\\Omega\s*(?=\}?\s*\Z)"
+    r"|(?<=[0-9{ ,~])\\mu\s*(?:\\(?:text|mathrm)\s?\{)?(?=[mgsLlNJWVAFC](?:\Z|[^A-Za-z]))"
+)
 _AREAS = {"square": 2, "sq": 2, "cubic": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
@@ -36,6 +42,7 @@ _END = re.compile(r"\s*(?:\Z|[,;.$*)\]}0-9]|\\[)\],;:!]|(?:and|or)\b)")
 _LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
 # After the "h" of "2 h 30 min".
 _MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
+_DECIMAL_BEFORE = re.compile(r"[0-9]\.[0-9]{1,9}\Z")
 _CONJUNCTION = re.compile(r"\s(?:and|or)\s")
 
 
@@ -57,9 +64,17 @@ def normalize_units(text: str) -> str:
         >>> normalize_units(r"5\mathrm{i}"), normalize_units("5m"), normalize_units(r"12\pi\text{ J}")
         ('5\\mathrm{i}', '5m', '12\\pi joule')
     """
+    if "\\mu" in text or "\\Omega" in text or "\\AA" in text or "{A}" in text or not text.isascii():
+        text = _SIGNS.sub(_spell_sign, text)
     if "\\circ" in text:
         text = _DEGREES.sub(lambda degrees: f" {_SCALES[degrees[1]]}", text)
     return _RUN.sub(_rewrite, text)
+
+
+def _spell_sign(sign: re.Match[str]) -> str:
+    word = "micro" if sign[0].startswith("\\mu") else "ohm" if sign[0].startswith("\\Omega") else "angstrom"
+    before = sign.string[sign.start() - 1]
+    return ("" if before in "{kM" else " ") + word
 
 
 def _rewrite(run: re.Match[str]) -> str:
@@ -68,14 +83,16 @@ def _rewrite(run: re.Match[str]) -> str:
     stretch = stretch.rstrip(" ~*")
     after = run.string[run.start() + len(stretch) :][:40]
     factors = _read_factors(stretch)
-    if not factors or not _are_units(factors, stretch, after):
+    # The factor of a variable is hardly ever a decimal.
+    is_decimal = _DECIMAL_BEFORE.search(run.string, max(0, run.start() - 20), run.start()) is not None
+    if not factors or not _are_units(factors, stretch, after, is_decimal=is_decimal):
         return run[0]
     name = _spell_product(factors)
     before = run.string[run.start() - 1]
     return (" " if before.isalpha() else "") + name + run[0][len(stretch) :]
 
 
-def _are_units(factors: list[_Factor], stretch: str, after: str) -> bool:
+def _are_units(factors: list[_Factor], stretch: str, after: str, *, is_decimal: bool) -> bool:
     """Tell units from variables.
 
     Factors in a text font are units. Others are units only at the end of an answer, and only if they are words or if
@@ -89,7 +106,7 @@ def _are_units(factors: list[_Factor], stretch: str, after: str) -> bool:
     if all(factor.spelling in PLAIN or factor.spelling.casefold() in WORDS for factor in bare):
         return True
     if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
-        is_last = bare[0].spelling in LETTERS and _LAST.fullmatch(after)
+        is_last = (bare[0].spelling in LETTERS or is_decimal) and _LAST.fullmatch(after)
         return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
     return stretch[0] in " ~\\" or (len(factors) > 1 and "/" in stretch)
 

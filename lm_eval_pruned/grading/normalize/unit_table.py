@@ -6,18 +6,19 @@ from itertools import product
 
 _PREFIXES = {
     "G": "giga", "M": "mega", "k": "kilo", "h": "hecto", "d": "deci", "c": "centi", "m": "milli", "n": "nano",
+    "micro": "micro",
 }  # fmt: skip
 _PREFIXED = {
     "m": "meter", "g": "gram", "s": "second", "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere",
     "C": "coulomb", "F": "farad", "T": "tesla", "L": "liter", "l": "liter", "Hz": "hertz", "Pa": "pascal",
-    "mol": "mole", "eV": "electronvolt", "cal": "calorie",
+    "mol": "mole", "eV": "electronvolt", "cal": "calorie", "ohm": "ohm",
 }  # fmt: skip
 _ALONE = {
     "K": "kelvin", "h": "hour", "min": "minute", "mins": "minute", "hr": "hour", "hrs": "hour", "sec": "second",
     "yr": "year", "yrs": "year", "in": "inch", "ft": "foot", "yd": "yard", "mi": "mile", "lb": "pound", "lbs": "pound",
     "oz": "ounce", "gal": "gallon", "rad": "radian", "dB": "decibel", "atm": "atmosphere", "rpm": "rpm",
     "kmh": "kilometer/hour", "kph": "kilometer/hour", "kmph": "kilometer/hour", "mph": "mile/hour", "USD": "dollar",
-    "EUR": "euro",
+    "EUR": "euro", "deg": "degree", "degs": "degree",
 }  # fmt: skip
 # Case matters: mL is not ML, and Kg is not a unit. "pm" is half of the day, "ha" and "cd" are hardly ever units.
 SYMBOLS = {
@@ -31,7 +32,7 @@ SYMBOLS = {
     **_ALONE,
 }
 _WORDS = {
-    "percent": "percent",
+    "percent": "percent percentage pct",
     "inch": "inch inches",
     "foot": "foot feet",
     "hertz": "hertz",
@@ -57,6 +58,8 @@ _WORDS = {
     "unit": "unit units",
     "degree": "degree degrees",
     "angstrom": "angstrom angstroms",
+    "ohm": "ohm ohms",
+    "micrometer": "micrometers micrometre micrometres",
 }
 _REGULAR = {*SYMBOLS.values()} - {"inch", "foot", "hertz", "rpm", "kilometer/hour", "mile/hour"}
 WORDS = {
@@ -65,7 +68,9 @@ WORDS = {
     **{word: name for name, words in _WORDS.items() for word in words.split()},
 }
 # Units that may follow a number without a blank; other letters there may be a product of variables.
-_PLAIN = "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad Hz kHz MHz GHz kPa"
+_PLAIN = (
+    "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad deg Hz kHz MHz GHz kPa"
+)
 PLAIN = frozenset(_PLAIN.split())
 # Capitals that are hardly ever variables after a number and a blank, at the very end.
 LETTERS = frozenset("JNWVL")

@@ -40,14 +40,23 @@ _PRICED = re.compile(
     r"(?P<minus>-?)(?P<sign>\\\$|[\u00a2-\u00a5\u20a0-\u20bf]|usd(?=[0-9])|eur(?=[0-9]))(?P<value>.+)", re.DOTALL
 )
 _CURRENCIES = {"usd": "dollar", "eur": "euro"}
-_ORDINAL = re.compile(r"(?P<value>[0-9]+)(?:\^\{)?(?P<suffix>st|nd|rd|th)\}?")
 _SUFFIXES = {"1": "st", "2": "nd", "3": "rd"}
 _FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 _ORDINALS = {word: str(value) for value, word in enumerate(_FIRST.split(), 1)}
+_ORDINAL = re.compile(
+    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th)\}}?|(?P<word>{_FIRST.replace(' ', '|')}))"
+    r"(?P<noun>[a-z]{3,20})?"
+)
+# A noun that numbers things, as in "grade 12", and the half of the day after a time.
+_NUMBERED = re.compile(
+    r"(?P<unit>grade|day|week|month|year|step|stage|level|row|column|page|question|problem|option|team|player|door|"
+    r"floor|house|room|box|line|number|no\.)(?P<value>[0-9]{1,9})"
+)
+_TIME = re.compile(r"(?P<value>[0-9]{1,2}:[0-9]{2})(?P<unit>am|pm)")
 # A counted noun is a unit if it is in the plural and does not change the number.
 _COUNTED = re.compile(
     r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))"
-    r"(?P<noun>[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
+    r"(?P<noun>\(units?\)|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
 )
 _NOT_COUNTED = re.compile(
     r".*(?:ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
@@ -59,7 +68,7 @@ _NOT_COUNTED = re.compile(
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _BASED = re.compile(
     r"(?P<open>\()?(?P<digits>-?(?=[A-Fa-f]{0,9}[0-9])[0-9A-Fa-f]{1,200})(?(open)\))"
-    r"(?:_\{\(?|\(?base)(?P<base>[0-9]{1,2}|[a-z]{3,9})(?:\)?\}|\))?"
+    r"(?:_\{\(?(?:base)?|\(?(?:in)?base)(?P<base>[0-9]{1,2}|[a-z]{3,9})(?:\)?\}|\))?"
 )
 
 
@@ -77,15 +86,18 @@ def split_unit(form: str) -> Quantity:
     members = form.split(", ") if ", " in form and _MEMBERS.fullmatch(form) else []
     if len(members) > 1:
         values, units = zip(*map(split_unit, members), strict=True)
-        return Quantity(", ".join(values), units[0]) if len(set(units)) == 1 else Quantity(form, "")
+        if len(set(units)) == 1:
+            return Quantity(", ".join(values), units[0])
+        are_counts = all(units) and not any(unit in NAMES for unit in units)
+        return Quantity(", ".join(values), " and ".join(units)) if are_counts else Quantity(form, "")
     based = _BASED.fullmatch(form)
     if based:
         return Quantity(based["digits"].upper(), f"base {NUMBER_WORDS.get(based['base'], based['base'])}")
-    if form in _ORDINALS:
-        return Quantity(_ORDINALS[form], "ordinal")
     ordinal = _ORDINAL.fullmatch(form)
-    if ordinal and ordinal["suffix"] in ("th", _SUFFIXES.get(ordinal["value"][-1])):
-        return Quantity(ordinal["value"], "ordinal")
+    if ordinal and ordinal["suffix"] in (None, "th", _SUFFIXES.get((ordinal["value"] or "x")[-1])):
+        return Quantity(ordinal["value"] or _ORDINALS[ordinal["word"]], ordinal["noun"] or "ordinal")
+    if (named := _NUMBERED.fullmatch(form) or _TIME.fullmatch(form)) is not None:
+        return Quantity(named["value"], named["unit"])
     priced = _PRICED.fullmatch(form)
     if priced:
         sign = priced["sign"]
@@ -97,7 +109,7 @@ def split_unit(form: str) -> Quantity:
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])
     counted = _COUNTED.fullmatch(form)
     if counted and not _NOT_COUNTED.fullmatch(counted["noun"]):
-        return Quantity(counted["value"], counted["noun"].removesuffix("s"))
+        return Quantity(counted["value"], counted["noun"].strip("()").removesuffix("s"))
     return Quantity(form, "")
 
 

@@ -166,7 +166,7 @@ class _Parser:
             closing = self._tokens.expect(*_CLOSING_BRACKETS[opening])
             if opening == "\\{":
                 node = Node("set", tuple(items))
-            elif len(items) == 1 and ((opening, closing) == ("(", ")") or items[0].head == "matrix"):
+            elif len(items) == 1 and opening + closing in ("()", "[]"):
                 (node,) = items
             else:
                 node = Node("bracket", tuple(items), label="()" if opening == "\\langle" else opening + closing)
@@ -227,7 +227,9 @@ class _Parser:
         is_whole = left.head == "number" and left.step is None and left.value.denominator == 1
         is_fraction = self._tokens.next in ("\\frac", " ")
         self._tokens.accept(" ")
-        if self._tokens.next[:1] in _FIGURES and not is_fraction and self._tokens.last not in _BEFORE_NUMBERS:
+        are_powers = self._tokens.last == "}" and self._tokens.after_next == "^"
+        is_known = is_fraction or are_powers or self._tokens.last in _BEFORE_NUMBERS
+        if self._tokens.next[:1] in _FIGURES and not is_known:
             raise UnreadableError("a number after a factor")
         right = self._parse_factor()
         if is_whole and is_fraction:

@@ -12,8 +12,6 @@ _TOKEN = re.compile(
     r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<blank>[ ]+)|(?P<sign>.)",
     re.DOTALL,
 )
-# People who type x^10 do not mean x^{1}0, which is what LaTeX reads.
-_LONE_DIGIT = re.compile(r"\^\{([0-9])\}([0-9]+)")
 
 
 class UnreadableError(ValueError):
@@ -39,6 +37,11 @@ class Tokens:
     def next(self) -> str:
         """The next token, empty at the end."""
         return self._tokens[self._index] if self._index < len(self._tokens) else ""
+
+    @property
+    def after_next(self) -> str:
+        """The token after the next one, empty at the end."""
+        return "".join(self._tokens[self._index + 1 : self._index + 2])
 
     def take(self) -> str:
         """Take the next token, whatever it is."""
@@ -96,11 +99,10 @@ def tokenize(form: str) -> list[str]:
     r"""Return the tokens of a normal form; a run of a few letters is a product of variables.
 
     Example:
-        >>> tokenize(r"2ab+\sin x"), tokenize("1 2/3"), tokenize("x^{1}0")
-        (['2', 'a', 'b', '+', '\\sin', 'x'], ['1', ' ', '2', '/', '3'], ['x', '^', '{', '10', '}'])
+        >>> tokenize(r"2ab+\sin x"), tokenize("1 2/3")
+        (['2', 'a', 'b', '+', '\\sin', 'x'], ['1', ' ', '2', '/', '3'])
     """
     tokens: list[str] = []
-    form = _LONE_DIGIT.sub(r"^{\1\2}", form)
     for match in _TOKEN.finditer(form):
         if (
             match["word"]

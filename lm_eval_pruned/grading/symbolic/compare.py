@@ -63,22 +63,26 @@ def decide(left: str, right: str) -> Decision:
 def _compare(one: Parsed, other: Parsed) -> Decision:
     if isinstance(one, Collection) and isinstance(other, Collection):
         return _compare_collections(one, other)
-    if isinstance(one, Collection) or isinstance(other, Collection):
-        return Decision(None, "an expression against a set, tuple, relation or matrix")
-    return _compare_expressions(one, other)
+    if isinstance(one, sympy.Rel) and isinstance(other, sympy.Rel):
+        return _compare_relations(one, other)
+    if any(isinstance(side, (sympy.MatrixBase, sympy.MatrixExpr)) for side in (one, other)):
+        if not (isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase)):
+            return Decision(None, "a matrix, and an expression or a matrix with variables")
+        if one.shape != other.shape:
+            return Decision(False, "different shapes")
+        return _all_equal(map(_compare, one.flat(), other.flat()))
+    if isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr):
+        return _compare_expressions(one, other)
+    return Decision(None, "different kinds")
 
 
 def _compare_collections(one: Collection, other: Collection) -> Decision:
-    if one.kind != other.kind:
-        families = {one.kind.split()[0], other.kind.split()[0]}
-        comparable = families in ({"brackets"}, {"matrix"}, {"relation"})
-        return Decision(False if comparable else None, "different brackets, shapes or kinds")
+    if one.brackets != other.brackets:
+        return Decision(False if one.brackets and other.brackets else None, "different brackets")
     if len(one.members) != len(other.members):
         return Decision(False, "different numbers of members")
-    if one.kind.startswith("relation") and len(one.members) == 2:
-        return _compare_relations(one, other)
-    if one.ordered:
-        return _all_equal(_compare(left, right) for left, right in zip(one.members, other.members, strict=True))
+    if one.brackets:
+        return _all_equal(map(_compare, one.members, other.members))
     return _all_equal(_match_members(one.members, other.members))
 
 
@@ -106,16 +110,16 @@ def _all_equal(decisions: Iterator[Decision]) -> Decision:
     return result
 
 
-def _compare_relations(one: Collection, other: Collection) -> Decision:
+def _compare_relations(one: sympy.Rel, other: sympy.Rel) -> Decision:
     """Compare equations up to a constant factor, and inequalities up to a positive one."""
-    sides = [member for member in (*one.members, *other.members) if not isinstance(member, Collection)]
-    if len(sides) < 4:
-        return _all_equal(_compare(left, right) for left, right in zip(one.members, other.members, strict=True))
-    factor = _constant_factor(sides[0] - sides[1], sides[2] - sides[3])
+    one, other = (side.reversed if isinstance(side, (sympy.Gt, sympy.Ge)) else side for side in (one, other))
+    if type(one) is not type(other):
+        return Decision(False, "different relations")
+    factor = _constant_factor(one.lhs - one.rhs, other.lhs - other.rhs)
     if factor is None:
         return Decision(None, "a relation that cannot be sampled")
     # The factor between two equations, or two inequations, may have either sign.
-    equal = factor != 0 and (one.kind in {"relation =", "relation \\ne"} or bool(factor > 0))
+    equal = factor != 0 and (isinstance(one, (sympy.Eq, sympy.Ne)) or bool(factor > 0))
     return Decision(equal, "relations that differ by a factor" if equal else "different relations")
 
 

@@ -1,4 +1,4 @@
-"""Parser from LaTeX to sympy: splits collections itself, bounds all sizes, and leaves expressions to latex2sympy2.
+"""Parser from LaTeX to sympy: splits lists and tuples itself, bounds all sizes, and leaves the rest to latex2sympy2.
 
 It runs only inside a worker process (`worker_process.py`).
 """
@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from fractions import Fraction
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 import sympy
@@ -33,40 +34,39 @@ from lm_eval_pruned.grading.read.tokens import UnreadableError
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 _OPENING = {"(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\begin"}
 _CLOSING = {")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\end"}
-_RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\ne", "\\in"}
 _NOT_SMOOTH = (sympy.Abs, sympy.floor, sympy.ceiling, sympy.Max, sympy.Min)
-_FLIPPED = {">": "<", "\\ge": "\\le"}
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp"
 _COMMANDS = {
     f"\\{name}"
     for name in (
         f"{_FUNCTIONS} frac sqrt cdot div pi infty binom int sum prod lim to rightarrow max min circ lfloor rfloor "
         "lceil rceil alpha beta delta epsilon varepsilon theta lambda mu nu xi rho sigma tau phi varphi chi psi omega "
-        "zeta eta kappa Delta Theta Lambda Sigma Phi Psi Omega"
+        "zeta eta kappa le ge ne begin end det gcd Delta Theta Lambda Sigma Phi Psi Omega"
     ).split()
 }
 _BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS.replace(' ', '|')}|pi)(?![A-Za-z])")
 _MIXED = re.compile(r"(?<![0-9.}^_])([0-9]+)(\\frac\{[0-9]+\}\{[0-9]+\})")
+_ENVIRONMENT = re.compile(r"\{[pb]matrix\}")
 _IMPLICIT_PRODUCT = re.compile(r"(?<=[0-9)])(?=\()")
 # Input that latex2sympy2 drops (bases, primes), reads as a product of letters (words) or can read in two ways (1/2x).
 _REFUSED = re.compile(
-    r"[0-9]\}?_|['%$#@\"`~?;&\x00-\x1f\x7f-\uffff]|(?<![\\A-Za-z])[A-Za-z]{4,}|/[0-9]+[A-Za-z\\(]|\^\^"
+    r"[0-9]\}?_|['%$#@\"`~?;:\x00-\x1f\x7f-\uffff]|(?<![\\A-Za-z])[A-Za-z]{4,}|/[0-9]+(?:[A-Za-z(]|\\(?!\\))|\^\^|!="
+    r"|(?<![\\A-Za-z])[A-Za-z][0-9]|(?:(?<![A-Za-z])[A-Za-z]|[0-9)])\^\{[^{}]*\}[0-9]"
 )
 
 
 class Collection(NamedTuple):
-    """A set, list, tuple, interval, union, relation or matrix; `kind` names it with its brackets and operators."""
+    """A set or a list without brackets, whose `brackets` are braces or none, a tuple or an interval."""
 
-    kind: str
-    ordered: bool
+    brackets: str
     members: tuple[Parsed, ...]
 
 
-Parsed: TypeAlias = "Collection | sympy.Basic"
+Parsed: TypeAlias = "Collection | sympy.Basic | sympy.MatrixBase"
 
 
 def parse(text: str) -> Parsed:
-    """Parse LaTeX: take sets, tuples, relations and matrices apart, and evaluate expressions of bounded size.
+    """Parse LaTeX: take lists, sets and tuples apart, and evaluate all else, if its size is bounded.
 
     Raises:
         UnreadableError: it is not mathematics, can be read in more than one way, or is too large to be evaluated.
@@ -88,97 +88,64 @@ def parse(text: str) -> Parsed:
 
 
 def _read(tokens: list[str]) -> Parsed:
-    while tokens and tokens[-1] == " ":
-        tokens = tokens[:-1]
-    while tokens and tokens[0] == " ":
-        tokens = tokens[1:]
-    if not tokens:
-        raise UnreadableError("empty")
-    signs = {"\\pm": "+-", "\\mp": "-+"}
-    if any(sign in tokens for sign in signs):
-        return _collect(
-            "set",
-            [[signs.get(token, 2 * token)[side] if token in signs else token for token in tokens] for side in (0, 1)],
-        )
-    for kind, separators in (("set", {","}), ("relation", _RELATIONS), ("union", {"\\cup"})):
-        parts, found = _split_at(tokens, separators)
-        if found:
-            return _read_relation(parts, found) if kind == "relation" else _collect(kind, parts)
-    return _read_matrix(tokens) or _read_brackets(tokens) or _read_expression("".join(tokens))
+    text = "".join(tokens).strip(" ")
+    parts = _split_at_commas(tokens)
+    if len(parts) > 1:
+        return _collect("", parts)
+    if text.startswith("\\{") or (text and _closes_at_end(tokens)):
+        brackets, parts = tokens[0] + tokens[-1], _split_at_commas(tokens[1:-1])
+        if brackets == "\\{\\}" and _closes_at_end(tokens):
+            return _collect("", parts)
+        if len(parts) > 1 and brackets in ("()", "[]", "(]", "[)"):
+            return _collect(brackets, parts)
+    if "," in tokens:
+        raise UnreadableError("a tuple within an expression")
+    return _read_expression(text)
 
 
-def _collect(kind: str, parts: list[list[str]], *, ordered: bool = False) -> Collection:
+def _collect(brackets: str, parts: list[list[str]]) -> Collection:
     if len(parts) > MAX_SYMPY_MEMBERS:
         raise UnreadableError(f"more than {MAX_SYMPY_MEMBERS} members")
-    return Collection(kind, ordered, tuple(_read(part) for part in parts))
+    return Collection(brackets, tuple(_read(part) for part in parts))
 
 
-def _split_at(tokens: list[str], separators: set[str]) -> tuple[list[list[str]], list[str]]:
-    """Split at separators outside all brackets; return the pieces and the separators between them."""
+def _depths(tokens: list[str]) -> list[int]:
+    return list(accumulate((token in _OPENING) - (token in _CLOSING) for token in tokens))
+
+
+def _closes_at_end(tokens: list[str]) -> bool:
+    """Tell whether the first token is a bracket that the last one closes."""
+    return tokens[0] in _OPENING and _depths(tokens).index(0) == len(tokens) - 1
+
+
+def _split_at_commas(tokens: list[str]) -> list[list[str]]:
+    """Split at commas outside all brackets."""
     parts: list[list[str]] = [[]]
-    found, depth = [], 0
-    for token in tokens:
-        depth += (token in _OPENING) - (token in _CLOSING)
-        if not depth and token in separators:
-            found.append(token)
+    for token, depth in zip(tokens, _depths(tokens), strict=True):
+        if token == "," and not depth:
             parts.append([])
-        else:
+        elif token != " " or parts[-1]:
             parts[-1].append(token)
-    return parts, found
+    return parts
 
 
-def _read_relation(parts: list[list[str]], operators: list[str]) -> Collection:
-    if all(operator in _FLIPPED for operator in operators):
-        parts, operators = parts[::-1], [_FLIPPED[operator] for operator in reversed(operators)]
-    if len(operators) > 1 and not set(operators) <= {"<", "\\le"}:
-        raise UnreadableError("a chain of mixed relations")
-    family = "member of" if operators == ["\\in"] else "relation"
-    return _collect(f"{family} {' '.join(operators)}", parts, ordered=True)
-
-
-def _read_matrix(tokens: list[str]) -> Collection | None:
-    text = "".join(tokens)
-    match = re.fullmatch(r"\\begin\{p?matrix\}(.*?)(?:\\\\)?\\end\{p?matrix\}", text, re.DOTALL)
-    if not match or text.count("\\begin") > 1:
-        return None
-    rows = [_split_at(row, {"&"})[0] for row in _split_at(_TOKEN.findall(match[1]), {"\\\\"})[0]]
-    if len({len(row) for row in rows}) > 1:
-        raise UnreadableError("a matrix with rows of different lengths")
-    cells = [cell for row in rows for cell in row]
-    return _collect(f"matrix {len(rows)}x{len(rows[0])}", cells, ordered=True)
-
-
-def _read_brackets(tokens: list[str]) -> Collection | Parsed | None:
-    """Read brackets around everything: a set, a tuple, an interval, or redundant parentheses."""
-    depth = 0
-    for index, token in enumerate(tokens):
-        depth += (token in _OPENING) - (token in _CLOSING)
-        if not depth and index < len(tokens) - 1:
-            return None
-    brackets, inside = tokens[0] + tokens[-1], tokens[1:-1]
-    if brackets == "\\{\\}":
-        return _collect("set", _split_at(inside, {","})[0])
-    if brackets not in {"()", "[]", "(]", "[)"}:
-        return None
-    parts, commas = _split_at(inside, {","})
-    return _collect(f"brackets {brackets}", parts, ordered=True) if commas or brackets != "()" else _read(inside)
-
-
-def _read_expression(text: str) -> sympy.Basic:
+def _read_expression(text: str) -> sympy.Basic | sympy.MatrixBase:
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = _IMPLICIT_PRODUCT.sub(r"\\cdot", _MIXED.sub(r"(\1+\2)", text))
-    unknown = [token for token in _TOKEN.findall(text) if token[0] == "\\" and token not in _COMMANDS]
-    if unknown or _REFUSED.search(text):
+    unknown = [token for token in _TOKEN.findall(text) if token[0] == "\\" and token not in (*_COMMANDS, "\\\\")]
+    if not text or unknown or _REFUSED.search(_ENVIRONMENT.sub("", text)):
         raise UnreadableError("not an expression that the LaTeX parser reads in one way only")
     # Without evaluation: the parser would otherwise compute binomials and compare towers of powers while it reads.
     with evaluate(False):
         tree = _parse_latex(text)
         tree = tree.xreplace({number: _to_rational(number) for number in tree.atoms(sympy.Float)})
     _bound_bits(tree)
+    if isinstance(tree, sympy.Rel):
+        return tree.func(*map(_evaluate, tree.args), evaluate=False)
     return _evaluate(tree)
 
 
-def _parse_latex(text: str) -> sympy.Basic:
+def _parse_latex(text: str) -> sympy.Basic | sympy.MatrixBase:
     """Turn LaTeX into a sympy tree with the parser that is installed."""
     if find_spec("latex2sympy2_extended") is None:
         with redirect_stdout(io.StringIO()):  # It prints every tree.
@@ -189,8 +156,10 @@ def _parse_latex(text: str) -> sympy.Basic:
         tree = parser.latex2sympy(
             text, is_real=True, convert_degrees=True, normalization_config=None, conversion_config=config
         )
-    if not isinstance(tree, sympy.Expr):
-        raise UnreadableError("not an expression")
+    if isinstance(tree, sympy.MatrixBase):
+        return tree.as_immutable()
+    if not isinstance(tree, (sympy.Expr, sympy.Rel)):
+        raise UnreadableError("not an expression, equation or inequality")
     return tree
 
 
@@ -236,8 +205,10 @@ def _bound_magnitude(node: sympy.Basic, bits: float) -> float:
     return float(2.0 ** min(bits, 64))
 
 
-def _evaluate(tree: sympy.Basic) -> sympy.Basic:
+def _evaluate(tree: sympy.Basic) -> sympy.Basic | sympy.MatrixBase:
     value = tree.doit(integrals=not can_be_integrated_numerically(tree))
+    if tree.atoms(sympy.MatrixBase):
+        value = value.replace(_is_power_of_matrix, lambda power: power.base**power.exp).doit()
     value = value.xreplace({symbol: sympy.I for symbol in value.free_symbols if symbol.name == "i"})
     if not value.has(sympy.I):
         value = value.replace(_is_odd_root_of_negative, lambda root: (-1) ** root.exp.p * (-root.base) ** root.exp)
@@ -255,6 +226,10 @@ def can_be_integrated_numerically(tree: sympy.Expr) -> bool:
     limits = [limit for integral in integrals for limit in integral.limits]
     finite = all(len(limit) == 3 and not limit.has(sympy.oo) for limit in limits)
     return bool(integrals) and not tree.free_symbols and finite and not tree.has(*_NOT_SMOOTH)
+
+
+def _is_power_of_matrix(node: sympy.Basic) -> bool:
+    return isinstance(node, (sympy.Pow, sympy.MatPow)) and isinstance(node.base, sympy.MatrixBase)
 
 
 def _is_odd_root_of_negative(node: sympy.Basic) -> bool:

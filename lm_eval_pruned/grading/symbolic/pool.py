@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 from lm_eval_pruned.grading.limits import (
@@ -22,15 +23,18 @@ from lm_eval_pruned.grading.limits import (
     MAX_SYMPY_CHARACTERS,
     MAX_WORKER_BYTES,
     MAX_WORKERS,
+    SHORTEST_DEADLINE,
     SPARE_WORKER_AFTER,
     WORKER_DEADLINE,
+    WORKER_PATIENCE,
     WORKER_START_DEADLINE,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The first line on stdin holds the caller's sys.path, so that the worker imports the same packages.
+# The first line on stdin holds the caller's sys.path, so that the worker imports the same packages; without `site`,
+# none of them is imported before.
 _WORKER_PROGRAM = (
     "import json, sys; hello = json.loads(sys.stdin.buffer.readline()); sys.path[:] = hello['path']; "
     "from lm_eval_pruned.grading.symbolic import worker_process; worker_process.serve(hello['parent'])"
@@ -45,14 +49,15 @@ class Outcome(NamedTuple):
     reason: str
 
 
-def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE) -> Outcome:
+def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE, patience: float = WORKER_PATIENCE) -> Outcome:
     r"""Compare two LaTeX expressions with sympy in another process, within `deadline` seconds; never raises.
 
-    Waiting for a free worker or its start does not count against the deadline. It may be called from any thread; from
-    asyncio, as `await asyncio.to_thread(ask, left, right)`. The order of the two texts does not matter.
+    The start of a worker and the pair take `patience` seconds at most; waiting for a free worker does not count. It may
+    be called from any thread; from asyncio, as `await asyncio.to_thread(ask, left, right)`. The order of the two texts
+    does not matter.
 
     Example:
-        >>> ask(r"\sin^2 x + \cos^2 x", "1").equal
+        >>> ask(r"\sin^2 x + \cos^2 x", "1", patience=60).equal
         True
     """
     left, right = sorted((left, right))
@@ -60,7 +65,13 @@ def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE) -> Outcome:
         return Outcome(None, "unparsed", "empty")
     if max(len(left), len(right)) > MAX_SYMPY_CHARACTERS:
         return Outcome(None, "unparsed", f"longer than {MAX_SYMPY_CHARACTERS} characters")
-    return _pool.decide(left, right, deadline)
+    return _pool.decide(left, right, deadline, patience)
+
+
+@cache
+def start() -> None:
+    """Start a worker in the background, once, so that the first pair does not wait for it."""
+    threading.Thread(target=_pool.start_spare, daemon=True).start()
 
 
 def close() -> None:
@@ -77,10 +88,11 @@ class _Worker:
 
     def __init__(self) -> None:
         self.pairs = 0
-        self.ready = self.ended = False
+        self.ended = False
+        self.started = threading.Event()
         environment = {name: text for name, text in os.environ.items() if name[:6] != "PYTHON" or name == "PYTHONHOME"}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-c", _WORKER_PROGRAM],
+            [sys.executable, "-P", "-S", "-c", _WORKER_PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -94,13 +106,23 @@ class _Worker:
         path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100
         with suppress(_WorkerEndedError):
             self._send({"path": path, "parent": os.getpid()})
+        threading.Thread(target=self._await_start, daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait until the worker can take a pair; raise _WorkerEndedError if it cannot start."""
-        if not self.ready:
+    def wait(self, seconds: float) -> bool:
+        """Wait until the worker has started, and tell whether it has; raise _WorkerEndedError if it never will."""
+        started = self.started.wait(seconds)
+        if self.ended:
+            raise _WorkerEndedError
+        return started
+
+    def _await_start(self) -> None:
+        try:
             with self._deadline(WORKER_START_DEADLINE):
                 self._receive()
-            self.ready = True
+        except _WorkerEndedError:
+            pass
+        finally:
+            self.started.set()
 
     def exchange(self, pair: dict[str, object], deadline: float) -> dict[str, object]:
         """Send a pair and return the reply; at the deadline, kill the worker and raise _WorkerEndedError."""
@@ -179,13 +201,18 @@ class _Pool:
         self.idle: list[_Worker] = []
         self.workers: set[_Worker] = set()
 
-    def decide(self, left: str, right: str, deadline: float) -> Outcome:
+    def decide(self, left: str, right: str, deadline: float, patience: float) -> Outcome:
         with self.free:
             try:
-                worker = self._take()
+                began = time.monotonic()
+                worker = self._take(patience)
             except (_WorkerEndedError, OSError) as error:
                 return Outcome(None, "timeout", f"no worker could be started: {type(error).__name__}")
-            spare = threading.Timer(SPARE_WORKER_AFTER, self._start_spare)
+            if not worker.started.is_set():
+                self.idle.append(worker)
+                return Outcome(None, "timeout", f"the worker did not start in {patience:g} s")
+            deadline = min(deadline, max(patience - (time.monotonic() - began), SHORTEST_DEADLINE))
+            spare = threading.Timer(SPARE_WORKER_AFTER, self.start_spare)
             spare.daemon = True
             spare.start()
             try:
@@ -194,10 +221,10 @@ class _Pool:
                 spare.cancel()
                 self._give_back(worker)
 
-    def _take(self) -> _Worker:
+    def _take(self, seconds: float) -> _Worker:
         worker = self._take_idle() or self._start()
         try:
-            worker.wait()
+            worker.wait(seconds)
         except BaseException:
             self._end(worker)
             raise
@@ -218,9 +245,9 @@ class _Pool:
             self.idle.append(worker)
         else:
             self._end(worker)
-            self._start_spare()
+            self.start_spare()
 
-    def _start_spare(self) -> None:
+    def start_spare(self) -> None:
         """Start a worker for the next pair in advance; if it cannot start, that pair will report it."""
         if not self.idle:
             with suppress(OSError):

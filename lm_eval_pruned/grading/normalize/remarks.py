@@ -1,0 +1,92 @@
+"""Words around an answer that do not change it: announcements, adverbs, reasons, repetitions; and numbers in words."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS
+
+_TEXT = r"(?:\\(?:text|mbox|textrm|mathrm)\s?\{)?"
+_ANNOUNCEMENT = re.compile(
+    rf"\s?{_TEXT}\s?(?:so |thus |hence )?(?:the )?(?:final |correct )?answer ?(?:is|[:=])[:= ]?\s?\}}?(?=.)",
+    re.IGNORECASE,
+)
+_ADVERB = re.compile(
+    rf"\s?{_TEXT}\s?(?:exactly|only|just|a total of|in total)(?:\s|\s?\}}\s?)(?=[\\$0-9-])", re.IGNORECASE
+)
+_REASON = re.compile(
+    rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since)\s|\\q?quad\s?\([^()]{{0,40}}[<>=\\][^()]{{1,40}}\)\Z"
+)
+_REPETITION = re.compile(r"(?P<value>[0-9]{1,4})\s?(?:\\text\{)?\s?\((?P<words>[A-Za-z -]{2,60})\)\s?\}?")
+_WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")
+# All of these have a word of three letters that is not a command, or a wide blank.
+_REMARK = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}|quad")
+_WORD_BREAK = re.compile(r"[ -]+")
+_SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_PARTS = {
+    "half": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+}
+_PARTS |= {f"{part}s": size for part, size in _PARTS.items()} | {"halves": 2}
+
+
+def strip_remarks(text: str) -> str:
+    r"""Remove words that announce, limit, explain or repeat an answer, and write a number in words in digits.
+
+    Example:
+        >>> strip_remarks(r"\text{The answer is } 5"), strip_remarks(r"x = 2, \text{ since } x > 0")
+        ('5', 'x = 2')
+        >>> strip_remarks("one hundred and twenty"), strip_remarks("7 (seven)"), strip_remarks(r"\text{two-thirds}")
+        ('120', '7', '\\frac{2}{3}')
+    """
+    if not _REMARK.search(text):
+        return text
+    for opening in (_ANNOUNCEMENT, _ADVERB):
+        if opened := opening.match(text):
+            text = text[opened.end() :].lstrip()
+    if (reason := _REASON.search(text)) and reason.start():
+        text = text[: reason.start()].rstrip(" ,")
+    repeated = _REPETITION.fullmatch(text)
+    if repeated and read_number_words(repeated["words"]) == int(repeated["value"]):
+        return repeated["value"]
+    spelt = _WORDS.fullmatch(text)
+    value = read_number_words(spelt["words"]) if spelt else None
+    if value is None:
+        return text
+    return str(value) if value.denominator == 1 else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def read_number_words(words: str) -> Fraction | None:
+    """Read a number in words, at most billions and with at most one fraction, or return None.
+
+    Example:
+        >>> read_number_words("negative two"), read_number_words("two thousand and five"), read_number_words("a dog")
+        (Fraction(-2, 1), Fraction(2005, 1), None)
+    """
+    sign, *rest = _WORD_BREAK.split(words.strip().casefold())
+    negative = sign in ("negative", "minus")
+    total = part = 0
+    names = rest if negative else [sign, *rest]
+    size = _PARTS.get(names[-1]) if len(names) > 1 else None
+    before = "and"
+    for name in names[:-1] if size else names:
+        if name in NUMBER_WORDS and (before in ("and", "hundred", *_SCALES) or (part % 100 >= 20 and part % 10 == 0)):
+            part += NUMBER_WORDS[name]
+        elif name == "hundred" and 0 < part < 10:
+            part *= 100
+        elif name in _SCALES and part:
+            total, part = total + part * _SCALES[name], 0
+        elif name != "and" or before not in ("hundred", *_SCALES):
+            return None
+        before = name
+    if before == "and":
+        return None
+    return Fraction(-total - part if negative else total + part, size or 1)
