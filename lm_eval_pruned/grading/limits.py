@@ -15,6 +15,10 @@ MAX_BARE_ANSWER_CHARACTERS = 100
 MAX_SPAN_CHARACTERS = 1000
 # A choice letter together with the text of its choice. Nested boxes of any length would take quadratic time.
 MAX_CHOICE_CHARACTERS = 300
+# Boxes, tags and JSON fields, the last ones, in which a choice letter is looked for.
+MAX_CHOICE_SPANS = 100
+# Characters at the end of a response that are searched for sentences which choose a letter.
+MAX_CHOSEN_CHARACTERS = 100_000
 # Text read after "the answer is", which shows how the answer goes on; overlapping lines would take quadratic time.
 MAX_ANNOUNCEMENT_CHARACTERS = 400
 # Announcements and declarations read in one response; a response with more of them repeats itself.

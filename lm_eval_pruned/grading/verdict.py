@@ -103,7 +103,7 @@ def _verify_letter(gold: str, answer: str) -> Verdict:
     if are_letters:
         reason = "same letter" if wanted == given else "different letters"
     else:
-        reason = f"the {'gold' if wanted is None else 'answer'} is no letter A to D"
+        reason = f"the {'gold' if wanted is None else 'answer'} is not a letter from A to D"
     return Verdict(
         correct=are_letters and wanted == given,
         status="ok" if are_letters else "unparsed",

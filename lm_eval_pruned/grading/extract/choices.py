@@ -1,91 +1,129 @@
-"""Choice letters: a capital A to D that stands alone in a response and is not the article or one of several."""
+"""Choice letters: the letter from A to D that a response chooses, and how surely; a stray capital is not a choice."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from itertools import islice
+from typing import Literal
 
-from lm_eval_pruned.grading.extract.spans import find_bold, find_boxes, find_json_answers, find_tagged
-from lm_eval_pruned.grading.extract.statements import find_announced
-from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS
+from lm_eval_pruned.grading.extract.choice_statements import find_chosen, is_denied
+from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_tagged
+from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPANS, MAX_CHOSEN_CHARACTERS
 
+_FULL_WIDTH = str.maketrans("\uff08\uff09\uff1a\uff0c\uff1b\uff0e\u3010\u3011\u300c\u300d", "():,;.[][]")
+_BOLD_LETTER = re.compile(r"(?<![*\w])(\*{1,3}|__|`)[(\[]?([A-D])[)\].]?\1(?![*\w])")
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
-    r"|[*_`$\"{}]|\\[()\[\]!,]"
-)
-_NAMED = r"\s*(?:(?i:option|choice|letter)\s+)?['\u2018\u201c(\[]{0,2}\s?"
-_WHOLE = re.compile(rf"{_NAMED}(?:([A-Da-d])\s?[)\].:'\u2019\u201d]{{0,2}}\s*|([A-D])[)\].:].*)", re.DOTALL)
-_LEADING = re.compile(rf"{_NAMED}([A-D])(?![A-Za-z0-9_^]|['\u2019-][A-Za-z]|\s?=)")
-_DECLARED = re.compile(
-    r"\b(?:([A-D])|(?i:option|choice) \(?([a-d]))\)? (?:is|must be|seems|looks) "
-    r"(?:the )?(?:only |most )?(?:correct|right|best|true|answer|plausible)\b"
-    r"|\b([A-D])\)? it is\b"
-)
-_STANDALONE = re.compile(r"(?<![A-Za-z0-9_^\\\u2019\u00b0/=+-])([A-D])(?![A-Za-z0-9_^/]|['\u2019-][A-Za-z]|\s?[=+<>])")
-
-# "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
-_ARTICLE = re.compile(r"A\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches)\b)[a-z]")
-# "A or B" and "(A), (B) and (D)" do not decide on one letter.
-_SEVERAL = re.compile(
-    r"\(?\b[A-D]\b\)?(?:\s?(?:,?\s(?:and|or|nor)\b|/|&)\s?\(?[A-D]\b\)?"
-    r"|\s?,\s?\(?[A-D]\b\)?(?! (?:is|must|seems|looks)\b))+"
-)
-# The list of choices, one on each line, repeated from the question.
-_CHOICES = re.compile(
-    "".join(rf"^[ \t]{{0,9}}\(?{letter}[).:][^\n]{{0,{MAX_CHOICE_CHARACTERS}}}(?:\n|\Z)\n?" for letter in "ABCD"),
+    r"|[*_`$\"{}\u201c\u201d]|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
     re.MULTILINE,
 )
+_OPENED = r"(?:(?i:the )?(?i:option|choice|letter|answer|statement)[ :]\s?)?[(\['\u2018]{0,3}\s?"
+_WHOLE = re.compile(rf"{_OPENED}([A-Da-d])\s?[)\].:,'\u2019]{{0,3}}")
+_WITH_TEXT = re.compile(
+    rf"{_OPENED}(?:([A-D])(?:\s?[)\].:]|\s?[,\u3001](?!\s?[A-D]\b)|\s[-\u2013\u2014:(=]|\u2014)|([a-d])\s?[)\].:])\s?\S.*",
+    re.DOTALL,
+)
+# An option on its own line, alone or with its text; a line that ends in a colon is a heading.
+_OPTION = re.compile(
+    r"[ \t]{0,9}(?:[-+\u2022][ \t]{1,3})?(?:(?i:option|choice) )?[(\[]{0,2}"
+    r"(?:([A-D])|([a-d])(?=[).\]](?!.{60}))|([b-d])(?=[ \t]*$))"
+    r"(?:[)\].:]{1,2}|(?=[ \t]*$)|[ \t][-\u2013\u2014])(?=\s|\Z|(?<=[):\]]))(?!.*:[ \t]*$)"
+)
+_LIST_OPENING = re.compile(
+    r"(?i:\b(?:each|every|options|choices|statements|analy[sz]e|evaluate|consider|compare)\b.*:\s*)\Z"
+)
+_INLINE_LIST = re.compile(r".{0,300}?[\s(][Bb][).:]")
+_AT_END = re.compile(
+    r"(?<!\bor)(?<!\band)(?<!,)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
+    r" \((?:(?:[Oo]ption|[Cc]hoice) )?([A-D])\)[.\s]{0,9}\Z"
+)
+_NEXT_QUESTION = re.compile(r"\n\s{0,9}(?:Question|Q|Problem|Human|User)(?: \d{1,4})?\s?:")
+_UNENDED = re.compile(r"[A-Za-z0-9,=+(\[\\/<-]\Z")
+_WORD = re.compile(r"(?<= )[a-z]{2,}")
+# A last line with fewer words is a label or a formula, which needs no full stop.
+_SENTENCE_WORDS = 3
 
 
 def read_letter(content: str) -> str | None:
     r"""Read all of a short text as one letter, which the text of that choice may follow.
 
     Example:
-        >>> read_letter(r"\text{(C)}"), read_letter("c"), read_letter("B) 5 m/s"), read_letter("Cu")
+        >>> read_letter(r"\text{(C)}"), read_letter("c"), read_letter("B - 5 m/s"), read_letter("Cu")
         ('C', 'C', 'B', None)
     """
     if len(content) > MAX_CHOICE_CHARACTERS:
         return None
-    plain = _DECORATION.sub("", content).strip()
-    match = None if _SEVERAL.match(plain) else _WHOLE.fullmatch(plain)
-    return (match[1] or match[2]).upper() if match else None
+    text = _plain(content).strip()
+    match = _WHOLE.fullmatch(text) or _WITH_TEXT.fullmatch(text)
+    return next(filter(None, match.groups())).upper() if match else None
 
 
-def find_letter(text: str) -> str | None:
-    """Return the letter that a response decides on, or None.
+def find_letter(text: str, finished: bool | None = None) -> tuple[str, Literal["explicit", "sentence"]] | None:
+    """Return the letter that a response chooses with its stage, or None if it chooses none or several.
 
-    The most explicit place counts: a box, a tag, an announcement, bold text, or the last letter that stands alone.
+    A box, a tag, a JSON field and a declared choice are explicit. Letters named in a sentence ("this matches (C)"), on
+    a line of their own or at the end count only if the response is not cut.
+
+    Args:
+        text: response without its thinking.
+        finished: whether the model ended its answer itself; None if that is not known.
 
     Example:
         >>> find_letter("I think a proton has too little charge, so the answer is (C).")
-        'C'
+        ('C', 'explicit')
+        >>> find_letter("Vitamin C dissolves in water, whereas D needs fat.")
     """
-    return next(_letters(text), None)
+    for content in islice((*find_boxes(text), *find_tagged(text), *find_json_answers(text)), MAX_CHOICE_SPANS):
+        inner = _plain(content)
+        stated = find_chosen(inner)
+        if letter := read_letter(content) or (stated.letter if stated else _at_end(inner)):
+            return letter, "explicit"
+    plain = _plain(text).rstrip()[-MAX_CHOSEN_CHARACTERS:]
+    # A base model goes on with the next question of its prompt, whose answer is not the answer to this one.
+    question = _NEXT_QUESTION.search(plain)
+    stated = (find_chosen(plain[: question.start()]) if question else None) or find_chosen(plain)
+    if stated and stated.letter and stated.stage == "explicit":
+        return stated.letter, "explicit"
+    if (stated and not stated.letter) or finished is False:
+        return None
+    if finished is None and not (stated and stated.end >= len(plain) - 2) and _is_cut(plain.rpartition("\n")[2]):
+        return None
+    letter = stated.letter if stated else _on_own_line(plain) or _at_end(plain)
+    return (letter, "sentence") if letter else None
 
 
-def _letters(text: str) -> Iterator[str]:
-    for content in (*find_boxes(text), *find_tagged(text), *find_json_answers(text)):
-        if letter := read_letter(content):
-            yield letter
-    for line in find_announced(text):
-        plain = _plain(line)
-        match = _LEADING.match(plain)
-        if match and not _ARTICLE.match(plain, match.start(1)):
-            yield match[1]
-        elif letter := read_letter(line):
-            yield letter
-    for content in reversed(find_bold(text)):
-        if letter := read_letter(content):
-            yield letter
-    plain = _plain(_CHOICES.sub("", text))
-    bare = _WHOLE.fullmatch(plain)
-    if bare and bare[1] and plain.strip(" .") != "a":
-        yield bare[1].upper()
-    yield from ((match[1] or match[2] or match[3]).upper() for match in reversed(list(_DECLARED.finditer(plain))))
-    for match in reversed(list(_STANDALONE.finditer(plain))):
-        if not _ARTICLE.match(plain, match.start(1)):
-            yield match[1]
+def _on_own_line(plain: str) -> str | None:
+    """Return the only letter on a line of its own, outside a list of options; lines without any text count first."""
+    alone: list[tuple[str, bool]] = []
+    run: list[tuple[str, bool]] = []
+    before = ""
+    for line in (*plain.split("\n"), ""):
+        option = _OPTION.match(line)
+        if option:
+            letter = next(filter(None, option.groups())).upper()
+            is_listed = letter == "A" and _INLINE_LIST.match(line, option.end())
+            if not is_listed and not is_denied(line, option.end()):
+                run.append((letter, option.end() == len(line.rstrip())))
+            continue
+        if len({letter for letter, _ in run}) == 1 and not _LIST_OPENING.search(before[-MAX_CHOICE_CHARACTERS:]):
+            alone.append(run[-1])
+        run, before = [], line if line.strip() else before
+    for letters in ({letter for letter, is_bare in alone if is_bare}, {letter for letter, _ in alone}):
+        if len(letters) == 1:
+            return letters.pop()
+    return None
+
+
+def _is_cut(last_line: str) -> bool:
+    """Tell whether the last line of a text stops in mid-sentence."""
+    is_sentence = len(_WORD.findall(last_line)) >= _SENTENCE_WORDS and not _OPTION.match(last_line)
+    return is_sentence and _UNENDED.search(last_line) is not None
+
+
+def _at_end(plain: str) -> str | None:
+    match = _AT_END.search(plain, max(0, len(plain) - MAX_CHOICE_CHARACTERS))
+    return match[1] if match else None
 
 
 def _plain(text: str) -> str:
-    return _SEVERAL.sub("", _DECORATION.sub("", text))
+    return _DECORATION.sub("", _BOLD_LETTER.sub(r"(\2)", text.translate(_FULL_WIDTH)))

@@ -56,7 +56,10 @@ def extract(response: str, kind: Kind = "math") -> str | None:
     """
     check_kind(kind)
     text = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:])
-    return find_letter(text) if kind == "choice" else next(filter(None, _find_mathematics(text)), None)
+    if kind == "choice":
+        found = find_letter(text)
+        return found[0] if found else None
+    return next(filter(None, _find_mathematics(text)), None)
 
 
 def extract_list(response: str) -> str | None:
