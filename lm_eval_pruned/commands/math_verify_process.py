@@ -23,10 +23,15 @@ def judge(golds: list[str], text: str, kind: str, is_response: bool) -> tuple[bo
     """Return whether the text gives one of the gold answers, and the last answer that math-verify found in it."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, StringExtractionConfig, parse, verify
 
-    is_choice = kind == "choice"
-    config = (StringExtractionConfig(),) if is_choice else (LatexExtractionConfig(), ExprExtractionConfig())
-    found = parse(text if is_choice or is_response else as_mathematics(text), config)
-    wanted = (parse(gold if is_choice else as_mathematics(gold), config) for gold in golds)
+    latex, letters = LatexExtractionConfig(), StringExtractionConfig()
+    if kind == "choice":
+        found = parse(text, (latex, letters))
+        # A letter in a box is read as a variable, one in a sentence as text.
+        wanted = [parse(gold, (letters,)) + parse(as_mathematics(gold), (latex,)) for gold in golds]
+    else:
+        config = (latex, ExprExtractionConfig())
+        found = parse(text if is_response else as_mathematics(text), config)
+        wanted = [parse(as_mathematics(gold), config) for gold in golds]
     return any(verify(gold, found) for gold in wanted), str(found[-1]) if found else None
 
 

@@ -29,7 +29,7 @@ def parse(text, config):
         os._exit(1)
     if "raise" in text:
         raise TypeError(text)
-    letters = isinstance(config[0], StringExtractionConfig)
+    letters = any(isinstance(one, StringExtractionConfig) for one in config)
     return re.findall("[A-D]" if letters else "[0-9]+", text.replace("6", "9"))
 def verify(gold, found):
     return gold[-1:] == found[-1:]
