@@ -104,7 +104,8 @@ def rows_of_others(files: list[Path]) -> tuple[list[Pair], list[Response]]:
             source = f"{file.stem}: {row.get('source', kind).partition(':')[0]}"
             if "response" in row:
                 decided = row.get("expected_status", "ok") == "ok"
-                responses.append(Response(source, row["gold"], row["response"], kind, row["expected"], decided))
+                labels = (row["expected"], decided, row.get("finished"))
+                responses.append(Response(source, row["gold"], row["response"], kind, *labels))
             else:
                 pairs.append(Pair(file.stem, row["gold"], row["answer"], row["expected"], kind))
     return pairs, responses

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from lm_eval_pruned.commands.math_verify import MathVerify
 from lm_eval_pruned.grading import grade
+from lm_eval_pruned.grading.answer_kinds import Kind
 
 
 class Response(NamedTuple):
-    """A response, its gold answer, whether it gives that answer, and whether it gives any."""
+    """A response, its gold answer, whether it gives that answer or any, and whether the model ended it, if known."""
 
     source: str
     gold: str
@@ -18,6 +19,7 @@ class Response(NamedTuple):
     kind: str
     expected: bool
     is_decided: bool
+    finished: bool | None = None
 
 
 class Judged(NamedTuple):
@@ -27,17 +29,18 @@ class Judged(NamedTuple):
     is_decided: bool
 
 
-Grader = Callable[[str, str, str], Judged]
+Grader = Callable[[Response], Judged]
 
 
-def ours(gold: str, text: str, kind: str) -> Judged:
-    verdict = grade(gold, text, "choice" if kind == "choice" else "math")
+def ours(response: Response) -> Judged:
+    kind: Kind = "choice" if response.kind == "choice" else "math"
+    verdict = grade(response.gold, response.text, kind, response.finished)
     return Judged(verdict.correct, verdict.status == "ok")
 
 
 def of_peer(peer: MathVerify) -> Grader:
-    def judge(gold: str, text: str, kind: str) -> Judged:
-        verdict = peer.judge([gold], text, kind, is_response=True)
+    def judge(response: Response) -> Judged:
+        verdict = peer.judge([response.gold], response.text, response.kind, is_response=True)
         return Judged(verdict.correct, verdict.status == "ok")
 
     return judge
@@ -48,10 +51,7 @@ def tables(responses: Sequence[Response], graders: dict[str, Grader]) -> Iterato
     names = " | ".join(f"{name}: right | wrong accepted / right refused" for name in graders)
     yield f"| responses of | number | {names} |"
     yield "|---" * (2 + 2 * len(graders)) + "|"
-    judged = {
-        name: [judge(response.gold, response.text, response.kind) for response in responses]
-        for name, judge in graders.items()
-    }
+    judged = {name: [judge(response) for response in responses] for name, judge in graders.items()}
     for source in (*dict.fromkeys(response.source for response in responses), None):
         places = [place for place, response in enumerate(responses) if source in (None, response.source)]
         cells = (_counts([(responses[place], given[place]) for place in places]) for given in judged.values())
@@ -64,9 +64,14 @@ def tables(responses: Sequence[Response], graders: dict[str, Grader]) -> Iterato
     yield "| cut in half | number | " + " | ".join(f"{name}: credited | decided" for name in graders) + " |"
     yield "|---" * (2 + 2 * len(graders)) + "|"
     for kind in dict.fromkeys(response.kind for response in responses):
-        halves = [response for response in responses if response.kind == kind]
+        halves = [half(response) for response in responses if response.kind == kind]
         rates = (_half_rates(halves, judge) for judge in graders.values())
         yield f"| {kind} | {len(halves)} | " + " | ".join(rates) + " |"
+
+
+def half(response: Response) -> Response:
+    """Return the first half of a response, without the knowledge that it was cut."""
+    return response._replace(text=response.text[: len(response.text) // 2], finished=None)
 
 
 def _counts(judged: list[tuple[Response, Judged]]) -> str:
@@ -77,6 +82,6 @@ def _counts(judged: list[tuple[Response, Judged]]) -> str:
 
 
 def _half_rates(halves: list[Response], judge: Grader) -> str:
-    judged = [judge(response.gold, response.text[: len(response.text) // 2], response.kind) for response in halves]
+    judged = [judge(response) for response in halves]
     credited, decided = (sum(getattr(given, name) for given in judged) for name in ("correct", "is_decided"))
     return f"{credited / len(halves):.1%} | {decided / len(halves):.1%}"
