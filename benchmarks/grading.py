@@ -1,12 +1,17 @@
-"""Accuracy and speed of our grading and of math-verify on the same pairs of answers.
+"""Accuracy and speed of our grading and of math-verify on the same answers and the same responses.
 
-    python benchmarks/grading.py [--peer .venv-math-verify] [--timeout 10] [--output table.md]
+    python benchmarks/grading.py [--cases FILE.jsonl ...] [--peer .venv-math-verify] [--timeout 10] [--output table.md]
 
 The pairs are tests/cases/{equal,pairs}.jsonl and the golds of MATH-500 (math500.jsonl in the folder LM_EVAL_PRUNED_DATA
 or ../shared/data), each with other spellings of itself and with the gold of another problem. math-verify lives in a
 virtual environment of its own, which the first run creates. It gets both answers as `$...$` and runs with its default
 settings in a process that is replaced if a pair exceeds the timeout. Both graders are warmed up first. All pairs are
 judged three times and the best time of a pair counts; our cache of verdicts is cleared before each.
+
+`--cases` adds rows of others (by default those of LM_EVAL_PRUNED_CASES, paths separated by `:`): {"gold", "expected",
+"answer" or "response", "kind", "source", "finished", "expected_status"}, of which the last four are optional. Answers
+join the pairs. Responses are graded whole and cut in half: half a response should be credited only if it states its
+answer before it goes on. `expected_status` marks a row in which there is nothing to decide.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ import argparse
 import json
 import os
 import re
-import select
 import subprocess
 import sys
 import time
@@ -25,6 +29,10 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
 
+import grading_responses
+from grading_responses import Response
+
+from lm_eval_pruned.commands.math_verify import MathVerify
 from lm_eval_pruned.grading import verify
 from lm_eval_pruned.grading.verdict import clear_cached_verdicts
 
@@ -37,24 +45,8 @@ WARM_UP = (("4", "5"), ("2x", "x+x"), (r"\sin 2a", r"2\sin a\cos a"), ("(1,2)", 
 # The machine is shared, so the best of several times is the least disturbed one; slow pairs are timed once.
 PASSES = 3
 WORTH_REPEATING_MS = 100
-
-PEER_PROGRAM = r"""
-import json, logging, sys, time
-from importlib.metadata import version
-from math_verify import parse, verify
-logging.disable(logging.CRITICAL)
-dollars = lambda answer: answer if answer.startswith(("$", "\\(", "\\[")) else f"${answer}$"
-replies, sys.stdout = sys.stdout, sys.stderr
-print(json.dumps(version("math-verify")), file=replies, flush=True)
-for line in sys.stdin:
-    gold, answer = json.loads(line)
-    begin = time.perf_counter()
-    try:
-        correct = bool(verify(parse(dollars(gold)), parse(dollars(answer))))
-    except Exception:
-        correct = False
-    print(json.dumps([correct, (time.perf_counter() - begin) * 1000]), file=replies, flush=True)
-"""
+# What the reason of a verdict says if our own reader left it to sympy.
+SECOND_OPINION = "sympy"
 
 
 class Pair(NamedTuple):
@@ -64,16 +56,18 @@ class Pair(NamedTuple):
     gold: str
     answer: str
     correct: bool
+    kind: str = "math"
 
 
 class Outcome(NamedTuple):
-    """The verdict of a grader on a pair, and its time in milliseconds."""
+    """The verdict of a grader on a pair, its time in milliseconds, and its reason."""
 
     correct: bool
     ms: float
+    reason: str = ""
 
 
-Judge = Callable[[str, str], Outcome]
+Judge = Callable[[Pair], Outcome]
 
 
 def case_pairs() -> Iterator[Pair]:
@@ -97,49 +91,63 @@ def gold_pairs(file: Path) -> Iterator[Pair]:
         yield Pair("MATH-500, of another problem", gold, golds[index - 1], correct=False)
 
 
-def ours(gold: str, answer: str) -> Outcome:
+def rows_of_others(files: list[Path]) -> tuple[list[Pair], list[Response]]:
+    """Return the answers and the responses of the files; one that is absent is left out with a line on stderr."""
+    pairs, responses = [], []
+    for file in files:
+        if not file.exists():
+            print(f"no {file}: its rows are left out", file=sys.stderr)
+            continue
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            kind = row.get("kind", "math")
+            source = f"{file.stem}: {row.get('source', kind).partition(':')[0]}"
+            if "response" in row:
+                decided = row.get("expected_status", "ok") == "ok"
+                labels = (row["expected"], decided, row.get("finished"))
+                responses.append(Response(source, row["gold"], row["response"], kind, *labels))
+            else:
+                pairs.append(Pair(file.stem, row["gold"], row["answer"], row["expected"], kind))
+    return pairs, responses
+
+
+def ours(pair: Pair) -> Outcome:
     clear_cached_verdicts()
     begin = time.perf_counter()
-    correct = verify(gold, answer).correct
-    return Outcome(correct, (time.perf_counter() - begin) * 1000)
+    verdict = verify(pair.gold, pair.answer, "choice" if pair.kind == "choice" else "math")
+    return Outcome(verdict.correct, (time.perf_counter() - begin) * 1000, verdict.reason)
 
 
-class Peer:
-    """math-verify in its own process and virtual environment."""
+def of_peer(peer: MathVerify) -> Judge:
+    def judge(pair: Pair) -> Outcome:
+        verdict = peer.judge([pair.gold], pair.answer, pair.kind, is_response=False)
+        return Outcome(verdict.correct, verdict.milliseconds, verdict.status)
 
-    def __init__(self, folder: Path, timeout: float) -> None:
-        self._python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-        self._timeout = timeout
-        if not self._python.exists():
-            venv.create(folder, with_pip=True)
-            subprocess.run([self._python, "-m", "pip", "install", "--quiet", PEER], check=True)
-        self._start()
+    return judge
 
-    def __call__(self, gold: str, answer: str) -> Outcome:
-        """Judge one pair; a pair that exceeds the timeout counts as not equal."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps([gold, answer]) + "\n")
-        self._process.stdin.flush()
-        if not select.select([self._process.stdout], [], [], self._timeout)[0]:
-            self.stop()
-            self._start()
-            return Outcome(correct=False, ms=self._timeout * 1000)
-        return Outcome(*json.loads(self._process.stdout.readline()))
 
-    def _start(self) -> None:
-        command = [self._python, "-c", PEER_PROGRAM]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-        assert self._process.stdout
-        self.version = json.loads(self._process.stdout.readline())
-        for gold, answer in WARM_UP:
-            self(gold, answer)
+def peer_python(folder: Path) -> Path:
+    """Return the interpreter of the virtual environment with math-verify, which is made if it is missing."""
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True)
+    return python
 
-    def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
+
+def judged(pairs: list[Pair], judges: dict[str, Judge]) -> dict[str, list[Outcome]]:
+    """Judge all pairs, in turns, so that a busy machine slows both graders down alike."""
+    for gold, answer in WARM_UP:
+        for judge in judges.values():
+            judge(Pair("", gold, answer, correct=True))
+    outcomes = {name: [judge(pair) for pair in pairs] for name, judge in judges.items()}
+    for _ in range(1, PASSES):
+        for place, pair in enumerate(pairs):
+            for name, judge in judges.items():
+                before = outcomes[name][place]
+                if before.ms < WORTH_REPEATING_MS:
+                    outcomes[name][place] = before._replace(ms=min(before.ms, judge(pair).ms))
+    return outcomes
 
 
 def counts(pairs: list[Pair], outcomes: list[Outcome]) -> str:
@@ -150,11 +158,8 @@ def counts(pairs: list[Pair], outcomes: list[Outcome]) -> str:
 
 
 def tables(pairs: list[Pair], outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
-    yield (
-        "| category | pairs | "
-        + " | ".join(f"{name}: right | wrong accepted / right refused" for name in outcomes)
-        + " |"
-    )
+    names = " | ".join(f"{name}: right | wrong accepted / right refused" for name in outcomes)
+    yield f"| category | pairs | {names} |"
     yield "|---" * (2 + 2 * len(outcomes)) + "|"
     for category in dict.fromkeys(pair.category for pair in pairs):
         places = [place for place, pair in enumerate(pairs) if pair.category == category]
@@ -173,37 +178,50 @@ def tables(pairs: list[Pair], outcomes: dict[str, list[Outcome]]) -> Iterator[st
         yield f"| {name} | {median(times):.3f} | {p99:.1f} | {max(times):.0f} | {rates[-1]:.0f} |"
     yield ""
     yield f"Throughput of ours: {rates[0] / rates[1]:.1f} times that of math-verify."
+    yield from second_opinion(pairs, outcomes["ours"])
 
 
-def main() -> None:
+def second_opinion(pairs: list[Pair], outcomes: list[Outcome]) -> Iterator[str]:
+    """Yield how many verdicts of ours come from sympy, of which categories, and what they cost."""
+    asked = [place for place, outcome in enumerate(outcomes) if SECOND_OPINION in outcome.reason]
+    times = [outcomes[place].ms for place in asked]
+    share = sum(times) / sum(outcome.ms for outcome in outcomes)
+    yield ""
+    yield (
+        f"Second opinion: {len(asked)} of {len(pairs)} verdicts ({len(asked) / len(pairs):.1%}) come from sympy, with "
+        f"{share:.1%} of the time, median {median(times or [0.0]):.1f} ms, longest {max(times, default=0.0):.0f} ms; "
+        f"{counts([pairs[place] for place in asked], [outcomes[place] for place in asked])} right | wrong accepted / "
+        "right refused."
+    )
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    named = [Path(path) for path in os.environ.get("LM_EVAL_PRUNED_CASES", "").split(":") if path]
+    parser.add_argument("--cases", type=Path, nargs="*", default=named, help="files with rows of others")
     parser.add_argument("--peer", type=Path, default=ROOT / ".venv-math-verify", help="its virtual environment")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds that math-verify may take a pair")
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     pairs = list(case_pairs())
     data = Path(os.environ.get("LM_EVAL_PRUNED_DATA", ROOT.parent / "shared" / "data")) / "math500.jsonl"
     if data.exists():
         pairs += gold_pairs(data)
     else:
         print(f"no {data}: the golds of MATH-500 are left out", file=sys.stderr)
-    pairs = list({pair[1:3]: pair for pair in pairs}.values())
-    peer = Peer(args.peer, args.timeout)
-    judges: dict[str, Judge] = {"ours": ours, f"math-verify {peer.version}": peer}
-    for gold, answer in WARM_UP:
-        ours(gold, answer)
-    outcomes = {name: [Outcome(correct=False, ms=WORTH_REPEATING_MS)] * len(pairs) for name in judges}
-    # In turns, so that a busy machine slows both down alike.
-    for turn in range(PASSES):
-        for place, pair in enumerate(pairs):
-            for name, judge in judges.items():
-                before = outcomes[name][place]
-                if not turn:
-                    outcomes[name][place] = judge(pair.gold, pair.answer)
-                elif before.ms < WORTH_REPEATING_MS:
-                    outcomes[name][place] = Outcome(before.correct, min(before.ms, judge(pair.gold, pair.answer).ms))
-    peer.stop()
-    text = "\n".join(tables(pairs, outcomes))
+    of_others, responses = rows_of_others(args.cases)
+    pairs = list({pair[1:3]: pair for pair in [*pairs, *of_others]}.values())
+    with MathVerify(peer_python(args.peer), args.timeout) as peer:
+        name = f"math-verify {peer.version}"
+        lines = list(tables(pairs, judged(pairs, {"ours": ours, name: of_peer(peer)})))
+        if responses:
+            graders = {"ours": grading_responses.ours, name: grading_responses.of_peer(peer)}
+            lines += ["", *grading_responses.tables(responses, graders)]
+    text = "\n".join(lines)
     print(text)
     if args.output:
         args.output.write_text(text + "\n")

@@ -10,12 +10,14 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from lm_eval_pruned.commands import Subparsers
+from lm_eval_pruned.commands.audit import GRADERS, Audit, check_grader
 from lm_eval_pruned.commands.grade_rows import MAX_LINE_BYTES, GradedRow, grade_line
+from lm_eval_pruned.commands.math_verify import MathVerify
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.files import numbered_lines
 from lm_eval_pruned.grading.answer_kinds import check_kind
@@ -39,9 +41,10 @@ def add_parser(subparsers: Subparsers) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE.jsonl", help="rows to grade; - is stdin")
-    parser.add_argument("--output", required=True, metavar="OUT.jsonl", help="file to write anew; - is stdout")
+    parser.add_argument("--output", metavar="OUT.jsonl", help="file to write anew; - is stdout; needed without --audit")
     parser.add_argument("--mode", default=DEFAULT, help=f"whose rules: {', '.join(MODES)} [{DEFAULT}]")
     parser.add_argument("--kind", help="math or choice, for rows that name none [math]")
+    parser.add_argument("--audit", metavar="GRADER", help=f"print where another grader differs: {', '.join(GRADERS)}")
     parser.set_defaults(main=main)
 
 
@@ -49,27 +52,40 @@ def main(args: argparse.Namespace) -> int:
     """Grade and write row by row, so that a killed run keeps its output; then print a summary on stderr.
 
     Raises:
-        UnknownNameError: there is no such mode or kind.
-        ArgumentError: the output is the input.
+        UnknownNameError: there is no such mode, kind or grader to audit with.
+        ArgumentError: the output is the input, or there is none.
+        MissingPackageError: the grader to audit with is not installed.
         MissingDataError, DataError: an input cannot be opened or read, no row of it can be graded, or the output cannot
             be written.
     """
     check_mode(args.mode)
     if args.kind is not None:
         check_kind(args.kind)
+    if args.audit is not None:
+        check_grader(args.audit)
+    elif args.output is None:
+        raise ArgumentError("--output is missing: give a file, or - for stdout; only --audit prints without it")
     statuses: Counter[str] = Counter()
     correct, problems = 0, []
     for name in args.files:
         with _open_input(name) as source:
-            _check_distinct(source, name, args.output)
-    with _open_output(args.output) as target:
+            if args.output is not None:
+                _check_distinct(source, name, args.output)
+    with ExitStack() as stack:
+        audit = None
+        if args.audit is not None:
+            peer = stack.enter_context(MathVerify())
+            audit = Audit(peer, sys.stderr if args.output == STANDARD else sys.stdout)
+        target = None if args.output is None else stack.enter_context(_open_output(args.output))
         for graded in _grade_files(args):
-            _write(target, graded.line, args.output)
+            line = audit.add(graded) if audit else graded.line
+            if target:
+                _write(target, line, args.output)
             statuses[graded.verdict.status] += 1
             correct += graded.verdict.correct
             if not graded.is_read:
                 problems.append(graded.verdict.reason)
-    sys.stderr.write(summary(statuses, correct) + "\n")
+    sys.stderr.write(summary(statuses, correct) + "\n" + (audit.rates() + "\n" if audit else ""))
     if statuses and len(problems) == statuses.total():
         raise DataError(f"no row can be graded, the first: {problems[0]}. {_EXPECTED}")
     return 0

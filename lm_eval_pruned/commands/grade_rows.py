@@ -193,6 +193,11 @@ def _encode(row: Mapping[str, object], verdict: Verdict) -> bytes:
         "reason": verdict.reason,
         "status": verdict.status,
     }
+    return as_line(content)
+
+
+def as_line(content: Mapping[str, object]) -> bytes:
+    """Return a row as a line of JSON."""
     try:
         return json.dumps(content, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:
