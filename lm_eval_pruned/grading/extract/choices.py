@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lm_eval_pruned.grading.answer_kinds import Extraction
 from lm_eval_pruned.grading.extract.spans import find_bold, find_boxes, find_json_answers, find_tagged
 from lm_eval_pruned.grading.extract.statements import find_announced
 from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS
@@ -51,16 +52,17 @@ def read_letter(content: str) -> str | None:
     return (match[1] or match[2]).upper() if match else None
 
 
-def find_letter(text: str) -> str | None:
-    """Return the letter that a response decides on, or None.
+def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
+    """Return the letter that a response decides on and its stage, or None.
 
     The most explicit place counts: a box, a tag, an announcement, bold text, or the last letter that stands alone.
 
     Example:
         >>> find_letter("I think a proton has too little charge, so the answer is (C).")
-        'C'
+        Extraction(answer='C', stage='explicit')
     """
-    return next(_letters(text), None)
+    letter = next(_letters(text), None)
+    return Extraction(letter, "explicit") if letter else None
 
 
 def _letters(text: str) -> Iterator[str]:

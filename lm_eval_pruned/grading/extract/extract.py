@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
+from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.choices import find_letter
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
@@ -38,7 +38,21 @@ TEXT_ENDS = (
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
-    r"""Return the answer that a response gives, or None if it gives none. Takes linear time.
+    r"""Return the answer that a response gives, or None if it gives none; `find_answer` also tells the stage.
+
+    Raises:
+        UnknownNameError: `kind` is neither "math" nor "choice".
+
+    Example:
+        >>> extract("A mole of gas expands, hence **(B)**.", "choice")
+        'B'
+    """
+    found = find_answer(response, kind)
+    return found.answer if found else None
+
+
+def find_answer(response: str, kind: Kind = "math", finished: bool | None = None) -> Extraction | None:
+    r"""Return the answer that a response gives and its stage, or None if it gives none. Takes linear time.
 
     For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
     `\boxed{}`, `<answer>`, `"answer":`, `####` in the last line, a line such as "the answer is 5", "5 is the answer",
@@ -49,14 +63,15 @@ def extract(response: str, kind: Kind = "math") -> str | None:
         UnknownNameError: `kind` is neither "math" nor "choice".
 
     Example:
-        >>> extract(r"First \boxed{3}, no: \boxed{\frac{1}{2}}. Or \boxed{5", "math")
-        '\\frac{1}{2}'
-        >>> extract("A mole of gas expands, hence **(B)**.", "choice")
-        'B'
+        >>> find_answer(r"First \boxed{3}, no: \boxed{\frac{1}{2}}. Or \boxed{5")
+        Extraction(answer='\\frac{1}{2}', stage='explicit')
     """
     check_kind(kind)
     text = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:])
-    return find_letter(text) if kind == "choice" else next(filter(None, _find_mathematics(text)), None)
+    if kind == "choice":
+        return find_letter(text, finished)
+    answer = next(filter(None, _find_mathematics(text)), None)
+    return Extraction(answer, "explicit") if answer else None
 
 
 def extract_list(response: str) -> str | None:
