@@ -196,12 +196,14 @@ class TestHostileRows:
             ({"gold": ["5", None], "answer": "5"}, "gold is null, not text or a number"),
             ({"gold": "5", "answer": "5", "kind": "poem"}, "unknown kind 'poem': Known: choice, math"),
             ({"gold": "5", "answer": "5", "kind": None}, "kind is null, not text"),
+            ({"gold": "5", "response": "5", "finished": "yes"}, "finished is text: give true, false or null"),
         ],
     )
     def test_an_unusable_row_is_kept_whole(self, tmp_path: Path, row: dict[str, object], problem: str) -> None:
         graded, _ = grade(tmp_path, json.dumps(row) + "\n" + GOOD)
         reason = str(graded["reason"])
-        assert graded == {**row, "extracted": None, "correct": False, "reason": reason, "status": "unparsed"}
+        judged = {"extracted": None, "correct": False, "reason": reason, "status": "unparsed", "stage": None}
+        assert graded == {**row, **judged}
         assert reason.startswith(f"line 1: {problem}")
 
     @pytest.mark.parametrize("extra", ["\ud800", "\x00", "\udfff\ud800", "\u202e", "\u2028", "\U0001f600"])
