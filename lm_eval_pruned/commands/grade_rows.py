@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, NoReturn, cast
 
 from lm_eval_pruned.commands.harness_rows import gradable, is_harness_row
@@ -123,7 +124,7 @@ def _judge_fields(row: Mapping[str, object], mode: str, kind: str) -> Verdict:
     chosen = _kind(_text(row, "kind") if "kind" in row else kind)
     judge: Callable[[str, str, str, Kind], Verdict]
     if "response" in row:
-        judge, text = grade_in, _text(row, "response")
+        judge, text = partial(grade_in, finished=_finished(row)), _text(row, "response")
     elif "answer" in row:
         judge, text = verify_in, _scalar("answer", row["answer"])
     else:
@@ -162,6 +163,13 @@ def _text(row: Mapping[str, object], name: str) -> str:
     return value
 
 
+def _finished(row: Mapping[str, object]) -> bool | None:
+    finished = row.get("finished")
+    if finished is not None and not isinstance(finished, bool):
+        raise DataError(f"finished is {_type(finished)}: give true, false or null")
+    return finished
+
+
 def _scalar(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"{name} is {_type(value)}, not text or a number")
@@ -192,6 +200,7 @@ def _encode(row: Mapping[str, object], verdict: Verdict) -> bytes:
         "correct": verdict.correct,
         "reason": verdict.reason,
         "status": verdict.status,
+        "stage": verdict.stage,
     }
     return as_line(content)
 

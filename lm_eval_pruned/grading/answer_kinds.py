@@ -1,13 +1,21 @@
-"""Kinds of answers (mathematics or the letter of a choice) and the statuses of a verdict."""
+"""Kinds of answers (mathematics or the letter of a choice), stages of extraction and statuses of a verdict."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from lm_eval_pruned.errors import unknown_name
 
 Kind = Literal["math", "choice"]
 Status = Literal["ok", "timeout", "unparsed", "no_answer"]
+Stage = Literal["explicit", "sentence"]
+
+
+class Extraction(NamedTuple):
+    """An answer found in a response, and how it is given: stated explicitly, or concluded in the last sentence."""
+
+    answer: str
+    stage: Stage
 
 
 def check_kind(kind: str) -> None:

@@ -8,10 +8,10 @@ from functools import lru_cache, wraps
 from time import perf_counter
 from typing import ParamSpec
 
-from lm_eval_pruned.grading.answer_kinds import Kind, Status, check_kind
+from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status, check_kind
 from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
 from lm_eval_pruned.grading.extract.choices import read_letter
-from lm_eval_pruned.grading.extract.extract import extract, extract_list
+from lm_eval_pruned.grading.extract.extract import extract_list, find_answer
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
 from lm_eval_pruned.grading.symbolic.pool import start as start_worker
 
@@ -24,8 +24,9 @@ class Verdict:
 
     Only `status="ok"` is a decision. The other statuses keep apart from wrong answers what was not decided: "no_answer"
     (there is no answer), "unparsed" (it cannot be read or compared) and "timeout". The two forms are the normal forms,
-    or for a choice the letters, that were compared; None if nothing was, and in modes other than ours. The time does
-    not count when two verdicts are compared.
+    or for a choice the letters, that were compared; None if nothing was, and in modes other than ours. The stage says
+    how a response gives its answer: "explicit" (a box, a tag, "the answer is") or "sentence" (its last sentence
+    concludes it); None if nothing was extracted. The time does not count when two verdicts are compared.
     """
 
     correct: bool
@@ -34,6 +35,7 @@ class Verdict:
     extracted: str | None
     gold_form: str | None = None
     answer_form: str | None = None
+    stage: Stage | None = None
     milliseconds: float = field(default=0.0, compare=False, repr=False)
 
 
@@ -69,27 +71,35 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
 
 
 @timed
-def grade(gold: str, response: str, kind: Kind = "math") -> Verdict:
+def grade(gold: str, response: str, kind: Kind = "math", finished: bool | None = None) -> Verdict:
     r"""Extract the answer from a response and judge it; no text raises.
 
     Several boxes in one line are read as a list only if the gold is a list; otherwise the last box is the answer.
+
+    Args:
+        gold: the right answer.
+        response: all that the model wrote.
+        kind: what the answer is, "math" or "choice".
+        finished: whether the model ended its answer itself. In a response that was cut (False), only explicit answers
+            count; without that knowledge (None), a response that stops in mid-sentence counts as cut.
 
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".
 
     Example:
-        >>> grade("25", r"So the sum is \boxed{025.0}")
-        Verdict(correct=True, status='ok', reason='same number', extracted='025.0', gold_form='25', answer_form='025.0')
+        >>> verdict = grade("25", r"So the sum is \boxed{025.0}")
+        >>> verdict.correct, verdict.reason, verdict.extracted, verdict.stage
+        (True, 'same number', '025.0', 'explicit')
         >>> grade("25", "I do not know.").status
         'no_answer'
     """
-    extracted = extract(response, kind)
-    if extracted is None:
+    found = find_answer(response, kind, finished)
+    if found is None:
         return no_answer()
-    verdict = verify(gold, extracted, kind)
+    verdict = verify(gold, found.answer, kind)
     if not verdict.correct and kind == "math" and is_list(gold) and (members := extract_list(response)):
-        return verify(gold, members, kind)
-    return verdict
+        verdict = verify(gold, members, kind)
+    return replace(verdict, stage=found.stage)
 
 
 def no_answer() -> Verdict:

@@ -52,7 +52,7 @@ class Extracted(str):
         """Grade a response, unless that is done, and extract the answer that is compared with the gold answer."""
         if isinstance(response, Extracted):
             return response
-        verdict = grade(gold, response.answer, kind)
+        verdict = grade(gold, response.answer, kind, finished=not response.answer_cut)
         extracted = cls(verdict.extracted or "")
         extracted.response, extracted.verdict = response, verdict
         return extracted

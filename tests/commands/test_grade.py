@@ -49,10 +49,11 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 class TestRows:
-    def test_every_field_is_kept_and_four_are_added(self, tmp_path: Path) -> None:
+    def test_every_field_is_kept_and_five_are_added(self, tmp_path: Path) -> None:
         given = {"id": 7, "gold": "1/2", "more": {"é": [1.5, None]}, "response": "\\boxed{0.5}", "correct": "?"}
         (row,) = grade(tmp_path, json.dumps(given))
-        assert row == {**given, "extracted": "0.5", "correct": True, "reason": row["reason"], "status": "ok"}
+        judged = {"extracted": "0.5", "correct": True, "reason": row["reason"], "status": "ok", "stage": "explicit"}
+        assert row == {**given, **judged}
         assert row["reason"]
 
     def test_order_is_kept(self, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ class TestHostileRows:
     def test_what_is_no_row_is_kept_in_part(self, tmp_path: Path, line: bytes, problem: str) -> None:
         before, row, after = grade(tmp_path, GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode())
         assert before["correct"] is after["correct"] is True
-        assert row.keys() == {"line", "extracted", "correct", "reason", "status"}
+        assert row.keys() == {"line", "extracted", "correct", "reason", "status", "stage"}
         assert row["line"] == line.decode(errors="replace")[:MAX_QUOTED_CHARACTERS]
         assert (row["extracted"], row["correct"], row["status"]) == (None, False, "unparsed")
         assert str(row["reason"]).startswith(f"line 2: {problem}")
@@ -195,12 +196,14 @@ class TestHostileRows:
             ({"gold": ["5", None], "answer": "5"}, "gold is null, not text or a number"),
             ({"gold": "5", "answer": "5", "kind": "poem"}, "unknown kind 'poem': Known: choice, math"),
             ({"gold": "5", "answer": "5", "kind": None}, "kind is null, not text"),
+            ({"gold": "5", "response": "5", "finished": "yes"}, "finished is text: give true, false or null"),
         ],
     )
     def test_an_unusable_row_is_kept_whole(self, tmp_path: Path, row: dict[str, object], problem: str) -> None:
         graded, _ = grade(tmp_path, json.dumps(row) + "\n" + GOOD)
         reason = str(graded["reason"])
-        assert graded == {**row, "extracted": None, "correct": False, "reason": reason, "status": "unparsed"}
+        judged = {"extracted": None, "correct": False, "reason": reason, "status": "unparsed", "stage": None}
+        assert graded == {**row, **judged}
         assert reason.startswith(f"line 1: {problem}")
 
     @pytest.mark.parametrize("extra", ["\ud800", "\x00", "\udfff\ud800", "\u202e", "\u2028", "\U0001f600"])

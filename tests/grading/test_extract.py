@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import UnknownNameError
-from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.grading.extract.extract import extract, find_answer
 from lm_eval_pruned.grading.limits import MAX_RESPONSE_CHARACTERS
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "extract.jsonl").read_text().splitlines()]
@@ -33,6 +33,14 @@ HOSTILE = (
         "<think>",
         "</think>",
         "option ",
+        "\nQ: ",
+        "The sum is 5. ",
+        ", or 5",
+        "Wait ",
+        "takes a ",
+        "#### ",
+        "\b",
+        "\\boxed{1} or ",
         "answer is not 1 ",
         "\u00bd",
         "e\u0301",
@@ -76,6 +84,28 @@ def test_random_text_gives_a_stripped_answer_or_none(text: str) -> None:
 @given(st.text(alphabet="ab {}()$*<>/.\n", max_size=60), st.sampled_from(["7", "\\frac{1}{2}", "\\{1, 2\\}"]))
 def test_the_last_box_wins_after_any_text(before: str, answer: str) -> None:
     assert extract(f"{before} \\boxed{{{answer}}}") == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "of_unknown", "of_cut", "of_finished"),
+    [
+        ("So \\boxed{5}. To see why, we", "explicit", "explicit", "explicit"),
+        ("The answer is 5. To see why, we", "explicit", "explicit", "explicit"),
+        ("Perhaps the answer is 5. Wait, we", None, None, "explicit"),
+        ("So the sum is 5.", "sentence", None, "sentence"),
+        ("So we know that the sum is 5", None, None, "sentence"),
+        ("So $x = 5$ and then", None, None, "sentence"),
+        ("We add.\nx = 5", "sentence", None, "sentence"),
+        ("I do not know.", None, None, None),
+    ],
+)
+def test_only_explicit_answers_of_a_cut_response_count(
+    response: str, of_unknown: str | None, of_cut: str | None, of_finished: str | None
+) -> None:
+    for finished, stage in ((None, of_unknown), (False, of_cut), (True, of_finished)):
+        found = find_answer(response, finished=finished)
+        assert (found.stage if found else None) == stage
+        assert found is None or found.answer.removeprefix("x = ") == "5"
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -60,7 +60,7 @@ def test_an_unknown_kind_is_refused(judge: object) -> None:
 
 def test_a_verdict_cannot_be_changed() -> None:
     verdict = verify("1", "1")
-    names = ["correct", "status", "reason", "extracted", "gold_form", "answer_form", "milliseconds"]
+    names = ["correct", "status", "reason", "extracted", "gold_form", "answer_form", "stage", "milliseconds"]
     assert [field.name for field in fields(Verdict)] == names
     with pytest.raises(FrozenInstanceError):
         verdict.correct = False  # type: ignore[misc]

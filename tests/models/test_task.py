@@ -258,4 +258,4 @@ def test_sample_rows_hold_the_extracted_answer_of_every_response(monkeypatch):
     monkeypatch.undo()
     both = response("\\boxed{1} or \\boxed{2}")
     listed = Extracted.build("1, 2", both, "math")
-    assert (listed, listed.response) == ("2, 1", both)
+    assert (listed, listed.response) == ("1, 2", both)

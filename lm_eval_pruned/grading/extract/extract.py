@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
+from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.choices import find_letter
+from lm_eval_pruned.grading.extract.sentences import conclude, find_conclusion, gives_up, is_cut
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
+    CLOSING_TAG,
+    PROSE_WORDS,
+    count_words,
     find_after_hashes,
     find_amount,
     find_announced,
@@ -20,46 +25,90 @@ from lm_eval_pruned.grading.extract.statements import (
 )
 from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
-_TAGS = ("think", "thinking", "thought")
+_TAGS = ("think", "thinking", "thought", "reasoning", "mm:think")
 THINKING_ENDS = (
     *(f"</{tag}>" for tag in _TAGS),
-    *("<|im_start|>answer", "<|channel|>final<|message|>", "[/THINK]", "\u25c1/think\u25b7", "</seed:think>"),
+    *(
+        "<|im_start|>answer",
+        "<|channel|>final<|message|>",
+        "[/THINK]",
+        "\u25c1/think\u25b7",
+        "</seed:think>",
+        "<|end_of_thought|>",
+    ),
     *("<channel|>", "<|END_THINKING|>", "<|inner_suffix|>", "[BEGIN FINAL RESPONSE]"),
 )
 THINKING_STARTS = (
     *(f"<{tag}>" for tag in _TAGS),
-    *("<|im_start|>think", "<|channel|>analysis<|message|>", "[THINK]", "\u25c1think\u25b7", "<seed:think>"),
+    *(
+        "<|im_start|>think",
+        "<|channel|>analysis<|message|>",
+        "[THINK]",
+        "\u25c1think\u25b7",
+        "<seed:think>",
+        "<|begin_of_thought|>",
+    ),
     *("<|channel>thought", "<|START_THINKING|>", "<|inner_prefix|>"),
 )
 TEXT_ENDS = (
     *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<end_of_turn>", "</s>"),
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    *("<|im_start|>user", "<|im_start|>system", "<|start_header_id|>user", "<start_of_turn>user", "<|user|>", "[INST]"),
 )
+_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Q)(?: [0-9]{1,4})?\s?:")
+_BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
+_DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
-    r"""Return the answer that a response gives, or None if it gives none. Takes linear time.
-
-    For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
-    `\boxed{}`, `<answer>`, `"answer":`, `####` in the last line, a line such as "the answer is 5", "5 is the answer",
-    bold text, mathematics, the only amount of money in the last line, a response that is only a short answer. For a
-    choice, its letter. Thinking is skipped, and thinking that never ends holds no answer.
+    r"""Return the answer that a response gives, or None if it gives none; `find_answer` also tells the stage.
 
     Raises:
         UnknownNameError: `kind` is neither "math" nor "choice".
 
     Example:
-        >>> extract(r"First \boxed{3}, no: \boxed{\frac{1}{2}}. Or \boxed{5", "math")
-        '\\frac{1}{2}'
         >>> extract("A mole of gas expands, hence **(B)**.", "choice")
         'B'
     """
+    found = find_answer(response, kind)
+    return found.answer if found else None
+
+
+def find_answer(response: str, kind: Kind = "math", finished: bool | None = None) -> Extraction | None:
+    r"""Return the answer that a response gives and its stage, or None if it gives none. Takes linear time.
+
+    For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
+    `\boxed{}`, `<answer>`, `"answer":`, `####`, "the answer is 5", "5 is the answer" are explicit. Otherwise, unless
+    the response is cut, the conclusion of its last sentence counts, bold text, or its last formula. For a choice, its
+    letter. Thinking is skipped, and thinking that never ends holds no answer.
+
+    Args:
+        response: all that the model wrote.
+        kind: what the answer is.
+        finished: whether the model ended the response itself; None if unknown, and then one that stops in mid-sentence
+            counts as cut.
+
+    Raises:
+        UnknownNameError: `kind` is neither "math" nor "choice".
+
+    Example:
+        >>> find_answer(r"First \boxed{3}, no: \boxed{\frac{1}{2}}. Or \boxed{5")
+        Extraction(answer='\\frac{1}{2}', stage='explicit')
+    """
     check_kind(kind)
-    text = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:])
+    response = response[-MAX_RESPONSE_CHARACTERS:]
+    text = strip_thinking(response)
     if kind == "choice":
-        found = find_letter(text)
-        return found[0] if found else None
-    return next(filter(None, _find_mathematics(text)), None)
+        letter = find_letter(text, finished)
+        return Extraction(*letter) if letter else None
+    # A base model goes on with the next question of its prompt.
+    turn = _TURN.search(response)
+    before = _find_in_turn(strip_thinking(response[: turn.start()]), True) if turn else None
+    if before and turn and (before.stage == "explicit" or turn[1] in ("User", "Human")):
+        return before
+    whole = _find_in_turn(text, finished)
+    return whole if whole and whole.stage == "explicit" else before or whole
 
 
 def extract_list(response: str) -> str | None:
@@ -87,17 +136,54 @@ def strip_thinking(response: str) -> str:
     return response[start : min((end for end in ends if end >= 0), default=None)].strip()
 
 
-def _find_mathematics(text: str) -> Iterator[str]:
+def _find_in_turn(text: str, finished: bool | None) -> Extraction | None:
+    """Return the answer in one turn of a conversation."""
+    was_cut = finished is False or (finished is None and is_cut(text))
+    explicit = next(filter(None, _find_explicit(text, was_cut=was_cut)), None)
+    if explicit:
+        return Extraction(explicit, "explicit")
+    if was_cut:
+        return None
+    late = next(filter(None, _find_late(text)), None)
+    return Extraction(late, "sentence") if late else None
+
+
+def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
     yield from find_boxes(text)
-    yield from map(strip_prose, find_tagged(text))
-    yield from map(strip_prose, find_json_answers(text))
+    yield from map(_read_statement, find_tagged(text))
+    yield from map(_read_statement, find_json_answers(text))
     yield from find_after_hashes(text)
-    yield from filter(is_short, map(strip_prose, find_announced(text)))
+    if was_cut:
+        # Reasoning that was still going on has withdrawn what it announced before its last doubt.
+        doubt = next(reversed(list(_DOUBT.finditer(text))), None)
+        text = text[doubt.end() :] if doubt else text
+    for line in find_announced(text):
+        answer, sentence = strip_prose(line), _SENTENCE_END.split(line, maxsplit=1)[0]
+        is_prose = line[:1].isalpha() and count_words(sentence) > PROSE_WORDS
+        yield (is_prose and conclude(sentence)) or (answer if is_short(answer) else "")
     yield from map(unwrap, find_declared(text))
+
+
+def _find_late(text: str) -> Iterator[str]:
+    is_bare = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and not has_box(text) and is_short(text)
+    if is_bare and not is_announced(text) and _BARE.match(text):
+        yield unwrap(text)
+    yield from find_bold_answers(text.rpartition("\n")[2])
+    if conclusion := find_conclusion(text):
+        yield conclusion
+        return
+    if gives_up(text):
+        return
     yield from find_bold_answers(text)
     yield from map(unwrap, reversed(find_math(text)))
     yield from find_amount(text)
-    if has_box(text) or is_announced(text):
-        return
-    if len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and is_short(text):
+    if is_bare and not is_announced(text):
         yield unwrap(text)
+
+
+def _read_statement(content: str) -> str:
+    """Return the answer in a tag or a field: all of it or, if that is prose, what its last sentence concludes."""
+    content = CLOSING_TAG.sub("", content)
+    answer = strip_prose(content)
+    is_chain = "=" in content and ("\n" in content or count_words(content) > 0) and not answer.startswith("\\")
+    return answer if is_short(content) and not is_chain else find_conclusion(content) or answer

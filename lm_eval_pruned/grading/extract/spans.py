@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from lm_eval_pruned.grading.limits import MAX_SPAN_CHARACTERS
 from lm_eval_pruned.grading.normalize.braces import match_braces_in
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
+# "\b" read as an escape by whatever stored the text is a backspace.
+_BOX = re.compile(r"(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
 _APPROXIMATELY = re.compile(
-    r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or |about |approximately |roughly ){1,2})[\s$(\[\\]{0,9}"
+    r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or )?(?:about|approximately|roughly) )[\s$(\[\\]{0,9}"
 )
+# Two boxes joined by "or" are not one answer: both are kept, so that only a list equals them.
+_ALTERNATIVE = re.compile(r"[\s$.,)\]\\]{0,9}\bor\b[\s$(\[\\]{0,9}")
+_REJECTED = re.compile(r"(?:\bnot|\binstead of|\brather than)[\s$(\[\\]{1,9}\Z", re.IGNORECASE)
 # Without braces, a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
 # A box with only a question mark or dots is a template that was not filled in.
@@ -49,6 +53,12 @@ def find_boxes(text: str) -> Iterator[str]:
         else:
             continue
         if not _SAYS_SOMETHING.search(content):
+            continue
+        if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
+            continue
+        if contents and _ALTERNATIVE.fullmatch(text, end, box.start()):
+            contents[-1] += f", {content}"
+            end = stop
             continue
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())
         contents.insert(len(contents) - bool(approximate), content)

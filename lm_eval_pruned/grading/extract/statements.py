@@ -12,8 +12,11 @@ from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOU
 _ANNOUNCEMENT = re.compile(
     r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
     r"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
-    r"(?: (?:finale?|correct[ae]|corretta))?(?: (?:to|of|for|in|we|you|that) [^\n.:=]{0,60}?)?[\s*_]{0,20}"
-    r"(?:[:=\uff1a]|\b(?:is|are|equals|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9)\b)"
+    r"(?: (?:finale?|correct[ae]|corretta))?(?: ?\([^()\n]{1,40}\))?"
+    r"(?: (?:to|of|for|in|we|you|that) [^\n.:=$\\]{0,60}?)?"
+    r"[\s*_]{0,20}"
+    r"(?:[:=\uff1a](?<!\\=)|\b(?:comes out to be|turns out to be|is|are|equals"
+    r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9)\b)"
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
     # Chinese, Japanese and Korean.
     r"|(?:\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
@@ -21,15 +24,31 @@ _ANNOUNCEMENT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _REASON = re.compile(
-    r"\.(?=\s+[A-Z$\\*]|\s*\Z)|\u3002|\s?\u3067\u3059|\uc785\ub2c8\ub2e4"
+    r"\.(?=\s+[A-Z$\\*]|\s*\Z)|\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4"
     r"|, (?:and |but |rather than )?not\b"
     r"|,? \(?(?:because|since|where|as required|as desired)\b"
+    r"|,? or,? equivalently\b"
     r"|(?: \(|, or )(?:about|approximately|roughly)\b"
 )
 # "not 14 but 15" withdraws the first of the two.
 _RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
+# Words that say how sure or how late a statement is, and nothing about its value.
+_ADVERB = re.compile(
+    r"[\s,:]{0,3}(?:definitely|indeed|probably|clearly|thus|hence|likely|just|still|now|always|also|then|therefore|simply|"
+    r"in fact|of course|actually|certainly|obviously|surely|really|only|finally|again|consequently|equal to|given by|"
+    r"most likely|going to be|found to be|that|so|as follows|exactly|approximately|about|roughly|maybe|perhaps|"
+    r"evidently|ultimately|necessarily)(?![A-Za-z])[\s,:]{0,3}",
+    re.IGNORECASE,
+)
+# "our answer is correct" judges an answer and does not state one.
+_JUDGEMENT = re.compile(
+    r"[\s*_]*(?:not |indeed |also |probably )?(?:correct|right|wrong|incorrect|different|the same|unique|reasonable|"
+    r"valid|consistent|clear|unclear|confirmed|verified|true|false|in|not|still unknown|unknown)\b",
+    re.IGNORECASE,
+)
+CLOSING_TAG = re.compile(r"\s*(?:</|\[/)(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
 _DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
-_BULLET = re.compile(r"> |[-\u2022] (?=[$\\*])")
+_BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 # "their sum: $7$", "given by $7$": words that describe the formula after them.
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
@@ -38,7 +57,7 @@ _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
-_HASHES = "#### "
+_HASHES = re.compile(r"#### ?(?![#\s])([^\n]{1,200})")
 _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
@@ -58,8 +77,26 @@ def find_announced(text: str) -> Iterator[str]:
     """
     for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
-        if rest:
+        rest = strip_adverbs(CLOSING_TAG.sub("", rest))
+        if rest and not _JUDGEMENT.match(rest):
             yield rest
+
+
+def strip_adverbs(rest: str) -> str:
+    """Remove the adverbs before a value.
+
+    Example:
+        >>> strip_adverbs("indeed, in fact, 5.")
+        '5.'
+    """
+    while adverb := _ADVERB.match(rest):
+        rest = rest[adverb.end() :]
+    return rest
+
+
+def count_words(text: str) -> int:
+    """Count the words of a text; one letter is a name, and a command is not a word."""
+    return len(_PROSE.findall(text))
 
 
 def is_announced(text: str) -> bool:
@@ -68,15 +105,15 @@ def is_announced(text: str) -> bool:
 
 
 def find_after_hashes(text: str) -> Iterator[str]:
-    r"""Yield what follows `####` in the last line, if it is an answer and not a heading.
+    r"""Yield what follows `####`, if it is an answer and not a heading, the last one first.
 
     Example:
         >>> list(find_after_hashes("So 4+4=8.\n#### 8")), list(find_after_hashes("#### Second step of the proof"))
         (['8'], [])
     """
-    line = text.rpartition("\n")[2].strip()
-    if line.startswith(_HASHES) and is_short(line.removeprefix(_HASHES)):
-        yield line.removeprefix(_HASHES).strip()
+    for match in reversed(list(_HASHES.finditer(text))[-MAX_ANNOUNCEMENTS:]):
+        if is_short(match[1]) and any(character.isdigit() for character in match[1]):
+            yield unwrap(match[1])
 
 
 def find_amount(text: str) -> Iterator[str]:

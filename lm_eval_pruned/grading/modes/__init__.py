@@ -26,8 +26,8 @@ class Mode:
     extract: Callable[[str, Kind], str | None]
     # The verdict on a gold and an extracted answer.
     verify: Callable[[str, str, Kind], Verdict]
-    # The verdict on a gold and a whole response.
-    grade: Callable[[str, str, Kind], Verdict]
+    # The verdict on a gold and a whole response, of which may be known whether the model finished it.
+    grade: Callable[[str, str, Kind, bool | None], Verdict]
 
 
 MODES: Registry[Mode] = Registry("mode")
@@ -47,7 +47,7 @@ def _string_mode(
         equality = equal(gold, answer)
         return Verdict(correct=equality.correct, status="ok", reason=equality.reason, extracted=answer)
 
-    def grade_string(gold: str, response: str, kind: Kind) -> Verdict:
+    def grade_string(gold: str, response: str, kind: Kind, finished: bool | None) -> Verdict:
         answer = extract_string(response)
         return no_answer() if answer is None else verify_string(gold, answer, kind)
 
@@ -116,7 +116,7 @@ def extract_in(mode: str, response: str, kind: Kind = "math") -> str | None:
 
 
 @timed
-def grade_in(mode: str, gold: str, response: str, kind: Kind = "math") -> Verdict:
+def grade_in(mode: str, gold: str, response: str, kind: Kind = "math", finished: bool | None = None) -> Verdict:
     """Extract the answer from a response and judge it, both under a mode.
 
     Args:
@@ -124,12 +124,13 @@ def grade_in(mode: str, gold: str, response: str, kind: Kind = "math") -> Verdic
         gold: the right answer.
         response: all that the model wrote.
         kind: what the answer is; only our own mode looks at it.
+        finished: whether the model ended its answer itself, None if that is not known; only our own mode looks at it.
 
     Raises:
         UnknownNameError: there is no such mode or kind.
     """
     check_kind(kind)
-    return MODES[mode].grade(gold, response, kind)
+    return MODES[mode].grade(gold, response, kind, finished)
 
 
 @timed

@@ -1,0 +1,159 @@
+"""The conclusion of a sentence in plain words: what follows its verb or equals sign, or its only number."""
+
+from __future__ import annotations
+
+import re
+
+from lm_eval_pruned.grading.extract.spans import find_math, has_box
+from lm_eval_pruned.grading.extract.statements import PROSE_WORDS, count_words, is_short, strip_adverbs, unwrap
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS
+
+# Sentences at the end among which the conclusion is looked for: remarks and pleasantries may follow it.
+_CLOSING_SENTENCES = 4
+_CLOSING_CHARACTERS = 1500
+# Verbs and equals signs of a sentence after which its value is looked for, the last one first.
+_CLOSING_VERBS = 6
+_SENTENCE = re.compile(r"(?<=[.!?\u3002])(?<!\b[A-Z]\.)\s+(?=[A-Z$\\*(<])|\n{1,9}")
+_MATH = re.compile(r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,400}\$(?![0-9])|\\\([^\n]{1,400}?\\\)|\\\[[^\0]{1,400}?\\\]")
+_VERB = re.compile(
+    r"(?<![A-Za-z])(?:is|are|was|were|equals?(?: to)?|(?:to|must|will|would|should) be|becomes?|gives?(?: us)?|yields?|"
+    r"(?<!to )(?<!can )(?<!will )makes?|gets?|obtain|have|has|find|(?:conclude|get|find) that|be)(?![A-Za-z])"
+    r"|[=\u2248:]|=>|\u21d2|\u2192"
+)
+_REASON = re.compile(
+    r",? \(?(?:because|since|where|as required|as desired)\b|, (?:which|and not|not|but not|rather than)\b"
+    r"|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
+)
+_VALUE = re.compile(
+    r"\s*(?:(?:only|a total of|about|approximately|roughly|exactly|around|equal to|to be|given by|just)\s+)?"
+    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|thousand|million|billion|dozen)|\u00b0)?)"
+    r"(?=[\s.,;:!?)\u2019]|\Z|[A-Za-z]{1,3}\b)"
+)
+_NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
+_FORMULA = re.compile(r"[\\^_=]")
+_MONEY = re.compile(r"\\?\$(?=[0-9][0-9,.]*(?:[\s.,;:!?)]|\Z))")
+_MATHEMATICAL = re.compile(r"[0-9\\]")
+_DIGIT = re.compile(r"[0-9\0]")
+# "10 pounds minus 3 pounds, or 7 pounds", "48 plus 18 dollars, which is 66 dollars"
+_APPOSITION = re.compile(
+    r"[0-9][^,]{0,60}, (?:or|which is|making) \$?([0-9][0-9,.]*[0-9]|[0-9])(?=[\s.,]|\Z)(?![.,][0-9])"
+)
+# "It will take Ann 30 minutes to run 3 miles": the object of the first verb.
+_ACTION = re.compile(
+    r"\b(?:can|will|would|needs?|takes?|should|must|could|costs?)(?: [A-Za-z]{1,15}){0,5}? "
+    r"(\\?\$?[0-9](?:[0-9,.]*[0-9])?)(?=[\s.,]|\Z)(?! ?[-+*/=x\u00d7])"
+)
+_NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
+_GIVES_UP = re.compile(
+    r"(?i:\b(?:do not|don't|cannot|can't|could not|unable to)\b[^.]{0,40}"
+    r"\b(?:know|determine|solve|sure|find|say|answer)"
+    r"|\bnot sure\b|\bno idea\b)|\?\s*\Z"
+)
+_ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
+_OPEN = re.compile(
+    r"[=+*/<,:(\[{\\^_-]\Z|\b(?:and|or|the|of|is|are|to|a|that|with|for|by|so|we|let|if|then)\Z", re.IGNORECASE
+)
+# A last line with more words needs a full stop: "So x = 5" is complete, "This means that the number is 5" may go on.
+_WORDS_WITHOUT_STOP = 4
+
+
+def is_cut(text: str) -> bool:
+    r"""Tell whether a text stops in the middle of a sentence or of a formula.
+
+    Example:
+        >>> is_cut("Then we add the other two and so"), is_cut("So $x = "), is_cut("x = 5"), is_cut("It is 5.")
+        (True, True, False, False)
+    """
+    text = _MONEY.sub("", text).rstrip().rstrip("*_`") or "."
+    before, _, last = (line.rstrip() for line in text[-_CLOSING_CHARACTERS:].rpartition("\n"))
+    if _OPEN.search(last[-20:]) or last.count("{") > last.count("}") or (last.count("$") % 2 and "$" in _tail(last)):
+        return True
+    if text.count("\\[") > text.count("\\]") or text.count("\\(") > text.count("\\)") or text.count("$$") % 2:
+        return True
+    # Lines of this response may all lack their full stops.
+    without_stops = before and not _ENDED.search(before) and _NUMBER.search(last[-12:])
+    if before and not _ENDED.search(text) and not _MATHEMATICAL.search(last):
+        return count_words(last) > 0
+    return not _ENDED.search(text) and not without_stops and count_words(_MATH.sub("", last)) >= _WORDS_WITHOUT_STOP
+
+
+def find_conclusion(text: str) -> str | None:
+    r"""Return what the last sentence of a text concludes, or one of the few sentences before it; None if none does.
+
+    Example:
+        >>> find_conclusion("We add. Therefore, the degree of $f(x)$ is 3."), find_conclusion("There are 9 ways.")
+        ('3', '9')
+    """
+    sentences = [one for one in _SENTENCE.split(text[-_CLOSING_CHARACTERS:]) if one.strip(" *_#`-\t")]
+    for sentence in reversed(sentences[-_CLOSING_SENTENCES:]):
+        if _GIVES_UP.search(sentence):
+            return None
+        # A box here is empty: a template that was not filled in.
+        if not has_box(sentence) and (answer := conclude(sentence)):
+            return answer
+    return None
+
+
+def gives_up(text: str) -> bool:
+    """Tell whether the last sentence says that there is no answer, or asks."""
+    return _GIVES_UP.search(text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]) is not None
+
+
+def conclude(sentence: str) -> str | None:
+    r"""Return the value that one sentence concludes, or None if it concludes none.
+
+    Example:
+        >>> conclude(r"The remainder, given that $k=4$, is 3"), conclude(r"So \(x = 5\) since \(2x = 10\).")
+        ('3', 'x = 5')
+    """
+    line = sentence.strip().replace("**", "").replace("__", "")[-MAX_ANNOUNCEMENT_CHARACTERS:]
+    hidden = _hide(line)
+    apposition = next((one for one in _APPOSITION.finditer(hidden) if not _DIGIT.search(hidden, one.end())), None)
+    if apposition:
+        return str(apposition[1])
+    reason = next((one for one in _REASON.finditer(hidden) if one.start()), None)
+    if reason:
+        line, hidden = line[: reason.start()], hidden[: reason.start()]
+    # What follows the last verb wins over a formula of the subject.
+    for verb in reversed(list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]):
+        if answer := _read_value(line[verb.end() :]):
+            return answer
+    if action := _ACTION.search(line):
+        return str(action[1])
+    if formulas := find_math(line):
+        return unwrap(formulas[-1])
+    numbers = {number.rstrip(".,") for number in _NUMBER.findall(hidden)}
+    if len(numbers) == 1 and not _FORMULA.search(hidden) and not re.match(r"\s*(?:Step |#|[0-9]+[.)] )", line):
+        return str(numbers.pop())
+    bare = unwrap(line)
+    return bare if any(map(str.isdigit, bare)) and count_words(bare) <= 1 and "=" not in bare else None
+
+
+def _read_value(rest: str) -> str | None:
+    """Return the value at the beginning of what follows a verb, or its only formula."""
+    rest = strip_adverbs(rest).strip()
+    formula = _MATH.match(rest)
+    if formula:
+        spans = find_math(rest)
+        return unwrap(spans[0]) if spans else None
+    plain = unwrap(rest)
+    number = _VALUE.match(rest)
+    if number and not re.search(r"[0-9\\=^]", rest[number.end() :]):
+        return number[1].strip()
+    if count_words(plain) < PROSE_WORDS and _MATHEMATICAL.search(plain) and is_short(plain):
+        return plain
+    if _NAME.fullmatch(plain):
+        return plain
+    if number and count_words(rest[: number.end() + 12]):
+        return number[1].strip()
+    spans = find_math(rest)
+    return unwrap(spans[-1]) if len(spans) == 1 and count_words(rest) < 2 * PROSE_WORDS else None
+
+
+def _hide(line: str) -> str:
+    """Blank out formulas, so that no verb or equals sign is found in them."""
+    return _MATH.sub(lambda found: "\0" * len(found[0]), line)
+
+
+def _tail(line: str) -> str:
+    return line.rpartition(" ")[2] if line.count("$") == 1 else line
