@@ -20,11 +20,11 @@ BUDGETS = (512, 1024, 2048, 4096, 8192)
 BENCHMARKS = {"aime24": 30, "math500": 500, "amc23": 40, "gpqa_diamond": 198}
 
 
-def response(answer: str, *, thinking: str = "hm", budget_hit: bool = False) -> Completion:
+def response(answer: str, *, thinking: str = "hm", budget_hit: bool = False, finish: str = "stop") -> Completion:
     return Completion.build(
         f"<think>\n{thinking}</think>\n\n{answer}",
         thinking=Thinking(thinking, len(thinking), "budget" if budget_hit else "closed"),
-        answer=Answer(answer, len(answer), "stop"),
+        answer=Answer(answer, len(answer), finish),
     )
 
 
@@ -180,6 +180,14 @@ def test_a_wrong_answer_and_no_answer_are_told_apart():
     unfinished = question_metrics("7", [response("")], kind="math")
     assert (wrong["acc"], wrong["no_answer"]) == (0.0, 0.0)
     assert (unfinished["acc"], unfinished["no_answer"]) == (0.0, 1.0)
+
+
+def test_what_an_answer_cut_at_its_limit_concludes_does_not_count():
+    """A cut answer may still be changed: only an explicit statement counts."""
+    for text, counts in (("So there are 7 ways.", 0.0), ("So the answer is \\boxed{7}.", 1.0)):
+        cut = question_metrics("7", [response(text, finish="length")], kind="math")
+        assert (cut["acc"], cut["answer_cut"]) == (counts, 1.0)
+        assert question_metrics("7", [response(text)], kind="math")["acc"] == 1.0
 
 
 def test_a_loop_in_cut_thinking_is_detected():

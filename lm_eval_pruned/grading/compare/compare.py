@@ -179,6 +179,9 @@ def _compare_solutions(named: Node, tuples: Node) -> bool | None:
 def _compare_ratio(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
     if len(ones) != len(others):
         return False
+    if any(_is_value(member) and evaluate_exactly(member) == 0 for member in (*ones, *others)):
+        # Times of day, 12:00 and 1:00: cross products with 0 are all equal.
+        return _all_true(map(compare_values, ones, others))
     return _all_true(
         compare_values(product(one, others[0]), product(other, ones[0]))
         for one, other in zip(ones[1:], others[1:], strict=True)
