@@ -48,9 +48,9 @@ def grade_line(line: bytes, number: int, *, mode: str, kind: str | None) -> list
         UnknownNameError: there is no such mode.
 
     Example:
-        >>> (row,) = grade_line(b'{"gold": 5, "response": "So it is 6."}', 1, mode="default", kind="math")
-        >>> row.verdict.status, row.line[:58]
-        ('no_answer', b'{"gold": 5, "response": "So it is 6.", "extracted": null, ')
+        >>> (row,) = grade_line(b'{"gold": 5, "response": "I am not sure."}', 1, mode="default", kind="math")
+        >>> row.verdict.status, row.line[:61]
+        ('no_answer', b'{"gold": 5, "response": "I am not sure.", "extracted": null, ')
     """
     try:
         row = _parse(line)

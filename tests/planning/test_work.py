@@ -68,9 +68,9 @@ def test_attention_is_quadratic_in_the_window():
         phases(given, attentive, WINDOWS)["calibrate"].matmul_flops
         - phases(given, TWO, WINDOWS)["calibrate"].matmul_flops
     )
-    # One block is passed by four windows, and two, the first one again and one twice by the window that records calls:
-    # half of two products 10 x 10 x 6 each.
-    assert added == (4 + 2 + 1 + 2) * 2 * 10 * 10 * 6
+    # One block is passed by four windows. Two are passed three times, and the first one again, by the window that
+    # records calls, and twice by 8 tokens of it: half of two products 10 x 10 x 6 each.
+    assert added == ((4 + 3 * 2 + 1) * 10 * 10 + 2 * 2 * 8 * 8) * 2 * 6
 
 
 def test_experts_see_their_share_of_the_tokens():
@@ -79,7 +79,7 @@ def test_experts_see_their_share_of_the_tokens():
         given = recipe(method="shortgpt", num_blocks=1, sparsity=None)
         return phases(given, replace(TWO, blocks=(block, block)), WINDOWS)["calibrate"].matmul_flops
 
-    assert products(0.25) == products(1.0) / 4 == (4 + 2 + 1 + 2) * 10 * 2 * 2 * 3 / 4
+    assert products(0.25) == products(1.0) / 4 == ((4 + 3 * 2 + 1) * 10 + 2 * 2 * 8) * 2 * 2 * 3 / 4
 
 
 def test_data_free_methods_rank_and_no_more():

@@ -56,7 +56,7 @@ TEXT_ENDS = (
     *("<|im_start|>user", "<|im_start|>system", "<|start_header_id|>user", "<start_of_turn>user", "<|user|>", "[INST]"),
 )
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Q)(?: [0-9]{1,4})?\s?:")
-_BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
+_BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>]|[(\[{](?!.*[A-Za-z]{3}))")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 

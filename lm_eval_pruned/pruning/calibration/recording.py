@@ -30,12 +30,10 @@ from lm_eval_pruned.pruning.calibration.activations import (
     split_call,
 )
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
+from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 
 Forward: TypeAlias = Callable[..., object]
 Recorded: TypeAlias = tuple[State, list[Call]]
-
-# Tokens of the window that is run beside the one that is compared.
-_SHORT = 8
 
 
 @torch.no_grad()
@@ -47,7 +45,7 @@ def record(decoder: Decoder, windows: Windows) -> Activations | None:
     """
     longest = max(windows, key=len)
     # Other tokens, and few: what blocks keep of one window does not fit the other.
-    short = longest.flip(0)[:_SHORT]
+    short = longest.flip(0)[:SHORT_WINDOW]
     with decoder.residency.forward_pass():
         width = _output_width(decoder, longest)
         if width is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lm_eval_pruned.pruning.model.shapes import Architecture, BlockShape, Matrix, WindowShape, elements
+from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW, Architecture, BlockShape, Matrix, WindowShape, elements
 
 # The backward pass of fused attention makes five products where the forward pass makes two.
 ATTENTION_BACKWARD = 2.5
@@ -68,11 +68,12 @@ def forward(block: BlockShape, windows: WindowShape, matrices: Sequence[Matrix] 
 def capture_pass(blocks: Sequence[BlockShape], windows: WindowShape) -> Work:
     """Count the passes of one window that record and verify the arguments which blocks are called with.
 
-    The first block runs once to show what it returns, all blocks run once, and one of each kind runs twice more.
+    The first block runs once to show what it returns, all blocks run once, and then twice one by one, with a short
+    window beside.
     """
-    one = WindowShape(1, windows.seqlen)
-    kinds = {tuple((matrix.rows, matrix.columns) for matrix in block.matrices): block for block in blocks}
-    return total(forward(block, one) for block in (*blocks, blocks[0], *kinds.values(), *kinds.values()))
+    one, short = WindowShape(1, windows.seqlen), WindowShape(1, min(SHORT_WINDOW, windows.seqlen))
+    whole = (forward(block, one) for block in (blocks[0], *blocks, *blocks, *blocks))
+    return total([*whole, *(forward(block, short) for block in (*blocks, *blocks))])
 
 
 def calibration_pass(block: BlockShape, windows: WindowShape) -> Work:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# Tokens of the window that is run beside another one when calls of blocks are verified.
+SHORT_WINDOW = 8
+
 
 class Matrix(NamedTuple):
     """A weight matrix [rows columns] of a block.
