@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -139,7 +138,6 @@ def test_a_broken_install_names_the_command(
     assert not target.exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed")
 def test_the_real_one() -> None:
     with MathVerify() as peer:
         assert peer.judge(["1/2"], "\\frac12", is_response=False).correct

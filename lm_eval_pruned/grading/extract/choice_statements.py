@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from lm_eval_pruned.grading.answer_kinds import Stage
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS, MAX_CHOICE_CHARACTERS
 
 # Repetitions are bounded, so that matching takes linear time on adversarial text.
@@ -146,7 +147,7 @@ class Statement(NamedTuple):
     start: int
     end: int
     letter: str | None
-    stage: Literal["explicit", "sentence"] = "explicit"
+    stage: Stage = "explicit"
 
 
 def find_chosen(text: str) -> Statement | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import Literal
 
+from lm_eval_pruned.grading.answer_kinds import Extraction
 from lm_eval_pruned.grading.extract.choice_statements import find_chosen, is_denied
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_tagged
 from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPANS, MAX_CHOSEN_CHARACTERS
@@ -58,7 +58,7 @@ def read_letter(content: str) -> str | None:
     return next(filter(None, match.groups())).upper() if match else None
 
 
-def find_letter(text: str, finished: bool | None = None) -> tuple[str, Literal["explicit", "sentence"]] | None:
+def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
     """Return the letter that a response chooses with its stage, or None if it chooses none or several.
 
     A box, a tag, a JSON field and a declared choice are explicit. Letters named in a sentence ("this matches (C)"), on
@@ -70,26 +70,26 @@ def find_letter(text: str, finished: bool | None = None) -> tuple[str, Literal["
 
     Example:
         >>> find_letter("I think a proton has too little charge, so the answer is (C).")
-        ('C', 'explicit')
+        Extraction(answer='C', stage='explicit')
         >>> find_letter("Vitamin C dissolves in water, whereas D needs fat.")
     """
     for content in islice((*find_boxes(text), *find_tagged(text), *find_json_answers(text)), MAX_CHOICE_SPANS):
         inner = _plain(content)
         stated = find_chosen(inner)
         if letter := read_letter(content) or (stated.letter if stated else _at_end(inner)):
-            return letter, "explicit"
+            return Extraction(letter, "explicit")
     plain = _plain(text).rstrip()[-MAX_CHOSEN_CHARACTERS:]
     # A base model goes on with the next question of its prompt, whose answer is not the answer to this one.
     question = _NEXT_QUESTION.search(plain)
     stated = (find_chosen(plain[: question.start()]) if question else None) or find_chosen(plain)
     if stated and stated.letter and stated.stage == "explicit":
-        return stated.letter, "explicit"
+        return Extraction(stated.letter, "explicit")
     if (stated and not stated.letter) or finished is False:
         return None
     if finished is None and not (stated and stated.end >= len(plain) - 2) and _is_cut(plain.rpartition("\n")[2]):
         return None
     letter = stated.letter if stated else _on_own_line(plain) or _at_end(plain)
-    return (letter, "sentence") if letter else None
+    return Extraction(letter, "sentence") if letter else None
 
 
 def _on_own_line(plain: str) -> str | None:

@@ -100,8 +100,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     response = response[-MAX_RESPONSE_CHARACTERS:]
     text = strip_thinking(response)
     if kind == "choice":
-        letter = find_letter(text, finished)
-        return Extraction(*letter) if letter else None
+        return find_letter(text, finished)
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)
     before = _find_in_turn(strip_thinking(response[: turn.start()]), True) if turn else None
