@@ -18,7 +18,7 @@ MAX_CHOICE_CHARACTERS = 300
 # Boxes, tags and JSON fields, the last ones, in which a choice letter is looked for.
 MAX_CHOICE_SPANS = 100
 # Characters at the end of a response that are searched for sentences which choose a letter.
-MAX_CHOSEN_CHARACTERS = 100_000
+MAX_CHOSEN_CHARACTERS = 50_000
 # Text read after "the answer is", which shows how the answer goes on; overlapping lines would take quadratic time.
 MAX_ANNOUNCEMENT_CHARACTERS = 400
 # Announcements and declarations read in one response; a response with more of them repeats itself.

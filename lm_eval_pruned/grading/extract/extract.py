@@ -56,7 +56,7 @@ TEXT_ENDS = (
     *("<|im_start|>user", "<|im_start|>system", "<|start_header_id|>user", "<start_of_turn>user", "<|user|>", "[INST]"),
 )
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Q)(?: [0-9]{1,4})?\s?:")
-_BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>]|[(\[{](?!.*[A-Za-z]{3}))")
+_BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
@@ -165,7 +165,8 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
 
 def _find_late(text: str) -> Iterator[str]:
     is_bare = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and not has_box(text) and is_short(text)
-    if is_bare and not is_announced(text) and _BARE.match(text):
+    is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
+    if is_bare and is_mathematics and not is_announced(text):
         yield unwrap(text)
     yield from find_bold_answers(text.rpartition("\n")[2])
     if conclusion := find_conclusion(text):
