@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.sweeps.small_sweeps import MARK, finish, left_behind, responses, start, wait_for_responses
 
@@ -40,11 +41,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The leaderboards of an undisturbed sweep."""
-    output = tmp_path_factory.mktemp("whole")
-    code, said = finish(start(config, output))
-    assert code == 0, said
+def whole(config: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, bytes]:
+    """The leaderboards of an undisturbed sweep, which the first of pytest's workers runs for all."""
+    alone = worker_id == "master"
+    folder = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+    output = folder / "undisturbed"
+    with FileLock(folder / "undisturbed.lock"):
+        if not output.exists():
+            code, said = finish(start(config, output))
+            assert code == 0, said
     assert responses(output) == ALL
     return pages(output)
 
