@@ -122,12 +122,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     if plan.removed_blocks:
         names = ", ".join(map(str, plan.removed_blocks))
         yield "blocks"
-        yield f"  {plan.dropped} of {plan.model_blocks} will go, as named: {names}"
+        yield f"  {plan.dropped} of {plan.model_blocks} will go: {names}"
     elif plan.dropped:
-        last = plan.model_blocks - 1
         yield "blocks"
-        yield f"  {plan.dropped} of {plan.model_blocks} will go: those found at load to turn the hidden states least"
-        yield f"  block {last}, the last, always stays"
+        yield f"  {plan.dropped} of {plan.model_blocks} will go: those found at load by {plan.config['method']}"
     elif plan.signal:
         yield "sparsity of blocks"
         yield f"  decided at load by {plan.signal.description}; {plan.target_sparsity:.4g} on average"

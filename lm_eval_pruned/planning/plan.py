@@ -28,7 +28,7 @@ class Plan:
         blocks: sparsities of the blocks; empty if they are not known before load.
         signal: the signal that decides the sparsities at load, else None.
         dropped: how many of the `model_blocks` are dropped.
-        removed_blocks: which ones, where the user named them.
+        removed_blocks: which ones, where the settings alone decide.
     """
 
     config: Mapping[str, object]
@@ -64,7 +64,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         signal = None
     # Uniform stands in for an allocation whose signal is not measured yet.
     known = recipe if signal is None else replace(recipe, allocation=ALLOCATIONS["uniform"])
-    named = recipe.config.named_blocks
+    named = recipe.known_drops(blocks) if dropped else ()
     if dropped:
         check_droppable(decoder, dropped, named)
     targets = allocate(known, decoder, None).targets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lm_eval_pruned.pruning.methods import DropMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.model.flops import (
     Work,
     calibration_pass,
@@ -31,12 +31,13 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
     match recipe.method:
         case None:
             return dict.fromkeys(("calibrate", "allocate", "prune"), Work())
-        case DropMethod():
+        case DropMethod() | PositionMethod() as method:
             # The model is run on a few tokens with the blocks bypassed, and twice without them.
             tried, left = WindowShape(1, TOKENS), blocks[count_to_drop(recipe.config, len(blocks)) :]
             prune, calibrate = total(forward(block, tried) for block in (*blocks, *left, *left)), Work()
             if recipe.needs_calibration:
-                calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in blocks[:-1])])
+                visited = blocks if isinstance(method, DropMethod) and method.consecutive else blocks[:-1]
+                calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in visited)])
         case ScoreMethod() as method:
             prune = Work(sorted=count_weights(architecture.scoped))
             calibrate = _calibration(recipe, blocks, windows) if method.needs_calibration else Work()

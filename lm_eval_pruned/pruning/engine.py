@@ -31,12 +31,12 @@ from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.masks.packing import count_zeros
-from lm_eval_pruned.pruning.methods import DropMethod
+from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod
 from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
-from lm_eval_pruned.pruning.sequential import block_influences, prune_blocks
+from lm_eval_pruned.pruning.sequential import block_influences, prune_blocks, run_influences
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +148,8 @@ class PruningRun:
             windows = calibration.windows() if calibration else None
         with evaluating(self.decoder.model), explain_out_of_memory():
             match self.recipe.method:
-                case DropMethod() as method:
-                    return self._drop(method, windows)
+                case DropMethod() | PositionMethod() as method:
+                    return self._drop(self._blocks_to_drop(method, windows))
                 case _:
                     return self._prune_weights(windows)
 
@@ -211,15 +211,23 @@ class PruningRun:
             zeros = prune_blocks(self.recipe, self.decoder, targets, used, self.sink, self.stopwatch)
         return Outcome(targets, frozenset(), zeros.after, zeros.before)
 
-    def _drop(self, method: DropMethod, windows: Windows | None) -> Outcome:
-        """Drop the named blocks, or those of least influence; their Linears have a target of 1, all others of 0."""
+    def _blocks_to_drop(self, method: DropMethod | PositionMethod, windows: Windows | None) -> frozenset[int]:
+        """Return the blocks that are named, or chosen by position, or of least influence."""
         decoder = self.decoder
+        if windows is None or isinstance(method, PositionMethod):
+            return frozenset(self.recipe.known_drops(len(decoder.blocks)))
         count = count_to_drop(self.recipe.config, len(decoder.blocks))
-        removed = frozenset(self.recipe.config.named_blocks)
-        if windows is not None:
-            with self.stopwatch.phase("calibrate"):
-                influences = block_influences(decoder, windows, method)
-            removed = frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+        with self.stopwatch.phase("calibrate"):
+            if method.consecutive:
+                influences = run_influences(decoder, windows, method, count)
+                first = influences.index(min(influences))
+                return frozenset(range(first, first + count))
+            influences = block_influences(decoder, windows, method)
+            return frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+
+    def _drop(self, removed: frozenset[int]) -> Outcome:
+        """Drop blocks; their Linears have a target of 1, all others of 0."""
+        decoder = self.decoder
         targets = {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}
         with self.stopwatch.phase("prune"):
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)

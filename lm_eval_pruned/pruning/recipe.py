@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lm_eval_pruned.config import Direction, PruneConfig
+from lm_eval_pruned.config import BlockMethod, Direction, PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.allocations.kinds import Allocate
@@ -24,7 +24,7 @@ from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
-from lm_eval_pruned.pruning.methods import METHODS, Method
+from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.registry import source_digest
@@ -100,6 +100,17 @@ class Recipe:
             return self.config.compare
         return "matrix" if self.method is None else self.method.compare
 
+    def known_drops(self, blocks: int) -> tuple[int, ...]:
+        """Return the blocks to drop where the settings alone decide, as named or by position; else ().
+
+        Raises:
+            ArgumentError: as `count_to_drop`.
+        """
+        count = count_to_drop(self.config, blocks)
+        if self.config.blocks is None and isinstance(self.method, PositionMethod):
+            return self.method.chosen(blocks, count, self.config.random_seed)
+        return self.config.named_blocks
+
     def rule(self, sparsity: float) -> MaskRule:
         """Return the mask rule of a Linear that is to lose the fraction `sparsity` of its weights."""
         return MaskRule(sparsity=sparsity, compare=self.compare, pattern=self.config.n_m, every_tie=self.every_tie)
@@ -125,12 +136,14 @@ class Recipe:
         if self.method is None:
             return {"method": "none"}
         plugins = {"sources": self.plugin_sources} if any(self.plugin_sources) else {}
+        seed = {"random_seed": config.random_seed} if self.method.seeded and config.blocks is None else {}
         if self.method.drops_blocks:
             return {
                 "method": config.method,
                 "num_blocks": config.num_blocks,
                 "sparsity": config.sparsity,
                 **({} if config.blocks is None else {"blocks": config.blocks}),
+                **seed,
                 **plugins,
             }
         used = (*allocation.settings, *([allocation.split_by] if allocation.split_by else []))
@@ -153,6 +166,7 @@ class Recipe:
             "compare": self.compare,
             "propagate": config.propagate if self.method.needs_calibration else None,
             "preset": config.preset,
+            **seed,
             **plugins,
         }
 
@@ -204,7 +218,10 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
                 raise ArgumentError(f"method={config.method} drops whole blocks: leave {name}={value} out")
     elif config.num_blocks is not None or config.blocks is not None:
         name = "num_blocks" if config.blocks is None else "blocks"
-        raise ArgumentError(f"{name}={getattr(config, name)} belongs to method=shortgpt: use sparsity")
+        raise ArgumentError(
+            f"{name}={getattr(config, name)} is for methods that drop blocks ({', '.join(get_args(BlockMethod))}): use "
+            "sparsity"
+        )
     elif config.sparsity is None and config.n_m is None and not config.is_listed:
         raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
 

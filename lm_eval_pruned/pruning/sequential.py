@@ -47,7 +47,7 @@ def prune_blocks(
         PruningError: a Linear cannot be pruned, or its inputs are not finite.
     """
     assert recipe.method is not None
-    step = linear_step(recipe.method)
+    step = linear_step(recipe.method, recipe.config.random_seed)
     linears = {block.index: [one for one in block.linears if one.name in targets] for block in decoder.blocks}
     observed = Observed(linears=linears, collect=step.collect, dense=recipe.config.propagate == "dense")
     steps = len(decoder.blocks) * (len(windows) if windows is not None else 1)
@@ -94,11 +94,49 @@ def block_influences(decoder: Decoder, windows: Windows, method: DropMethod) -> 
             means[block.index].append(method.influence(before, _finite(after, block.name)).mean())
             progress.update()
 
-        visit_outputs(decoder, windows, on_call)
+        visit_outputs(decoder, blocks, windows, on_call)
     for block in blocks:
         if not means[block.index]:
             raise PruningError(f"{block.name} is never called: its influence is undefined, use another method")
     return [float(torch.stack(means[block.index]).mean()) for block in blocks]
+
+
+@torch.no_grad()
+def run_influences(decoder: Decoder, windows: Windows, method: DropMethod, count: int) -> list[float]:
+    """Return the influence of each run of `count` consecutive blocks, by its first block.
+
+    It is measured at the last token of each window, between what the first block reads and the last block writes, and
+    averaged over windows.
+
+    Raises:
+        PruningError: a hidden state is not finite, or there is not exactly one for each token and call of a block.
+    """
+    read: list[list[Tensor]] = [[] for _ in decoder.blocks]
+    written: list[list[Tensor]] = [[] for _ in decoder.blocks]
+    with progress_bar(len(decoder.blocks) * len(windows), desc="angles of blocks", unit="window") as progress:
+
+        def on_call(block: Block, before: Tensor, after: Tensor) -> None:
+            if before.shape != after.shape or before.ndim != 3:
+                raise PruningError(
+                    f"{block.name} reads {list(before.shape)} and writes {list(after.shape)}, and not one hidden state "
+                    "a token: the influence of several blocks is undefined, use another method"
+                )
+            # Copies on the CPU, since a slice would keep the hidden states of all tokens.
+            read[block.index].append(before[:, -1:].cpu().clone())
+            written[block.index].append(_finite(after[:, -1:], block.name).cpu().clone())
+            progress.update()
+
+        visit_outputs(decoder, decoder.blocks, windows, on_call)
+    for block in decoder.blocks:
+        if len(read[block.index]) != len(windows):
+            raise PruningError(
+                f"{block.name} is called {len(read[block.index])} times for {len(windows)} windows: the influence of "
+                "several blocks is undefined, use another method"
+            )
+    return [
+        float(torch.stack([method.influence(*pair).mean() for pair in zip(before, after, strict=True)]).mean())
+        for before, after in zip(read, written[count - 1 :], strict=False)
+    ]
 
 
 def _prune(step: LinearStep[Result], linear: Linear, statistic: Result | None, rule: MaskRule) -> Tensor:

@@ -80,8 +80,12 @@ def test_every_signal_has_a_description_and_a_name_of_its_own():
 def test_dropped_blocks_are_counted(capsys):
     assert cli.main(["plan", *TINY, "--method", "shortgpt", "--sparsity", "0.5"]) == 0
     printed = capsys.readouterr().out
-    assert "2 of 5 will go" in printed
-    assert "block 4, the last, always stays" in printed
+    assert "2 of 5 will go: those found at load by shortgpt" in printed
+
+
+def test_blocks_are_named_where_their_positions_decide(capsys):
+    assert cli.main(["plan", *TINY, "--method", "reverse", "--num_blocks", "2"]) == 0
+    assert "2 of 5 will go: 2, 3" in capsys.readouterr().out
 
 
 def test_traces_are_said_to_come_on_top(capsys):

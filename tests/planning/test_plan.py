@@ -107,12 +107,23 @@ def test_what_must_be_measured_is_named_and_the_mean_is_known(model, windows, tm
     assert plan.zero_weights == pytest.approx(report.zero_weights, rel=0.03)
 
 
-@pytest.mark.parametrize("given", [{"num_blocks": 1}, {"sparsity": 0.6}], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "shortgpt", "num_blocks": 1},
+        {"method": "shortgpt", "sparsity": 0.6},
+        {"method": "angular", "num_blocks": 2},
+        {"method": "reverse", "num_blocks": 2},
+        {"method": "random-blocks", "num_blocks": 2, "random_seed": 3},
+    ],
+    ids=str,
+)
 def test_dropped_blocks_are_as_many(model, windows, tmp_path, given):
-    config = PruneConfig(method="shortgpt", **given)
+    config = PruneConfig(**given)
     plan = make_plan(resolve(config), outline(model, tmp_path))
     report = prune_model(model, config, windows)
     assert plan.dropped == len(report.removed_blocks)
+    assert list(plan.removed_blocks) in ([], report.removed_blocks)
     assert (plan.zero_weights, plan.target_sparsity) == (report.zero_weights, report.target_sparsity)
 
 

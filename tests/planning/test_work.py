@@ -30,6 +30,9 @@ from tests.pruning.hand_weights import BLOCK, TWO, WINDOWS, recipe
         {"alloc": "layerif"},
         {"alloc": "layerif", "scope": "attn"},
         {"method": "shortgpt", "num_blocks": 1, "sparsity": None},
+        {"method": "angular", "num_blocks": 2, "sparsity": None},
+        {"method": "reverse", "num_blocks": 2, "sparsity": None},
+        {"method": "ria"},
     ],
     ids=str,
 )

@@ -25,6 +25,7 @@ CONFIGS = [
     {"method": "wanda", "sparsity": 0.3, "alloc": "layerif"},
     {"method": "sparsegpt", "sparsity": 0.5},
     {"method": "shortgpt", "num_blocks": 2},
+    {"method": "random", "sparsity": 0.3, "random_seed": 7},
 ]
 
 

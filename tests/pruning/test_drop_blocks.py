@@ -1,8 +1,10 @@
-"""ShortGPT: block influences, and models whose blocks were dropped, with their configs."""
+"""Methods that drop blocks: which ones, and models whose blocks were dropped, with their configs."""
 
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
 from lm_eval_pruned.pruning.model.decoder import find_decoder
 from lm_eval_pruned.pruning.recipe import count_to_drop
-from lm_eval_pruned.pruning.sequential import block_influences
+from lm_eval_pruned.pruning.sequential import block_influences, run_influences
 from tests.pruning.test_decoder import FAMILIES, build
 
 
@@ -56,6 +58,75 @@ def test_the_least_influential_blocks_go_and_the_last_stays(model, windows, coun
     assert model.model.layers[-1] is last
     assert report.achieved_sparsity == report.target_sparsity == count / 4
     assert [block.achieved for block in report.blocks] == [float(index in expected) for index in range(4)]
+
+
+def slow_angles(model, windows, count):
+    """Angles, over pi, between hidden states at the last token, `count` blocks apart, before the final norm."""
+    states = []
+
+    def note(module, inputs, output):
+        states.append((inputs[0][0, -1], output[0, -1]))
+
+    handles = [block.register_forward_hook(note) for block in model.model.layers]
+    for window in windows:
+        model(window[None])
+    for handle in handles:
+        handle.remove()
+    blocks = len(model.model.layers)
+    angles = []
+    for first in range(blocks - count + 1):
+        found = []
+        for window in range(len(windows)):
+            before, after = states[window * blocks + first][0], states[window * blocks + first + count - 1][1]
+            cosine = sum(float(b) * float(a) for b, a in zip(before, after, strict=True))
+            norms = math.sqrt(sum(float(b) ** 2 for b in before) * sum(float(a) ** 2 for a in after))
+            found.append(math.acos(cosine / norms) / math.pi)
+        angles.append(sum(found) / len(found))
+    return angles
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_consecutive_blocks_of_the_smallest_angle_go(model, windows, count):
+    angles = slow_angles(model, windows, count)
+    assert run_influences(find_decoder(model), windows, METHODS["angular"], count) == pytest.approx(angles, abs=1e-5)
+    first = min(range(len(angles)), key=angles.__getitem__)
+    report = prune_model(model, PruneConfig(method="angular", num_blocks=count), windows)
+    assert report.removed_blocks == list(range(first, first + count))
+
+
+def test_blocks_that_are_called_twice_have_no_angle(model, windows):
+    decoder = find_decoder(model)
+
+    class Looped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *arguments, **keywords):
+            self.model(*arguments, **keywords)
+            return self.model(*arguments, **keywords)
+
+    looped = replace(decoder, model=Looped())
+    with pytest.raises(PruningError, match=r"model\.layers\.0 is called 10 times for 5 windows"):
+        run_influences(looped, windows[:5], METHODS["angular"], 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_deepest_blocks_go_and_the_last_stays(model, count):
+    assert prune_model(model, PruneConfig(method="reverse", num_blocks=count)).removed_blocks == [0, 1, 2][-count:]
+
+
+def test_random_blocks_follow_their_seed(model):
+    removed = {
+        seed: prune_model(
+            copy.deepcopy(model), PruneConfig(method="random-blocks", num_blocks=1, random_seed=seed)
+        ).removed_blocks[0]
+        for seed in range(16)
+    }
+    assert set(removed.values()) == {0, 1, 2, 3}
+    again = prune_model(model, PruneConfig(method="random-blocks", num_blocks=1, random_seed=5))
+    assert again.removed_blocks == [removed[5]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

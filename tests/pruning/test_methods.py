@@ -63,6 +63,8 @@ class TestEveryScoreMethod:
         assert torch.equal(MaskRule(sparsity=0.5, compare="matrix").keep(scaled), keep)
 
     def test_permuting_the_inputs_permutes_the_mask(self, name, weight, statistics):
+        if METHODS[name].seeded:
+            pytest.skip("what is drawn follows no input")
         order = torch.randperm(20, generator=torch.Generator().manual_seed(2))
         keep = MaskRule(sparsity=0.5, compare="row").keep(METHODS[name].score(weight, statistics))
         permuted = METHODS[name].score(weight[:, order], InputStatistics(norm=statistics.norm[order]))
@@ -70,6 +72,32 @@ class TestEveryScoreMethod:
 
     def test_it_says_in_one_line_what_it_is(self, name):
         assert METHODS[name].summary.endswith(".")
+
+
+def test_ria_equals_the_formula(weight, statistics):
+    score = METHODS["ria"].score(weight, statistics)
+    for row, values in enumerate(weight.tolist()):
+        for column, value in enumerate(values):
+            share = abs(value) / sum(map(abs, values)) + abs(value) / sum(map(abs, weight[:, column].tolist()))
+            assert float(score[row, column]) == pytest.approx(share * float(statistics.norm[column]) ** 0.5, rel=1e-5)
+
+
+def test_ria_scores_rows_and_columns_of_zeros_0(weight, statistics):
+    weight[2], weight[:, 5] = 0, 0
+    score = METHODS["ria"].score(weight, statistics)
+    assert score.isfinite().all()
+    assert (score[2] == 0).all()
+    assert (score[:, 5] == 0).all()
+
+
+def test_random_draws_anew_for_each_matrix_and_seed(weight):
+    drawn = {
+        (seed, matrix): METHODS["random"].with_seed(seed, matrix).score(weight, None)
+        for seed in (0, 1)
+        for matrix in ("a", "b")
+    }
+    assert len({tuple(score.flatten().tolist()) for score in drawn.values()}) == 4
+    assert torch.equal(METHODS["random"].with_seed(1, "a").score(weight, None), drawn[1, "a"])
 
 
 SOLVES = [name for name, method in METHODS.items() if isinstance(method, SolveMethod)]

@@ -39,6 +39,10 @@ SETTINGS = [
     {"method": "wanda", "sparsity": 0.3, "alloc": "dlp"},
     {"method": "sparsegpt", "sparsity": 0.5},
     {"method": "shortgpt", "num_blocks": 2},
+    {"method": "ria", "sparsity": 0.3},
+    {"method": "random", "sparsity": 0.3, "random_seed": 1},
+    {"method": "angular", "num_blocks": 2},
+    {"method": "reverse", "num_blocks": 1},
 ]
 SAME = ("fingerprint", "linears", "blocks", "removed_blocks", "target_sparsity", "model_weights", "excluded", "config")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -88,10 +88,19 @@ def calibrate(
 
 
 @torch.no_grad()
-def visit_outputs(decoder: Decoder, windows: Windows, on_call: Callable[[Block, Tensor, Tensor], None]) -> None:
+def visit_outputs(
+    decoder: Decoder,
+    blocks: Sequence[Block],
+    windows: Windows,
+    on_call: Callable[[Block, Tensor, Tensor], None],
+) -> None:
     """Call `on_call(block, before, after)` with the hidden states before and after each call of a block.
 
-    The last block is left out where blocks can be called one by one.
+    Args:
+        decoder: the model.
+        blocks: the first blocks of the model; others are visited only where blocks cannot be called one by one.
+        windows: calibration token ids.
+        on_call: called for each block with all windows in order.
 
     Raises:
         NeedsWholeModelError: as `calibrate`.
@@ -101,7 +110,7 @@ def visit_outputs(decoder: Decoder, windows: Windows, on_call: Callable[[Block, 
         for window in windows:
             visit_calls(decoder, window, on_call)
         return
-    for block in decoder.blocks[:-1]:
+    for block in blocks:
         with decoder.residency.onload(block.module):
             for before, after in activations.steps(block):
                 on_call(block, before, after)

@@ -1,4 +1,4 @@
-"""Pruning methods: a score for every weight, a solution for every matrix, or a rank for every block.
+"""Pruning methods: a score for every weight, a solution for every matrix, or a choice of blocks.
 
 A method of this package is a file here and an import line below. Another package registers one through the entry point
 group `lm_eval_pruned.methods`.
@@ -6,8 +6,13 @@ group `lm_eval_pruned.methods`.
 
 from __future__ import annotations
 
-from lm_eval_pruned.pruning.methods.kinds import METHODS, DropMethod, Method, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods.angular import angular
+from lm_eval_pruned.pruning.methods.kinds import METHODS, DropMethod, Method, PositionMethod, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.methods.magnitude import magnitude
+from lm_eval_pruned.pruning.methods.random import random
+from lm_eval_pruned.pruning.methods.random_blocks import random_blocks
+from lm_eval_pruned.pruning.methods.reverse import reverse
+from lm_eval_pruned.pruning.methods.ria import ria
 from lm_eval_pruned.pruning.methods.shortgpt import shortgpt
 from lm_eval_pruned.pruning.methods.sparsegpt import sparsegpt
 from lm_eval_pruned.pruning.methods.wanda import wanda
@@ -16,9 +21,15 @@ __all__ = [
     "METHODS",
     "DropMethod",
     "Method",
+    "PositionMethod",
     "ScoreMethod",
     "SolveMethod",
+    "angular",
     "magnitude",
+    "random",
+    "random_blocks",
+    "reverse",
+    "ria",
     "shortgpt",
     "sparsegpt",
     "wanda",

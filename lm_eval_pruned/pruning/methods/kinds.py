@@ -1,9 +1,11 @@
-"""The three kinds of pruning method (score, solve, drop), their function types, and the registry of methods."""
+"""The kinds of pruning method (score, solve, drop, position), their function types, and the registry of methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -17,7 +19,10 @@ from lm_eval_pruned.registry import Registry, source_digest, summary_of
 
 @runtime_checkable
 class Score(Protocol):
-    """A pure function from a weight and the statistics of its inputs to scores; the lowest are removed."""
+    """A pure function from a weight and the statistics of its inputs to scores; the lowest are removed.
+
+    One that is registered as `seeded` also takes `seed` by keyword.
+    """
 
     def __call__(self, weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -> Float[Tensor, "out in"]:
         """Scores [out in], in float32, from a weight [out in] in any dtype."""
@@ -33,6 +38,7 @@ class ScoreMethod:
         compare: whether scores are ranked within each row or within the matrix, unless the user says otherwise.
         needs_calibration: whether `score` reads statistics.
         by_rows: whether the scores of a row depend on no other row, so that a matrix can be scored in slices.
+        seeded: whether `score` draws numbers.
         source: digest of the package that defines it, see `registry.source_digest`.
     """
 
@@ -41,10 +47,19 @@ class ScoreMethod:
     compare: Ranking
     needs_calibration: bool
     by_rows: bool
+    seeded: bool = False
     source: str | None = ""
     drops_blocks: ClassVar[bool] = False
     ranks: ClassVar[bool] = True
     solves: ClassVar[bool] = False
+
+    def with_seed(self, seed: int, matrix: str) -> ScoreMethod:
+        """Return the method with the seed of a matrix bound, which follows from `seed` and the name of the matrix."""
+        if not self.seeded:
+            return self
+        digest = hashlib.sha256(f"{seed} {matrix}".encode()).digest()
+        seeded: Callable[..., Float[Tensor, "out in"]] = self.score
+        return replace(self, score=partial(seeded, seed=int.from_bytes(digest[:4], "big")))
 
 
 @runtime_checkable
@@ -67,6 +82,7 @@ class SolveMethod:
     source: str | None = ""
     needs_calibration: ClassVar[Literal[True]] = True
     by_rows: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
     solves: ClassVar[bool] = True
@@ -87,26 +103,65 @@ class Influence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropMethod:
-    """A method that ranks blocks and drops whole ones; fields as in `ScoreMethod`."""
+    """A method that ranks blocks by their influence and drops whole ones; other fields as in `ScoreMethod`.
+
+    Attributes:
+        influence: the influence of a block, or of consecutive blocks, on each token.
+        consecutive: whether consecutive blocks are dropped, those across which the influence on the last token of a
+            window is lowest; otherwise each block has its own influence, and the last is never dropped.
+    """
 
     summary: str
     influence: Influence
+    consecutive: bool = False
     source: str | None = ""
     compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
     by_rows: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = True
     ranks: ClassVar[bool] = False
     solves: ClassVar[bool] = False
 
 
-Method = ScoreMethod | SolveMethod | DropMethod
+@runtime_checkable
+class Choose(Protocol):
+    """A pure function that chooses blocks to drop by their positions alone.
+
+    One that is registered as `seeded` also takes `seed` by keyword.
+    """
+
+    def __call__(self, blocks: int, count: int) -> Collection[int]:
+        """The `count` blocks to drop, of `blocks` counted from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionMethod:
+    """A method that drops blocks by their positions; fields as in `ScoreMethod`."""
+
+    summary: str
+    choose: Choose
+    seeded: bool = False
+    source: str | None = ""
+    compare: ClassVar[Ranking] = "matrix"
+    needs_calibration: ClassVar[Literal[False]] = False
+    by_rows: ClassVar[bool] = False
+    drops_blocks: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
+
+    def chosen(self, blocks: int, count: int, seed: int) -> tuple[int, ...]:
+        """Return the blocks to drop, in order."""
+        return tuple(sorted(self.choose(blocks, count, **({"seed": seed} if self.seeded else {}))))
+
+
+Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod
 
 METHODS: Registry[Method] = Registry("method", group=METHODS_GROUP)
 
 
 def score_method(
-    name: str, *, compare: Ranking, needs_calibration: bool, by_rows: bool = False
+    name: str, *, compare: Ranking, needs_calibration: bool, by_rows: bool = False, seeded: bool = False
 ) -> Callable[[Score], Score]:
     """Register a score function; the first line of its docstring becomes its summary.
 
@@ -115,6 +170,7 @@ def score_method(
         compare: "row" or "matrix", the set within which scores are ranked.
         needs_calibration: whether the function reads the statistics of the inputs; it gets None otherwise.
         by_rows: whether each row is scored independently, which saves memory on large matrices.
+        seeded: whether the function draws numbers, and takes `seed` by keyword.
     """
 
     def register(score: Score) -> Score:
@@ -124,6 +180,7 @@ def score_method(
             compare=compare,
             needs_calibration=needs_calibration,
             by_rows=by_rows,
+            seeded=seeded,
             source=source_digest(score),
         )
         METHODS.add(name, method)
@@ -142,13 +199,33 @@ def solve_method(name: str) -> Callable[[Solve], Solve]:
     return register
 
 
-def drop_method(name: str) -> Callable[[Influence], Influence]:
-    """Register an influence function; the first line of its docstring becomes its summary."""
+def drop_method(name: str, *, consecutive: bool = False) -> Callable[[Influence], Influence]:
+    """Register an influence function; the first line of its docstring becomes its summary.
+
+    Args:
+        name: value of the argument `method`.
+        consecutive: whether it drops consecutive blocks, see `DropMethod`.
+    """
 
     def register(influence: Influence) -> Influence:
-        METHODS.add(
-            name, DropMethod(summary=summary_of(influence), influence=influence, source=source_digest(influence))
+        method = DropMethod(
+            summary=summary_of(influence),
+            influence=influence,
+            consecutive=consecutive,
+            source=source_digest(influence),
         )
+        METHODS.add(name, method)
         return influence
+
+    return register
+
+
+def position_method(name: str, *, seeded: bool = False) -> Callable[[Choose], Choose]:
+    """Register a function that chooses blocks; the first line of its docstring becomes its summary."""
+
+    def register(choose: Choose) -> Choose:
+        method = PositionMethod(summary=summary_of(choose), choose=choose, seeded=seeded, source=source_digest(choose))
+        METHODS.add(name, method)
+        return choose
 
     return register

@@ -12,7 +12,7 @@ from torch import Tensor
 from lm_eval_pruned.pruning.calibration.statistics import InputGram, InputNorm, InputStatistics, Statistic
 from lm_eval_pruned.pruning.masks.packing import apply_mask, pack
 from lm_eval_pruned.pruning.masks.rule import MaskRule
-from lm_eval_pruned.pruning.methods.kinds import DropMethod, Method, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods.kinds import Method, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.model.decoder import Linear
 
 Result = TypeVar("Result")
@@ -29,18 +29,18 @@ class LinearStep(Generic[Result]):
     prune: Callable[[Linear, Result | None, MaskRule], Tensor]
 
 
-def linear_step(method: Method) -> LinearStep[Any]:
-    """Return how a method prunes one Linear."""
+def linear_step(method: Method, seed: int) -> LinearStep[Any]:
+    """Return how a method prunes one Linear; `seed` is that of methods that draw numbers."""
     match method:
         case ScoreMethod():
-            return LinearStep(InputNorm, _by_score(method))
+            return LinearStep(InputNorm, _by_score(method, seed))
         case SolveMethod():
             return LinearStep(InputGram, _by_solving(method))
-        case DropMethod():
-            raise AssertionError("a drop method prunes no Linear")
+        case _:
+            raise AssertionError("a method that drops blocks prunes no Linear")
 
 
-def _by_score(method: ScoreMethod) -> Callable[[Linear, InputStatistics | None, MaskRule], Tensor]:
+def _by_score(method: ScoreMethod, seed: int) -> Callable[[Linear, InputStatistics | None, MaskRule], Tensor]:
     """Set the lowest-scored weights of a Linear to zero and return its packed mask.
 
     The inputs of an expert that no calibration token was routed to are taken to have equal norms.
@@ -49,10 +49,11 @@ def _by_score(method: ScoreMethod) -> Callable[[Linear, InputStatistics | None, 
     def prune(linear: Linear, statistics: InputStatistics | None, rule: MaskRule) -> Tensor:
         weight = linear.weight.detach()
         known = statistics or InputStatistics(norm=weight.new_ones(weight.shape[1], dtype=torch.float32))
+        score = method.with_seed(seed, linear.name).score
         if method.by_rows:
-            keep = rule.keep_by_rows(lambda rows: method.score(weight[rows], known), weight)
+            keep = rule.keep_by_rows(lambda rows: score(weight[rows], known), weight)
         else:
-            keep = rule.keep(method.score(weight, known))
+            keep = rule.keep(score(weight, known))
         apply_mask(weight, keep)
         return pack(linear.as_stored(keep))
 

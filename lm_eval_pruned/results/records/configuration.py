@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from lm_eval_pruned.config import PruneConfig, RunConfig
+from lm_eval_pruned.config import BlockMethod, PruneConfig, RunConfig
 from lm_eval_pruned.results.limits import MAX_BUDGET, ZEROS_OF_A_DENSE_MODEL
 from lm_eval_pruned.results.records.identity import backend, run_model
 from lm_eval_pruned.results.records.run_settings import Settings, as_settings, as_text, is_seed, model_args, section
@@ -30,7 +30,7 @@ _BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
 TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 # Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
-_WITHOUT_ALLOCATION = ("dense", "shortgpt")
+_WITHOUT_ALLOCATION = ("dense", *get_args(BlockMethod))
 # Settings that a run may have; those of a model type come on top.
 SETTINGS = frozenset(
     {
