@@ -12,8 +12,9 @@ from pathlib import Path
 
 import datasets
 
-from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.files import NOT_JSON
+from lm_eval_pruned.models.generated import GENERATED, generate
 from lm_eval_pruned.paths import BUNDLED, bundled_folder
 from lm_eval_pruned.pruning.calibration.readers import NO_CODE
 
@@ -27,19 +28,30 @@ _ROW_ERRORS = (
 DATA_VARIABLE = "LM_EVAL_PRUNED_DATA"
 
 
-def load_documents(path: str, name: str | None, *, split: str, local: str | None) -> datasets.Dataset:
+def load_documents(
+    path: str, name: str | None, *, split: str, local: str | None, examples: object = 0
+) -> datasets.Dataset:
     """Return the questions of a benchmark.
 
     Args:
-        path: hub id of the data set, or `tiny-reasoner` for the bundled questions.
+        path: hub id of the data set, `tiny-reasoner` for the bundled questions, or a name in `GENERATED`.
         name: configuration of the hub data set.
         split: split of the hub data set.
         local: stem of the file in the folder that LM_EVAL_PRUNED_DATA names; it is used where that variable is set.
+        examples: number of solved questions in front of each generated one.
 
     Raises:
         MissingDataError: the folder lacks the file, or the hub cannot be reached.
         DataError: a local file is not readable as JSON rows.
+        ArgumentError: `examples` is out of range, or the questions are not generated.
     """
+    if path in GENERATED:
+        return datasets.Dataset.from_list(generate(path, examples))
+    if examples != 0:
+        raise ArgumentError(
+            f"metadata: examples={examples!r} is for generated questions ({', '.join(GENERATED)}), and those of {path} "
+            "are not: leave it out"
+        )
     if path == BUNDLED:
         return read_rows(bundled_folder() / "questions.jsonl")
     folder = os.environ.get(DATA_VARIABLE)

@@ -63,7 +63,8 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
 
     Keys of a task file besides the harness's own: `thinking_token_budget`, which joins the `generation_kwargs`, and in
     `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math` or `choice`).
-    `--metadata '{"num_samples": 8}'` draws eight responses to each question. `metric_list` and `filter_list` have no
+    `--metadata '{"num_samples": 8}'` draws eight responses to each question, and `'{"examples": 4}'` puts four solved
+    questions in front of each generated one. `metric_list` and `filter_list` have no
     effect: the metrics are those of `question_metrics`.
     """
 
@@ -85,6 +86,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
             self.config.dataset_name,
             split=split,
             local=self.config.metadata.get("local_data"),
+            examples=self.config.metadata.get("examples", 0),
         )
         self.dataset = {split: documents}
 

@@ -52,6 +52,7 @@ def test_all_tasks_are_registered(manager):
     names = {f"{benchmark}_tts" for benchmark in BENCHMARKS} | {"tts", "tiny_tts"}
     names |= {f"{benchmark}_tts_{budget}" for benchmark in BENCHMARKS for budget in BUDGETS}
     names |= {f"tiny_tts_{budget}" for budget in (16, 32, 64, 128, 256)}
+    names |= {"arith_tts", *(f"arith_tts_{budget}" for budget in (128, 256, 512, 1024, 2048))}
     assert names <= set(manager.all_tasks)
     assert len(list(tasks_folder().rglob("*.yaml"))) == len(names)
 

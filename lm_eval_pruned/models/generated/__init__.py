@@ -1,0 +1,42 @@
+"""Benchmark questions that are generated from a seed, so that they need neither a data set nor a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.models.generated.arithmetic import Question, arithmetic_questions
+
+# Data sets by the `dataset_path` of task files.
+GENERATED: Mapping[str, Callable[[], list[Question]]] = {"lm_eval_pruned/arithmetic": arithmetic_questions}
+# More solved examples than this make prompts longer than short contexts.
+MAX_EXAMPLES = 16
+
+
+def generate(path: str, examples: object) -> list[dict[str, object]]:
+    """Return the rows of a generated data set: `prompt`, `question`, `answer` and what else describes a question.
+
+    Args:
+        path: one of `GENERATED`.
+        examples: number of solved questions in front of each, for base models; they are none of those asked.
+
+    Raises:
+        ArgumentError: `examples` is not a whole number from 0 to 16.
+    """
+    if isinstance(examples, bool) or not isinstance(examples, int) or not 0 <= examples <= MAX_EXAMPLES:
+        raise ArgumentError(f"metadata: examples={examples!r} is not a whole number from 0 to {MAX_EXAMPLES}")
+    solved, asked = GENERATED[path]()[:MAX_EXAMPLES], GENERATED[path]()[MAX_EXAMPLES:]
+    return [{"prompt": prompt_of(row, solved[:examples]), **row} for row in asked]
+
+
+def prompt_of(row: Question, solved: list[Question]) -> str:
+    r"""Return the text of a question, after solved ones if there are any.
+
+    Example:
+        >>> prompt_of({"question": "1 + 1?", "answer": "2"}, [{"question": "2 + 1?", "answer": "3"}])
+        'Question: 2 + 1?\nAnswer: 3\n\nQuestion: 1 + 1?\nAnswer:'
+    """
+    if not solved:
+        return str(row["question"])
+    shown = "".join(f"Question: {one['question']}\nAnswer: {one['answer']}\n\n" for one in solved)
+    return f"{shown}Question: {row['question']}\nAnswer:"
