@@ -53,7 +53,7 @@ test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: a q
 	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rA tests
 
 test-rehearsal: .venv/.installed ## pruning and decoding on pretend CUDA devices, compared with the CPU: four minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m rehearsal tests/gpu_rehearsal
+	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m rehearsal tests/gpu_rehearsal
 
 test-browser: .venv/.installed ## the leaderboard page in headless Chromium: half a minute
 	@{ command -v chromium && command -v chromedriver; } > /dev/null || \

@@ -14,6 +14,7 @@ class Counts:
         launches: kernels, by operator.
         synchronisations: times that the host waited for the device, by reason.
         unordered: floating-point sums whose order of addition, and so whose last bits, differ between runs on CUDA.
+        reduced: products of float32 matrices that CUDA would compute in TF32.
         moved_bytes: bytes that kernels read and wrote.
         copied_bytes: bytes copied between devices, by direction.
     """
@@ -21,6 +22,7 @@ class Counts:
     launches: Counter[str] = field(default_factory=Counter)
     synchronisations: Counter[str] = field(default_factory=Counter)
     unordered: Counter[str] = field(default_factory=Counter)
+    reduced: Counter[str] = field(default_factory=Counter)
     copied_bytes: Counter[str] = field(default_factory=Counter)
     moved_bytes: int = 0
 

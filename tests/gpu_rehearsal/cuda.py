@@ -12,12 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tests.gpu_rehearsal import rules
 from tests.gpu_rehearsal.counts import Counts, Current
 from tests.gpu_rehearsal.placing import place_module
-from tests.gpu_rehearsal.tensor import RUNNING, PretendTensor, arguments_of_to, bare, device_of, moved, placed
+from tests.gpu_rehearsal.tensor import (
+    RUNNING,
+    PretendTensor,
+    any_tensor,
+    arguments_of_to,
+    bare,
+    device_of,
+    moved,
+    placed,
+)
 
 _Generator = torch.Generator
 
@@ -39,12 +47,13 @@ class _MadeInside(TorchDispatchMode):
     """What an operator makes from nothing is on the device of the operator."""
 
     def __torch_dispatch__(self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        # An operator called by C++ code: a device among its arguments was not asked for by Python code.
+        with torch._C.DisableTorchFunction():
+            result = func(*args, **(kwargs or {}))
         place = RUNNING.devices[-1]
         if place is None or isinstance(result, PretendTensor):
             return result
-        from_nothing = not any(isinstance(one, Tensor) for one in tree_leaves((args, kwargs)))
-        return placed(result, place) if from_nothing else result
+        return result if any_tensor((args, kwargs), Tensor) else placed(result, place)
 
 
 class _AskedFor(TorchFunctionMode):
@@ -58,7 +67,7 @@ class _AskedFor(TorchFunctionMode):
             return moved(*arguments_of_to(args, kwargs))
         if func is torch.Tensor.cuda:
             return moved(*arguments_of_to((args[0], *(args[1:] or ("cuda",))), kwargs))
-        if any(isinstance(one, PretendTensor) for one in tree_leaves((args, kwargs))):
+        if any_tensor((args, kwargs), PretendTensor):
             return func(*args, **kwargs)
         device = kwargs.get("device")
         on_device = device is not None and device_of(device).type == "cuda"

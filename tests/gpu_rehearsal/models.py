@@ -19,8 +19,8 @@ from lm_eval_pruned.paths import assets_folder
 
 FOLDER = assets_folder() / "tiny_reasoner"
 _SMALL = {
-    "vocab_size": 261, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "head_dim": 16, "max_position_embeddings": 64,
+    "vocab_size": 261, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "head_dim": 8, "max_position_embeddings": 64,
 }  # fmt: skip
 # Makes a model in a dtype; two calls make the same weights.
 Make = Callable[[torch.dtype], PreTrainedModel]
@@ -40,11 +40,11 @@ def plain(dtype: torch.dtype) -> PreTrainedModel:
 def mixture_of_experts(dtype: torch.dtype) -> PreTrainedModel:
     """Make a random Qwen3-MoE of two blocks."""
     torch.manual_seed(0)
-    experts = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1}
+    experts = {"moe_intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1}
     config = Qwen3MoeConfig(num_hidden_layers=2, mlp_only_layers=[], **experts, **_SMALL)
     return Qwen3MoeForCausalLM(config).to(dtype).eval()
 
 
 def calibration_windows() -> torch.Tensor:
-    """Return four windows of 32 tokens."""
-    return torch.from_numpy(np.load(FOLDER / "calibration.npy")).long()[:4, :32]
+    """Return three windows of 24 tokens."""
+    return torch.from_numpy(np.load(FOLDER / "calibration.npy")).long()[:3, :24]

@@ -39,7 +39,7 @@ def on_two_devices(model: PreTrainedModel) -> PreTrainedModel:
 
     def index(name: str) -> int:
         if name.startswith("model.layers."):
-            return int(2 * int(name.split(".")[2]) >= len(blocks))
+            return int(int(name.split(".")[2]) >= len(blocks) // 2)
         return int(name.startswith("model.norm") or (name.startswith("lm_head") and not tied))
 
     def follow(module: nn.Module, name: str, *, returns: bool = False) -> None:

@@ -42,7 +42,7 @@ _ORDERED_IF_ASKED = {
     "_scaled_dot_product_flash_attention_for_cpu_backward", "_scaled_dot_product_flash_attention_backward",
     "_scaled_dot_product_efficient_attention_backward",
 }  # fmt: skip
-_NEVER_ORDERED = {"put_", "histc", "bincount_weighted", "cumsum_float", "kthvalue", "median_indices"}
+_NEVER_ORDERED = {"put_", "histc_float", "bincount_weighted", "cumsum_float", "kthvalue", "median_indices"}
 # Of these two only the index varies, between equal values.
 _SAME_VALUES = {"kthvalue", "median_indices"}
 _ORDERED_IN_STRICT_MODE = {one for one in _ORDERED_IF_ASKED if "attention" in one}
@@ -115,8 +115,8 @@ def check_order(name: str, arguments: tuple[object, ...]) -> None:
     """
     first = arguments[0] if arguments else None
     is_float = isinstance(first, Tensor) and first.is_floating_point()
-    if name == "cumsum" and is_float:
-        name = "cumsum_float"
+    if name in ("cumsum", "histc") and is_float:
+        name += "_float"
     elif name in ("index_put_", "_index_put_impl_") and is_float and len(arguments) > 3 and arguments[3]:
         name = name.rstrip("_") + "_accumulate"
     elif name == "bincount" and len(arguments) > 1 and arguments[1] is not None:
@@ -129,6 +129,12 @@ def check_order(name: str, arguments: tuple[object, ...]) -> None:
     asked = strict or (torch.are_deterministic_algorithms_enabled() and name not in _ORDERED_IN_STRICT_MODE)
     if (name in _ORDERED_IF_ASKED and is_float and not asked) or name in _NEVER_ORDERED - _SAME_VALUES:
         Current.counts.unordered[name] += 1
+
+
+def check_precision(name: str, tensors: Iterable[Tensor]) -> None:
+    """Count a product of float32 matrices unless it is computed in float32."""
+    if name in _PRODUCTS and torch.get_float32_matmul_precision() != "highest":
+        Current.counts.reduced[name] += any(one.dtype == torch.float32 for one in tensors)
 
 
 def why_host_waits(name: str, arguments: tuple[object, ...]) -> str | None:

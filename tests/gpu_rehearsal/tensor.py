@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.gpu_rehearsal import rules
 from tests.gpu_rehearsal.counts import Current
+
+T = TypeVar("T", bound=Tensor)
 
 CPU = torch.device("cpu")
 
@@ -59,7 +60,7 @@ class PretendTensor(torch.Tensor):
             return moved(*_MOVES[func](args, kwargs))
         # What Python asks for; C++ code names the CPU where it means the device of an argument.
         wanted = kwargs.pop("device", None)
-        first = next(one for one in tree_leaves((args, kwargs)) if isinstance(one, PretendTensor))
+        first = tensors_in((args, kwargs), PretendTensor)[0]
         RUNNING.devices.append(first.place)
         try:
             with torch._C.DisableTorchFunctionSubclass():
@@ -79,7 +80,7 @@ class PretendTensor(torch.Tensor):
         del types
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        tensors = tensors_in((args, kwargs), Tensor)
         if name == "copy_":
             return _copied_into(args[0], args[1], waits=not (args[2] if len(args) > 2 else False))
         places = [one.place for one in tensors if isinstance(one, PretendTensor)]
@@ -87,15 +88,42 @@ class PretendTensor(torch.Tensor):
         rules.check_same_device(name, places, hosted, args[1] if len(args) > 1 else None)
         rules.check_kernel(func, tensors)
         rules.check_order(name, args)
-        bare_args, bare_kwargs = tree_map(bare, (args, kwargs))
+        rules.check_precision(name, tensors)
+        bare_args, bare_kwargs = mapped(bare, (args, kwargs))
         if name == "histc" and not bare_args[0].is_floating_point():
             # CUDA has a kernel for integers, and a CPU has none.
             result = func(bare_args[0].double(), *bare_args[1:], **bare_kwargs).to(bare_args[0].dtype)
         else:
             result = func(*bare_args, **bare_kwargs)
         _count(name, args, [bare(one) for one in tensors], result)
-        wrapped = tree_map(lambda leaf: placed(leaf, places[0]) if isinstance(leaf, Tensor) else leaf, result)
-        return return_and_correct_aliasing(func, args, kwargs, wrapped)
+        return return_and_correct_aliasing(func, args, kwargs, mapped(lambda leaf: placed(leaf, places[0]), result))
+
+
+def tensors_in(value: object, kind: type[T]) -> list[T]:
+    """Return the tensors of a class among the arguments or results of an operator, at any depth."""
+    if isinstance(value, kind):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [found for one in value for found in tensors_in(one, kind)]
+
+
+def any_tensor(value: object, kind: type[Tensor]) -> bool:
+    """Return whether a tensor of a class is among the arguments of an operator."""
+    return bool(tensors_in(value, kind))
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to the arguments or results of an operator; PyTorch's `tree_map` takes ten times as long."""
+    match value:
+        case Mapping():
+            return {name: mapped(function, one) for name, one in value.items()}
+        case list() | tuple():
+            return type(value)([mapped(function, one) for one in value])
+        case _:
+            return function(value)
 
 
 def placed(held: Any, device: torch.device | str | int) -> Any:
@@ -205,7 +233,7 @@ def _count(name: str, args: tuple[Any, ...], tensors: list[Tensor], result: obje
         Current.counts.synchronisations[reason] += 1
     if name in rules.NO_KERNEL:
         return
-    made = [one.nbytes for one in tree_leaves(result) if isinstance(one, Tensor)]
+    made = [one.nbytes for one in tensors_in(result, Tensor)]
     if Current.largest is not None and max(made, default=0) > Current.largest:
         raise Current.full
     Current.counts.launches[name] += 1

@@ -103,6 +103,17 @@ def test_sums_in_any_order_are_counted_unless_deterministic_algorithms_are_on(mo
             torch.ones(2, 2, device="cuda").mm(torch.ones(2, 2, device="cuda"))
 
 
+def test_products_in_tf32_are_counted():
+    before = torch.get_float32_matmul_precision()
+    with pretend_cuda() as counts:
+        for precision in ("highest", "high"):
+            torch.set_float32_matmul_precision(precision)
+            for dtype in (torch.float32, torch.bfloat16):
+                torch.ones(2, 2, device="cuda", dtype=dtype).mm(torch.ones(2, 2, device="cuda", dtype=dtype))
+    torch.set_float32_matmul_precision(before)
+    assert counts.reduced.total() == 1
+
+
 def test_gradients_cross_devices():
     with pretend_cuda():
         weight = torch.full((2, 2), 3.0, device="cuda:0", requires_grad=True)
@@ -113,6 +124,14 @@ def test_gradients_cross_devices():
         assert seen == [(1, "cpu")]
         assert weight.grad.device == torch.device("cuda", 0)
         assert weight.grad.tolist() == [[24, 24], [24, 24]]
+
+
+def test_gradients_change_their_dtype_on_the_device():
+    with pretend_cuda():
+        weight = torch.full((2, 2), 3.0, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        (weight @ weight).float().sum().backward()
+        assert weight.grad.is_cuda
+        assert weight.grad.tolist() == [[12, 12], [12, 12]]
 
 
 def test_nothing_is_left_behind():

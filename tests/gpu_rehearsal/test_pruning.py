@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from transformers import Qwen3ForCausalLM
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
+from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
 from tests.gpu_rehearsal.counts import Counts
@@ -52,10 +54,10 @@ RECIPES = recipes()
 
 
 class Pruned(NamedTuple):
-    """The bits of a pruned model, its fingerprint, and what the device did."""
+    """The bits of a pruned model, its report, and what the device did."""
 
     bits: dict[str, torch.Tensor]
-    fingerprint: str
+    report: PruneReport
     counts: Counts
 
 
@@ -67,7 +69,7 @@ def prune(model: str, recipe: str, place: str, artifacts: Path | None = None) ->
         windows = None if recipe == "method=none" else calibration_windows()
         report = prune_model(pruned, RECIPES[recipe], windows, artifacts=artifacts)
     bits = {name: bare(value.detach()).view(torch.uint8) for name, value in pruned.named_parameters()}
-    return Pruned(bits, report.fingerprint, counts)
+    return Pruned(bits, report, counts)
 
 
 def differences(one: Pruned, other: Pruned) -> list[str]:
@@ -75,27 +77,47 @@ def differences(one: Pruned, other: Pruned) -> list[str]:
     return [name for name in one.bits if not torch.equal(one.bits[name], other.bits[name])]
 
 
-# Gradients of bfloat16 weights are not followed by the pretend device, and SparseGPT takes seconds for each model.
-CASES = [
-    (recipe, model)
-    for recipe in RECIPES
-    for model in MODELS
-    if model == "float32" or not ("layerif" in recipe or "sparsegpt" in recipe)
-]
+@pytest.fixture(autouse=True)
+def tf32():
+    """Products in TF32, as the environment of NVIDIA's containers asks for."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize(("recipe", "model"), CASES)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_the_same_weights_are_pruned_as_on_the_cpu(recipe, model, tmp_path):
     expected = prune(model, recipe, "cpu")
     for place in ("one device", "two devices"):
         made, read = (prune(model, recipe, place, tmp_path / place) for _ in range(2))
         for found in (made, read):
             assert not differences(expected, found), place
-            assert found.fingerprint == expected.fingerprint
+            assert found.report.fingerprint == expected.report.fingerprint
             assert found.counts.launches
+            assert not found.counts.unordered
+            assert not found.counts.reduced
 
 
 def test_a_threshold_of_a_whole_matrix_is_sorted_for():
     counts = prune("float32", "method=magnitude,sparsity=0.3,alloc=uniform", "one device").counts
     assert "kthvalue" not in counts.launches
     assert counts.launches["sort"]
+
+
+def test_layerif_goes_on_without_a_deterministic_algorithm_and_says_so(caplog, monkeypatch):
+    head = Qwen3ForCausalLM.forward
+
+    def forward(model, input_ids, **others):
+        model.get_input_embeddings().weight.float().cumsum(0)
+        return head(model, input_ids, **others)
+
+    monkeypatch.setattr(Qwen3ForCausalLM, "forward", forward)
+    recipe = "method=magnitude,sparsity=0.3,alloc=layerif"
+    expected, found = (prune("float32", recipe, place) for place in ("cpu", "one device"))
+    assert not differences(expected, found)
+    assert [one.report.software["deterministic"] for one in (expected, found)] == ["yes", "no"]
+    assert [one.report.software["device"] for one in (expected, found)] == ["cpu", "pretend"]
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "cumsum_float does not have a deterministic implementation" in caplog.text
