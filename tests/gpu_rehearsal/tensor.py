@@ -40,7 +40,9 @@ class PretendTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, held: Tensor, place: torch.device) -> PretendTensor:
         layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "layout": held.layout}
-        made = torch.Tensor._make_wrapper_subclass(cls, held.size(), dtype=held.dtype, device=CPU, **layout)
+        # A view of a parameter is no tensor of inference mode, but what is made there would be.
+        with torch.inference_mode(False):
+            made = torch.Tensor._make_wrapper_subclass(cls, held.size(), dtype=held.dtype, device=CPU, **layout)
         made.held, made.place = held.detach(), place
         return made
 
