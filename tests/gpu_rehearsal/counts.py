@@ -16,6 +16,7 @@ class Counts:
         unordered: floating-point sums whose order of addition, and so whose last bits, differ between runs on CUDA.
         reduced: products of float32 matrices that CUDA would compute in TF32.
         moved_bytes: bytes that kernels read and wrote.
+        largest_bytes: bytes of the largest result of a kernel.
         copied_bytes: bytes copied between devices, by direction.
     """
 
@@ -25,6 +26,7 @@ class Counts:
     reduced: Counter[str] = field(default_factory=Counter)
     copied_bytes: Counter[str] = field(default_factory=Counter)
     moved_bytes: int = 0
+    largest_bytes: int = 0
 
 
 class Current:

@@ -240,6 +240,7 @@ def _count(name: str, args: tuple[Any, ...], tensors: list[Tensor], result: obje
         raise Current.full
     Current.counts.launches[name] += 1
     Current.counts.moved_bytes += sum(one.nbytes for one in tensors) + sum(made)
+    Current.counts.largest_bytes = max(Current.counts.largest_bytes, *made, 0)
 
 
 def _refuse_numpy(tensor: PretendTensor, *_: object) -> None:
