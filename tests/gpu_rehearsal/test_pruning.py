@@ -106,6 +106,29 @@ def test_a_threshold_of_a_whole_matrix_is_sorted_for():
     assert counts.launches["sort"]
 
 
+# Most synchronisations of a run with three windows and three blocks of seven Linears. 99 of them hash the weights and
+# count zeros three times; one more for each group of columns, each row or each window would show.
+MOST_SYNCHRONISATIONS = {
+    "method=none": 99,
+    "method=magnitude,sparsity=0.3,alloc=uniform": 162,
+    "method=magnitude,pattern=2:4": 141,
+    "method=wanda,sparsity=0.3,alloc=uniform": 221,
+    "method=wanda,pattern=2:4": 200,
+    "method=sparsegpt,sparsity=0.3,alloc=uniform": 263,
+    "method=sparsegpt,pattern=2:4": 242,
+    "method=wanda,sparsity=0.3,alloc=owl": 322,
+    "method=wanda,sparsity=0.3,alloc=dlp": 283,
+    "method=wanda,sparsity=0.3,alloc=alphapruning": 284,
+    "method=shortgpt,num_blocks=1": 262,
+}
+
+
+@pytest.mark.parametrize("recipe", MOST_SYNCHRONISATIONS)
+def test_the_host_seldom_waits_for_the_device(recipe):
+    waits = prune("float32", recipe, "one device").counts.synchronisations
+    assert waits.total() <= MOST_SYNCHRONISATIONS[recipe], waits
+
+
 def test_layerif_goes_on_without_a_deterministic_algorithm_and_says_so(caplog, monkeypatch):
     head = Qwen3ForCausalLM.forward
 

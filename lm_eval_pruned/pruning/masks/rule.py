@@ -90,7 +90,10 @@ class MaskRule:
         Raises:
             PruningError: a score is NaN, so that no ranking exists, or the columns do not divide into groups of M.
         """
-        _checked(score)
+        return self.keep_unchecked(_checked(score), start=start)
+
+    def keep_unchecked(self, score: Float[Tensor, "out columns"], *, start: int = 0) -> Bool[Tensor, "out columns"]:
+        """Return the same as `keep`, without looking for NaN, for which the host would wait for the device."""
         rows, columns = score.shape
         if self.pattern is not None:
             return keep_pattern(score, *self.pattern)
@@ -120,7 +123,7 @@ class MaskRule:
                 return keep_highest_of_many(lambda some_rows: _checked(score(some_rows)), rows, columns, zeros)
             return self.keep(score(slice(None)))
         keep = torch.empty(weight.shape, dtype=torch.bool, device=weight.device)
-        for some_rows in row_slices(rows, columns):
+        for some_rows in row_slices(rows, columns, weight.device):
             keep[some_rows] = self.keep(score(some_rows))
         return keep
 
@@ -139,7 +142,12 @@ def keep_pattern(score: Float[Tensor, "out in"], n: int, m: int) -> Bool[Tensor,
     Reference: Mishra et al. 2021, arXiv 2104.08378.
     """
     _check_divides(score.shape[1], m)
-    return keep_highest(score.reshape(-1, m), m - n).reshape(score.shape)
+    groups = score.reshape(-1, m)
+    if score.device.type == "cpu":
+        return keep_highest(groups, m - n).reshape(score.shape)
+    # The host does not wait for the device to tell whether there are ties.
+    removed = groups.sort(dim=-1, stable=True).indices[:, : m - n]
+    return torch.ones_like(groups, dtype=torch.bool).scatter_(-1, removed, False).reshape(score.shape)
 
 
 def _kth_lowest(score: Tensor, k: int) -> Tensor:
@@ -155,8 +163,16 @@ def _check_divides(columns: int, m: int) -> None:
         raise PruningError(f"its {columns} columns do not divide into groups of {m}: choose another pattern")
 
 
-def _checked(score: Tensor) -> Tensor:
-    # The maximum of a tensor that contains NaN is NaN.
-    if score.amax().isnan():
+def check_numbers(largest: Float[Tensor, ""]) -> None:
+    """Check that the largest of some scores is a number, and so are all: the maximum of scores with NaN is NaN.
+
+    Raises:
+        PruningError: it is NaN.
+    """
+    if largest.isnan():
         raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")
+
+
+def _checked(score: Tensor) -> Tensor:
+    check_numbers(score.amax())
     return score
