@@ -32,13 +32,15 @@ def reproducible(*, strict: bool = False) -> Iterator[None]:
     Reference: https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, fills = torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory
+    # A module that defines its attributes at run time.
+    memory: Any = deterministic
+    benchmark, fills = torch.backends.cudnn.benchmark, memory.fill_uninitialized_memory
     # PyTorch refuses products in strict mode without it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=not strict)
     torch.backends.cudnn.benchmark = False
     # Every element of what `torch.empty` returns is written here.
-    deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]
+    memory.fill_uninitialized_memory = False
     try:
         with warnings.catch_warnings():
             # PyTorch tells of operators without a deterministic algorithm, and that there are newer names of settings.
@@ -48,7 +50,7 @@ def reproducible(*, strict: bool = False) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
-        deterministic.fill_uninitialized_memory = fills  # type: ignore[assignment]
+        memory.fill_uninitialized_memory = fills
 
 
 def lacks_deterministic_algorithm(error: BaseException | None) -> bool:
@@ -64,13 +66,12 @@ def lacks_deterministic_algorithm(error: BaseException | None) -> bool:
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """Compute float32 products and convolutions in float32, not in TF32 or bfloat16, for a `with` block."""
-    places = [getattr(getattr(torch.backends, library), kind, None) for library, kind in _NEWER]
+    places: list[Any] = [getattr(getattr(torch.backends, library), kind, None) for library, kind in _NEWER]
     newer = {place: place.fp32_precision for place in places if hasattr(place, "fp32_precision")}
     products = _read(torch.get_float32_matmul_precision, "highest")
     convolutions = _read(lambda: torch.backends.cudnn.allow_tf32, True)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    place: Any
     for place in newer:
         place.fp32_precision = "ieee"
     try:

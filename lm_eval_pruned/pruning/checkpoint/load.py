@@ -87,7 +87,7 @@ def load_checkpoint(source: str, options: LoadOptions) -> Checkpoint:
         model = loader.from_pretrained(source, dtype=options.dtype, **place, **options.for_transformers())
     except OSError as error:
         raise unreachable(source, error) from error
-    return Checkpoint(model.eval(), tokenizer)
+    return Checkpoint(model.eval(), tokenizer)  # type: ignore[no-untyped-call]
 
 
 def untie_config(model: PreTrainedModel) -> None:

@@ -56,10 +56,11 @@ def squared_singular_values(weight: Float[Tensor, "out in"]) -> Float[Tensor, " 
     """
     tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
     gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64, device=weight.device)
-    for rows in row_slices(*tall.shape, weight.device):
+    for rows in row_slices(len(tall), tall.shape[1], weight.device):
         part = tall[rows].double()
         gram.addmm_(part.T, part)
-    return torch.linalg.eigvalsh(gram)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(gram)
+    return eigenvalues
 
 
 @torch.no_grad()
