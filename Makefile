@@ -20,7 +20,7 @@ PACKAGING := pyproject.toml hatch_build.py lm_eval_pruned.pth
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth statistics
 
-.PHONY: help demo test test-slow test-browser test-vllm test-matrix test-oldest test-middle test-newest \
+.PHONY: help demo test test-slow test-rehearsal test-browser test-vllm test-matrix test-oldest test-middle test-newest \
 	test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
 
 help: ## this list
@@ -46,11 +46,14 @@ demo: .venv/.installed ## the test-time-scaling curve of tiny-reasoner, dense an
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser and not rehearsal"
 
 # The shapes in annotations are checked by `make test`; here that would take a third of the time.
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: a quarter of an hour
 	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rA tests
+
+test-rehearsal: .venv/.installed ## pruning and decoding on pretend CUDA devices, compared with the CPU: four minutes
+	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m rehearsal tests/gpu_rehearsal
 
 test-browser: .venv/.installed ## the leaderboard page in headless Chromium: half a minute
 	@{ command -v chromium && command -v chromedriver; } > /dev/null || \
@@ -67,7 +70,7 @@ test-oldest test-middle test-newest test-prerelease: test-%: .venv-%/.installed
 	$(if $(filter newest prerelease,$*),.ci/environment upgrade-$*)
 	@.venv-$*/bin/python -V
 	@.venv-$*/bin/uv pip list --quiet --python .venv-$* | grep -E '^(lm-eval|numpy|torch|transformers) '
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not browser"
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not browser and not rehearsal"
 test-oldest: ## the oldest Python and packages that pyproject.toml allows, in .venv-oldest
 test-middle: ## the versions that the extra `vllm` resolves to, without vLLM, in .venv-middle
 test-prerelease: ## the newest pre-release of the harness, in .venv-prerelease

@@ -12,6 +12,7 @@ from torch.utils.benchmark import Timer
 
 from lm_eval_pruned.planning.memory import peak_memory_bytes
 from lm_eval_pruned.planning.work import phases
+from lm_eval_pruned.pruning.allocations.signals.tail_exponent import squared_singular_values
 from lm_eval_pruned.pruning.artifacts.report import peak_memory
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods.sparsegpt import BLOCK, sparsegpt
@@ -123,7 +124,7 @@ def measure_throughput(wanted: Work, rule: MaskRule, product: TypicalProduct) ->
         "elementwise": (inputs.numel(), lambda: _norm_and_gate(inputs_in_dtype)),
         "sorted": (weight.numel(), lambda: rule.keep_by_rows(lambda rows: weight[rows], weight)),
         "solved": (narrow.numel(), lambda: sparsegpt(narrow, gram, rule)),
-        "svd_flops": (len(square) ** 3, lambda: torch.linalg.svdvals(square)),
+        "svd_flops": (len(square) ** 3, lambda: squared_singular_values(square)),
     }
     kinds = [kind for kind, count in wanted._asdict().items() if count]
     return Work(**{kind: amount / _seconds(run) for kind in kinds for amount, run in [trials[kind]]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,18 +10,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import DataError, PruningError
-from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
+from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel, Needs, Signal
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Decoder, check_prunable
 from lm_eval_pruned.pruning.recipe import Recipe
+from lm_eval_pruned.pruning.reproducible import lacks_deterministic_algorithm, reproducible
+
+logger = logging.getLogger(__name__)
 
 
 class Allocated(NamedTuple):
-    """Target sparsity of every Linear in scope, by name, and the signal that it was derived from."""
+    """Target sparsity of every Linear in scope, by name, and the signal that it was derived from.
+
+    `deterministic` tells whether the signal would be the same to the bit if it were measured again.
+    """
 
     targets: dict[str, float]
     signal: Float[Tensor, "groups blocks"]
+    deterministic: bool
 
 
 def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Allocated:
@@ -37,15 +46,16 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
     sizes = [group.sizes() for group in groups]
     if not sum(float(weights.sum()) for weights in sizes):
         if recipe.method is None:
-            return Allocated({}, torch.zeros(len(groups), len(decoder.blocks), dtype=torch.float64))
+            return Allocated({}, torch.zeros(len(groups), len(decoder.blocks), dtype=torch.float64), True)
         if config.exclude:
             raise PruningError(
                 f"exclude={config.exclude} leaves no matrix to prune with scope={config.scope}: give a regular "
                 "expression that matches fewer names"
             )
         raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
+    deterministic = True
     if recipe.scores is None:
-        signal = allocation.signal.measure(DenseModel(decoder, groups, windows), config)
+        signal, deterministic = _measured(allocation.signal, DenseModel(decoder, groups, windows), config)
     else:
         signal = _given_signal(recipe, len(decoder.blocks))
     spread = allocation.with_settings(config)
@@ -60,7 +70,8 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
                 )
             for linears, sparsity in zip(group.blocks, sparsities.tolist(), strict=True):
                 targets.update({linear.name: sparsity for linear in linears})
-    return Allocated({one.name: targets[one.name] for one in decoder.linears if one.name in targets}, signal)
+    targets = {one.name: targets[one.name] for one in decoder.linears if one.name in targets}
+    return Allocated(targets, signal, deterministic)
 
 
 def mean_target(targets: Mapping[str, float], decoder: Decoder) -> float:
@@ -68,6 +79,30 @@ def mean_target(targets: Mapping[str, float], decoder: Decoder) -> float:
     linears = [linear for linear in decoder.linears if linear.name in targets]
     wanted = sum(linear.weight.numel() * targets[linear.name] for linear in linears)
     return wanted / max(sum(linear.weight.numel() for linear in linears), 1)
+
+
+class _Measured(NamedTuple):
+    signal: Float[Tensor, "groups blocks"]
+    deterministic: bool
+
+
+def _measured(signal: Signal, dense: DenseModel, config: PruneConfig) -> _Measured:
+    """Measure a signal; if it needs gradients, by operators that compute the same sums each time where they exist."""
+    if signal.needs < Needs.GRADIENTS:
+        return _Measured(signal.measure(dense, config), deterministic=True)
+    try:
+        with reproducible(strict=True):
+            return _Measured(signal.measure(dense, config), deterministic=True)
+    except PruningError as error:
+        if not lacks_deterministic_algorithm(error.__cause__):
+            raise
+        logger.warning(
+            "alloc=%s: the sparsities may differ in their last digits from one run to the next, as PyTorch has no "
+            "deterministic algorithm for an operator of this model on this device (%s)",
+            config.alloc,
+            str(error.__cause__).partition(",")[0],
+        )
+    return _Measured(signal.measure(dense, config), deterministic=False)
 
 
 def _given_signal(recipe: Recipe, blocks: int) -> Float[Tensor, "groups blocks"]:

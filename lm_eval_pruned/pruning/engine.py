@@ -36,6 +36,7 @@ from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_d
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
+from lm_eval_pruned.pruning.reproducible import reproducible
 from lm_eval_pruned.pruning.sequential import block_influences, prune_blocks, run_influences
 
 logger = logging.getLogger(__name__)
@@ -89,12 +90,14 @@ class PruningRun:
         decoder: the model, pruned in place.
         sink: takes what an artifact stores, and each finished block.
         stopwatch: times the phases.
+        deterministic: whether no operator was used whose sums differ from one run to the next.
     """
 
     recipe: Recipe
     decoder: Decoder
     sink: BlockSink = field(default_factory=InMemorySink)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    deterministic: bool = True
 
     def __post_init__(self) -> None:
         """Leave alone what the recipe excludes.
@@ -146,7 +149,7 @@ class PruningRun:
         """
         with self.stopwatch.phase("calibrate"):
             windows = calibration.windows() if calibration else None
-        with evaluating(self.decoder.model), explain_out_of_memory():
+        with evaluating(self.decoder.model), explain_out_of_memory(), reproducible():
             match self.recipe.method:
                 case DropMethod() | PositionMethod() as method:
                     return self._drop(self._blocks_to_drop(method, windows))
@@ -175,7 +178,7 @@ class PruningRun:
             dense_sha256=dense.sha256,
             seconds={name: round(value, 3) for name, value in self.stopwatch.seconds.items()},
             peak_memory_bytes=peak_memory(self.decoder.device),
-            software=software_versions(),
+            software=software_versions(self.decoder.device, deterministic=self.deterministic),
             scores=None if scores is None else scores.numpy(),
         )
         # No weight of the blocks that are left is removed, whatever zeros they have.
@@ -201,7 +204,7 @@ class PruningRun:
     def _prune_weights(self, windows: Windows | None) -> Outcome:
         """Allocate sparsities and prune block by block; a dense model is only counted."""
         with self.stopwatch.phase("allocate"):
-            targets, signal = allocate(self.recipe, self.decoder, windows)
+            targets, signal, self.deterministic = allocate(self.recipe, self.decoder, windows)
         if self.recipe.allocation.signal.is_stored:
             self.sink.store(SCORES, signal.T.contiguous())
         if self.recipe.method is None:

@@ -91,7 +91,9 @@ def block_influences(decoder: Decoder, windows: Windows, method: DropMethod) -> 
                     f"{block.name} reads {list(before.shape)} and writes {list(after.shape)}: its influence is "
                     "undefined, use another method"
                 )
-            means[block.index].append(method.influence(before, _finite(after, block.name)).mean())
+            # The block may be the first on another device than the block before it.
+            influence = method.influence(before.to(after.device), _finite(after, block.name))
+            means[block.index].append(influence.mean())
             progress.update()
 
         visit_outputs(decoder, blocks, windows, on_call)

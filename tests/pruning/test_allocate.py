@@ -13,6 +13,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PruningError
 from lm_eval_pruned.pruning.allocations.signals.influence import influences
 from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
+from lm_eval_pruned.pruning.allocations.signals.tail_exponent import tail_exponent
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, find_decoder
 
@@ -48,6 +49,17 @@ def test_dlp_equals_the_formula(model, windows, target):
     report = prune_model(model, PruneConfig(method="magnitude", sparsity=target, alloc="dlp"), windows)
     assert max(expected) - min(expected) == pytest.approx(0.3)
     assert [block.mlp for block in report.blocks] == pytest.approx(expected, abs=1e-6)
+
+
+def test_directions_that_a_matrix_lacks_do_not_count_in_its_tail_exponent():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.linalg.qr(torch.randn(rows, 20, generator=generator).double()).Q for rows in (90, 60))
+    spectrum = torch.rand(20, generator=generator).double() + 0.1
+    # In float32 the 40 eigenvalues that are 0 come out as rounding errors.
+    low_rank = (first @ torch.diag(spectrum) @ second.T).float()
+    expected = tail_exponent(torch.diag(spectrum))
+    assert tail_exponent(low_rank) == pytest.approx(expected, rel=1e-4)
+    assert tail_exponent(low_rank.T) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("target", [0.2, 0.5])

@@ -210,6 +210,8 @@ def test_the_report_counts_the_weights_and_is_json(model, windows):
     assert len(content["fingerprint"]) == 64
     assert content["seconds"].keys() == {"load", "calibrate", "allocate", "prune"}
     assert content["peak_memory_bytes"] > 0
+    described = {"device": "cpu", "float32_products": "ieee", "deterministic": "yes"}
+    assert {name: content["software"][name] for name in described} == described
 
 
 def test_tied_embeddings_are_untouched_and_counted_once(windows):

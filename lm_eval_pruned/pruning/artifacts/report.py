@@ -161,13 +161,24 @@ def count_outcome(decoder: Decoder, outcome: Outcome, scope: str) -> Counts:
     )
 
 
-def software_versions() -> dict[str, str]:
-    """Return the versions that a report names."""
+def software_versions(device: torch.device, *, deterministic: bool) -> dict[str, str]:
+    """Return the versions that a report names, and what else decides the last digits of a sum.
+
+    Args:
+        device: the device of the weights.
+        deterministic: whether a second run on the same kind of device would compute the same sums.
+    """
+    is_cuda = device.type == "cuda"
     return {
         "lm_eval_pruned": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        **({"cuda": str(torch.version.cuda or torch.version.hip)} if is_cuda else {}),
+        # `reproducible` sees to it.
+        "float32_products": "ieee",
+        "deterministic": "yes" if deterministic else "no",
     }
 
 

@@ -81,11 +81,13 @@ def load_checkpoint(source: str, options: LoadOptions) -> Checkpoint:
     config = read_config(source, options)
     tokenizer = load_tokenizer(source, options)
     loader = CheckedLoader(auto_class(config), options.dequantise)
+    # Each tensor goes to the device as it is read: the whole model is never in host memory.
+    place = {} if options.device == "cpu" else {"device_map": {"": options.device}}
     try:
-        model = loader.from_pretrained(source, dtype=options.dtype, **options.for_transformers())
+        model = loader.from_pretrained(source, dtype=options.dtype, **place, **options.for_transformers())
     except OSError as error:
         raise unreachable(source, error) from error
-    return Checkpoint(model.to(options.device).eval(), tokenizer)  # type: ignore[arg-type]
+    return Checkpoint(model.eval(), tokenizer)  # type: ignore[no-untyped-call]
 
 
 def untie_config(model: PreTrainedModel) -> None:

@@ -16,16 +16,20 @@ from torch import Tensor
 # Returns the scores of a slice of the rows of a matrix; may be called several times for the same rows.
 ScoreRows = Callable[[slice], Float[Tensor, "some columns"]]
 
-# Scores per slice of rows: few enough to stay in the cache of a core between two operations.
+CPU = torch.device("cpu")
+
+# Scores per slice of rows: few enough to stay in the cache of a core between two operations; on a GPU, enough to keep
+# it busy, as the host waits for it twice a slice.
 SLICE_SCORES = 1 << 19
+SLICE_SCORES_ON_GPU = 1 << 24
 # The bracket is the sampled quantile plus and minus a hundredth; it hardly ever misses the threshold.
 SAMPLE = 1 << 16
 MARGIN = 0.01
 
 
-def row_slices(rows: int, columns: int) -> list[slice]:
-    """Split the rows of a matrix into slices that fit into the cache of a core."""
-    step = max(1, SLICE_SCORES // columns)
+def row_slices(rows: int, columns: int, device: torch.device = CPU) -> list[slice]:
+    """Split the rows of a matrix into slices that fit into the cache of a core, or that keep a GPU busy."""
+    step = max(1, (SLICE_SCORES if device.type == "cpu" else SLICE_SCORES_ON_GPU) // columns)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 

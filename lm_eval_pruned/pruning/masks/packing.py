@@ -26,11 +26,15 @@ def pack(keep: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
         >>> bin(pack(torch.tensor([[True, True, False], [False, True, False]])).item())
         '0b11001000'
     """
-    return torch.from_numpy(np.packbits(keep.cpu().numpy(), axis=None))
+    if keep.device.type == "cpu":
+        return torch.from_numpy(np.packbits(keep.numpy(), axis=None))
+    # An eighth of the bytes to copy to the host.
+    bits = torch.nn.functional.pad(keep.flatten(), (0, -keep.numel() % 8)).view(torch.uint8).view(-1, 8)
+    return (bits << _shifts(keep.device)).sum(dim=-1, dtype=torch.uint8).cpu()
 
 
 def unpack(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
-    """Return the mask of the given shape, on the CPU; the inverse of `pack`.
+    """Return the mask of the given shape, on the device of `packed`; the inverse of `pack`.
 
     Raises:
         DataError: `packed` holds another number of bytes than a mask of this shape needs.
@@ -38,8 +42,11 @@ def unpack(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor
     weights = prod(shape)
     if len(packed) != -(-weights // 8):
         raise DataError(f"a packed mask of {len(packed)} bytes is not one of {weights} weights, shape {tuple(shape)}")
-    bits = np.unpackbits(packed.cpu().numpy(), count=weights)
-    return torch.from_numpy(bits).view(torch.bool).reshape(tuple(shape))
+    if packed.device.type == "cpu":
+        bits = torch.from_numpy(np.unpackbits(packed.numpy(), count=weights)).view(torch.bool)
+    else:
+        bits = ((packed[:, None] >> _shifts(packed.device)) & 1).flatten()[:weights].bool()
+    return bits.reshape(tuple(shape))
 
 
 def zero_in_place(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> None:
@@ -55,7 +62,8 @@ def zero_in_place(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes
         >>> weight.tolist()
         [0.0, 2.0, 0.0]
     """
-    _bits(weight).mul_(unpack(packed, weight.shape).to(weight.device))
+    bits = _bits(weight.detach())
+    _multiply(bits, unpack(packed.to(weight.device), weight.shape), out=bits)
 
 
 def zeroed_copy(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]) -> Float[Tensor, "*shape"]:
@@ -66,16 +74,16 @@ def zeroed_copy(weight: Float[Tensor, "*shape"], packed: UInt8[Tensor, " bytes"]
     Raises:
         DataError: the mask has another shape.
     """
-    return (_bits(weight) * unpack(packed, weight.shape).to(weight.device)).view(weight.dtype)
+    bits = _bits(weight.detach())
+    out = torch.empty_like(bits)
+    _multiply(bits, unpack(packed.to(weight.device), weight.shape), out=out)
+    return out.view(weight.dtype)
 
 
 def apply_mask(weight: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"]) -> None:
-    """Set the weights that a mask does not keep to +0, in place; on a CPU numpy is five times as fast as PyTorch."""
-    if weight.device.type == "cpu" and weight.is_contiguous():
-        bits = _bits(weight.detach()).numpy()
-        np.multiply(bits, keep.numpy(), out=bits)
-    else:
-        weight.masked_fill_(~keep, 0)
+    """Set the weights that a mask does not keep to +0, in place; `weight` may be a strided view."""
+    bits = _bits(weight.detach())
+    _multiply(bits, keep, out=bits)
 
 
 def count_zeros(weight: Tensor) -> int:
@@ -86,6 +94,19 @@ def count_zeros(weight: Tensor) -> int:
     slices = (bits[start : start + SLICE_WEIGHTS] for start in range(0, len(bits), SLICE_WEIGHTS))
     # The left shift drops the sign bit.
     return len(bits) - sum(int(np.count_nonzero(part << 1)) for part in slices)
+
+
+def _multiply(bits: Tensor, keep: Tensor, *, out: Tensor) -> None:
+    """Multiply integers by a mask; on a CPU numpy is nine times as fast as PyTorch, which converts the mask first."""
+    if bits.device.type == "cpu":
+        np.multiply(bits.numpy(), keep.numpy(), out=out.numpy())
+    else:
+        torch.mul(bits, keep, out=out)
+
+
+def _shifts(device: torch.device) -> Tensor:
+    """Return how far each of eight bits is shifted within its byte."""
+    return torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
 
 
 def _bits(weight: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def keep_highest(score: Float[Tensor, "rankings members"], zeros: int) -> Bool[T
         return torch.ones_like(score, dtype=torch.bool)
     if score.numel() >= MANY and len(score) == 1 and score.device.type == "cpu" and score.dtype == torch.float32:
         return keep_highest_of_many(lambda rows: score.T[rows], score.numel(), 1, zeros).T
-    threshold = score.kthvalue(zeros, dim=-1, keepdim=True).values
+    threshold = _kth_lowest(score, zeros)
     above = score > threshold
     if above.sum() == above.numel() - zeros * len(above):
         return above
@@ -90,7 +90,10 @@ class MaskRule:
         Raises:
             PruningError: a score is NaN, so that no ranking exists, or the columns do not divide into groups of M.
         """
-        _checked(score)
+        return self.keep_unchecked(_checked(score), start=start)
+
+    def keep_unchecked(self, score: Float[Tensor, "out columns"], *, start: int = 0) -> Bool[Tensor, "out columns"]:
+        """Return the same as `keep`, without looking for NaN, for which the host would wait for the device."""
         rows, columns = score.shape
         if self.pattern is not None:
             return keep_pattern(score, *self.pattern)
@@ -98,7 +101,7 @@ class MaskRule:
         zeros = int((start + columns) * height * self.sparsity) - int(start * height * self.sparsity)
         ranked = score.reshape(1, -1) if self.compare == "matrix" else score
         if self.every_tie:
-            return (ranked > ranked.kthvalue(zeros + 1, dim=-1, keepdim=True).values).reshape(score.shape)
+            return (ranked > _kth_lowest(ranked, zeros + 1)).reshape(score.shape)
         return keep_highest(ranked, zeros).reshape(score.shape)
 
     def keep_by_rows(self, score: ScoreRows, weight: Float[Tensor, "out columns"]) -> Bool[Tensor, "out columns"]:
@@ -120,7 +123,7 @@ class MaskRule:
                 return keep_highest_of_many(lambda some_rows: _checked(score(some_rows)), rows, columns, zeros)
             return self.keep(score(slice(None)))
         keep = torch.empty(weight.shape, dtype=torch.bool, device=weight.device)
-        for some_rows in row_slices(rows, columns):
+        for some_rows in row_slices(rows, columns, weight.device):
             keep[some_rows] = self.keep(score(some_rows))
         return keep
 
@@ -139,7 +142,20 @@ def keep_pattern(score: Float[Tensor, "out in"], n: int, m: int) -> Bool[Tensor,
     Reference: Mishra et al. 2021, arXiv 2104.08378.
     """
     _check_divides(score.shape[1], m)
-    return keep_highest(score.reshape(-1, m), m - n).reshape(score.shape)
+    groups = score.reshape(-1, m)
+    if score.device.type == "cpu":
+        return keep_highest(groups, m - n).reshape(score.shape)
+    # The host does not wait for the device to tell whether there are ties.
+    removed = groups.sort(dim=-1, stable=True).indices[:, : m - n]
+    return torch.ones_like(groups, dtype=torch.bool).scatter_(-1, removed, False).reshape(score.shape)
+
+
+def _kth_lowest(score: Tensor, k: int) -> Tensor:
+    """Return the `k`-th lowest score of every row [rankings 1]; `k` counts from 1."""
+    # On CUDA, `kthvalue` gives each row to a single thread block: a second for a matrix that takes 15 ms to sort.
+    if len(score) == 1 and score.device.type != "cpu":
+        return score.sort(dim=-1).values[:, k - 1 : k]
+    return score.kthvalue(k, dim=-1, keepdim=True).values
 
 
 def _check_divides(columns: int, m: int) -> None:
@@ -147,8 +163,16 @@ def _check_divides(columns: int, m: int) -> None:
         raise PruningError(f"its {columns} columns do not divide into groups of {m}: choose another pattern")
 
 
-def _checked(score: Tensor) -> Tensor:
-    # The maximum of a tensor that contains NaN is NaN.
-    if score.amax().isnan():
+def check_numbers(largest: Float[Tensor, ""]) -> None:
+    """Check that the largest of some scores is a number, and so are all: the maximum of scores with NaN is NaN.
+
+    Raises:
+        PruningError: it is NaN.
+    """
+    if largest.isnan():
         raise PruningError("a weight or an activation is not a number (NaN): check the checkpoint and its dtype")
+
+
+def _checked(score: Tensor) -> Tensor:
+    check_numbers(score.amax())
     return score

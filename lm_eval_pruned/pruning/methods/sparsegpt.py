@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.masks.rule import MaskRule
+from lm_eval_pruned.pruning.masks.rule import MaskRule, check_numbers
 from lm_eval_pruned.pruning.methods.kinds import solve_method
 
 # Columns that are masked together and then eliminated one by one, as published.
@@ -28,7 +28,7 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     U_jj, the columns k > j become W_k - e U_jk.
 
     Raises:
-        PruningError: the Hessian cannot be inverted.
+        PruningError: the Hessian cannot be inverted, or a weight is NaN.
 
     Example:
         >>> rule = MaskRule(sparsity=0.5, compare="row")
@@ -44,6 +44,7 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     step = BLOCK if rule.pattern is None else rule.pattern[1]
     width = max(step, BLOCK - BLOCK % step)
     columns = solved.shape[1]
+    largest = solved.new_zeros(())
     for begin in range(0, columns, width):
         end = min(begin + width, columns)
         errors = torch.zeros_like(solved[:, begin:end])
@@ -51,13 +52,16 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
             if (column - begin) % step == 0:
                 chosen = slice(column, min(column + step, end))
                 score = (solved[:, chosen] / upper.diagonal()[chosen]).square()
-                keep = rule.keep(score.masked_fill(dead[chosen], 0.0), start=column)
+                score.masked_fill_(dead[chosen], 0.0)
+                largest = torch.maximum(largest, score.amax())
+                keep = rule.keep_unchecked(score, start=column)
                 first = column
             error = solved[:, column].masked_fill(keep[:, column - first], 0.0) / upper[column, column]
             solved[:, column].masked_fill_(~keep[:, column - first], 0.0)
             solved[:, column + 1 : end].addr_(error, upper[column, column + 1 : end], alpha=-1)
             errors[:, column - begin] = error
         solved[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
+    check_numbers(largest)
     return solved
 
 

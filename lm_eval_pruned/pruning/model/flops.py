@@ -20,7 +20,7 @@ class Work(NamedTuple):
         elementwise: elements that pass between products.
         sorted: weights ranked.
         solved: weights eliminated one column at a time by a solver.
-        svd_flops: operations of singular value decompositions, rows x columns x the smaller of the two.
+        svd_flops: operations that find singular values, rows x columns x the smaller of the two.
     """
 
     matmul_flops: float = 0.0
