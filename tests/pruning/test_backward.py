@@ -91,7 +91,7 @@ def test_blocks_that_stand_alone_go_backward_alone(name, windows, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["Looped", "Accumulating", "InPlace", "Remembering", "Gemma3n"])
+@pytest.mark.parametrize("name", ["Looped", "Accumulating", "InPlace", "Remembering", "Gemma3n", "Gemma4"])
 def test_blocks_that_share_values_go_backward_through_the_model(name, windows, caplog):
     chosen(build(name), windows)
     assert "activations of all blocks are held at once" in caplog.text
