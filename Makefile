@@ -13,6 +13,8 @@ HARNESS ?= lm-eval>=0.5.0.dev0
 # The ends of the range that pyproject.toml allows, in .venv-oldest and .venv-newest.
 PYTHON_OLDEST ?= python3.11
 PYTHON_NEWEST ?= python3.13
+# An environment with a CUDA build of PyTorch, in which this folder and pytest are installed; the harness is not needed.
+GPU_PYTHON ?= python3
 export PYTHON TORCH TEST_MODEL VLLM PEER HARNESS PYTHON_OLDEST PYTHON_NEWEST
 
 BIN := .venv/bin
@@ -20,8 +22,9 @@ PACKAGING := pyproject.toml hatch_build.py lm_eval_pruned.pth
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth statistics
 
-.PHONY: help demo test test-slow test-rehearsal test-browser test-vllm test-matrix test-oldest test-middle test-newest \
-	test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large picture tiny-reasoner clean
+.PHONY: help demo test test-slow test-rehearsal test-browser test-vllm test-gpu test-matrix test-oldest test-middle \
+	test-newest test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large bench-gpu \
+	picture tiny-reasoner clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -46,7 +49,7 @@ demo: .venv/.installed ## the test-time-scaling curve of tiny-reasoner, dense an
 	$(BIN)/python -m lm_eval_pruned.results.curve demo --png demo/curve.png
 
 test: .venv/.test-model ## all tests that need no GPU and no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser and not rehearsal"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not browser and not rehearsal and not gpu"
 
 # The shapes in annotations are checked by `make test`; here that would take a third of the time.
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: a quarter of an hour
@@ -63,6 +66,11 @@ test-browser: .venv/.installed ## the leaderboard page in headless Chromium: hal
 test-vllm: .venv-vllm/.installed ## real vLLM engines on the CPU, in .venv-vllm: a quarter of an hour
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rA -W default tests/vllm
 
+test-gpu: ## masks, texts and memory on one CUDA device, with the Python that GPU_PYTHON names; skipped without one
+	@$(GPU_PYTHON) -c "import sys, torch; sys.exit(not torch.cuda.is_available())" 2> /dev/null || \
+		{ echo "skipped: $(GPU_PYTHON) sees no CUDA device"; exit 0; } && \
+		$(GPU_PYTHON) -m pytest --confcutdir=tests/gpu -W default tests/gpu
+
 test-matrix: test-oldest test-middle test-newest ## the tests of `make test` at both ends and in the middle of what pyproject.toml allows
 
 # The newest are upgraded before each run: last month's are not the newest.
@@ -70,7 +78,7 @@ test-oldest test-middle test-newest test-prerelease: test-%: .venv-%/.installed
 	$(if $(filter newest prerelease,$*),.ci/environment upgrade-$*)
 	@.venv-$*/bin/python -V
 	@.venv-$*/bin/uv pip list --quiet --python .venv-$* | grep -E '^(lm-eval|numpy|torch|transformers) '
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not browser and not rehearsal"
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not browser and not rehearsal and not gpu"
 test-oldest: ## the oldest Python and packages that pyproject.toml allows, in .venv-oldest
 test-middle: ## the versions that the extra `vllm` resolves to, without vLLM, in .venv-middle
 test-prerelease: ## the newest pre-release of the harness, in .venv-prerelease
@@ -101,6 +109,12 @@ bench-llmcompressor: .venv-llmcompressor/.installed ## pruning against llm-compr
 
 bench-large: .venv/.installed ## block-wise pruning of a 16 GB checkpoint: 35 GB of disk and half an hour
 	$(BIN)/python benchmarks/bigger_than_memory.py
+
+bench-gpu: ## one GPU against its rooflines, Qwen3-8B shapes: four commands of at most ten minutes
+	$(GPU_PYTHON) benchmarks/gpu.py prune magnitude wanda shortgpt
+	$(GPU_PYTHON) benchmarks/gpu.py prune sparsegpt
+	$(GPU_PYTHON) benchmarks/gpu.py prune layerif
+	$(GPU_PYTHON) benchmarks/gpu.py decode
 
 picture: demo ## docs/curve.png from `make demo`, and docs/leaderboard.png from the sweep demo
 	cp demo/curve.png docs/curve.png

@@ -40,7 +40,8 @@ MEMORY: Mapping[str, str] = {
     "hidden_states": "hidden states of all windows",
     "block": "one block at work",
     "masks": "masks",
-    "gradients": "gradients in float32",
+    "gradients": "summed gradients",
+    "inputs": "inputs of blocks",
     "activations": "activations of one window",
 }
 

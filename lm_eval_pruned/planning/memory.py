@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lm_eval_pruned.pruning.allocations.signals.influence import held_out_windows
+from lm_eval_pruned.pruning.calibration.backward import kept_inputs, segment_length
 from lm_eval_pruned.pruning.model.shapes import (
     Architecture,
     BlockShape,
@@ -80,10 +82,33 @@ def _mask_bytes(recipe: Recipe, architecture: Architecture) -> int:
 
 
 def _gradient_bytes(architecture: Architecture, windows: WindowShape) -> dict[str, int]:
-    """Return one gradient in float32 of all weights in scope, and what the backward pass of a window needs."""
-    saved = sum(_activation_bytes(architecture, block, windows) for block in architecture.blocks)
-    logits = windows.seqlen * architecture.vocabulary * LOGIT_BYTES
-    return {
-        "gradients": 4 * sum(count_weights(block.scoped) for block in architecture.blocks),
-        "activations": int(SAVED_FOR_BACKWARD * saved + logits),
-    }
+    """Return what gradients need besides the weights, in the phase that needs most.
+
+    These are the forward passes of the held-out windows, the backward passes of their first blocks, when the summed
+    gradients of all others are known, and a pass of another window. Sums of the block at work are in float32, with a
+    product to be added, those of the others in the dtype of the weights. The last block and the logits go backward
+    without being dropped, every other block alone.
+    """
+    blocks, samples = architecture.blocks, held_out_windows(windows.samples)
+    sizes = [count_weights(block.scoped) for block in blocks]
+    at_work = 4 * (max(sizes) + max(one.rows * one.columns for one in architecture.scoped))
+    state = windows.seqlen * architecture.hidden * architecture.itemsize
+    saved = [SAVED_FOR_BACKWARD * _activation_bytes(architecture, block, windows) for block in blocks]
+    end = int(saved[-1] + windows.seqlen * architecture.vocabulary * LOGIT_BYTES)
+    kept = len(kept_inputs(len(blocks), samples))
+    # The inputs of the blocks of a segment, and the gradient after it.
+    segment = segment_length(len(blocks), samples) + 1
+    phases = (
+        {"gradients": at_work, "inputs": (kept * samples + 1) * state, "activations": end},
+        {
+            "gradients": at_work + architecture.itemsize * (sum(sizes) - max(sizes)),
+            "inputs": min(segment, len(blocks)) * samples * state,
+            "activations": int(max(saved)),
+        },
+        {
+            "gradients": architecture.itemsize * sum(sizes),
+            "inputs": len(blocks) * state,
+            "activations": end,
+        },
+    )
+    return max(phases, key=_sum)

@@ -40,11 +40,23 @@ def test_whole_attention_scores_are_held_where_attention_is_not_fused():
     assert eager["block"] == 10 * 13 * 2 + 8 * 10 * 10 * (2 + 4)
 
 
-def test_gradients_are_held_in_float32():
-    held = peak_memory_bytes(recipe(alloc="layerif"), TWO, WINDOWS)
-    assert held["gradients"] == 4 * 42
-    assert held["activations"] == int(1.5 * 2 * 10 * 13 * 2) + 10 * 7 * 16
-    assert "hidden_states" not in held
+def test_gradients_of_other_blocks_than_that_at_work_are_held_in_the_dtype_of_the_weights():
+    held = peak_memory_bytes(recipe(alloc="layerif"), replace(TWO, blocks=TWO.blocks[:1] * 8), WINDOWS)
+    # A pass of one window: the last block and the logits go backward together, and inputs of all blocks are held.
+    assert held == {
+        "weights": 200,
+        "gradients": 2 * 8 * 21,
+        "inputs": 8 * 10 * 3 * 2,
+        "activations": int(1.5 * 10 * 13 * 2) + 10 * 7 * 16,
+    }
+
+
+def test_inputs_of_many_held_out_windows_may_outweigh_the_logits():
+    deep = replace(TWO, blocks=TWO.blocks[:1] * 10)
+    held = peak_memory_bytes(recipe(alloc="layerif"), deep, WindowShape(samples=400, seqlen=10))
+    # Sums of the block at work and a product of it in float32; inputs of 5 of 10 blocks, and one more at work.
+    assert held["gradients"] == 4 * (21 + 15)
+    assert held["inputs"] == (5 * 100 + 1) * 10 * 3 * 2
 
 
 def test_grams_outweigh_scores():

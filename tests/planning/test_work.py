@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.planning.architecture import read_architecture
@@ -50,6 +51,21 @@ def test_operations_are_those_that_pytorch_counts(model, windows, settings):
     assert expected.matmul_flops + expected.fp32_matmul_flops == sum(
         counted[kind] for kind in matmul if kind in counted
     )
+
+
+def test_operations_of_gradients_include_inputs_that_are_computed_again(windows):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 7, "head_dim": 16}
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=97, num_attention_heads=4, num_key_value_heads=2, **sizes)).eval()
+    windows = windows.repeat(2, 1)
+    given = recipe(alloc="layerif", method="magnitude")
+    shape = read_architecture(given, model, torch.float32, whole=True)
+    shape = replace(shape, blocks=tuple(block._replace(attention=0) for block in shape.blocks))
+    with FlopCounterMode(display=False) as counter:
+        prune_model(model, given.config, windows)
+    counted = counter.get_flop_counts()["Global"]
+    expected = phases(given, shape, WindowShape(*windows.shape))["allocate"]
+    assert expected.matmul_flops + expected.fp32_matmul_flops == counted[torch.ops.aten.mm]
 
 
 def test_sparsegpt_adds_a_gram_matrix_an_input(model, windows):

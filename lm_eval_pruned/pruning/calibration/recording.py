@@ -162,7 +162,7 @@ def _recording_pass(decoder: Decoder, window: Tensor, width: int, known: Sequenc
 
     # Whatever a model raises because its blocks computed nothing: whole passes are right for it, and an error that has
     # another cause comes again there.
-    with _memory_errors_alone(), replaced_forward(decoder.blocks, stub):
+    with memory_errors_alone(), replaced_forward(decoder.blocks, stub):
         run_model(decoder, window)
     return (State(inputs[0]), calls) if len(calls) == len(decoder.blocks) else None
 
@@ -180,10 +180,10 @@ def _digests(decoder: Decoder, window: Tensor) -> list[bytes] | None:
         def observed(*arguments: object, **keywords: object) -> object:
             nonlocal end
             called.append(block)
-            digests.append(_digest(split_call(arguments, keywords)[0]))
+            digests.append(digest(split_call(arguments, keywords)[0]))
             with decoder.residency.onload(block.module):
                 output = forward(*arguments, **keywords)
-            end = _digest(State.of(output).hidden)
+            end = digest(State.of(output).hidden)
             return output
 
         return observed
@@ -206,22 +206,23 @@ def _replays(decoder: Decoder, recorded: Sequence[Recorded], expected: Sequence[
         with decoder.residency.onload(block.module):
             # Twice, as calibration does: once to measure, once to propagate.
             for _ in range(2):
-                if _digest(states[0].hidden) != before:
+                if digest(states[0].hidden) != before:
                     return False
                 outputs: list[State] = []
                 # Any other error of a call that is not the model's own says that whole passes are needed.
-                with _memory_errors_alone():
+                with memory_errors_alone():
                     outputs = [
                         calls[block.index](block.module, state)
                         for (_, calls), state in zip(recorded, states, strict=True)
                     ]
-                if not outputs or _digest(outputs[0].hidden) != after:
+                if not outputs or digest(outputs[0].hidden) != after:
                     return False
         states = outputs
     return True
 
 
-def _digest(tensor: Tensor) -> bytes:
+def digest(tensor: Tensor) -> bytes:
+    """Return a digest of dtype, shape and numbers; 0.0 and -0.0 are equal."""
     found = hashlib.sha256(repr((tensor.dtype, tensor.shape)).encode())
     # -0.0 + 0 is 0.0: equal numbers have equal bytes.
     found.update((tensor.detach() + 0).contiguous().flatten().view(torch.uint8).cpu().numpy().data)
@@ -267,7 +268,7 @@ def _replaced(value: object, known: object, shared: dict[int, tuple[object, obje
 
 
 @contextmanager
-def _memory_errors_alone() -> Iterator[None]:
+def memory_errors_alone() -> Iterator[None]:
     """Suppress every error of a `with` block but those of a full device, which no other way to calibrate avoids."""
     try:
         yield

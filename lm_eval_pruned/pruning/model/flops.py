@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW, Architecture, BlockShape, Matrix, WindowShape, elements
@@ -94,20 +94,42 @@ def dense_calibration(blocks: Sequence[BlockShape], windows: WindowShape) -> Wor
     return total([capture_pass(blocks, windows), *passed, calibration_pass(blocks[-1], windows)])
 
 
-def gradient_dot_products(architecture: Architecture, windows: WindowShape, held_out: float) -> Work:
-    """Count LayerIF's passes: forward, backward by the hidden states alone, one product more per gradient in scope.
+def gradient_dot_products(
+    architecture: Architecture, windows: WindowShape, held_out: int, kept: Collection[int]
+) -> Work:
+    """Count LayerIF's passes: forward, again block by block, backward, and one product more per gradient in scope.
 
-    `held_out` is the fraction of the windows whose gradients are accumulated in float32.
+    Two short windows are run besides, block by block and through the whole model, to see that gradients are the same.
+
+    Args:
+        architecture: shapes of the model.
+        windows: shape of the calibration set.
+        held_out: number of windows whose gradients are accumulated in float32.
+        kept: blocks whose inputs are kept of the held-out windows; those of all others are computed again.
     """
-    tokens = windows.samples * windows.seqlen
-    passes = total(forward(block, windows) for block in architecture.blocks)
-    attention = tokens * 2 * windows.seqlen * sum(block.attention for block in architecture.blocks)
-    head = 2 * tokens * architecture.vocabulary * architecture.hidden
-    gradients = 2 * tokens * sum(one.rows * one.columns * one.share for one in architecture.scoped)
-    return Work(
-        matmul_flops=2 * (passes.matmul_flops + head)
-        + (ATTENTION_BACKWARD - 1) * attention
-        + gradients * (1 - held_out),
-        fp32_matmul_flops=gradients * held_out,
-        elementwise=3 * passes.elementwise + 2 * tokens * architecture.vocabulary,
+    blocks, (samples, seqlen) = architecture.blocks, windows
+    short = WindowShape(2, min(SHORT_WINDOW, seqlen))
+    filled = [blocks[index - 1] for index in range(len(blocks) - 1) if index not in kept]
+    gradients = 2 * seqlen * sum(one.rows * one.columns * one.share for one in architecture.scoped)
+    passes = (
+        _differentiated(architecture, windows, [*blocks, *blocks[:-1]]),
+        *(forward(block, WindowShape(held_out, seqlen)) for block in filled),
+        _differentiated(architecture, short, [*blocks, *blocks, *blocks[:-1]], times=2),
+        *(forward(block, short) for block in filled),
     )
+    return total([*passes, Work(matmul_flops=gradients * (samples - held_out), fp32_matmul_flops=gradients * held_out)])
+
+
+def _differentiated(
+    architecture: Architecture, windows: WindowShape, run: Sequence[BlockShape], times: int = 1
+) -> Work:
+    """Count passes forward through the blocks `run`, and `times` forward through the head and backward by all."""
+    tokens, blocks = windows.samples * windows.seqlen, architecture.blocks
+    passes = total(forward(block, windows) for block in blocks)
+    attention = tokens * 2 * windows.seqlen * sum(block.attention for block in blocks)
+    head = 2 * tokens * architecture.vocabulary * architecture.hidden
+    backward = Work(
+        matmul_flops=passes.matmul_flops + 2 * head + (ATTENTION_BACKWARD - 1) * attention,
+        elementwise=2 * passes.elementwise + 2 * tokens * architecture.vocabulary,
+    )
+    return total([*(forward(block, windows) for block in run), *[backward] * times])
