@@ -14,12 +14,8 @@ from lm_eval_pruned.cli import main
 from lm_eval_pruned.paths import bundled_folder
 from lm_eval_pruned.pruning.checkpoint import load
 from lm_eval_pruned.results.divergence.summary import MEANING
+from tests.dense_samples import PROMPT, RESPONSES, write_samples
 
-PROMPT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-RESPONSES = {
-    "f=9;g=f-3;g mod 10?": "<think>\ng=f-3=9-3=6;\n</think>\n\n\\boxed{6}",
-    "a=4;b=a+5;c=b*2;c mod 10?": "<think>\nc=b*2=9*2=8;\n</think>\n\n\\boxed{8}",
-}
 KEYS = [
     "schema_version", "config", "fingerprint", "traces", "tokens", "kl", "kl_low", "kl_high", "flips", "survive",
     "by_budget", "questions",
@@ -28,18 +24,7 @@ KEYS = [
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    rows = [
-        {
-            "doc_id": index,
-            "doc_hash": f"{index:064x}",
-            "arguments": {"gen_args_0": {"arg_0": PROMPT.format(question), "arg_1": {"thinking_token_budget": 16}}},
-            "resps": [[response]],
-        }
-        for index, (question, response) in enumerate(RESPONSES.items())
-    ]
-    path = tmp_path / "samples_tiny_tts_16.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return path
+    return write_samples(tmp_path)
 
 
 def run(samples: Path, output: Path, *flags: str) -> int:
