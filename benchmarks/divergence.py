@@ -2,7 +2,7 @@
 
     python benchmarks/divergence.py [cost] [memory] [ranking]
 
-- cost: the bundled model over 200 random traces, against two plain prefills of the same padded batches, interleaved.
+- cost: the bundled model over 40 random traces, against two plain prefills of the same padded batches, interleaved.
 - memory: what a trace of 8,192 tokens adds to the peak at a vocabulary of 151,936 words, in a process of its own.
 - ranking: nine damaged tiny-reasoners, KL along the dense model's traces and accuracy on `tiny_tts_256`, with
   Spearman's rank correlation, and how much narrower the interval of KL is, each relative to its value. Five minutes.
@@ -21,6 +21,7 @@ from pathlib import Path
 import lm_eval
 import numpy as np
 import torch
+from lm_eval.loggers import EvaluationTracker
 from scipy.stats import spearmanr
 from timing import ratio, warm_in_turns
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -58,7 +59,7 @@ def random_traces(count: int, tokens: int, vocabulary: int) -> list[TokenTrace]:
 
 def cost() -> None:
     model = AutoModelForCausalLM.from_pretrained(bundled_folder()).eval()
-    traces = random_traces(200, 150, 264)
+    traces = random_traces(40, 150, 264)
     parts = divide(model, torch.tensor([traces[0].ids]))
 
     @torch.no_grad()
@@ -92,7 +93,7 @@ def memory_inside() -> None:
 
 def correct(model: PrunedHFLM, folder: Path | None = None) -> np.ndarray:
     """Return the outcome of each question; with a folder, the samples are written to it."""
-    tracker = lm_eval.loggers.EvaluationTracker(output_path=str(folder)) if folder else None
+    tracker = EvaluationTracker(output_path=str(folder)) if folder else None
     found = lm_eval.simple_evaluate(model=model, tasks=[TASK], bootstrap_iters=0, log_samples=True)
     samples = found["samples"][TASK]
     if tracker:
