@@ -11,7 +11,7 @@ import pytest
 import lm_eval_pruned
 
 PACKAGE = Path(lm_eval_pruned.__file__).parent
-ROOMS = ["pruning", "planning", "reasoning", "grading", "models", "results", "sweeps", "commands"]
+ROOMS = ["divergence", "pruning", "planning", "reasoning", "grading", "models", "results", "sweeps", "commands"]
 SMALL = {"errors", "registry", "config", "paths", "files", "process_memory", "progress"}
 # The bundled model: its training script writes text with the markers of a format, and `models` draws its problems.
 OUTSIDE = {"assets"}

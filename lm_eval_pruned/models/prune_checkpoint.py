@@ -6,6 +6,7 @@ Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` han
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,64 @@ from lm_eval_pruned.pruning.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedCheckpoint:
+    """A checkpoint that a recipe fits, with files and calibration data that are there; no weight was read.
+
+    Attributes:
+        source: folder or hub id.
+        options: how it is loaded.
+        calibration: where its calibration windows come from.
+        questions: what it is asked where these are its own traces.
+    """
+
+    source: str
+    options: LoadOptions
+    calibration: CalibrationSource
+    questions: Sequence[str]
+
+    def windows(self) -> Calibration | None:
+        """Return the calibration windows, None where there are none or the model itself writes them."""
+        if self.calibration.needs_model:
+            return None
+        with explained(self.source, revision=self.options.revision):
+            tokenizer = load_tokenizer(self.source, self.options)
+            info = CheckpointInfo.of(read_config(self.source, self.options), tokenizer)
+        return self.calibration.windows(info)
+
+    def load(self) -> Checkpoint:
+        """Load the whole model and its tokenizer."""
+        with explained(self.source, revision=self.options.revision):
+            return load_checkpoint(self.source, self.options)
+
+    def windows_of_model(self, checkpoint: Checkpoint, *, thinking: str) -> Calibration | None:
+        """Return the calibration windows that the loaded model writes, None where they come from elsewhere."""
+        if not self.calibration.needs_model:
+            return None
+        generate = trace_generator(checkpoint, self.questions, thinking=thinking)
+        return self.calibration.windows(CheckpointInfo.of(checkpoint.model.config, checkpoint.tokenizer, generate))
+
+
+def check_pretrained(pretrained: str, recipe: Recipe, options: LoadOptions) -> CheckedCheckpoint:
+    """Check a recipe against a checkpoint, its files and the calibration data, before any weight is loaded.
+
+    Raises:
+        PrunedEvalError: something is wrong with them.
+    """
+    source = resolve_pretrained(pretrained)
+    config = peek_config(source, options.for_transformers())
+    if config is not None:
+        check_fits(recipe, config, dtype=options.dtype)
+    options = replace(options, dequantise=recipe.method is not None)
+    check_checkpoint(source, options, prunes=recipe.method is not None)
+    calibration = recipe.calibration_source(source)
+    calibration.check()
+    questions = read_questions(calibration)
+    with explained(source, revision=options.revision):
+        check_weights(source, options)
+    return CheckedCheckpoint(source=source, options=options, calibration=calibration, questions=questions)
+
+
 def prune_pretrained(
     pretrained: str, recipe: Recipe, run: RunConfig, options: LoadOptions, *, output: Path | None = None
 ) -> PruneReport:
@@ -57,24 +116,11 @@ def prune_pretrained(
     Raises:
         PrunedEvalError: something is wrong with the settings, the model or the calibration data.
     """
-    source = resolve_pretrained(pretrained)
-    config = peek_config(source, options.for_transformers())
-    if config is not None:
-        check_fits(recipe, config, dtype=options.dtype)
-    options = replace(options, dequantise=recipe.method is not None)
-    check_checkpoint(source, options, prunes=recipe.method is not None)
-    calibration = recipe.calibration_source(source)
-    calibration.check()
-    questions = read_questions(calibration)
+    checked = check_pretrained(pretrained, recipe, options)
+    source, options = checked.source, checked.options
     artifacts = artifacts_folder(run.artifacts)
     stopwatch = Stopwatch()
-    with explained(source, revision=options.revision):
-        check_weights(source, options)
-    windows = None
-    if not calibration.needs_model:
-        with explained(source, revision=options.revision):
-            info = CheckpointInfo.of(read_config(source, options), load_tokenizer(source, options))
-        windows = calibration.windows(info)
+    calibration, windows = checked.calibration, checked.windows()
     if not needs_whole(recipe, calibration, options):
         with stopwatch.phase("load"), explained(source, revision=options.revision):
             opened = open_offloaded(source, options)
@@ -83,11 +129,10 @@ def prune_pretrained(
                 return prune_offloaded(opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch)
             except NeedsWholeModelError as reason:
                 logger.info("%s", reason)
-    with stopwatch.phase("load"), explained(source, revision=options.revision):
-        model, tokenizer = load_checkpoint(source, options)
-    if calibration.needs_model:
-        generate_traces = trace_generator(Checkpoint(model, tokenizer), questions, thinking=run.thinking)
-        windows = calibration.windows(CheckpointInfo.of(model.config, tokenizer, generate_traces))
+    with stopwatch.phase("load"):
+        checkpoint = checked.load()
+    model = checkpoint.model
+    windows = windows or checked.windows_of_model(checkpoint, thinking=run.thinking)
     container = find_decoder(model).blocks[0].name.rpartition(".")[0]
     report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:

@@ -14,11 +14,13 @@ from typing import cast
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import MAX_STEPS, benchmark_chains, sample_chain
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import sha256_of_json
 from lm_eval_pruned.models.prompt import as_user_turn
+from lm_eval_pruned.models.trace_tokens import harness_encoder
 from lm_eval_pruned.pruning.calibration.readers import read_hub
 from lm_eval_pruned.pruning.calibration.source import (
     DEFAULT_CONTEXT,
@@ -236,15 +238,10 @@ def _prepare(backend: TransformersBackend, request: TraceRequest, drawn: Sequenc
 def checkpoint_backend(checkpoint: Checkpoint) -> TransformersBackend:
     """Return the backend for a checkpoint loaded without the harness, which tokenizes as the harness does."""
     model, tokenizer = checkpoint
-
-    def encode(text: str, **options: bool) -> list[int]:
-        begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-        return list(tokenizer.encode(text, **({"add_special_tokens": False} if begun else {}) | options))
-
     return TransformersBackend(
         model=model,
         tokenizer=tokenizer,
-        encode_text=encode,
+        encode_text=harness_encoder(tokenizer),
         context=stated_context(model.config.get_text_config()) or DEFAULT_CONTEXT,
         batch_size=BATCH_SIZE,
     )
@@ -255,14 +252,21 @@ def trace_generator(
 ) -> Callable[[Traces], Calibration]:
     """Return a function that generates traces with a loaded checkpoint, under its own chat template if it has one."""
     tokenizer = checkpoint.tokenizer
-    template = tokenizer.chat_template
-    apply = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
 
     def render(question: str) -> str:
-        return as_user_turn(question, cast("Render", apply)) if template else question
+        return as_user_turn(question, _renderer(tokenizer)) if tokenizer.chat_template else question
 
     def generate(traces: Traces) -> Calibration:
-        markers = choose_format(thinking, template, cast("Render", apply))
+        markers = thinking_format(thinking, tokenizer)
         return trace_calibration(checkpoint_backend(checkpoint), trace_request(traces, questions, markers, render))
 
     return generate
+
+
+def thinking_format(thinking: str, tokenizer: PreTrainedTokenizerBase) -> ThinkingFormat:
+    """Return the thinking format that the argument `thinking` means for a tokenizer with its chat template."""
+    return choose_format(thinking, tokenizer.chat_template, _renderer(tokenizer))
+
+
+def _renderer(tokenizer: PreTrainedTokenizerBase) -> Render:
+    return cast("Render", partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True))

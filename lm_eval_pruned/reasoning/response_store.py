@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import sha256_of_json
@@ -91,6 +92,29 @@ def check_store(folder: Path) -> None:
     """
     with ResponseStore.open(folder, {}):
         pass
+
+
+class StoredResponse(NamedTuple):
+    """A response with the identities of its model and of its request, as they were stored."""
+
+    model: Mapping[str, object]
+    request: Mapping[str, object]
+    response: Completion
+
+
+def read_store(path: Path) -> Iterator[StoredResponse]:
+    """Yield all responses of a store file, of all models, in the order in which they were stored.
+
+    Raises:
+        DataError: the file is not a response store, has another version, or is damaged.
+    """
+    with _explained(path), closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None)) as connection:
+        if _version(connection) == 0:
+            raise sqlite3.DatabaseError("it is not a response store")
+        for model, request, response in connection.execute(
+            "SELECT model, request, response FROM responses ORDER BY rowid"
+        ):
+            yield StoredResponse(json.loads(model), json.loads(request), Completion.from_dict(json.loads(response)))
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -35,13 +35,13 @@ def apply_artifact(artifact: Artifact, decoder: Decoder, sink: BlockSink) -> Out
         for linear in block.linears:
             stored = artifact.tensors.get(linear.name)
             if stored is not None:
-                _apply(linear, stored)
+                apply_stored(linear, stored)
 
     zeros = visit_blocks(drop_blocks(decoder, removed), sink, process)
     return Outcome(targets, removed, zeros.after, zeros.before)
 
 
-def _apply(linear: Linear, stored: Tensor) -> None:
+def apply_stored(linear: Linear, stored: Tensor) -> None:
     """Set a Linear to what an artifact stores of it: a whole weight, or a packed mask."""
     if stored.dtype != torch.uint8:
         linear.as_stored(linear.weight).copy_(stored)

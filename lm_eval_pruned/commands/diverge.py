@@ -1,0 +1,149 @@
+"""`lm-eval-pruned diverge`: what pruning changed along the dense model's own responses, token by token."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm_eval_pruned.commands import Subparsers
+from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
+from lm_eval_pruned.errors import ArgumentError, MissingPackageError
+from lm_eval_pruned.files import write_atomically
+
+if TYPE_CHECKING:
+    from lm_eval_pruned.models.diverge import Diverged
+    from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
+    from lm_eval_pruned.results.divergence.summary import Changes
+
+logger = logging.getLogger(__name__)
+
+DIVERGENCE_FILE = "divergence.json"
+PICTURE_FILE = "divergence.png"
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the subcommand `diverge`: the flags of `prune`, and where the traces are."""
+    parser = subparsers.add_parser(
+        "diverge",
+        help="measure what pruning changes along the dense model's own responses",
+        description=(
+            "Runs the dense and the pruned model once over responses of the dense one, without generating, and writes "
+            f"{DIVERGENCE_FILE} (KL divergence, flips of the argmax, traces without a flip) and {PICTURE_FILE}. It "
+            "measures how much pruning changed, not whether answers suffer."
+        ),
+        allow_abbrev=False,
+    )
+    add_checkpoint_flags(parser)
+    add_trace_flags(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the result")
+    add_config_flags(parser)
+    parser.set_defaults(main=main)
+
+
+def add_trace_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where the traces are."""
+    parser.add_argument(
+        "--traces",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="PLACE",
+        help="samples_*.jsonl of a dense run with --log_samples, a response store (responses.sqlite), or folders",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check the arguments, measure, write the result and print a summary.
+
+    Raises:
+        ArgumentError: the output cannot be written.
+        PrunedEvalError: the arguments, the traces, the model or the calibration data are invalid.
+    """
+    from lm_eval_pruned.models.diverge import diverge_pretrained, perplexity
+    from lm_eval_pruned.process_memory import use_huge_pages
+    from lm_eval_pruned.results.divergence.summary import SCHEMA_VERSION, summarise, summary_lines
+
+    recipe, run, options = parse_flags(args)
+    make_folder(args.output)
+    use_huge_pages()
+    diverged = diverge_pretrained(args.pretrained, recipe, run, options, args.traces)
+    changes = changes_of(diverged)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "config": {**described(args, options), **diverged.report.config},
+        "fingerprint": diverged.report.fingerprint,
+        **summarise(changes, diverged.budgets),
+    }
+    write_json(content, args.output / DIVERGENCE_FILE)
+    draw_beside(diverged, changes, args.output)
+    print("\n".join(summary_lines(content, perplexity(diverged.divergences))))
+    return 0
+
+
+def make_folder(folder: Path) -> None:
+    """Make the output folder before anything is computed.
+
+    Raises:
+        ArgumentError: it cannot be made, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"--output {folder} cannot be a folder ({error.strerror}): give another one") from None
+
+
+def write_json(content: Mapping[str, object], path: Path) -> None:
+    """Write a JSON file, as a whole or not at all.
+
+    Raises:
+        ArgumentError: it cannot be written.
+    """
+    try:
+        write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ArgumentError(f"--output {path.parent} cannot be written: {error.strerror}") from None
+
+
+def described(args: argparse.Namespace, options: LoadOptions) -> dict[str, object]:
+    """Return what was compared and on which traces, as JSON values."""
+    return {
+        "pretrained": args.pretrained,
+        "revision": options.revision,
+        "dtype": options.dtype,
+        "device": options.device,
+        "traces": [str(place) for place in args.traces],
+    }
+
+
+def changes_of(diverged: Diverged) -> Changes:
+    """Return what was measured in the form in which it is summed up."""
+    import numpy as np
+
+    from lm_eval_pruned.divergence.traces import offsets
+    from lm_eval_pruned.results.divergence.summary import Changes
+
+    return Changes(
+        kl=diverged.divergences.kl,
+        flipped=diverged.divergences.flipped,
+        offsets=offsets(diverged.traces),
+        thinking=np.array([trace.thinking for trace in diverged.traces]),
+        questions=[trace.question for trace in diverged.traces],
+    )
+
+
+def draw_beside(diverged: Diverged, changes: Changes, folder: Path) -> None:
+    """Draw the picture into a folder; without matplotlib only warn, as the rest is complete."""
+    from lm_eval_pruned.commands.plot_allocation import title_of
+    from lm_eval_pruned.results.divergence.picture import draw_changes, kind_of
+
+    tokens: Sequence[int] = [token for trace in diverged.traces for token in trace.ids[trace.start :]]
+    kinds = {token: kind_of(str(diverged.tokenizer.decode([token]))) for token in set(tokens)}
+    title = title_of(diverged.report.config, diverged.report.target_sparsity)
+    try:
+        draw_changes(changes, [kinds[token] for token in tokens], folder / PICTURE_FILE, title=title)
+    except MissingPackageError as error:
+        logger.warning("%s was not written: %s", PICTURE_FILE, error)

@@ -1,0 +1,1 @@
+"""Divergence results: what pruning changed along traces, summed up with intervals, and drawn."""
