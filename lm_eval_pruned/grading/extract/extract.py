@@ -149,7 +149,11 @@ def _find_in_turn(text: str, finished: bool | None) -> Extraction | None:
 
 def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
     yield from find_boxes(text)
-    yield from map(_read_statement, find_tagged(text))
+    for content in find_tagged(text):
+        # Prose in a tag is working, which a sentence after the tag may conclude.
+        yield ("" if is_short(content) else find_conclusion(text.rpartition("</answer>")[2])) or _read_statement(
+            content
+        )
     yield from map(_read_statement, find_json_answers(text))
     yield from find_after_hashes(text)
     if was_cut:
@@ -158,7 +162,7 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
         text = text[doubt.end() :] if doubt else text
     for line in find_announced(text):
         answer, sentence = strip_prose(line), _SENTENCE_END.split(line, maxsplit=1)[0]
-        is_prose = line[:1].isalpha() and count_words(sentence) > PROSE_WORDS
+        is_prose = line[:1].isalpha() and count_words(sentence) >= PROSE_WORDS
         yield (is_prose and conclude(sentence)) or (answer if is_short(answer) else "")
     yield from map(unwrap, find_declared(text))
 

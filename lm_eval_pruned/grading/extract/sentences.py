@@ -7,6 +7,7 @@ import re
 from lm_eval_pruned.grading.extract.spans import find_math, has_box
 from lm_eval_pruned.grading.extract.statements import PROSE_WORDS, count_words, is_short, strip_adverbs, unwrap
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS
+from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Sentences at the end among which the conclusion is looked for: remarks and pleasantries may follow it.
 _CLOSING_SENTENCES = 4
@@ -21,7 +22,7 @@ _VERB = re.compile(
     r"|[=\u2248:]|=>|\u21d2|\u2192"
 )
 _REASON = re.compile(
-    r",? \(?(?:because|since|where|as required|as desired)\b|, (?:which|and not|not|but not|rather than)\b"
+    r"(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b|, (?:which|and not|not|but not|rather than)\b"
     r"|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _VALUE = re.compile(
@@ -31,7 +32,7 @@ _VALUE = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
 _FORMULA = re.compile(r"[\\^_=]")
-_MONEY = re.compile(r"\\?\$(?=[0-9][0-9,.]*(?:[\s.,;:!?)]|\Z))")
+_MONEY = re.compile(r"(?<!\$)\\?\$(?![0-9,.]{1,20}\$)(?=[0-9][0-9,.]*(?:[\s.,;:!?)]|\Z))")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
 _DIGIT = re.compile(r"[0-9\0]")
 # "10 pounds minus 3 pounds, or 7 pounds", "48 plus 18 dollars, which is 66 dollars"
@@ -142,7 +143,7 @@ def _read_value(rest: str) -> str | None:
         return number[1].strip()
     if count_words(plain) < PROSE_WORDS and _MATHEMATICAL.search(plain) and is_short(plain):
         return plain
-    if _NAME.fullmatch(plain):
+    if _NAME.fullmatch(plain) or read_number_words(plain) is not None:
         return plain
     if number and count_words(rest[: number.end() + 12]):
         return number[1].strip()

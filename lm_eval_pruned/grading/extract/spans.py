@@ -13,8 +13,8 @@ _BOX = re.compile(r"(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or )?(?:about|approximately|roughly) )[\s$(\[\\]{0,9}"
 )
-# Two boxes joined by "or" are not one answer: both are kept, so that only a list equals them.
-_ALTERNATIVE = re.compile(r"[\s$.,)\]\\]{0,9}\bor\b[\s$(\[\\]{0,9}")
+# Boxes joined by "and" or "or" are one list, with or without names: only a list equals them.
+_JOINED = re.compile(r"[\s$.,)\]\\]{0,9}(?:\\text\{)?\s?\b(?:or|and)\b[\s}$(\[\\]{0,9}(?:[A-Za-z]\s?=\s?)?")
 _REJECTED = re.compile(r"(?:\bnot|\binstead of|\brather than)[\s$(\[\\]{1,9}\Z", re.IGNORECASE)
 # Without braces, a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
@@ -56,7 +56,7 @@ def find_boxes(text: str) -> Iterator[str]:
             continue
         if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
             continue
-        if contents and _ALTERNATIVE.fullmatch(text, end, box.start()):
+        if contents and _JOINED.fullmatch(text, end, box.start()):
             contents[-1] += f", {content}"
             end = stop
             continue

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.extract.spans import find_bold, find_math
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS, MAX_DECLARED_CHARACTERS
+from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
 _ANNOUNCEMENT = re.compile(
@@ -57,7 +58,9 @@ _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
-_HASHES = re.compile(r"#### ?(?![#\s])([^\n]{1,200})")
+# "<p>", "<number>": HTML, or a template that was not filled in.
+_MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
+_HASHES = re.compile(r"#### ?(?![#\s])([^\n#]{1,200})")
 _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
@@ -150,7 +153,8 @@ def is_short(text: str) -> bool:
         (True, True, False)
     """
     words = len(_PROSE.findall(text))
-    return words <= 1 or (words < PROSE_WORDS and any(character.isdigit() or character == "\\" for character in text))
+    has_value = any(character.isdigit() or character == "\\" for character in text)
+    return words <= 1 or (words < PROSE_WORDS and has_value) or read_number_words(text) is not None
 
 
 def strip_prose(line: str) -> str:
@@ -191,6 +195,7 @@ def unwrap(text: str) -> str:
         >>> unwrap(" **$25$**. ")
         '25'
     """
+    text = _MARKUP.sub("", text)
     text = _trim(_BULLET.sub("", text.replace("**", "") if text.count("**") == 1 else text, count=1))
     if text.endswith("$") and text.count("$") == 1 and not text.endswith("\\$"):
         text = _trim(text[:-1])
@@ -220,4 +225,4 @@ def _first_line(text: str, start: int) -> str:
         return rest.lstrip(_DECORATION)[environment.end() :].partition(f"\\end{{{environment[1]}}}")[0].strip()
     display = find_math(rest) if rest.lstrip(_DECORATION).startswith(_DISPLAYS) else []
     lines = (line.strip() for line in rest.split("\n") if not line.startswith("```"))
-    return display[0] if display else next((line for line in lines if line.strip(_DECORATION)), "")
+    return display[0] if display else next((line for line in lines if _MARKUP.sub("", line).strip(_DECORATION)), "")
