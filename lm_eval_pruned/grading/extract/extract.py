@@ -14,7 +14,6 @@ from lm_eval_pruned.grading.extract.statements import (
     PROSE_WORDS,
     count_words,
     find_after_hashes,
-    find_amount,
     find_announced,
     find_bold_answers,
     find_declared,
@@ -25,37 +24,19 @@ from lm_eval_pruned.grading.extract.statements import (
 )
 from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
-_TAGS = ("think", "thinking", "thought", "reasoning", "mm:think")
-THINKING_ENDS = (
-    *(f"</{tag}>" for tag in _TAGS),
-    *(
-        "<|im_start|>answer",
-        "<|channel|>final<|message|>",
-        "[/THINK]",
-        "\u25c1/think\u25b7",
-        "</seed:think>",
-        "<|end_of_thought|>",
-    ),
-    *("<channel|>", "<|END_THINKING|>", "<|inner_suffix|>", "[BEGIN FINAL RESPONSE]"),
+_TAGS = r"(?:think|thinking|thought|reasoning|mm:think|seed:think)>"
+_THINKING_END = re.compile(
+    rf"</{_TAGS}|\[/THINK\]|\u25c1/think\u25b7|<\|im_start\|>answer|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>"
+    r"|<channel\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|\[BEGIN FINAL RESPONSE\]"
 )
-THINKING_STARTS = (
-    *(f"<{tag}>" for tag in _TAGS),
-    *(
-        "<|im_start|>think",
-        "<|channel|>analysis<|message|>",
-        "[THINK]",
-        "\u25c1think\u25b7",
-        "<seed:think>",
-        "<|begin_of_thought|>",
-    ),
-    *("<|channel>thought", "<|START_THINKING|>", "<|inner_prefix|>"),
+# Thinking starts again, the text ends, or the next turn of a conversation begins.
+_ANSWER_END = re.compile(
+    rf"<{_TAGS}|\[THINK\]|\u25c1think\u25b7|<\|im_start\|>(?:think|user|system)|<\|channel\|>analysis<\|message\|>"
+    r"|<\|channel>thought|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|inner_prefix\|>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>"
+    r"|<\|return\|>|<end_of_turn>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\|start_header_id\|>user"
+    r"|<start_of_turn>user|<\|user\|>|\[INST\]"
 )
-TEXT_ENDS = (
-    *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<end_of_turn>", "</s>"),
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",
-    *("<|im_start|>user", "<|im_start|>system", "<|start_header_id|>user", "<start_of_turn>user", "<|user|>", "[INST]"),
-)
-_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Q)(?: [0-9]{1,4})?\s?:")
+_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Problem|Q)(?: [0-9]{1,4})?\s?:")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -98,29 +79,14 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     """
     check_kind(kind)
     response = response[-MAX_RESPONSE_CHARACTERS:]
-    text = strip_thinking(response)
-    if kind == "choice":
-        return find_letter(text, finished)
+    find = find_letter if kind == "choice" else find_value
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)
-    before = _find_in_turn(strip_thinking(response[: turn.start()]), True) if turn else None
+    before = find(strip_thinking(response[: turn.start()]), True) if turn else None
     if before and turn and (before.stage == "explicit" or turn[1] in ("User", "Human")):
         return before
-    whole = _find_in_turn(text, finished)
+    whole = find(strip_thinking(response), finished)
     return whole if whole and whole.stage == "explicit" else before or whole
-
-
-def extract_list(response: str) -> str | None:
-    r"""Return the boxes of the last line with boxes as one list, or None if that line has fewer than two.
-
-    Example:
-        >>> extract_list(r"So \boxed{7}, no:" + "\n" + r"\(x=\boxed{2}\) or \(x=\boxed{3}\).")
-        '2, 3'
-        >>> extract_list(r"\boxed{7}")
-    """
-    lines = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:]).split("\n")
-    last = next((found for line in reversed(lines) if (found := list(find_boxes(line)))), [])
-    return ", ".join(reversed(last)) if len(last) > 1 else None
 
 
 def strip_thinking(response: str) -> str:
@@ -130,13 +96,13 @@ def strip_thinking(response: str) -> str:
         >>> strip_thinking("<think>5?</think>It is 6.<|im_end|>")
         'It is 6.'
     """
-    start = max(response.rfind(marker) + len(marker) if marker in response else 0 for marker in THINKING_ENDS)
-    ends = (response.find(marker, start) for marker in (*THINKING_STARTS, *TEXT_ENDS))
-    return response[start : min((end for end in ends if end >= 0), default=None)].strip()
+    start = max((end.end() for end in _THINKING_END.finditer(response)), default=0)
+    end = _ANSWER_END.search(response, start)
+    return response[start : end.start() if end else None].strip()
 
 
-def _find_in_turn(text: str, finished: bool | None) -> Extraction | None:
-    """Return the answer in one turn of a conversation."""
+def find_value(text: str, finished: bool | None) -> Extraction | None:
+    """Return the mathematical answer in one turn of a conversation, which has no thinking."""
     was_cut = finished is False or (finished is None and is_cut(text))
     explicit = next(filter(None, _find_explicit(text, was_cut=was_cut)), None)
     if explicit:
@@ -180,7 +146,6 @@ def _find_late(text: str) -> Iterator[str]:
         return
     yield from find_bold_answers(text)
     yield from map(unwrap, reversed(find_math(text)))
-    yield from find_amount(text)
     if is_bare and not is_announced(text):
         yield unwrap(text)
 

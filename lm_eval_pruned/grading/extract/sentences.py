@@ -22,7 +22,7 @@ _VERB = re.compile(
     r"|[=\u2248:]|=>|\u21d2|\u2192"
 )
 _REASON = re.compile(
-    r"(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b|, (?:which|and not|not|but not|rather than)\b"
+    r"(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b|, (?:which|not|(?:and|but) not|rather than)\b"
     r"|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _VALUE = re.compile(
@@ -107,7 +107,7 @@ def conclude(sentence: str) -> str | None:
         >>> conclude(r"The remainder, given that $k=4$, is 3"), conclude(r"So \(x = 5\) since \(2x = 10\).")
         ('3', 'x = 5')
     """
-    line = sentence.strip().replace("**", "").replace("__", "")[-MAX_ANNOUNCEMENT_CHARACTERS:]
+    line = sentence.strip().replace("**", "").replace("__", "").replace("\\$", "$")[-MAX_ANNOUNCEMENT_CHARACTERS:]
     hidden = _hide(line)
     apposition = next((one for one in _APPOSITION.finditer(hidden) if not _DIGIT.search(hidden, one.end())), None)
     if apposition:

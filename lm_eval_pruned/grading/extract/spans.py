@@ -13,8 +13,10 @@ _BOX = re.compile(r"(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or )?(?:about|approximately|roughly) )[\s$(\[\\]{0,9}"
 )
-# Boxes joined by "and" or "or" are one list, with or without names: only a list equals them.
-_JOINED = re.compile(r"[\s$.,)\]\\]{0,9}(?:\\text\{)?\s?\b(?:or|and)\b[\s}$(\[\\]{0,9}(?:[A-Za-z]\s?=\s?)?")
+# Boxes joined by a comma, "and" or "or" are one list, with or without names: only a list equals them.
+_JOINED = re.compile(
+    r"[\s$)\]\\]{0,9}(?:,|[.,]?[\s$\\]{0,4}(?:\\text\{)?\s?\b(?:or|and)\b)(?:\s?(?:or|and)\b)?[\s}$(\[\\]{0,9}(?:[A-Za-z]\s?=\s?)?"
+)
 _REJECTED = re.compile(r"(?:\bnot|\binstead of|\brather than)[\s$(\[\\]{1,9}\Z", re.IGNORECASE)
 # Without braces, a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
@@ -57,7 +59,7 @@ def find_boxes(text: str) -> Iterator[str]:
         if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
             continue
         if contents and _JOINED.fullmatch(text, end, box.start()):
-            contents[-1] += f", {content}"
+            contents[-1] += f", {content}" if content != contents[-1] else ""
             end = stop
             continue
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from lm_eval_pruned.grading.extract.spans import find_bold, find_math
-from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS, MAX_DECLARED_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS
 from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
@@ -48,14 +48,15 @@ _JUDGEMENT = re.compile(
     re.IGNORECASE,
 )
 CLOSING_TAG = re.compile(r"\s*(?:</|\[/)(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
-_DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
+_DECLARED = re.compile(
+    r"(?<!\S)(\S{0,60}[0-9]\S{0,60}) (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE
+)
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 # "their sum: $7$", "given by $7$": words that describe the formula after them.
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
 _NUMBER = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
 _FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
-_MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
@@ -119,19 +120,6 @@ def find_after_hashes(text: str) -> Iterator[str]:
             yield unwrap(match[1])
 
 
-def find_amount(text: str) -> Iterator[str]:
-    """Yield the amount of money in the last line, if there is only one.
-
-    Example:
-        >>> list(find_amount("The total cost is $45.50.")), list(find_amount("She has $5 and gets $6."))
-        (['$45.50'], [])
-    """
-    line = text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]
-    amounts = _MONEY.findall(line)
-    if len(amounts) == line.count("$") == 1:
-        yield amounts[0]
-
-
 def find_declared(text: str) -> Iterator[str]:
     """Yield the figures before "is the answer", the last ones first.
 
@@ -140,9 +128,8 @@ def find_declared(text: str) -> Iterator[str]:
         ['25']
     """
     for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANNOUNCEMENTS:]):
-        words = text[max(0, match.start() - MAX_DECLARED_CHARACTERS) : match.start()].split()
-        if words and words[-1].count("$") != 1 and any(character.isdigit() for character in words[-1]):
-            yield words[-1]
+        if match[1].count("$") != 1:
+            yield match[1]
 
 
 def is_short(text: str) -> bool:
