@@ -29,7 +29,10 @@ _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|ra
 _VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
 _IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n))"
-_BE = r" (?:is|must be|has to be|should be|would be|seems|looks|appears|remains|stands out as)(?: to be)?(?: [a-z]+ly| thus)?"
+_BE = (
+    r" (?:is|must be|has to be|should be|would be|seems|looks|appears|remains|stands out as)(?: to be)?"
+    r"(?: [a-z]+ly| thus)?"
+)
 _RIGHT = (
     r"(?:correct|right|best|true|untrue|incorrect|false|accurate|valid|plausible|appropriate|suitable|reasonable"
     r"|consistent|likely|logical|fitting|probable)"

@@ -81,7 +81,7 @@ def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
     if (stated and not stated.letter) or finished is False:
         return None
     # An option needs no full stop.
-    is_complete = stated and stated.end >= len(plain) - 2 or _OPTION.match(plain.rpartition("\n")[2])
+    is_complete = (stated and stated.end >= len(plain) - 2) or _OPTION.match(plain.rpartition("\n")[2])
     if finished is None and not is_complete and is_cut(plain):
         return None
     letter = stated.letter if stated else _on_own_line(plain) or _at_end(plain)

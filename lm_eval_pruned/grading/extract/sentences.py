@@ -22,8 +22,8 @@ _VERB = re.compile(
     r"|[=\u2248:]|=>|\u21d2|\u2192"
 )
 _REASON = re.compile(
-    r"(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b|, (?:which|not|(?:and|but) not|rather than)\b"
-    r"|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
+    r"(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
+    r"|, (?:which|not|(?:and|but) not|rather than)\b|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _VALUE = re.compile(
     r"\s*(?:(?:only|a total of|about|approximately|roughly|exactly|around|equal to|to be|given by|just)\s+)?"
