@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import conclude, find_conclusion, gives_up, is_cut
+from lm_eval_pruned.grading.extract.sentences import find_conclusion, gives_up, is_cut, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
-    PROSE_WORDS,
     count_words,
     find_after_hashes,
     find_announced,
@@ -19,7 +18,6 @@ from lm_eval_pruned.grading.extract.statements import (
     find_declared,
     is_announced,
     is_short,
-    strip_prose,
     unwrap,
 )
 from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
@@ -39,7 +37,6 @@ _ANSWER_END = re.compile(
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Problem|Q)(?: [0-9]{1,4})?\s?:")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
@@ -127,9 +124,8 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
         doubt = next(reversed(list(_DOUBT.finditer(text))), None)
         text = text[doubt.end() :] if doubt else text
     for line in find_announced(text):
-        answer, sentence = strip_prose(line), _SENTENCE_END.split(line, maxsplit=1)[0]
-        is_prose = line[:1].isalpha() and count_words(sentence) >= PROSE_WORDS
-        yield (is_prose and conclude(sentence)) or (answer if is_short(answer) else "")
+        answer = read_statement(line)
+        yield answer if is_short(answer) else ""
     yield from map(unwrap, find_declared(text))
 
 
@@ -153,6 +149,6 @@ def _find_late(text: str) -> Iterator[str]:
 def _read_statement(content: str) -> str:
     """Return the answer in a tag or a field: all of it or, if that is prose, what its last sentence concludes."""
     content = CLOSING_TAG.sub("", content)
-    answer = strip_prose(content)
+    answer = read_statement(content)
     is_chain = "=" in content and ("\n" in content or count_words(content) > 0) and not answer.startswith("\\")
     return answer if is_short(content) and not is_chain else find_conclusion(content) or answer

@@ -21,10 +21,15 @@ _VERB = re.compile(
     r"(?<!to )(?<!can )(?<!will )makes?|gets?|obtain|have|has|find|(?:conclude|get|find) that|be)(?![A-Za-z])"
     r"|[=\u2248:]|=>|\u21d2|\u2192"
 )
+# What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
 _REASON = re.compile(
-    r"(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
+    r"\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
+    r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
     r"|, (?:which|not|(?:and|but) not|rather than)\b|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+# "their sum: $7$": words that describe what follows.
+_DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
     r"\s*(?:(?:only|a total of|about|approximately|roughly|exactly|around|equal to|to be|given by|just)\s+)?"
     r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|thousand|million|billion|dozen)|\u00b0)?)"
@@ -100,6 +105,24 @@ def gives_up(text: str) -> bool:
     return _GIVES_UP.search(text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]) is not None
 
 
+def read_statement(text: str) -> str:
+    r"""Return the value at the beginning of a text that is announced as an answer: its first sentence, without prose.
+
+    Example:
+        >>> read_statement("$25$, since $20+5=25$. I hope it is correct."), read_statement("27 cents.")
+        ('25', '27 cents')
+        >>> read_statement("There are 25 ways to do it.")
+        '25'
+    """
+    sentence = _SENTENCE_END.split(text, maxsplit=1)[0]
+    reason = _find_reason(_hide(sentence))
+    value = sentence[: reason.start()] if reason else sentence
+    answer = unwrap(value)
+    if is_short(answer) and not _DESCRIPTION.match(answer):
+        return answer
+    return (None if text[:1].isalpha() else _read_value(value)) or conclude(sentence) or answer
+
+
 def conclude(sentence: str) -> str | None:
     r"""Return the value that one sentence concludes, or None if it concludes none.
 
@@ -112,7 +135,7 @@ def conclude(sentence: str) -> str | None:
     apposition = next((one for one in _APPOSITION.finditer(hidden) if not _DIGIT.search(hidden, one.end())), None)
     if apposition:
         return str(apposition[1])
-    reason = next((one for one in _REASON.finditer(hidden) if one.start()), None)
+    reason = _find_reason(hidden)
     if reason:
         line, hidden = line[: reason.start()], hidden[: reason.start()]
     # What follows the last verb wins over a formula of the subject.
@@ -149,6 +172,11 @@ def _read_value(rest: str) -> str | None:
         return number[1].strip()
     spans = find_math(rest)
     return unwrap(spans[-1]) if len(spans) == 1 and count_words(rest) < 2 * PROSE_WORDS else None
+
+
+def _find_reason(hidden: str) -> re.Match[str] | None:
+    """Return the first reason that a sentence gives for what is before it."""
+    return next((one for one in _REASON.finditer(hidden) if one.start()), None)
 
 
 def _hide(line: str) -> str:

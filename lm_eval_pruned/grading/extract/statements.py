@@ -24,13 +24,6 @@ _ANNOUNCEMENT = re.compile(
     r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$",
     re.IGNORECASE | re.MULTILINE,
 )
-_REASON = re.compile(
-    r"\.(?=\s+[A-Z$\\*]|\s*\Z)|\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4"
-    r"|, (?:and |but |rather than )?not\b"
-    r"|,? \(?(?:because|since|where|as required|as desired)\b"
-    r"|,? or,? equivalently\b"
-    r"|(?: \(|, or )(?:about|approximately|roughly)\b"
-)
 # "not 14 but 15" withdraws the first of the two.
 _RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
 # Words that say how sure or how late a statement is, and nothing about its value.
@@ -53,10 +46,6 @@ _DECLARED = re.compile(
 )
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
-# "their sum: $7$", "given by $7$": words that describe the formula after them.
-_DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
-_NUMBER = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
-_FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
@@ -144,25 +133,6 @@ def is_short(text: str) -> bool:
     return words <= 1 or (words < PROSE_WORDS and has_value) or read_number_words(text) is not None
 
 
-def strip_prose(line: str) -> str:
-    """Reduce a sentence to its answer: cut reasons, then take the mathematics, bold text or only number in prose.
-
-    Example:
-        >>> strip_prose("$25$, since $20+5=25$. I hope it is correct.")
-        '25'
-        >>> strip_prose("There are 25 ways to do it."), strip_prose("27 cents.")
-        ('25', '27 cents')
-    """
-    reason = _REASON.search(line)
-    line = unwrap(line[: reason.start()] if reason else line)
-    if (description := _DESCRIPTION.match(line)) and len(spans := find_math(line[description.end() :])) == 1:
-        return spans[0]
-    if len(_PROSE.findall(line)) < PROSE_WORDS:
-        return line
-    candidates = find_math(line) or find_bold(line) or _only_number(line)
-    return unwrap(candidates[0] if line.startswith(("$", "\\", "*")) else candidates[-1])
-
-
 def find_bold_answers(text: str) -> Iterator[str]:
     r"""Yield short bold text, last first: anything at the end, elsewhere figures that are not headings.
 
@@ -191,12 +161,6 @@ def unwrap(text: str) -> str:
         if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
             text = _trim(inner)
     return text
-
-
-def _only_number(line: str) -> list[str]:
-    """Return the number of a line of plain words that has only one, else the line; numbers in formulas do not count."""
-    numbers = set(_NUMBER.findall(line))
-    return list(numbers) if len(numbers) == 1 and not _FORMULA.search(line) else [line]
 
 
 def _trim(text: str) -> str:
