@@ -26,13 +26,9 @@ _ANNOUNCEMENT = re.compile(
 )
 # "not 14 but 15" withdraws the first of the two.
 _RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
-# Words that say how sure or how late a statement is, and nothing about its value.
-_ADVERB = re.compile(
-    r"[\s,:]{0,3}(?:definitely|indeed|probably|clearly|thus|hence|likely|just|still|now|always|also|then|therefore|simply|"
-    r"in fact|of course|actually|certainly|obviously|surely|really|only|finally|again|consequently|equal to|given by|"
-    r"most likely|going to be|found to be|that|so|as follows|exactly|approximately|about|roughly|maybe|perhaps|"
-    r"evidently|ultimately|necessarily)(?![A-Za-z])[\s,:]{0,3}",
-    re.IGNORECASE,
+# Small words before a value say how sure, how late or how exact it is, and nothing about it.
+_LEAD = re.compile(
+    r"[\s,:]{0,3}(?:(?!(?:not|negative|minus)\b)[a-z]{2,15}[\s,:]{1,3}){1,6}(?=[*`$\\(+.0-9-]|[A-Za-z]\s?=)"
 )
 # "our answer is correct" judges an answer and does not state one.
 _JUDGEMENT = re.compile(
@@ -70,21 +66,19 @@ def find_announced(text: str) -> Iterator[str]:
     """
     for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
-        rest = strip_adverbs(CLOSING_TAG.sub("", rest))
+        rest = CLOSING_TAG.sub("", rest)
         if rest and not _JUDGEMENT.match(rest):
             yield rest
 
 
-def strip_adverbs(rest: str) -> str:
-    """Remove the adverbs before a value.
+def strip_lead(rest: str) -> str:
+    """Remove the small words before a value.
 
     Example:
-        >>> strip_adverbs("indeed, in fact, 5.")
-        '5.'
+        >>> strip_lead("indeed, in fact, 5."), strip_lead("negative 5")
+        ('5.', 'negative 5')
     """
-    while adverb := _ADVERB.match(rest):
-        rest = rest[adverb.end() :]
-    return rest
+    return _LEAD.sub("", rest, count=1) if _LEAD.match(rest) else rest
 
 
 def count_words(text: str) -> int:
