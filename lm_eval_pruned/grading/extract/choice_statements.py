@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Stage
-from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS, MAX_CHOICE_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS
 
 # Repetitions are bounded, so that matching takes linear time on adversarial text.
 _NAME = (
@@ -59,8 +59,9 @@ def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
 
 # "The answer is C".
 _ANSWER = _compile(
-    rf"(?<![^\W_])(?i:answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])|antwort|r\u00e9ponse|respuesta|risposta"
-    rf"|resposta|\u043e\u0442\u0432\u0435\u0442)(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
+    rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
+    rf"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
+    rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,12}}?{_CHOICE}",
 )
 # "The closest option is C", "I choose C", "so C.", "C is the best choice".
@@ -99,34 +100,22 @@ _DENIED = re.compile(
     r"|cannot\b|fails\b|violates\b|contradicts\b|ignores\b)|\s?[?]|\s?(?:\u4e0d|\u9519|\u932f|\u6392\u9664))"
 )
 _OTHER = r"(?:also |either |option |choice |possibly |maybe |perhaps )?\(?[A-D]\b\)?"
+# "(A) or (C)", "A, B", "(A) 5 eV or (C) 6 eV".
 _BESIDE = re.compile(
     r"[)\]]?\s?(?:,?\s(?:and|or|nor|und|oder|et|ou|o|y)\s|,|\u3001|/|&|[-\u2013]|\u548c|\u6216)\s?"
     rf"{_OTHER}(?![A-Za-z0-9_'\u2019])(?!\s?[=+])"
     r"(?! (?:is|are|was|would|has|does|do|fails?|can|cannot|must|seems|looks|violates?)\b)"
+    r"|[)\].:]{0,2}[^\n.!]{0,200}?(?:, [A-D][.:] | or (?:[a-z]{1,12} ){0,2}(?:\([A-D]\)|[A-D][).:] ))"
 )
-_ALTERNATIVE = re.compile(
-    r"\bor (?:maybe |perhaps |possibly |with )?(?:(?:option|choice) \(?[A-D]\b|\([A-D]\)|[A-D][).:] )"
-)
-_SENTENCE = re.compile(
-    r"[)\].:]{0,2}[^\n]{0,200}?(?=[.!]\s+[A-Z]|\n|\Z|,? (?:because|since|while|unlike|whereas|not)\b)"
-)
-# The first of several options, one on each line or all in one.
-_LISTED = re.compile(r"([A-Da-d])[)\].:][^\n]{0,300}\n[ \t-]{0,9}[(\[]?(?!\1)[A-Da-d][)\].:]")
-_LISTED_INLINE = re.compile(r"(?<=[Aa])[)\].:][^\n]{0,200}?[\s(][Bb][).:][^\n]{0,200}?[\s(][Cc][).:]")
-_NOT_LETTER = re.compile(r"[-'\u2019][A-Za-z]|\s?(?:[=+]|[<>]\s?[\dA-Z=])")
 # "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
 _ARTICLE = re.compile(
     r"\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches|for|due|which|here|in|with|by)\b)[a-z]"
 )
-_CONCLUDED = re.compile(rf"\b(?i:{_CONCLUDING})\b[^\n.!?]{{0,200}}\Z")
-# "If A is right", "neither A nor B is right".
+# "If A is right", "neither A nor B", "the answer cannot be C", "it may be C".
 _DOUBTED = re.compile(
-    r"(?i:(?:\b(?:nor|neither|if|whether|or|why|when|unless|suppose|assuming|could|might|how)"
-    r"|(?:\bnot|n['\u2019]t)(?: [a-z]{1,9})?(?: that)?)"
-    r"(?: (?:only|the|option|choice|statement|answer|that))?[ (]{1,2})\Z"
+    r"(?i:(?:\b(?:nor|neither|if|whether|or|why|when|unless|suppose|assuming|could|might|may|how|cannot|not)\b|n['\u2019]t\b)"
+    rf"(?: (?:(?!is\b|are\b)[a-z]{{1,9}}|{_NAME})){{0,2}}[\s(:]{{1,3}})\Z"
 )
-# "The answer cannot be C", "it may be C".
-_UNSURE = re.compile(r"(?i:\b(?:not|n['\u2019]t|cannot|might|may|could) be\b\W{0,4}(?:[a-z]{1,12} )?\(?)\Z")
 _DOUBT_CHARACTERS = 40
 _EXCLUDED = re.compile(
     r"(?i:\bnot|cannot be|can['\u2019]t be|neither|eliminat\w{1,5}|rul\w{1,3} out|exclud\w{1,3})"
@@ -162,7 +151,8 @@ def find_chosen(text: str) -> Statement | None:
         elif patterns is _CHOSEN:
             found += [Statement(*match.span(), None) for match in _NONE.finditer(text)]
         else:
-            found = [one._replace(stage="sentence") for one in _unanimous(text, found)]
+            # The weakest statements count only if they agree.
+            found = [one._replace(stage="sentence") for one in found if len({one.letter for one in found}) == 1]
         later = [one for one in found if last is None or one.start > last.start]
         last = max(later, default=last)
         if last and last.letter:
@@ -186,24 +176,14 @@ def _read(text: str, match: re.Match[str]) -> Statement | None:
     letter = match["letter"].upper()
     if is_denied(text, end):
         return None
-    if "label" not in match.re.groupindex:
-        is_doubted = _DOUBTED.search(text, max(0, match.start() - _DOUBT_CHARACTERS), match.start())
-        return None if is_doubted else Statement(start, end, letter)
-    is_bare = not match["label"] and text[start - 1 : start] not in ("(", "[")
-    is_article = is_bare and letter == "A" and _ARTICLE.match(text, end)
-    is_listed = _LISTED.match(text, start) if "\n" in text[match.start() : start] else _LISTED_INLINE.match(text, end)
-    if is_article or is_listed or _NOT_LETTER.match(text, end) or _UNSURE.search(text, match.start(), start):
+    is_doubted = _DOUBTED.search(text, max(0, start - _DOUBT_CHARACTERS), start)
+    is_bare = (
+        not match["label"] and text[start - 1 : start] not in ("(", "[") if "label" in match.re.groupindex else False
+    )
+    if is_doubted or (is_bare and letter == "A" and _ARTICLE.match(text, end)):
         return None
-    sentence = _SENTENCE.match(text, end, end + MAX_CHOICE_CHARACTERS)
-    is_one = letter in set("ABCD") and not (sentence and _ALTERNATIVE.search(sentence[0]))
-    return Statement(start, end, letter if is_one and not _BESIDE.match(text, end) else None)
-
-
-def _unanimous(text: str, found: list[Statement]) -> list[Statement]:
-    """Return the weakest statements if they agree, else those of a sentence that concludes."""
-    if len({one.letter for one in found}) < 2:
-        return found
-    return [one for one in found if _CONCLUDED.search(text, max(0, one.start - MAX_CHOICE_CHARACTERS), one.start)]
+    is_one = letter in set("ABCD") and not _BESIDE.match(text, end)
+    return Statement(start, end, letter if is_one else None)
 
 
 def _find_remaining(text: str) -> list[Statement]:

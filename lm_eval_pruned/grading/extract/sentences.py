@@ -18,7 +18,8 @@ _SENTENCE = re.compile(r"(?<=[.!?\u3002])(?<!\b[A-Z]\.)\s+(?=[A-Z$\\*(<])|\n{1,9
 _MATH = re.compile(r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,400}\$(?![0-9])|\\\([^\n]{1,400}?\\\)|\\\[[^\0]{1,400}?\\\]")
 _VERB = re.compile(
     r"(?<![A-Za-z])(?:is|are|was|were|be|equals?(?: to)?|becomes?|gives?(?: us)?|yields?|(?<!to )(?<!can )makes?|gets?"
-    r"|obtain|have|has|find|(?:conclude|get|find) that|can|will|would|should|must|could|needs?|takes?|costs?)(?![A-Za-z])"
+    r"|obtain|have|has|find|(?:conclude|get|find) that|can|will|would|should|must|could|needs?|takes?|costs?)"
+    r"(?![A-Za-z])"
     r"|[=\u2248:]|=>|\u21d2|\u2192"
 )
 # What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
