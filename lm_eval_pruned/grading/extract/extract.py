@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import find_conclusion, gives_up, is_cut, read_statement
+from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
     count_words,
     find_after_hashes,
     find_announced,
-    find_bold_answers,
     find_declared,
     is_announced,
     is_short,
@@ -131,16 +130,12 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
 
 def _find_late(text: str) -> Iterator[str]:
     is_bare = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and not has_box(text) and is_short(text)
-    is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
-    if is_bare and is_mathematics and not is_announced(text):
+    if is_bare and _BARE.match(text) and not is_announced(text):
         yield unwrap(text)
-    yield from find_bold_answers(text.rpartition("\n")[2])
-    if conclusion := find_conclusion(text):
+    conclusion = find_conclusion(text)
+    if conclusion is not None:
         yield conclusion
         return
-    if gives_up(text):
-        return
-    yield from find_bold_answers(text)
     yield from map(unwrap, reversed(find_math(text)))
     if is_bare and not is_announced(text):
         yield unwrap(text)

@@ -45,6 +45,7 @@ _DIGIT = re.compile(r"[0-9\0]")
 _APPOSITION = re.compile(
     r"[0-9][^,]{0,60}, (?:or|which is|making) \$?([0-9][0-9,.]*[0-9]|[0-9])(?=[\s.,]|\Z)(?![.,][0-9])"
 )
+_EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
 _GIVES_UP = re.compile(
     r"(?i:\b(?:do not|don't|cannot|can't|could not|unable to)\b[^.]{0,40}"
@@ -80,7 +81,9 @@ def is_cut(text: str) -> bool:
 
 
 def find_conclusion(text: str) -> str | None:
-    r"""Return what the last sentence of a text concludes, or one of the few sentences before it; None if none does.
+    r"""Return what the last sentence of a text concludes, or one of the few sentences before it.
+
+    It is empty if one of them says that there is no answer, or asks, and None if none concludes anything.
 
     Example:
         >>> find_conclusion("We add. Therefore, the degree of $f(x)$ is 3."), find_conclusion("There are 9 ways.")
@@ -89,16 +92,11 @@ def find_conclusion(text: str) -> str | None:
     sentences = [one for one in _SENTENCE.split(text[-_CLOSING_CHARACTERS:]) if one.strip(" *_#`-\t")]
     for sentence in reversed(sentences[-_CLOSING_SENTENCES:]):
         if _GIVES_UP.search(sentence):
-            return None
+            return ""
         # A box here is empty: a template that was not filled in.
         if not has_box(sentence) and (answer := conclude(sentence)):
             return answer
     return None
-
-
-def gives_up(text: str) -> bool:
-    """Tell whether the last sentence says that there is no answer, or asks."""
-    return _GIVES_UP.search(text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]) is not None
 
 
 def read_statement(text: str) -> str:
@@ -126,7 +124,7 @@ def conclude(sentence: str) -> str | None:
         >>> conclude(r"The remainder, given that $k=4$, is 3"), conclude(r"So \(x = 5\) since \(2x = 10\).")
         ('3', 'x = 5')
     """
-    line = sentence.strip().replace("**", "").replace("__", "")[-MAX_ANNOUNCEMENT_CHARACTERS:]
+    line = _EMPHASIS.sub("", sentence).strip()[-MAX_ANNOUNCEMENT_CHARACTERS:]
     hidden = _hide(line)
     apposition = next((one for one in _APPOSITION.finditer(hidden) if not _DIGIT.search(hidden, one.end())), None)
     if apposition:

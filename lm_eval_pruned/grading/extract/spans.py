@@ -27,7 +27,6 @@ _FIELD = re.compile(
     r'"(?:final[_ ]?)?answer"\s{0,9}:\s{0,9}(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
     re.IGNORECASE,
 )
-_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*(?!\s?:)")
 _DELIMITER = re.compile(r"\\[()\[\]]|\$\$|\$|\\.", re.DOTALL)
 _JOINT = re.compile(r"\s*(?:,|,?\s?(?:and|or))\s*")
 _CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
@@ -100,16 +99,6 @@ def find_json_answers(text: str) -> Iterator[str]:
     """
     for field in reversed(list(_FIELD.finditer(text))):
         yield field["bare"] or field["string"].replace("\\\\", "\\").strip()
-
-
-def find_bold(text: str) -> list[str]:
-    """Return the contents of `**...**` in order, without headings that end in a colon.
-
-    Example:
-        >>> find_bold("**Step 1:** so **25** it is")
-        ['25']
-    """
-    return [span for span in (match[1].strip() for match in _BOLD.finditer(text)) if span and not span.endswith(":")]
 
 
 def find_math(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.extract.spans import find_bold, find_math
+from lm_eval_pruned.grading.extract.spans import find_math
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS
 from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
@@ -42,7 +42,6 @@ _DECLARED = re.compile(
 )
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
-_FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
 _MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
@@ -125,18 +124,6 @@ def is_short(text: str) -> bool:
     words = len(_PROSE.findall(text))
     has_value = any(character.isdigit() or character == "\\" for character in text)
     return words <= 1 or (words < PROSE_WORDS and has_value) or read_number_words(text) is not None
-
-
-def find_bold_answers(text: str) -> Iterator[str]:
-    r"""Yield short bold text, last first: anything at the end, elsewhere figures that are not headings.
-
-    Example:
-        >>> list(find_bold_answers("**Step 1** gives **25**. So her name\nis **Evelyn**."))
-        ['Evelyn', '25']
-    """
-    last_line = text.rstrip().rpartition("\n")[2]
-    yield from map(unwrap, filter(is_short, find_bold(last_line)[-1:]))
-    yield from (unwrap(span) for span in reversed(find_bold(text)) if is_short(span) and _FIGURES.match(span))
 
 
 def unwrap(text: str) -> str:
