@@ -12,9 +12,7 @@ from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, 
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
     count_words,
-    find_after_hashes,
     find_announced,
-    find_declared,
     is_announced,
     is_short,
     unwrap,
@@ -117,7 +115,6 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
             content
         )
     yield from map(_read_statement, find_json_answers(text))
-    yield from find_after_hashes(text)
     if was_cut:
         # Reasoning that was still going on has withdrawn what it announced before its last doubt.
         doubt = next(reversed(list(_DOUBT.finditer(text))), None)
@@ -125,7 +122,6 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
     for line in find_announced(text):
         answer = read_statement(line)
         yield answer if is_short(answer) else ""
-    yield from map(unwrap, find_declared(text))
 
 
 def _find_late(text: str) -> Iterator[str]:

@@ -21,7 +21,9 @@ _ANNOUNCEMENT = re.compile(
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
     # Chinese, Japanese and Korean.
     r"|(?:\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
-    r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$",
+    r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$"
+    # GSM8K's own marker before a number, and no heading.
+    r"|#### ?(?=[^\n#]{0,200}[0-9])(?![^\n#]{0,200}#)",
     re.IGNORECASE | re.MULTILINE,
 )
 # "not 14 but 15" withdraws the first of the two.
@@ -37,15 +39,11 @@ _JUDGEMENT = re.compile(
     re.IGNORECASE,
 )
 CLOSING_TAG = re.compile(r"\s*(?:</|\[/)(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
-_DECLARED = re.compile(
-    r"(?<!\S)(\S{0,60}[0-9]\S{0,60}) (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE
-)
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
 _MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
-_HASHES = re.compile(r"#### ?(?![#\s])([^\n#]{1,200})")
 _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
@@ -88,30 +86,6 @@ def count_words(text: str) -> int:
 def is_announced(text: str) -> bool:
     """Tell whether a text announces an answer, even if none follows."""
     return _ANNOUNCEMENT.search(text) is not None
-
-
-def find_after_hashes(text: str) -> Iterator[str]:
-    r"""Yield what follows `####`, if it is an answer and not a heading, the last one first.
-
-    Example:
-        >>> list(find_after_hashes("So 4+4=8.\n#### 8")), list(find_after_hashes("#### Second step of the proof"))
-        (['8'], [])
-    """
-    for match in reversed(list(_HASHES.finditer(text))[-MAX_ANNOUNCEMENTS:]):
-        if is_short(match[1]) and any(character.isdigit() for character in match[1]):
-            yield unwrap(match[1])
-
-
-def find_declared(text: str) -> Iterator[str]:
-    """Yield the figures before "is the answer", the last ones first.
-
-    Example:
-        >>> list(find_declared("We see that 25 is the answer. This is the answer to everything."))
-        ['25']
-    """
-    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANNOUNCEMENTS:]):
-        if match[1].count("$") != 1:
-            yield match[1]
 
 
 def is_short(text: str) -> bool:
