@@ -64,14 +64,15 @@ _ANSWER = _compile(
     rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,12}}?{_CHOICE}",
 )
-# "The closest option is C", "I choose C", "so C.", "C is the best choice".
+# "The closest option is C", "I choose C", "so C.", "C is the best choice", "making C) 5 eV the answer".
 _CHOSEN = _compile(
     rf"\b(?<!other )(?<!first )(?<!each )(?<!every ){_SORT}\b(?! (?:options|choices|answers|statements|ones))"
     rf"{_IS}{_CHOICE}",
     rf"(?i:{_I}{_CHOOSE}){_CHOICE}{_REASONED}",
     rf"(?:\u9009|\u9078)(?:\u62e9|\u64c7)?(?![\u9879\u9805]){_CHOICE}",
     rf"(?<![^\W_])(?i:{_CONCLUDING},?(?: {_IT_IS})?|{_IT_IS}|(?:leaves|leaving)(?: us)?(?: with)?)\b,?{_CHOICE}{_END}",
-    rf"{_SUBJECT}(?: it is\b|{_BE} (?:the|our|my) (?:[a-z]+ ){{0,3}}(?:answer|option|choice|one|{_RIGHT}|exception)\b)",
+    rf"{_SUBJECT}(?:[).:] [^\n.:=]{{1,40}}?| \([^()\n]{{1,40}}\))??"
+    rf"(?: it is\b|(?:{_BE})? (?:the|our|my) (?:[a-z]+ ){{0,3}}(?:answer|option|choice|one|{_RIGHT}|exception)\b)",
     rf"\b(?i:only) {_SUBJECT} [a-z]{{2,}}s\b",
     rf"(?i:{_CONCLUDING})\b[,:]? (?:(?i:{_NAME}) |(?=\()){_SUBJECT} [a-z]+",
 )
