@@ -79,7 +79,8 @@ _CHOSEN = _compile(
 # "This matches (C)", "(C) is correct", "Option C best explains the data", "5 eV (option C)".
 _NAMED = _compile(
     rf"\b(?i:match(?:es)?|corresponds? to|consistent with|agrees? with|aligns? with|fits?|supports?|points? to"
-    rf"|leads? (?:us )?to|gives|yields|described (?:by|in)|represented by|closest to|namely|is|are|be)\b{_MARKED}",
+    rf"|leads? (?:us )?to|gives|yields|described (?:by|in)|represented by|closest to|namely"
+    rf"|is|are|be|ist|est)\b{_MARKED}",
     rf"\b(?i:match(?:es)?|corresponds? to|points? to|gives){_CHOICE}{_END}",
     rf"(?:\u9009\u9879|\u9078\u9805)?{_SUBJECT}\s?(?:\u9009?\u9879|\u9078?\u9805)?{_CJK_RIGHT}",
     rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b| (?:best|(?!in)[a-z]+ly) [a-z]{{3,}})",
