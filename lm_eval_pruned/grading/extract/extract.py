@@ -54,9 +54,9 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     r"""Return the answer that a response gives and its stage, or None if it gives none. Takes linear time.
 
     For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
-    `\boxed{}`, `<answer>`, `"answer":`, `####`, "the answer is 5", "5 is the answer" are explicit. Otherwise, unless
-    the response is cut, the conclusion of its last sentence counts, bold text, or its last formula. For a choice, its
-    letter. Thinking is skipped, and thinking that never ends holds no answer.
+    `\boxed{}`, `<answer>`, `"answer":`, "the answer is 5" and `#### 5` are explicit. Otherwise, unless the response is
+    cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter. Thinking is skipped, and thinking
+    that never ends holds no answer.
 
     Args:
         response: all that the model wrote.
@@ -126,7 +126,8 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
 
 def _find_late(text: str) -> Iterator[str]:
     is_bare = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and not has_box(text) and is_short(text)
-    if is_bare and _BARE.match(text) and not is_announced(text):
+    is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
+    if is_bare and is_mathematics and not is_announced(text):
         yield unwrap(text)
     conclusion = find_conclusion(text)
     if conclusion is not None:

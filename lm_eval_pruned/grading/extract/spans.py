@@ -1,4 +1,4 @@
-"""Marked spans in a response (boxes, tags, JSON fields, bold, mathematics), each kind found in linear time."""
+"""Marked spans in a response (boxes, tags, JSON fields, mathematics), each kind found in linear time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences that state an answer: the text after "the answer is" or before "is the answer", without its prose."""
+"""Announcements of an answer ("the answer is", `####`), and the shape of a bare answer."""
 
 from __future__ import annotations
 
