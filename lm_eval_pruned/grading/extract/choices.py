@@ -13,6 +13,8 @@ from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPAN
 
 _FULL_WIDTH = str.maketrans("\uff08\uff09\uff1a\uff0c\uff1b\uff0e\u3010\u3011\u300c\u300d", "():,;.[][]")
 _BOLD_LETTER = re.compile(r"(?<![*\w])(\*{1,3}|__|`)[(\[]?([A-D])[)\].]?\1(?![*\w])")
+# "is **C. 5 eV**": an option with its text inside a sentence.
+_BOLD_OPTION = re.compile(r"(?<=[a-z] )\*\*([A-D])[.):] (?=[^*\n]{1,200}\*\*)")
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
     r"|[*_`$\"{}\u201c\u201d]|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
@@ -116,4 +118,4 @@ def _at_end(plain: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    return _DECORATION.sub("", _BOLD_LETTER.sub(r"(\2)", text.translate(_FULL_WIDTH)))
+    return _DECORATION.sub("", _BOLD_OPTION.sub(r"(\1) ", _BOLD_LETTER.sub(r"(\2)", text.translate(_FULL_WIDTH))))

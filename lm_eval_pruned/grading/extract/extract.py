@@ -55,8 +55,8 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
 
     For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
     `\boxed{}`, `<answer>`, `"answer":`, "the answer is 5" and `#### 5` are explicit. Otherwise, unless the response is
-    cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter. Thinking is skipped, and thinking
-    that never ends holds no answer.
+    cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter. Thinking is skipped,
+    and thinking that never ends holds no answer.
 
     Args:
         response: all that the model wrote.
