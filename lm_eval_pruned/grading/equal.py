@@ -114,17 +114,6 @@ def equal_forms(left: str, right: str) -> Equality:
     return _compare_values(*_strip_names(*_strip_labels(left, right)))
 
 
-def is_list(answer: str) -> bool:
-    """Tell whether an answer is a list without brackets.
-
-    Example:
-        >>> is_list("2, 3"), is_list("x = 2 or x = 3"), is_list("(2, 3)"), is_list("2,300")
-        (True, True, False, False)
-    """
-    tree = read(normal_form(answer))
-    return tree is not None and tree.head in ("list", "and", "or")
-
-
 def _strip_announcement(text: str) -> str:
     """Remove words that announce an answer, write lists with commas, and a.m. and p.m. as one word."""
     first, _, second = text.partition(" or ")

@@ -23,8 +23,6 @@ MAX_CHOSEN_CHARACTERS = 50_000
 MAX_ANNOUNCEMENT_CHARACTERS = 400
 # Announcements and declarations read in one response; a response with more of them repeats itself.
 MAX_ANNOUNCEMENTS = 1000
-# Text read before "... is the answer", which holds one formula without blanks.
-MAX_DECLARED_CHARACTERS = 60
 
 # Normal form
 

@@ -9,9 +9,9 @@ from time import perf_counter
 from typing import ParamSpec
 
 from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status, check_kind
-from lm_eval_pruned.grading.equal import equal_forms, is_list, normal_form
+from lm_eval_pruned.grading.equal import equal_forms, normal_form
 from lm_eval_pruned.grading.extract.choices import read_letter
-from lm_eval_pruned.grading.extract.extract import extract_list, find_answer
+from lm_eval_pruned.grading.extract.extract import find_answer
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
 from lm_eval_pruned.grading.symbolic.pool import start as start_worker
 
@@ -74,7 +74,7 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
 def grade(gold: str, response: str, kind: Kind = "math", finished: bool | None = None) -> Verdict:
     r"""Extract the answer from a response and judge it; no text raises.
 
-    Several boxes in one line are read as a list only if the gold is a list; otherwise the last box is the answer.
+    The last box is the answer, together with the boxes that "and", "or" or a comma joins to it.
 
     Args:
         gold: the right answer.
@@ -97,8 +97,6 @@ def grade(gold: str, response: str, kind: Kind = "math", finished: bool | None =
     if found is None:
         return no_answer()
     verdict = verify(gold, found.answer, kind)
-    if not verdict.correct and kind == "math" and is_list(gold) and (members := extract_list(response)):
-        verdict = verify(gold, members, kind)
     return replace(verdict, stage=found.stage)
 
 

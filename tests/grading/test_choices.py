@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lm_eval_pruned.grading import grade
-from lm_eval_pruned.grading.extract.choices import find_letter
+from lm_eval_pruned.grading.extract.extract import extract, find_answer
 
 # One row for each wording; "|" separates wordings of the same kind.
 CHOSEN = r"""
@@ -76,19 +76,19 @@ def wordings(rows: str) -> list[str]:
 @pytest.mark.parametrize("wording", wordings(CHOSEN))
 @pytest.mark.parametrize("after", ["", *LISTS])
 def test_a_choice_is_found_before_lists_and_formulas(wording: str, after: str) -> None:
-    assert (find_letter(BEFORE + wording + after) or "?")[0] == "C"
+    assert extract(BEFORE + wording + after, "choice") == "C"
 
 
 @pytest.mark.parametrize("wording", wordings(WHOLE_LINES))
 def test_an_option_alone_on_a_line_is_a_choice_if_the_response_is_not_cut(wording: str) -> None:
-    assert find_letter(BEFORE + wording) == ("C", "sentence")
-    assert find_letter(BEFORE + wording, finished=False) is None
+    assert find_answer(BEFORE + wording, "choice") == ("C", "sentence")
+    assert find_answer(BEFORE + wording, "choice", finished=False) is None
 
 
 @pytest.mark.parametrize("wording", wordings(OPEN))
 def test_nothing_is_chosen(wording: str) -> None:
-    assert find_letter(wording) is None
-    assert find_letter("Let us think. The gap is 5 eV.\n\n" + wording) is None
+    assert extract(wording, "choice") is None
+    assert extract("Let us think. The gap is 5 eV.\n\n" + wording, "choice") is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_nothing_is_chosen(wording: str) -> None:
 def test_a_response_that_is_cut_has_only_explicit_choices(
     response: str, finished: bool | None, found: tuple[str, str] | None
 ) -> None:
-    assert find_letter(response, finished) == found
+    assert find_answer(response, "choice", finished) == found
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,7 @@ def test_a_response_that_is_cut_has_only_explicit_choices(
     ],
 )
 def test_the_most_forceful_statement_decides(response: str, letter: str | None) -> None:
-    found = find_letter(response)
-    assert (found[0] if found else None) == letter
+    assert extract(response, "choice") == letter
 
 
 def test_a_gold_that_is_not_a_letter_from_a_to_d_is_named() -> None:

@@ -100,11 +100,11 @@ def test_importing_grading_loads_no_heavy_package() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_boxes_of_one_line_form_a_list_only_if_the_gold_is_one():
+def test_joined_boxes_are_a_list():
     response = "Trying \\boxed{9} first.\nHence $x=\\boxed{2}$ or $x=\\boxed{-3}$."
     assert grade("-3, 2", response).correct
     assert grade("-3, 2", response).extracted == "2, -3"
-    assert grade("-3", response).correct
+    assert not grade("-3", response).correct
     assert not grade("2, 9", response).correct
     assert not grade("(2, -3)", response).correct
     assert grade("x<0 or x>4", r"Hence \boxed{x>4} or \boxed{x<0}.").correct

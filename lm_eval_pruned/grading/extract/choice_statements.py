@@ -6,46 +6,46 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Stage
-from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS, MAX_CHOICE_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS
 
 # Repetitions are bounded, so that matching takes linear time on adversarial text.
-_NAME = r"(?i:option|choice|letter|statement|answer|alternative|claim|opci\u00f3n|\u9009\u9879|\u9078\u9805)"
-_LABEL = rf"(?:(?:the )?{_NAME} ?[:#]?\s{{0,2}}){{1,2}}"
-_ADVERBS = (
-    r"(?i:(?:therefore|thus|hence|then|simply|clearly|definitely|indeed|likely|probably|most|almost|certainly|actually"
-    r"|really|still|surely|obviously|in fact|only|just|either|both|between|given by|la|le|el|die|lettre|letra)"
-    r"[ ,]{1,2}){0,4}"
+_NAME = (
+    r"(?i:option|choice|letter|statement|answer|alternative|claim|antwort|r\u00e9ponse|opci\u00f3n|respuesta"
+    r"|\u9009\u9879|\u9078\u9805)"
 )
+_LABEL = rf"(?:(?:the )?{_NAME} ?[:#]?\s{{0,2}}){{1,2}}"
+# Words between a verb and its letter, whatever they are, except those that deny it or begin a reason.
+_WORDS = rf"(?:(?!(?:not?|never|neither|because|since|than|the|{_NAME})\b)[a-z\u00df-\u00ff]{{2,12}}[ ,]{{1,2}}){{0,3}}"
 _LETTER = (
     r"[(\[<'\u2018]{0,3}\s?(?<![A-Za-z0-9])(?P<letter>[A-J]{1,9}|[a-d](?=\s?[)\].,:;!>]|\s{0,3}(?:\n|\Z)))"
     r"(?![A-Za-z0-9_^/])"
 )
-_CHOICE = rf"[\s:=>.\u2026-]{{0,6}}{_ADVERBS}(?P<label>{_LABEL})?{_LETTER}"
-_MARKED = rf"[\s:=>]{{0,4}}{_ADVERBS}(?P<label>{_LABEL}|(?=[(\[])){_LETTER}"
+_CHOICE = rf"[\s:=>.\u2026-]{{0,6}}{_WORDS}(?P<label>{_LABEL})?{_LETTER}"
+_MARKED = rf"[\s:=>]{{0,4}}{_WORDS}(?P<label>{_LABEL}|(?=[(\[])){_LETTER}"
 _ALONE = r"(?<![A-Za-z0-9'\u2019_=+/-])"
 _SUBJECT = rf"{_ALONE}(?:{_NAME} )?\(?{_ALONE}(?P<letter>[A-D]|(?<=ption )[a-d])(?![A-Za-z0-9_^])\)?"
 _END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!]\s|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
-_VERB = r"\b(?:is|are|be|was|ist|lautet|est|es|\u00e8|\u00e9|remains)\b"
+_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
 _IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n))"
 _BE = (
     r" (?:is|must be|has to be|should be|would be|seems|looks|appears|remains|stands out as)(?: to be)?"
-    r"(?: (?:therefore|thus|hence|indeed|clearly|then|likely|probably|definitely))?"
+    r"(?: [a-z]+ly| thus)?"
 )
-_RIGHT = r"(?:correct|right|best|true|accurate|valid|plausible|appropriate|suitable|reasonable|consistent|likely)"
-_SORT = (
-    r"(?i:correct|right|best|incorrect|false|wrong|true|untrue|only|exception|closest|consistent|appropriate|plausible"
-    r"|likely|suitable|reasonable|logical|probable|accurate|fitting|odd one out|option|choice|statement|match|selection"
-    r"|pick|guess|conclusion|solution|final|verdict)"
+_RIGHT = (
+    r"(?:correct|right|best|true|untrue|incorrect|false|accurate|valid|plausible|appropriate|suitable|reasonable"
+    r"|consistent|likely|logical|fitting|probable)"
 )
+_SORT = rf"(?i:{_RIGHT}|wrong|only|exception|closest|odd one out|option|choice|statement|match|selection|pick|guess"
+_SORT += r"|conclusion|solution|final|verdict)"
 _I = (
     r"(?:\A|[\n.;:!,]\s{0,2}|\b(?:I|we|you|I['\u2019](?:d|ll|m)|am|would|should|will|must|can|so|thus|hence|therefore|and"
     r"|let['\u2019]s|going to|have to) )"
 )
 _CHOOSE = r"(?:choose|choosing|chose|select|pick|go(?:ing)? with|opt for|settle on|vote for|say|answer)\b"
 _CONCLUDING = r"(?:so|thus|hence|therefore|consequently|finally|accordingly|conclusion|summary|overall)"
-_IT_IS = r"(?:['\u2019]s| is| must be| has to be| should be| would be)"
+_IT_IS = r"(?:it|that|this)(?:['\u2019]s| is| must be| has to be| should be| would be)"
 _CJK_RIGHT = r"\u662f?(?:\u6b63\u786e|\u6b63\u78ba|\u5bf9\u7684)"
 _CJK_ANSWER = (
     r"\u7b54\u6848|\u6b63\u786e\u9009\u9879|\u6b63\u78ba\u9078\u9805|\u6b63\u89e3|\u7b54\u3048|\uc815\ub2f5"
@@ -57,37 +57,34 @@ def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
     return tuple(map(re.compile, patterns))
 
 
+# "The answer is C".
 _ANSWER = _compile(
-    rf"(?<![^\W_])(?i:answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])|antwort|r\u00e9ponse|respuesta|risposta"
-    rf"|resposta|\u043e\u0442\u0432\u0435\u0442)(?:{_IS}|\s?[:=]){_CHOICE}",
-    rf"(?:^|\n)\W{{0,9}}(?i:(?:final |correct )?answer|ans\.?)\s{{0,2}}[-\u2013\u2192=>:]{{0,2}}{_CHOICE}"
-    r"(?=[)\].]{0,2}\s{0,9}(?:\n|\Z))",
+    rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
+    rf"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
+    rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,12}}?{_CHOICE}",
 )
+# "The closest option is C", "I choose C", "so C.", "C is the best choice", "making C) 5 eV the answer".
 _CHOSEN = _compile(
     rf"\b(?<!other )(?<!first )(?<!each )(?<!every ){_SORT}\b(?! (?:options|choices|answers|statements|ones))"
     rf"{_IS}{_CHOICE}",
     rf"(?i:{_I}{_CHOOSE}){_CHOICE}{_REASONED}",
     rf"(?:\u9009|\u9078)(?:\u62e9|\u64c7)?(?![\u9879\u9805]){_CHOICE}",
-    rf"\b(?i:it|that|this)(?i:{_IT_IS})\b{_CHOICE}{_END}",
-    rf"(?<![^\W_])(?i:{_CONCLUDING})\b(?i:,? it{_IT_IS})?,?{_CHOICE}{_END}",
-    rf"\b(?i:leaves?|leaving)\b(?: us)?(?: with)?{_CHOICE}(?={_END}| as\b)",
-    rf"{_SUBJECT}{_BE} (?:the |our |my )(?:only |most |best |single |final |more ){{0,3}}(?:{_RIGHT} )?(?:answer|option"
-    rf"|choice|one\b|{_RIGHT}\b|exception|statement that|(?:in|un)?(?:correct|true|false) (?:one|statement|option))",
-    rf"(?<!ext )\b(?:is|are|be)\b[\s:]{{1,4}}{_ADVERBS}(?P<label>{_LABEL}){_LETTER}",
-    rf"{_SUBJECT} it is\b",
-    rf"\b(?i:only) {_SUBJECT} (?:fits|works|survives|remains|is|matches|satisfies|gives|agrees|meets|explains)\b",
-    rf"\b(?i:in (?:summary|conclusion))[:,] (?:{_NAME} |(?=\())\(?(?P<letter>[A-D])\)? [a-z]+",
+    rf"(?<![^\W_])(?i:{_CONCLUDING},?(?: {_IT_IS})?|{_IT_IS}|(?:leaves|leaving)(?: us)?(?: with)?)\b,?{_CHOICE}{_END}",
+    rf"{_SUBJECT}(?:[).:] [^\n.:=]{{1,40}}?| \([^()\n]{{1,40}}\))??"
+    rf"(?: it is\b|(?:{_BE})? (?:the|our|my) (?:[a-z]+ ){{0,3}}(?:answer|option|choice|one|{_RIGHT}|exception)\b)",
+    rf"\b(?i:only) {_SUBJECT} [a-z]{{2,}}s\b",
+    rf"(?i:{_CONCLUDING})\b[,:]? (?:(?i:{_NAME}) |(?=\()){_SUBJECT} [a-z]+",
 )
+# "This matches (C)", "(C) is correct", "Option C best explains the data", "5 eV (option C)".
 _NAMED = _compile(
     rf"\b(?i:match(?:es)?|corresponds? to|consistent with|agrees? with|aligns? with|fits?|supports?|points? to"
-    rf"|leads? (?:us )?to|gives|yields|described (?:by|in)|represented by|closest to|namely|is|are|be)\b{_MARKED}",
+    rf"|leads? (?:us )?to|gives|yields|described (?:by|in)|represented by|closest to|namely"
+    rf"|is|are|be|ist|est)\b{_MARKED}",
     rf"\b(?i:match(?:es)?|corresponds? to|points? to|gives){_CHOICE}{_END}",
     rf"(?:\u9009\u9879|\u9078\u9805)?{_SUBJECT}\s?(?:\u9009?\u9879|\u9078?\u9805)?{_CJK_RIGHT}",
-    rf"{_SUBJECT}{_BE} (?:more |most |the most )?{_RIGHT}\b",
-    rf"{_SUBJECT} (?:best|correctly|accurately|perfectly|exactly) [a-z]{{3,}}",
-    rf"[(,]\s?(?P<label>(?i:option|choice) ){_LETTER}{_END}",
-    rf"(?i:{_CONCLUDING})\b[,:]? (?:(?i:{_NAME}) |(?=\()){_SUBJECT} [a-z]+",
+    rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b| (?:best|(?!in)[a-z]+ly) [a-z]{{3,}})",
+    rf"[(,]\s?(?P<label>{_NAME} ){_LETTER}{_END}",
 )
 # "The answer is not listed", "none of the options is right": a statement that chooses no letter.
 _NONE = re.compile(
@@ -105,34 +102,22 @@ _DENIED = re.compile(
     r"|cannot\b|fails\b|violates\b|contradicts\b|ignores\b)|\s?[?]|\s?(?:\u4e0d|\u9519|\u932f|\u6392\u9664))"
 )
 _OTHER = r"(?:also |either |option |choice |possibly |maybe |perhaps )?\(?[A-D]\b\)?"
+# "(A) or (C)", "A, B", "(A) 5 eV or (C) 6 eV".
 _BESIDE = re.compile(
     r"[)\]]?\s?(?:,?\s(?:and|or|nor|und|oder|et|ou|o|y)\s|,|\u3001|/|&|[-\u2013]|\u548c|\u6216)\s?"
     rf"{_OTHER}(?![A-Za-z0-9_'\u2019])(?!\s?[=+])"
     r"(?! (?:is|are|was|would|has|does|do|fails?|can|cannot|must|seems|looks|violates?)\b)"
+    r"|[)\].:]{0,2}[^\n.!]{0,200}?(?:, [A-D][.:] | or (?:[a-z]{1,12} ){0,2}(?:\([A-D]\)|[A-D][).:] ))"
 )
-_ALTERNATIVE = re.compile(
-    r"\bor (?:maybe |perhaps |possibly |with )?(?:(?:option|choice) \(?[A-D]\b|\([A-D]\)|[A-D][).:] )"
-)
-_SENTENCE = re.compile(
-    r"[)\].:]{0,2}[^\n]{0,200}?(?=[.!]\s+[A-Z]|\n|\Z|,? (?:because|since|while|unlike|whereas|not)\b)"
-)
-# The first of several options, one on each line or all in one.
-_LISTED = re.compile(r"([A-Da-d])[)\].:][^\n]{0,300}\n[ \t-]{0,9}[(\[]?(?!\1)[A-Da-d][)\].:]")
-_LISTED_INLINE = re.compile(r"(?<=[Aa])[)\].:][^\n]{0,200}?[\s(][Bb][).:][^\n]{0,200}?[\s(][Cc][).:]")
-_NOT_LETTER = re.compile(r"[-'\u2019][A-Za-z]|\s?(?:[=+]|[<>]\s?[\dA-Z=])")
 # "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
 _ARTICLE = re.compile(
     r"\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches|for|due|which|here|in|with|by)\b)[a-z]"
 )
-_CONCLUDED = re.compile(rf"\b(?i:{_CONCLUDING})\b[^\n.!?]{{0,200}}\Z")
-# "If A is right", "neither A nor B is right".
+# "If A is right", "neither A nor B", "the answer cannot be C", "it may be C".
 _DOUBTED = re.compile(
-    r"(?i:(?:\b(?:nor|neither|if|whether|or|why|when|unless|suppose|assuming|could|might|how)"
-    r"|(?:\bnot|n['\u2019]t)(?: [a-z]{1,9})?(?: that)?)"
-    r"(?: (?:only|the|option|choice|statement|answer|that))?[ (]{1,2})\Z"
+    r"(?i:(?:\b(?:nor|neither|if|whether|or|why|when|unless|suppose|assuming|could|might|may|how|cannot|not)\b|n['\u2019]t\b)"
+    rf"(?: (?:(?!is\b|are\b)[a-z]{{1,9}}|{_NAME})){{0,2}}[\s(:]{{1,3}})\Z"
 )
-# "The answer cannot be C", "it may be C".
-_UNSURE = re.compile(r"(?i:\b(?:not|n['\u2019]t|cannot|might|may|could) be\b\W{0,4}(?:[a-z]{1,12} )?\(?)\Z")
 _DOUBT_CHARACTERS = 40
 _EXCLUDED = re.compile(
     r"(?i:\bnot|cannot be|can['\u2019]t be|neither|eliminat\w{1,5}|rul\w{1,3} out|exclud\w{1,3})"
@@ -168,7 +153,8 @@ def find_chosen(text: str) -> Statement | None:
         elif patterns is _CHOSEN:
             found += [Statement(*match.span(), None) for match in _NONE.finditer(text)]
         else:
-            found = [one._replace(stage="sentence") for one in _unanimous(text, found)]
+            # The weakest statements count only if they agree.
+            found = [one._replace(stage="sentence") for one in found if len({one.letter for one in found}) == 1]
         later = [one for one in found if last is None or one.start > last.start]
         last = max(later, default=last)
         if last and last.letter:
@@ -192,24 +178,14 @@ def _read(text: str, match: re.Match[str]) -> Statement | None:
     letter = match["letter"].upper()
     if is_denied(text, end):
         return None
-    if "label" not in match.re.groupindex:
-        is_doubted = _DOUBTED.search(text, max(0, match.start() - _DOUBT_CHARACTERS), match.start())
-        return None if is_doubted else Statement(start, end, letter)
-    is_bare = not match["label"] and text[start - 1 : start] not in ("(", "[")
-    is_article = is_bare and letter == "A" and _ARTICLE.match(text, end)
-    is_listed = _LISTED.match(text, start) if "\n" in text[match.start() : start] else _LISTED_INLINE.match(text, end)
-    if is_article or is_listed or _NOT_LETTER.match(text, end) or _UNSURE.search(text, match.start(), start):
+    is_doubted = _DOUBTED.search(text, max(0, start - _DOUBT_CHARACTERS), start)
+    is_bare = (
+        not match["label"] and text[start - 1 : start] not in ("(", "[") if "label" in match.re.groupindex else False
+    )
+    if is_doubted or (is_bare and letter == "A" and _ARTICLE.match(text, end)):
         return None
-    sentence = _SENTENCE.match(text, end, end + MAX_CHOICE_CHARACTERS)
-    is_one = letter in set("ABCD") and not (sentence and _ALTERNATIVE.search(sentence[0]))
-    return Statement(start, end, letter if is_one and not _BESIDE.match(text, end) else None)
-
-
-def _unanimous(text: str, found: list[Statement]) -> list[Statement]:
-    """Return the weakest statements if they agree, else those of a sentence that concludes."""
-    if len({one.letter for one in found}) < 2:
-        return found
-    return [one for one in found if _CONCLUDED.search(text, max(0, one.start - MAX_CHOICE_CHARACTERS), one.start)]
+    is_one = letter in set("ABCD") and not _BESIDE.match(text, end)
+    return Statement(start, end, letter if is_one else None)
 
 
 def _find_remaining(text: str) -> list[Statement]:

@@ -7,11 +7,14 @@ from itertools import islice
 
 from lm_eval_pruned.grading.answer_kinds import Extraction
 from lm_eval_pruned.grading.extract.choice_statements import find_chosen, is_denied
+from lm_eval_pruned.grading.extract.sentences import is_cut
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_tagged
 from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPANS, MAX_CHOSEN_CHARACTERS
 
 _FULL_WIDTH = str.maketrans("\uff08\uff09\uff1a\uff0c\uff1b\uff0e\u3010\u3011\u300c\u300d", "():,;.[][]")
 _BOLD_LETTER = re.compile(r"(?<![*\w])(\*{1,3}|__|`)[(\[]?([A-D])[)\].]?\1(?![*\w])")
+# "is **C. 5 eV**": an option with its text inside a sentence.
+_BOLD_OPTION = re.compile(r"(?<=[a-z] )\*\*([A-D])[.):] (?=[^*\n]{1,200}\*\*)")
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
     r"|[*_`$\"{}\u201c\u201d]|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
@@ -37,11 +40,6 @@ _AT_END = re.compile(
     r"(?<!\bor)(?<!\band)(?<!,)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
     r" \((?:(?:[Oo]ption|[Cc]hoice) )?([A-D])\)[.\s]{0,9}\Z"
 )
-_NEXT_QUESTION = re.compile(r"\n\s{0,9}(?:Question|Q|Problem|Human|User)(?: \d{1,4})?\s?:")
-_UNENDED = re.compile(r"[A-Za-z0-9,=+(\[\\/<-]\Z")
-_WORD = re.compile(r"(?<= )[a-z]{2,}")
-# A last line with fewer words is a label or a formula, which needs no full stop.
-_SENTENCE_WORDS = 3
 
 
 def read_letter(content: str) -> str | None:
@@ -79,14 +77,14 @@ def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
         if letter := read_letter(content) or (stated.letter if stated else _at_end(inner)):
             return Extraction(letter, "explicit")
     plain = _plain(text).rstrip()[-MAX_CHOSEN_CHARACTERS:]
-    # A base model goes on with the next question of its prompt, whose answer is not the answer to this one.
-    question = _NEXT_QUESTION.search(plain)
-    stated = (find_chosen(plain[: question.start()]) if question else None) or find_chosen(plain)
+    stated = find_chosen(plain)
     if stated and stated.letter and stated.stage == "explicit":
         return Extraction(stated.letter, "explicit")
     if (stated and not stated.letter) or finished is False:
         return None
-    if finished is None and not (stated and stated.end >= len(plain) - 2) and _is_cut(plain.rpartition("\n")[2]):
+    # An option needs no full stop.
+    is_complete = (stated and stated.end >= len(plain) - 2) or _OPTION.match(plain.rpartition("\n")[2])
+    if finished is None and not is_complete and is_cut(plain):
         return None
     letter = stated.letter if stated else _on_own_line(plain) or _at_end(plain)
     return Extraction(letter, "sentence") if letter else None
@@ -114,16 +112,10 @@ def _on_own_line(plain: str) -> str | None:
     return None
 
 
-def _is_cut(last_line: str) -> bool:
-    """Tell whether the last line of a text stops in mid-sentence."""
-    is_sentence = len(_WORD.findall(last_line)) >= _SENTENCE_WORDS and not _OPTION.match(last_line)
-    return is_sentence and _UNENDED.search(last_line) is not None
-
-
 def _at_end(plain: str) -> str | None:
     match = _AT_END.search(plain, max(0, len(plain) - MAX_CHOICE_CHARACTERS))
     return match[1] if match else None
 
 
 def _plain(text: str) -> str:
-    return _DECORATION.sub("", _BOLD_LETTER.sub(r"(\2)", text.translate(_FULL_WIDTH)))
+    return _DECORATION.sub("", _BOLD_OPTION.sub(r"(\1) ", _BOLD_LETTER.sub(r"(\2)", text.translate(_FULL_WIDTH))))

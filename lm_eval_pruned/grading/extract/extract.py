@@ -7,58 +7,33 @@ from collections.abc import Iterator
 
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import conclude, find_conclusion, gives_up, is_cut
+from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
-    PROSE_WORDS,
     count_words,
-    find_after_hashes,
-    find_amount,
     find_announced,
-    find_bold_answers,
-    find_declared,
     is_announced,
     is_short,
-    strip_prose,
     unwrap,
 )
 from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
-_TAGS = ("think", "thinking", "thought", "reasoning", "mm:think")
-THINKING_ENDS = (
-    *(f"</{tag}>" for tag in _TAGS),
-    *(
-        "<|im_start|>answer",
-        "<|channel|>final<|message|>",
-        "[/THINK]",
-        "\u25c1/think\u25b7",
-        "</seed:think>",
-        "<|end_of_thought|>",
-    ),
-    *("<channel|>", "<|END_THINKING|>", "<|inner_suffix|>", "[BEGIN FINAL RESPONSE]"),
+_TAGS = r"(?:think|thinking|thought|reasoning|mm:think|seed:think)>"
+_THINKING_END = re.compile(
+    rf"</{_TAGS}|\[/THINK\]|\u25c1/think\u25b7|<\|im_start\|>answer|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>"
+    r"|<channel\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|\[BEGIN FINAL RESPONSE\]"
 )
-THINKING_STARTS = (
-    *(f"<{tag}>" for tag in _TAGS),
-    *(
-        "<|im_start|>think",
-        "<|channel|>analysis<|message|>",
-        "[THINK]",
-        "\u25c1think\u25b7",
-        "<seed:think>",
-        "<|begin_of_thought|>",
-    ),
-    *("<|channel>thought", "<|START_THINKING|>", "<|inner_prefix|>"),
+# Thinking starts again, the text ends, or the next turn of a conversation begins.
+_ANSWER_END = re.compile(
+    rf"<{_TAGS}|\[THINK\]|\u25c1think\u25b7|<\|im_start\|>(?:think|user|system)|<\|channel\|>analysis<\|message\|>"
+    r"|<\|channel>thought|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|inner_prefix\|>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>"
+    r"|<\|return\|>|<end_of_turn>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\|start_header_id\|>user"
+    r"|<start_of_turn>user|<\|user\|>|\[INST\]"
 )
-TEXT_ENDS = (
-    *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<end_of_turn>", "</s>"),
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",
-    *("<|im_start|>user", "<|im_start|>system", "<|start_header_id|>user", "<start_of_turn>user", "<|user|>", "[INST]"),
-)
-_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Q)(?: [0-9]{1,4})?\s?:")
+_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Problem|Q)(?: [0-9]{1,4})?\s?:")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
@@ -79,9 +54,9 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     r"""Return the answer that a response gives and its stage, or None if it gives none. Takes linear time.
 
     For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
-    `\boxed{}`, `<answer>`, `"answer":`, `####`, "the answer is 5", "5 is the answer" are explicit. Otherwise, unless
-    the response is cut, the conclusion of its last sentence counts, bold text, or its last formula. For a choice, its
-    letter. Thinking is skipped, and thinking that never ends holds no answer.
+    `\boxed{}`, `<answer>`, `"answer":`, "the answer is 5" and `#### 5` are explicit. Otherwise, unless the response is
+    cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter. Thinking is skipped,
+    and thinking that never ends holds no answer.
 
     Args:
         response: all that the model wrote.
@@ -98,29 +73,14 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     """
     check_kind(kind)
     response = response[-MAX_RESPONSE_CHARACTERS:]
-    text = strip_thinking(response)
-    if kind == "choice":
-        return find_letter(text, finished)
+    find = find_letter if kind == "choice" else find_value
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)
-    before = _find_in_turn(strip_thinking(response[: turn.start()]), True) if turn else None
+    before = find(strip_thinking(response[: turn.start()]), True) if turn else None
     if before and turn and (before.stage == "explicit" or turn[1] in ("User", "Human")):
         return before
-    whole = _find_in_turn(text, finished)
+    whole = find(strip_thinking(response), finished)
     return whole if whole and whole.stage == "explicit" else before or whole
-
-
-def extract_list(response: str) -> str | None:
-    r"""Return the boxes of the last line with boxes as one list, or None if that line has fewer than two.
-
-    Example:
-        >>> extract_list(r"So \boxed{7}, no:" + "\n" + r"\(x=\boxed{2}\) or \(x=\boxed{3}\).")
-        '2, 3'
-        >>> extract_list(r"\boxed{7}")
-    """
-    lines = strip_thinking(response[-MAX_RESPONSE_CHARACTERS:]).split("\n")
-    last = next((found for line in reversed(lines) if (found := list(find_boxes(line)))), [])
-    return ", ".join(reversed(last)) if len(last) > 1 else None
 
 
 def strip_thinking(response: str) -> str:
@@ -130,13 +90,13 @@ def strip_thinking(response: str) -> str:
         >>> strip_thinking("<think>5?</think>It is 6.<|im_end|>")
         'It is 6.'
     """
-    start = max(response.rfind(marker) + len(marker) if marker in response else 0 for marker in THINKING_ENDS)
-    ends = (response.find(marker, start) for marker in (*THINKING_STARTS, *TEXT_ENDS))
-    return response[start : min((end for end in ends if end >= 0), default=None)].strip()
+    start = max((end.end() for end in _THINKING_END.finditer(response)), default=0)
+    end = _ANSWER_END.search(response, start)
+    return response[start : end.start() if end else None].strip()
 
 
-def _find_in_turn(text: str, finished: bool | None) -> Extraction | None:
-    """Return the answer in one turn of a conversation."""
+def find_value(text: str, finished: bool | None) -> Extraction | None:
+    """Return the mathematical answer in one turn of a conversation, which has no thinking."""
     was_cut = finished is False or (finished is None and is_cut(text))
     explicit = next(filter(None, _find_explicit(text, was_cut=was_cut)), None)
     if explicit:
@@ -149,18 +109,19 @@ def _find_in_turn(text: str, finished: bool | None) -> Extraction | None:
 
 def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
     yield from find_boxes(text)
-    yield from map(_read_statement, find_tagged(text))
+    for content in find_tagged(text):
+        # Prose in a tag is working, which a sentence after the tag may conclude.
+        yield ("" if is_short(content) else find_conclusion(text.rpartition("</answer>")[2])) or _read_statement(
+            content
+        )
     yield from map(_read_statement, find_json_answers(text))
-    yield from find_after_hashes(text)
     if was_cut:
         # Reasoning that was still going on has withdrawn what it announced before its last doubt.
         doubt = next(reversed(list(_DOUBT.finditer(text))), None)
         text = text[doubt.end() :] if doubt else text
     for line in find_announced(text):
-        answer, sentence = strip_prose(line), _SENTENCE_END.split(line, maxsplit=1)[0]
-        is_prose = line[:1].isalpha() and count_words(sentence) > PROSE_WORDS
-        yield (is_prose and conclude(sentence)) or (answer if is_short(answer) else "")
-    yield from map(unwrap, find_declared(text))
+        answer = read_statement(line)
+        yield answer if is_short(answer) else ""
 
 
 def _find_late(text: str) -> Iterator[str]:
@@ -168,15 +129,11 @@ def _find_late(text: str) -> Iterator[str]:
     is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
     if is_bare and is_mathematics and not is_announced(text):
         yield unwrap(text)
-    yield from find_bold_answers(text.rpartition("\n")[2])
-    if conclusion := find_conclusion(text):
+    conclusion = find_conclusion(text)
+    if conclusion is not None:
         yield conclusion
         return
-    if gives_up(text):
-        return
-    yield from find_bold_answers(text)
     yield from map(unwrap, reversed(find_math(text)))
-    yield from find_amount(text)
     if is_bare and not is_announced(text):
         yield unwrap(text)
 
@@ -184,6 +141,6 @@ def _find_late(text: str) -> Iterator[str]:
 def _read_statement(content: str) -> str:
     """Return the answer in a tag or a field: all of it or, if that is prose, what its last sentence concludes."""
     content = CLOSING_TAG.sub("", content)
-    answer = strip_prose(content)
+    answer = read_statement(content)
     is_chain = "=" in content and ("\n" in content or count_words(content) > 0) and not answer.startswith("\\")
     return answer if is_short(content) and not is_chain else find_conclusion(content) or answer

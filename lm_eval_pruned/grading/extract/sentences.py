@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.extract.spans import find_math, has_box
-from lm_eval_pruned.grading.extract.statements import PROSE_WORDS, count_words, is_short, strip_adverbs, unwrap
+from lm_eval_pruned.grading.extract.statements import PROSE_WORDS, count_words, is_short, strip_lead, unwrap
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS
+from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Sentences at the end among which the conclusion is looked for: remarks and pleasantries may follow it.
 _CLOSING_SENTENCES = 4
@@ -16,33 +17,35 @@ _CLOSING_VERBS = 6
 _SENTENCE = re.compile(r"(?<=[.!?\u3002])(?<!\b[A-Z]\.)\s+(?=[A-Z$\\*(<])|\n{1,9}")
 _MATH = re.compile(r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,400}\$(?![0-9])|\\\([^\n]{1,400}?\\\)|\\\[[^\0]{1,400}?\\\]")
 _VERB = re.compile(
-    r"(?<![A-Za-z])(?:is|are|was|were|equals?(?: to)?|(?:to|must|will|would|should) be|becomes?|gives?(?: us)?|yields?|"
-    r"(?<!to )(?<!can )(?<!will )makes?|gets?|obtain|have|has|find|(?:conclude|get|find) that|be)(?![A-Za-z])"
+    r"(?<![A-Za-z])(?:is|are|was|were|be|equals?(?: to)?|becomes?|gives?(?: us)?|yields?|(?<!to )(?<!can )makes?|gets?"
+    r"|obtain|have|has|find|(?:conclude|get|find) that|can|will|would|should|must|could|needs?|takes?|costs?)"
+    r"(?![A-Za-z])"
     r"|[=\u2248:]|=>|\u21d2|\u2192"
 )
+# What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
 _REASON = re.compile(
-    r",? \(?(?:because|since|where|as required|as desired)\b|, (?:which|and not|not|but not|rather than)\b"
-    r"|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
+    r"\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
+    r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
+    r"|, (?:which|not|(?:and|but) not|rather than)\b|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+# "their sum: $7$": words that describe what follows.
+_DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
-    r"\s*(?:(?:only|a total of|about|approximately|roughly|exactly|around|equal to|to be|given by|just)\s+)?"
-    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|thousand|million|billion|dozen)|\u00b0)?)"
+    r"\s*(?:[A-Za-z]{1,15}\s){0,5}?\s?"
+    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
     r"(?=[\s.,;:!?)\u2019]|\Z|[A-Za-z]{1,3}\b)"
 )
 _NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
-_FORMULA = re.compile(r"[\\^_=]")
-_MONEY = re.compile(r"\\?\$(?=[0-9][0-9,.]*(?:[\s.,;:!?)]|\Z))")
+_FORMULA = re.compile(r"[\^_=]|\\(?!\$)")
+_MONEY = re.compile(r"(?<!\$)\\?\$(?![0-9,.]{1,20}\$)(?=[0-9][0-9,.]*(?:[\s.,;:!?)]|\Z))")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
 _DIGIT = re.compile(r"[0-9\0]")
 # "10 pounds minus 3 pounds, or 7 pounds", "48 plus 18 dollars, which is 66 dollars"
 _APPOSITION = re.compile(
     r"[0-9][^,]{0,60}, (?:or|which is|making) \$?([0-9][0-9,.]*[0-9]|[0-9])(?=[\s.,]|\Z)(?![.,][0-9])"
 )
-# "It will take Ann 30 minutes to run 3 miles": the object of the first verb.
-_ACTION = re.compile(
-    r"\b(?:can|will|would|needs?|takes?|should|must|could|costs?)(?: [A-Za-z]{1,15}){0,5}? "
-    r"(\\?\$?[0-9](?:[0-9,.]*[0-9])?)(?=[\s.,]|\Z)(?! ?[-+*/=x\u00d7])"
-)
+_EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
 _GIVES_UP = re.compile(
     r"(?i:\b(?:do not|don't|cannot|can't|could not|unable to)\b[^.]{0,40}"
@@ -78,7 +81,9 @@ def is_cut(text: str) -> bool:
 
 
 def find_conclusion(text: str) -> str | None:
-    r"""Return what the last sentence of a text concludes, or one of the few sentences before it; None if none does.
+    r"""Return what the last sentence of a text concludes, or one of the few sentences before it.
+
+    It is empty if one of them says that there is no answer, or asks, and None if none concludes anything.
 
     Example:
         >>> find_conclusion("We add. Therefore, the degree of $f(x)$ is 3."), find_conclusion("There are 9 ways.")
@@ -87,16 +92,29 @@ def find_conclusion(text: str) -> str | None:
     sentences = [one for one in _SENTENCE.split(text[-_CLOSING_CHARACTERS:]) if one.strip(" *_#`-\t")]
     for sentence in reversed(sentences[-_CLOSING_SENTENCES:]):
         if _GIVES_UP.search(sentence):
-            return None
+            return ""
         # A box here is empty: a template that was not filled in.
         if not has_box(sentence) and (answer := conclude(sentence)):
             return answer
     return None
 
 
-def gives_up(text: str) -> bool:
-    """Tell whether the last sentence says that there is no answer, or asks."""
-    return _GIVES_UP.search(text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]) is not None
+def read_statement(text: str) -> str:
+    r"""Return the value at the beginning of a text that is announced as an answer: its first sentence, without prose.
+
+    Example:
+        >>> read_statement("$25$, since $20+5=25$. I hope it is correct."), read_statement("27 cents.")
+        ('25', '27 cents')
+        >>> read_statement("There are 25 ways to do it.")
+        '25'
+    """
+    sentence = _SENTENCE_END.split(text, maxsplit=1)[0]
+    reason = _find_reason(_hide(sentence))
+    value = sentence[: reason.start()] if reason else sentence
+    answer = unwrap(strip_lead(value))
+    if is_short(answer) and not _DESCRIPTION.match(answer):
+        return answer
+    return (None if text[:1].isalpha() else _read_value(value)) or conclude(sentence) or answer
 
 
 def conclude(sentence: str) -> str | None:
@@ -106,20 +124,18 @@ def conclude(sentence: str) -> str | None:
         >>> conclude(r"The remainder, given that $k=4$, is 3"), conclude(r"So \(x = 5\) since \(2x = 10\).")
         ('3', 'x = 5')
     """
-    line = sentence.strip().replace("**", "").replace("__", "")[-MAX_ANNOUNCEMENT_CHARACTERS:]
+    line = _EMPHASIS.sub("", sentence).strip()[-MAX_ANNOUNCEMENT_CHARACTERS:]
     hidden = _hide(line)
     apposition = next((one for one in _APPOSITION.finditer(hidden) if not _DIGIT.search(hidden, one.end())), None)
     if apposition:
         return str(apposition[1])
-    reason = next((one for one in _REASON.finditer(hidden) if one.start()), None)
+    reason = _find_reason(hidden)
     if reason:
         line, hidden = line[: reason.start()], hidden[: reason.start()]
     # What follows the last verb wins over a formula of the subject.
     for verb in reversed(list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]):
         if answer := _read_value(line[verb.end() :]):
             return answer
-    if action := _ACTION.search(line):
-        return str(action[1])
     if formulas := find_math(line):
         return unwrap(formulas[-1])
     numbers = {number.rstrip(".,") for number in _NUMBER.findall(hidden)}
@@ -131,7 +147,7 @@ def conclude(sentence: str) -> str | None:
 
 def _read_value(rest: str) -> str | None:
     """Return the value at the beginning of what follows a verb, or its only formula."""
-    rest = strip_adverbs(rest).strip()
+    rest = strip_lead(rest).strip()
     formula = _MATH.match(rest)
     if formula:
         spans = find_math(rest)
@@ -140,14 +156,19 @@ def _read_value(rest: str) -> str | None:
     number = _VALUE.match(rest)
     if number and not re.search(r"[0-9\\=^]", rest[number.end() :]):
         return number[1].strip()
-    if count_words(plain) < PROSE_WORDS and _MATHEMATICAL.search(plain) and is_short(plain):
+    if _MATHEMATICAL.search(plain) and is_short(plain) and not (number and count_words(plain)):
         return plain
-    if _NAME.fullmatch(plain):
+    if _NAME.fullmatch(plain) or read_number_words(plain) is not None:
         return plain
     if number and count_words(rest[: number.end() + 12]):
         return number[1].strip()
     spans = find_math(rest)
     return unwrap(spans[-1]) if len(spans) == 1 and count_words(rest) < 2 * PROSE_WORDS else None
+
+
+def _find_reason(hidden: str) -> re.Match[str] | None:
+    """Return the first reason that a sentence gives for what is before it."""
+    return next((one for one in _REASON.finditer(hidden) if one.start()), None)
 
 
 def _hide(line: str) -> str:

@@ -1,4 +1,4 @@
-"""Marked spans in a response (boxes, tags, JSON fields, bold, mathematics), each kind found in linear time."""
+"""Marked spans in a response (boxes, tags, JSON fields, mathematics), each kind found in linear time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ _BOX = re.compile(r"(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or )?(?:about|approximately|roughly) )[\s$(\[\\]{0,9}"
 )
-# Two boxes joined by "or" are not one answer: both are kept, so that only a list equals them.
-_ALTERNATIVE = re.compile(r"[\s$.,)\]\\]{0,9}\bor\b[\s$(\[\\]{0,9}")
+# Boxes joined by a comma, "and" or "or" are one list, with or without names: only a list equals them.
+_JOINED = re.compile(
+    r"[\s$)\]\\]{0,9}(?:,|[.,]?[\s$\\]{0,4}(?:\\text\{)?\s?\b(?:or|and)\b)(?:\s?(?:or|and)\b)?[\s}$(\[\\]{0,9}(?:[A-Za-z]\s?=\s?)?"
+)
 _REJECTED = re.compile(r"(?:\bnot|\binstead of|\brather than)[\s$(\[\\]{1,9}\Z", re.IGNORECASE)
 # Without braces, a box holds a number, a command or one letter; anything longer is prose about boxes.
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
@@ -25,7 +27,6 @@ _FIELD = re.compile(
     r'"(?:final[_ ]?)?answer"\s{0,9}:\s{0,9}(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
     re.IGNORECASE,
 )
-_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*(?!\s?:)")
 _DELIMITER = re.compile(r"\\[()\[\]]|\$\$|\$|\\.", re.DOTALL)
 _JOINT = re.compile(r"\s*(?:,|,?\s?(?:and|or))\s*")
 _CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
@@ -56,8 +57,8 @@ def find_boxes(text: str) -> Iterator[str]:
             continue
         if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
             continue
-        if contents and _ALTERNATIVE.fullmatch(text, end, box.start()):
-            contents[-1] += f", {content}"
+        if contents and _JOINED.fullmatch(text, end, box.start()):
+            contents[-1] += f", {content}" if content != contents[-1] else ""
             end = stop
             continue
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())
@@ -98,16 +99,6 @@ def find_json_answers(text: str) -> Iterator[str]:
     """
     for field in reversed(list(_FIELD.finditer(text))):
         yield field["bare"] or field["string"].replace("\\\\", "\\").strip()
-
-
-def find_bold(text: str) -> list[str]:
-    """Return the contents of `**...**` in order, without headings that end in a colon.
-
-    Example:
-        >>> find_bold("**Step 1:** so **25** it is")
-        ['25']
-    """
-    return [span for span in (match[1].strip() for match in _BOLD.finditer(text)) if span and not span.endswith(":")]
 
 
 def find_math(text: str) -> list[str]:

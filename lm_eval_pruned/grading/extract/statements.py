@@ -1,12 +1,13 @@
-"""Sentences that state an answer: the text after "the answer is" or before "is the answer", without its prose."""
+"""Announcements of an answer ("the answer is", `####`), and the shape of a bare answer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from lm_eval_pruned.grading.extract.spans import find_bold, find_math
-from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS, MAX_DECLARED_CHARACTERS
+from lm_eval_pruned.grading.extract.spans import find_math
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS
+from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
 _ANNOUNCEMENT = re.compile(
@@ -20,25 +21,16 @@ _ANNOUNCEMENT = re.compile(
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
     # Chinese, Japanese and Korean.
     r"|(?:\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
-    r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$",
+    r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$"
+    # GSM8K's own marker before a number, and no heading.
+    r"|#### ?(?=[^\n#]{0,200}[0-9])(?![^\n#]{0,200}#)",
     re.IGNORECASE | re.MULTILINE,
-)
-_REASON = re.compile(
-    r"\.(?=\s+[A-Z$\\*]|\s*\Z)|\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4"
-    r"|, (?:and |but |rather than )?not\b"
-    r"|,? \(?(?:because|since|where|as required|as desired)\b"
-    r"|,? or,? equivalently\b"
-    r"|(?: \(|, or )(?:about|approximately|roughly)\b"
 )
 # "not 14 but 15" withdraws the first of the two.
 _RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
-# Words that say how sure or how late a statement is, and nothing about its value.
-_ADVERB = re.compile(
-    r"[\s,:]{0,3}(?:definitely|indeed|probably|clearly|thus|hence|likely|just|still|now|always|also|then|therefore|simply|"
-    r"in fact|of course|actually|certainly|obviously|surely|really|only|finally|again|consequently|equal to|given by|"
-    r"most likely|going to be|found to be|that|so|as follows|exactly|approximately|about|roughly|maybe|perhaps|"
-    r"evidently|ultimately|necessarily)(?![A-Za-z])[\s,:]{0,3}",
-    re.IGNORECASE,
+# Small words before a value say how sure, how late or how exact it is, and nothing about it.
+_LEAD = re.compile(
+    r"[\s,:]{0,3}(?:(?!(?:not|negative|minus)\b)[a-z]{2,15}[\s,:]{1,3}){1,6}(?=[*`$\\(+.0-9-]|[A-Za-z]\s?=)"
 )
 # "our answer is correct" judges an answer and does not state one.
 _JUDGEMENT = re.compile(
@@ -47,17 +39,11 @@ _JUDGEMENT = re.compile(
     re.IGNORECASE,
 )
 CLOSING_TAG = re.compile(r"\s*(?:</|\[/)(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
-_DECLARED = re.compile(r" (?:is|as) (?:the|our|my) (?:final |correct |required )?answer\b", re.IGNORECASE)
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
-# "their sum: $7$", "given by $7$": words that describe the formula after them.
-_DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}(?::| by| to)\s*(?=\$|\\[(\[])")
-_NUMBER = re.compile(r"-?[0-9](?:[0-9.,/]*[0-9])?")
-_FORMULA = re.compile(r"[\\^_=+*(){}<>|]|[A-Za-z][0-9]|[0-9][A-Za-z]")
-_MONEY = re.compile(r"\\?\$[0-9][0-9,]{0,20}(?:\.[0-9]{1,4})?(?=[.,;:!?)]?(?:\s|\Z))")
-_FIGURES = re.compile(r"(?![0-9]+\. )[^A-Za-z]|[^=]*=")
 _DECORATION = "*_:# \t\n"
-_HASHES = re.compile(r"#### ?(?![#\s])([^\n]{1,200})")
+# "<p>", "<number>": HTML, or a template that was not filled in.
+_MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
 _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
@@ -77,21 +63,19 @@ def find_announced(text: str) -> Iterator[str]:
     """
     for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
-        rest = strip_adverbs(CLOSING_TAG.sub("", rest))
+        rest = CLOSING_TAG.sub("", rest)
         if rest and not _JUDGEMENT.match(rest):
             yield rest
 
 
-def strip_adverbs(rest: str) -> str:
-    """Remove the adverbs before a value.
+def strip_lead(rest: str) -> str:
+    """Remove the small words before a value.
 
     Example:
-        >>> strip_adverbs("indeed, in fact, 5.")
-        '5.'
+        >>> strip_lead("indeed, in fact, 5."), strip_lead("negative 5")
+        ('5.', 'negative 5')
     """
-    while adverb := _ADVERB.match(rest):
-        rest = rest[adverb.end() :]
-    return rest
+    return _LEAD.sub("", rest, count=1) if _LEAD.match(rest) else rest
 
 
 def count_words(text: str) -> int:
@@ -104,44 +88,6 @@ def is_announced(text: str) -> bool:
     return _ANNOUNCEMENT.search(text) is not None
 
 
-def find_after_hashes(text: str) -> Iterator[str]:
-    r"""Yield what follows `####`, if it is an answer and not a heading, the last one first.
-
-    Example:
-        >>> list(find_after_hashes("So 4+4=8.\n#### 8")), list(find_after_hashes("#### Second step of the proof"))
-        (['8'], [])
-    """
-    for match in reversed(list(_HASHES.finditer(text))[-MAX_ANNOUNCEMENTS:]):
-        if is_short(match[1]) and any(character.isdigit() for character in match[1]):
-            yield unwrap(match[1])
-
-
-def find_amount(text: str) -> Iterator[str]:
-    """Yield the amount of money in the last line, if there is only one.
-
-    Example:
-        >>> list(find_amount("The total cost is $45.50.")), list(find_amount("She has $5 and gets $6."))
-        (['$45.50'], [])
-    """
-    line = text.rpartition("\n")[2][-MAX_ANNOUNCEMENT_CHARACTERS:]
-    amounts = _MONEY.findall(line)
-    if len(amounts) == line.count("$") == 1:
-        yield amounts[0]
-
-
-def find_declared(text: str) -> Iterator[str]:
-    """Yield the figures before "is the answer", the last ones first.
-
-    Example:
-        >>> list(find_declared("We see that 25 is the answer. This is the answer to everything."))
-        ['25']
-    """
-    for match in reversed(list(_DECLARED.finditer(text))[-MAX_ANNOUNCEMENTS:]):
-        words = text[max(0, match.start() - MAX_DECLARED_CHARACTERS) : match.start()].split()
-        if words and words[-1].count("$") != 1 and any(character.isdigit() for character in words[-1]):
-            yield words[-1]
-
-
 def is_short(text: str) -> bool:
     """Tell whether a text can be a bare answer: one word, or figures and commands with hardly any words.
 
@@ -150,38 +96,8 @@ def is_short(text: str) -> bool:
         (True, True, False)
     """
     words = len(_PROSE.findall(text))
-    return words <= 1 or (words < PROSE_WORDS and any(character.isdigit() or character == "\\" for character in text))
-
-
-def strip_prose(line: str) -> str:
-    """Reduce a sentence to its answer: cut reasons, then take the mathematics, bold text or only number in prose.
-
-    Example:
-        >>> strip_prose("$25$, since $20+5=25$. I hope it is correct.")
-        '25'
-        >>> strip_prose("There are 25 ways to do it."), strip_prose("27 cents.")
-        ('25', '27 cents')
-    """
-    reason = _REASON.search(line)
-    line = unwrap(line[: reason.start()] if reason else line)
-    if (description := _DESCRIPTION.match(line)) and len(spans := find_math(line[description.end() :])) == 1:
-        return spans[0]
-    if len(_PROSE.findall(line)) < PROSE_WORDS:
-        return line
-    candidates = find_math(line) or find_bold(line) or _only_number(line)
-    return unwrap(candidates[0] if line.startswith(("$", "\\", "*")) else candidates[-1])
-
-
-def find_bold_answers(text: str) -> Iterator[str]:
-    r"""Yield short bold text, last first: anything at the end, elsewhere figures that are not headings.
-
-    Example:
-        >>> list(find_bold_answers("**Step 1** gives **25**. So her name\nis **Evelyn**."))
-        ['Evelyn', '25']
-    """
-    last_line = text.rstrip().rpartition("\n")[2]
-    yield from map(unwrap, filter(is_short, find_bold(last_line)[-1:]))
-    yield from (unwrap(span) for span in reversed(find_bold(text)) if is_short(span) and _FIGURES.match(span))
+    has_value = any(character.isdigit() or character == "\\" for character in text)
+    return words <= 1 or (words < PROSE_WORDS and has_value) or read_number_words(text) is not None
 
 
 def unwrap(text: str) -> str:
@@ -191,6 +107,7 @@ def unwrap(text: str) -> str:
         >>> unwrap(" **$25$**. ")
         '25'
     """
+    text = _MARKUP.sub("", text)
     text = _trim(_BULLET.sub("", text.replace("**", "") if text.count("**") == 1 else text, count=1))
     if text.endswith("$") and text.count("$") == 1 and not text.endswith("\\$"):
         text = _trim(text[:-1])
@@ -199,12 +116,6 @@ def unwrap(text: str) -> str:
         if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
             text = _trim(inner)
     return text
-
-
-def _only_number(line: str) -> list[str]:
-    """Return the number of a line of plain words that has only one, else the line; numbers in formulas do not count."""
-    numbers = set(_NUMBER.findall(line))
-    return list(numbers) if len(numbers) == 1 and not _FORMULA.search(line) else [line]
 
 
 def _trim(text: str) -> str:
@@ -220,4 +131,4 @@ def _first_line(text: str, start: int) -> str:
         return rest.lstrip(_DECORATION)[environment.end() :].partition(f"\\end{{{environment[1]}}}")[0].strip()
     display = find_math(rest) if rest.lstrip(_DECORATION).startswith(_DISPLAYS) else []
     lines = (line.strip() for line in rest.split("\n") if not line.startswith("```"))
-    return display[0] if display else next((line for line in lines if line.strip(_DECORATION)), "")
+    return display[0] if display else next((line for line in lines if _MARKUP.sub("", line).strip(_DECORATION)), "")
