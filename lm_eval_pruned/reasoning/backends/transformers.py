@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows
 from lm_eval_pruned.reasoning.backends.kv_batch import PADDING, Batch
+from lm_eval_pruned.reasoning.backends.kv_cache import keep_places
 from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS
 from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
@@ -167,12 +168,12 @@ class _Run:
             many_finished = len(remaining) <= (1 - FINISHED_SHARE) * len(running)
             if forks or many_finished or max_sequences < len(running):
                 waiting += [one for _, one in remaining[max_sequences:]]
-                remaining = remaining[:max_sequences]
+                remaining = keep_places(remaining[:max_sequences])
                 batch.select([index for index, _ in remaining])
                 running = [one for _, one in remaining]
             tokens = [one.ids[one.cached] if one else PADDING for one in running]
             self.batch_shape = len(running), batch.width + 1
-            batch.step(torch.tensor(tokens, device=batch.device))
+            batch.step(tokens)
             for _, one in remaining:
                 one.cached += 1
 
