@@ -10,8 +10,8 @@ LOGITS_COPIES = 4
 # Tokens of the text on which the bytes of KV cache per token are measured.
 PROBE_TOKENS = 16
 
-# Room to grow of a KV cache, as a share of its tokens, and its bounds in tokens. Once it is used up, the cache is copied:
-# more room means fewer copies and more memory.
+# Room to grow of a KV cache, as a share of its tokens, and its bounds in tokens. A full cache is copied, so more room
+# means fewer copies and more memory.
 ROOM_SHARE = 0.125
 MIN_ROOM = 32
 MAX_ROOM = 256
