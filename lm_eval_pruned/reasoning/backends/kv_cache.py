@@ -77,7 +77,7 @@ def room_beyond(width: int) -> int:
 
     Example:
         >>> room_beyond(100), room_beyond(1000), room_beyond(8000)
-        (32, 125, 256)
+        (16, 62, 256)
     """
     return min(max(MIN_ROOM, int(ROOM_SHARE * width)), MAX_ROOM)
 
