@@ -1,4 +1,4 @@
-"""Process memory: transparent huge pages, `malloc_trim`, and advice for out-of-memory errors."""
+"""Process memory: huge pages, expandable segments, `malloc_trim`, and advice for out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def use_huge_pages() -> None:
     Has an effect only before the first large tensor of the process, when PyTorch reads the environment.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def use_expandable_segments() -> None:
+    """Let PyTorch's CUDA allocator extend its segments: a KV cache that has grown does not fit those of a smaller one.
+
+    Has an effect only before CUDA starts, and none if the environment configures the allocator already.
+    """
+    names = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
+    if not any(name in os.environ for name in names):
+        # Older releases do not know the new name, or ignore it (2.9: pytorch/pytorch#183387).
+        os.environ[names[torch.__version__ < (2, 11)]] = "expandable_segments:True"
 
 
 def trim_heap() -> None:

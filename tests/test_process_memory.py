@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.process_memory import explain_out_of_memory, is_out_of_memory
+from lm_eval_pruned.process_memory import explain_out_of_memory, is_out_of_memory, use_expandable_segments
 
 FULL = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of ..."),
@@ -51,3 +53,16 @@ def test_other_errors_are_left_as_they_are(error):
     assert not is_out_of_memory(error)
     with pytest.raises(type(error)), explain_out_of_memory():
         raise error
+
+
+def test_expandable_segments_leave_a_configured_allocator_alone(monkeypatch):
+    names = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
+    for given in names:
+        monkeypatch.setattr(os, "environ", {given: "max_split_size_mb:64"})
+        use_expandable_segments()
+        assert os.environ == {given: "max_split_size_mb:64"}
+    for version, name in (("2.9.1+cu128", "PYTORCH_CUDA_ALLOC_CONF"), ("2.13.0", "PYTORCH_ALLOC_CONF")):
+        monkeypatch.setattr(os, "environ", {})
+        monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+        use_expandable_segments()
+        assert os.environ == {name: "expandable_segments:True"}

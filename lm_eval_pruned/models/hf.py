@@ -17,6 +17,7 @@ from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_tr
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.checkpoint_checks import check_attention, check_checkpoint, check_weights
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
+from lm_eval_pruned.process_memory import use_expandable_segments
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
 from lm_eval_pruned.pruning.calibration.source import Calibration, CheckpointInfo, Traces
@@ -28,6 +29,7 @@ from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
+from lm_eval_pruned.reasoning.sampling import NOISE
 
 # Arguments with which weights are read from other files, or from another place.
 OTHER_FILES = frozenset({"state_dict", "use_safetensors", "variant", "cache_dir", "token", "autogptq", "gptqmodel"})
@@ -43,6 +45,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
 
     def __init__(self, pretrained: str | transformers.PreTrainedModel = "", **arguments: object) -> None:
         is_name = isinstance(pretrained, str)
+        use_expandable_segments()
         source, recipe, self._run, kwargs = _read(pretrained, arguments)
         self._source = recipe.calibration_source(str(source))
         self._source.check()
@@ -122,6 +125,7 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
             "device": self.device.type,
             "context": backend.context,
             "end_tokens": sorted(backend.end_tokens()),
+            "noise": NOISE,
         }
 
     def _backend(self, *, is_quiet: bool = False) -> TransformersBackend:

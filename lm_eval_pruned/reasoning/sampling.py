@@ -1,23 +1,22 @@
-"""Sample tokens with Gumbel noise seeded per row and position, so that no text depends on its batch."""
+"""Sample tokens with Gumbel noise from a counter-based generator, so that no text depends on its batch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from lm_eval_pruned.errors import ArgumentError
+
+# The generator of the noise; a stored response of another one is not continued.
+NOISE = "splitmix64"
+# SplitMix64: the distance of two states, and the multipliers with which a state is mixed; as signed integers.
+INCREMENT = 0x9E3779B97F4A7C15 - (1 << 64)
+MULTIPLIERS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +46,6 @@ class Sampling:
         """Whether tokens are drawn: at a temperature, and from more than the likeliest one."""
         return self.temperature > 0 and self.top_k != 1
 
-    def warpers(self) -> LogitsProcessorList:
-        """Return the logits warpers of transformers, in its order; a top_k of -1 is no limit, as in vLLM."""
-        warpers = LogitsProcessorList()
-        if self.temperature != 1:
-            warpers.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_k > 0:
-            warpers.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1:
-            warpers.append(TopPLogitsWarper(self.top_p))
-        if self.min_p > 0:
-            warpers.append(MinPLogitsWarper(self.min_p))
-        return warpers
-
 
 def derive_seed(*parts: object) -> int:
     """Hash `parts` into a seed of 63 bits.
@@ -73,29 +59,77 @@ def derive_seed(*parts: object) -> int:
 
 
 def sample_tokens(
-    logits: Float[Tensor, "rows vocab"], sampling: Sampling, seeds: Sequence[int], positions: Sequence[int]
+    logits: Float[Tensor, "rows vocab"], sampling: Sampling, keys: Int[Tensor, " rows"]
 ) -> Int[Tensor, " rows"]:
-    """Draw one token per row from softmax(logits / temperature) after top_k, top_p and min_p.
+    """Draw one token per row from softmax(logits / temperature) after top_k, top_p and min_p, in this order.
 
-    The Gumbel maximum trick, argmax(logits + g) with g from a generator seeded by (seed, position): the same row at the
-    same position gets the same noise, whatever else is in the batch and however often generation was resumed.
+    The Gumbel maximum trick, argmax(logits + g). The noise of a token is a function of its id and of the key of its
+    row: the same row at the same position gets the same noise, whatever else is in the batch, on any device, and
+    however often generation was resumed. Nothing waits for the device.
 
     Args:
         logits: next-token logits [rows vocab].
         sampling: temperature and filters, the same for all rows.
-        seeds: one per row.
-        positions: index of the token to draw in its sequence, one per row.
+        keys: one 64-bit integer per row, of its seed and position.
 
     Reference: Maddison et al. 2014, arXiv 1411.0030.
     """
-    if sampling.temperature == 0:
+    if not sampling.is_random:
         return logits.argmax(dim=-1)
-    # None of these warpers reads the ids generated so far.
-    warped = sampling.warpers()(torch.LongTensor(), logits.float())
-    generator = torch.Generator(device=logits.device)
-    exponential = torch.empty_like(warped)
-    for row, (seed, position) in enumerate(zip(seeds, positions, strict=True)):
-        generator.manual_seed(derive_seed(seed, position))
-        exponential[row].exponential_(generator=generator)
-    # An exponential variable is exp(-g): subtracting its logarithm adds Gumbel noise.
-    return (warped - exponential.log()).argmax(dim=-1)
+    scaled = logits.float() / sampling.temperature
+    noise = gumbel_noise(keys, scaled.shape[-1])
+    return noise.add_(scaled).masked_fill_(scaled < least_kept(scaled, sampling), -torch.inf).argmax(dim=-1)
+
+
+def least_kept(scaled: Float[Tensor, "rows vocab"], sampling: Sampling) -> Float[Tensor, "rows 1"]:
+    """Return the lowest logit per row that top_k, top_p and min_p keep; tokens as likely as the last one stay.
+
+    A `top_k` of -1 is no limit, as in vLLM.
+
+    Example:
+        >>> logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+        >>> least_kept(logits, Sampling(temperature=1.0, top_k=2)).exp()
+        tensor([[0.3000]])
+        >>> least_kept(logits, Sampling(temperature=1.0, top_p=0.81)).exp()
+        tensor([[0.1500]])
+    """
+    best = scaled.amax(dim=-1, keepdim=True)
+    least = torch.full_like(best, -torch.inf)
+    vocab = scaled.shape[-1]
+    if 0 < sampling.top_k < vocab or sampling.top_p < 1:
+        # With top_k, only those few are ranked.
+        ranked = scaled.topk(min(sampling.top_k, vocab) if sampling.top_k > 0 else vocab).values
+        shares = ranked.softmax(dim=-1)
+        # A token stays if those before it do not reach top_p.
+        before = shares.cumsum(dim=-1) - shares
+        least = ranked.masked_fill(before >= sampling.top_p, torch.inf).amin(dim=-1, keepdim=True)
+    if sampling.min_p > 0:
+        least = torch.maximum(least, best + math.log(sampling.min_p))
+    return torch.minimum(least, best)
+
+
+def gumbel_noise(keys: Int[Tensor, " rows"], vocab: int) -> Float[Tensor, "rows vocab"]:
+    """Return standard Gumbel noise of a counter-based generator, the same on every device.
+
+    SplitMix64 at the states key + n * increment: tokens 2n and 2n + 1 get the halves of its n-th output.
+
+    Reference: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
+    """
+    state = torch.arange(1, vocab // 2 + 2, device=keys.device).mul_(INCREMENT) + keys[:, None]
+    for shift, multiplier in zip((30, 27), MULTIPLIERS, strict=True):
+        state.bitwise_xor_(shifted(state, shift)).mul_(multiplier)
+    state.bitwise_xor_(shifted(state, 31))
+    # 31 bits as a uniform number in (0, 1); float32 keeps the small ones apart, which decide the maximum.
+    uniform = state.view(torch.int32).bitwise_and_(0x7FFFFFFF)[:, :vocab].float().add_(0.5).mul_(2.0**-31)
+    # The negative logarithm of an exponential variable.
+    return uniform.neg_().log1p_().neg_().log_().neg_()
+
+
+def shifted(state: Int[Tensor, ...], bits: int) -> Int[Tensor, ...]:
+    """Shift 64-bit integers to the right, as unsigned ones.
+
+    Example:
+        >>> shifted(torch.tensor([-1]), 62).item()
+        3
+    """
+    return (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)

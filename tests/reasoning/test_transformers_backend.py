@@ -133,7 +133,7 @@ def test_a_sequence_that_does_not_fit_waits_and_resumes(backend, steps, sampling
     steps.sizes.clear()
     assert answers(tight, *BUDGETS, sampling=sampling) == wanted
     assert steps.tokens <= 4 * (longest_prompt(backend) + 20)
-    assert max(width for _, width in steps.sizes) > longest_prompt(backend) + 100
+    assert max(width for _, width in steps.sizes) > longest_prompt(backend) + 60
 
 
 def test_a_long_forced_text_is_prefilled(backend, steps, monkeypatch):
@@ -202,6 +202,15 @@ def test_sampled_tokens_follow_the_softmax(backend):
     assert len(observed) > 5
 
 
+def test_sampled_texts_are_those_of_this_release(backend):
+    """Stored responses and published texts depend on them: other texts are an entry of the changelog."""
+    texts = answers(backend, 16, prompts=PROMPTS[:2], sampling=Sampling(temperature=1.5, seed=7), answer_room=12)[0]
+    assert texts == [
+        "<think>\nx=w*3=7*3=1;\n</think>\n\n\\boxed{1}",
+        "<think>\nd=c-4=4-4=0;\n</think>\n\n\\boxed{0}",
+    ]
+
+
 def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Sampling, *, count: int) -> list[int]:
     drawn: list[int] = []
 
@@ -228,7 +237,29 @@ def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Samplin
 def test_measured_cache_bytes_match_the_config(backend):
     config = backend.model.config
     one_side = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert memory.cache_bytes_per_token(backend.model) == 2 * one_side
+    assert memory.cache_bytes_per_token(backend.model) == {torch.device("cpu"): 2 * one_side}
+
+
+def test_the_device_with_the_least_room_for_its_layers_decides(backend, monkeypatch):
+    logits = memory.LOGITS_COPIES * 4 * backend.model.config.vocab_size
+    here, other = torch.device("cpu"), torch.device("cuda:1")
+    monkeypatch.setattr(memory, "cache_bytes_per_token", lambda _: {here: 100.0, other: 50.0})
+    free = {here: 10 * (100 * 30 + logits), other: 4 * 50 * 30}
+    monkeypatch.setattr(memory, "free_bytes", lambda device: (free[device] + 1) / memory.MEMORY_SHARE)
+    assert memory.count_fitting_rows(backend.model, 30) == 4
+    free[other] *= 100
+    assert memory.count_fitting_rows(backend.model, 30) == 10
+
+
+def test_one_row_at_a_time_on_a_gpu_is_advised_against(backend, monkeypatch, caplog):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    quiet = [(64, 30, cuda), (None, 30, cuda), (1, 1, cuda), (1, 30, cpu)]
+    assert [memory.describe_single_rows(*one) for one in quiet] == [None] * 4
+    monkeypatch.setattr(
+        decode, "describe_single_rows", lambda size, rows, _: memory.describe_single_rows(size, rows, cuda)
+    )
+    answers(replace(backend, batch_size=1), 2, prompts=PROMPTS[:2], answer_room=1)
+    assert "--batch_size auto" in caplog.text
 
 
 def test_the_automatic_batch_size_fits_the_free_memory(backend, steps, monkeypatch):
@@ -236,9 +267,8 @@ def test_the_automatic_batch_size_fits_the_free_memory(backend, steps, monkeypat
     wanted = answers(auto, 16)
     assert steps.sizes[0][0] == len(PROMPTS)
     steps.sizes.clear()
-    row = (longest_prompt(backend) + 16 + 4 + 32) * memory.cache_bytes_per_token(
-        backend.model
-    ) + memory.LOGITS_COPIES * 4 * 261
+    (per_token,) = memory.cache_bytes_per_token(backend.model).values()
+    row = (longest_prompt(backend) + 16 + 4 + 32) * per_token + memory.LOGITS_COPIES * 4 * 261
     monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.MEMORY_SHARE))
     assert answers(auto, 16) == wanted
     assert max(sequences for sequences, _ in steps.sizes) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import psutil
@@ -51,20 +52,41 @@ class BatchLimits:
 
 
 def count_fitting_rows(model: PreTrainedModel, max_length: int) -> int:
-    """Return how many rows of `max_length` tokens fit the free memory of the model's devices, at least 1."""
-    devices = {parameter.device for parameter in model.parameters()}
-    available = MEMORY_SHARE * sum(map(free_bytes, devices))
-    logits = LOGITS_COPIES * 4 * model.config.get_text_config().vocab_size
-    return max(1, int(available // (max_length * cache_bytes_per_token(model) + logits)))
+    """Return how many rows of `max_length` tokens fit the free memory, at least 1.
+
+    Each device must hold the cache of its own layers: the one with the least room for them decides.
+    """
+    row_bytes = {device: max_length * size for device, size in cache_bytes_per_token(model).items()}
+    # An output is moved to the device of the input.
+    row_bytes.setdefault(model.device, 0.0)
+    row_bytes[model.device] += LOGITS_COPIES * 4 * model.config.get_text_config().vocab_size
+    return max(1, min(int(MEMORY_SHARE * free_bytes(device) // size) for device, size in row_bytes.items()))
 
 
 @torch.inference_mode()
-def cache_bytes_per_token(model: PreTrainedModel) -> float:
-    """Measure the bytes of KV cache per token, on a short text."""
+def cache_bytes_per_token(model: PreTrainedModel) -> dict[torch.device, float]:
+    """Measure the bytes of KV cache per token on each device, on a short text."""
     cache = Batch.prefill(model, [[0] * PROBE_TOKENS], autocast=None).cache
-    layers = getattr(cache, "layers", [])
-    tensors = [value for layer in layers for value in vars(layer).values() if isinstance(value, Tensor)]
-    return sum(tensor.nbytes for tensor in tensors) / PROBE_TOKENS
+    sizes: dict[torch.device, float] = defaultdict(float)
+    for layer in getattr(cache, "layers", []):
+        for value in vars(layer).values():
+            if isinstance(value, Tensor):
+                sizes[value.device] += value.nbytes / PROBE_TOKENS
+    return dict(sizes)
+
+
+def describe_single_rows(batch_size: int | None, rows: int, device: torch.device) -> str | None:
+    """Return advice where a GPU gets one row at a time, which is the harness's default.
+
+    Example:
+        >>> describe_single_rows(1, 30, torch.device("cpu"))
+    """
+    if batch_size != 1 or rows == 1 or device.type == "cpu":
+        return None
+    return (
+        f"batch_size=1 generates {rows} rows one after the other, each as slow as a whole batch: "
+        "--batch_size auto takes as many as fit the memory"
+    )
 
 
 def free_bytes(device: torch.device) -> int:

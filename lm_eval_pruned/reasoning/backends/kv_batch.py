@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange, upload
 
 # Any token id of the model serves, as padding is masked; a tokenizer may have no padding token, or one that the model
 # has no embedding for.
@@ -24,7 +26,8 @@ class Batch:
         model: the model.
         autocast: dtype of mixed precision, or None.
         forward_arguments: names of the arguments that the model's `forward` accepts.
-        mask: attention mask [sequences tokens], 0 where a sequence is padded.
+        paddings: tokens of padding on the left of each sequence.
+        width: tokens per sequence in the cache, padding included.
         logits: logits of the next token [sequences vocab], in float32.
         cache: the KV cache, of whatever type the model returns.
     """
@@ -32,7 +35,8 @@ class Batch:
     model: PreTrainedModel
     autocast: torch.dtype | None
     forward_arguments: frozenset[str]
-    mask: Tensor
+    paddings: list[int]
+    width: int
     logits: Tensor
     cache: object = None
 
@@ -42,47 +46,68 @@ class Batch:
     ) -> Batch:
         """Run all prompts through the model, padded on the left, to fill the KV cache."""
         width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), PADDING, device=model.device)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt, device=model.device)
-            mask[row, width - len(prompt) :] = 1
-        arguments = frozenset(inspect.signature(model.forward).parameters)
-        batch = cls(model=model, autocast=autocast, forward_arguments=arguments, mask=mask, logits=torch.empty(0))
-        batch._forward(ids, (mask.cumsum(dim=-1) - 1).clamp(min=0))
+        paddings = [width - len(prompt) for prompt in prompts]
+        batch = cls(
+            model=model,
+            autocast=autocast,
+            forward_arguments=frozenset(inspect.signature(model.forward).parameters),
+            paddings=paddings,
+            width=width,
+            logits=torch.empty(0),
+        )
+        padded = [[PADDING] * padding + list(prompt) for padding, prompt in zip(paddings, prompts, strict=True)]
+        mask = batch._mask().long()
+        batch._forward(torch.tensor(padded, device=batch.device), mask, (mask.cumsum(dim=-1) - 1).clamp(min=0))
+        grow_in_place(batch.cache)
         return batch
 
     @property
     def device(self) -> torch.device:
         """The device of the input ids."""
-        return self.mask.device
+        return self.model.device
 
-    @property
-    def width(self) -> int:
-        """Tokens per sequence in the cache, padding included."""
-        return self.mask.shape[1]
-
-    def step(self, tokens: Int[Tensor, " sequences"]) -> None:
+    def step(self, tokens: Sequence[int]) -> None:
         """Run one new token per sequence through the model."""
-        positions = self.mask.sum(dim=-1, keepdim=True)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=-1)
-        self._forward(tokens[:, None], positions)
+        positions = upload([self.width - padding for padding in self.paddings], self.device)
+        self.width += 1
+        self._forward(upload(tokens, self.device)[:, None], self._step_mask(), positions[:, None])
 
     def select(self, sequences: Sequence[int]) -> None:
         """Keep only these sequences, in this order; an index that is given twice forks. The logits become invalid."""
-        indices = torch.tensor(sequences, device=self.mask.device)
-        # What beam search does to a cache; every kind of cache layer supports it.
-        self.cache.reorder_cache(indices)  # type: ignore[attr-defined]
-        self.mask = self.mask[indices]
+        rearrange(self.cache, sequences, self.device)
+        self.paddings = [self.paddings[sequence] for sequence in sequences]
 
-    def _forward(self, ids: Int[Tensor, "sequences tokens"], positions: Int[Tensor, "sequences tokens"]) -> None:
+    def _mask(self) -> Bool[Tensor, "sequences tokens"]:
+        """Return the mask of the batch, False where a sequence is padded."""
+        return torch.arange(self.width, device=self.device) >= upload(self.paddings, self.device)[:, None]
+
+    def _step_mask(self) -> Tensor | None:
+        """Return the attention mask of a step.
+
+        From a mask [sequences tokens] transformers makes one [sequences 1 1 tokens] for SDPA, or none, after it has
+        asked the device whether anything is padded. We know, and models that compile with a static cache take such a
+        mask as it is. It fits layers that hold all tokens.
+        """
+        layers = getattr(self.cache, "layers", None)
+        if (
+            layers
+            and all(isinstance(layer, GrowingLayer) for layer in layers)
+            and getattr(self.model, "_can_compile_fullgraph", False)
+            and getattr(self.model.config.get_text_config(), "_attn_implementation", None) == "sdpa"
+        ):
+            return self._mask()[:, None, None] if any(self.paddings) else None
+        return self._mask().long()
+
+    def _forward(
+        self, ids: Int[Tensor, "sequences tokens"], mask: Tensor | None, positions: Int[Tensor, "sequences tokens"]
+    ) -> None:
         optional = {"position_ids": positions, "logits_to_keep": 1}
         # The cache's name since transformers 5.24, in the call and in the output; models with custom code may lag.
         cache = "cache" if "cache" in self.forward_arguments else "past_key_values"
         with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.model(
                 input_ids=ids,
-                attention_mask=self.mask,
+                attention_mask=mask,
                 use_cache=True,
                 **{cache: self.cache},
                 **{name: value for name, value in optional.items() if name in self.forward_arguments},

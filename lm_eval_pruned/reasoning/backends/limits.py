@@ -10,6 +10,12 @@ LOGITS_COPIES = 4
 # Tokens of the text on which the bytes of KV cache per token are measured.
 PROBE_TOKENS = 16
 
+# Room to grow of a KV cache, as a share of its tokens, and its bounds in tokens. A full cache is copied, so more room
+# means fewer copies and more memory.
+ROOM_SHARE = 1 / 16
+MIN_ROOM = 16
+MAX_ROOM = 256
+
 # A batch is rebuilt without its finished sequences once they are this share of it; rebuilding copies the KV cache.
 FINISHED_SHARE = 0.25
 

@@ -19,13 +19,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_pruned.process_memory import is_out_of_memory
-from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows
+from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows, describe_single_rows
 from lm_eval_pruned.reasoning.backends.kv_batch import PADDING, Batch
+from lm_eval_pruned.reasoning.backends.kv_cache import keep_places, upload
 from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS
 from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.requests import Generated, Row
-from lm_eval_pruned.reasoning.sampling import Sampling, sample_tokens
+from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 from lm_eval_pruned.reasoning.stopping import end_tokens
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class TransformersBackend(TokenizingBackend):
         """Continue every row and all that follow; the longest go first, so that a batch too large fails early."""
         if not rows:
             return
+        advice = describe_single_rows(self.batch_size, len(rows), self.model.device)
+        if advice and not self.is_quiet:
+            logger.warning("%s", advice)
         max_length = max(row.max_length for row in rows)
         batch_size = self.batch_size or min(self.max_batch_size, count_fitting_rows(self.model, max_length))
         limits = BatchLimits.of_rows(batch_size, max_length)
@@ -167,33 +171,44 @@ class _Run:
             many_finished = len(remaining) <= (1 - FINISHED_SHARE) * len(running)
             if forks or many_finished or max_sequences < len(running):
                 waiting += [one for _, one in remaining[max_sequences:]]
-                remaining = remaining[:max_sequences]
+                remaining = keep_places(remaining[:max_sequences])
                 batch.select([index for index, _ in remaining])
                 running = [one for _, one in remaining]
             tokens = [one.ids[one.cached] if one else PADDING for one in running]
             self.batch_shape = len(running), batch.width + 1
-            batch.step(torch.tensor(tokens, device=batch.device))
+            batch.step(tokens)
             for _, one in remaining:
                 one.cached += 1
 
     def _sample(self, logits: Float[Tensor, "sequences vocab"], running: Sequence[LiveSequence | None]) -> None:
         """Append a sampled token to every sequence whose tokens are all in the cache."""
         by_sampling: dict[Sampling, list[tuple[int, LiveSequence]]] = defaultdict(list)
+        forbidden: list[tuple[int, int]] = []
         for index, sequence in enumerate(running):
             if sequence is not None and sequence.cached == len(sequence.ids):
                 row = sequence.row
                 by_sampling[row.sampling].append((index, sequence))
                 if sequence.new_count < row.min_new_tokens:
                     condition = self.backend.stop_condition(row.stop, self.end_tokens)
-                    logits[index, list(condition.token_ids)] = -torch.inf
-        sampled: list[tuple[LiveSequence, int]] = []
+                    forbidden += [(index, token) for token in condition.token_ids]
+        if not by_sampling:
+            return
+        if forbidden:
+            indices = tuple(upload(ids, logits.device) for ids in zip(*forbidden, strict=True))
+            logits.index_put_(indices, logits.new_full((), -torch.inf))
+        sampled: list[LiveSequence] = []
+        drawn: list[Tensor] = []
         for sampling, chosen in by_sampling.items():
-            selected = logits if len(chosen) == len(logits) else logits[[index for index, _ in chosen]]
-            seeds, positions = zip(*((one.row.seed, len(one.ids)) for _, one in chosen), strict=True)
-            tokens = sample_tokens(selected, sampling, seeds, positions).tolist()
-            sampled += zip((one for _, one in chosen), tokens, strict=True)
-        # Appended only now: if memory runs out in the loop above, no sequence has a token that `_advance` did not see.
-        for sequence, token in sampled:
+            indices, sequences = zip(*chosen, strict=True)
+            is_all = len(chosen) == len(logits)
+            selected = logits if is_all else logits.index_select(0, upload(indices, logits.device))
+            keys = upload([derive_seed(one.row.seed, len(one.ids)) for one in sequences], logits.device)
+            drawn.append(sample_tokens(selected, sampling, keys))
+            sampled += sequences
+        # The only wait for the device in a step.
+        tokens = torch.cat(drawn).tolist()
+        # Appended only now: if memory runs out above, no sequence has a token that `_advance` did not see.
+        for sequence, token in zip(sampled, tokens, strict=True):
             sequence.ids.append(token)
             self.progress.add_tokens(sequence.root)
 

@@ -1,0 +1,130 @@
+"""A KV cache layer with room to grow: a step writes one token in place, where transformers copies the whole layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from lm_eval_pruned.reasoning.backends.limits import MAX_ROOM, MIN_ROOM, ROOM_SHARE
+
+T = TypeVar("T")
+
+
+class Moves(NamedTuple):
+    """A new order of a batch: the present row of each new one, and which rows move from where to where."""
+
+    order: Int[Tensor, " sequences"]
+    sources: Int[Tensor, " moved"]
+    targets: Int[Tensor, " moved"]
+
+
+class GrowingLayer(DynamicLayer):
+    """A `DynamicLayer` whose keys and values are views of larger tensors [rows heads capacity head_dim].
+
+    A step writes into them. When they are full, one after the other is copied to a larger one. Sequences that leave or
+    fork move single rows.
+    """
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.keys, self.values = layer.keys, layer.values
+        # A dict: what a layer has as tensors of its own is counted as its size.
+        self._storage = {"keys": layer.keys, "values": layer.values}
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Float[Tensor, "sequences heads tokens key_dim"], Float[Tensor, "sequences heads tokens value_dim"]]:
+        """Write the new keys and values of every sequence, and return all of them."""
+        for name, new in (("keys", key_states), ("values", value_states)):
+            end = getattr(self, name).shape[-2]
+            width = end + new.shape[-2]
+            if self._storage[name].shape[-2] < width:
+                self._grow(name, width + room_beyond(width))
+            whole = self._storage[name][: len(new)]
+            whole[..., end:width, :] = new
+            setattr(self, name, whole[..., :width, :])
+        return self.keys, self.values
+
+    def rearrange(self, moves: Moves) -> None:
+        """Reorder, evict and fork the sequences."""
+        order, sources, targets = (indices.to(self.device) for indices in moves)
+        for name in ("keys", "values"):
+            used = getattr(self, name)
+            if len(order) > len(self._storage[name]):
+                self._storage[name] = used.index_select(0, order)
+            elif len(sources):
+                rows = used.index_select(0, sources)
+                self._storage[name][..., : used.shape[-2], :].index_copy_(0, targets, rows)
+            setattr(self, name, self._storage[name][: len(order), ..., : used.shape[-2], :])
+
+    def _grow(self, name: str, capacity: int) -> None:
+        used = getattr(self, name)
+        whole = used.new_empty(*used.shape[:-2], capacity, used.shape[-1])
+        whole[..., : used.shape[-2], :] = used
+        self._storage[name] = whole
+        # The old storage is freed before that of the values is copied.
+        setattr(self, name, whole[..., : used.shape[-2], :])
+
+
+def room_beyond(width: int) -> int:
+    """Return for how many more tokens a cache of `width` tokens is made.
+
+    Example:
+        >>> room_beyond(100), room_beyond(1000), room_beyond(8000)
+        (16, 62, 256)
+    """
+    return min(max(MIN_ROOM, int(ROOM_SHARE * width)), MAX_ROOM)
+
+
+def grow_in_place(cache: object) -> None:
+    """Replace the layers that transformers copies in every step, and no others, by those that grow in place."""
+    layers = getattr(cache, "layers", None)
+    for index, layer in enumerate(layers or ()):
+        # Subclasses do more: windows, indices, states of linear attention, quantisation.
+        if type(layer) is DynamicLayer and layer.get_seq_length():
+            layers[index] = GrowingLayer(layer)
+
+
+def rearrange(cache: object, order: Sequence[int], device: torch.device) -> None:
+    """Keep only these sequences of a cache, in this order; an index that is given twice forks."""
+    moved = [(source, target) for target, source in enumerate(order) if source != target]
+    moves = Moves(*(upload(indices, device) for indices in (order, [s for s, _ in moved], [t for _, t in moved])))
+    layers = getattr(cache, "layers", [])
+    if not any(isinstance(layer, GrowingLayer) for layer in layers):
+        # What beam search does to a cache; every kind of cache supports it.
+        cache.reorder_cache(moves.order)  # type: ignore[attr-defined]
+        return
+    for layer in layers:
+        if isinstance(layer, GrowingLayer):
+            layer.rearrange(moves)
+        else:
+            layer.reorder_cache(moves.order)
+
+
+def keep_places(sequences: Sequence[tuple[int, T]]) -> list[tuple[int, T]]:
+    """Reorder pairs of a row and what continues there so that few rows move: those that can keep their place.
+
+    Example:
+        >>> keep_places([(0, "a"), (2, "c"), (2, "fork"), (5, "f")])
+        [(0, 'a'), (2, 'fork'), (2, 'c'), (5, 'f')]
+    """
+    placed: list[tuple[int, T] | None] = [None] * len(sequences)
+    others = []
+    for pair in sequences:
+        if pair[0] < len(placed) and placed[pair[0]] is None:
+            placed[pair[0]] = pair
+        else:
+            others.append(pair)
+    remaining = iter(others)
+    return [pair or next(remaining) for pair in placed]
+
+
+def upload(values: Sequence[int], device: torch.device) -> Int[Tensor, " values"]:
+    """Copy integers to a device without waiting for it."""
+    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)

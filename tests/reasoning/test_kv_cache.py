@@ -1,0 +1,87 @@
+"""The KV cache that grows in place computes what transformers' own cache computes, bit for bit, and copies less."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from lm_eval_pruned.reasoning.backends import kv_batch
+from lm_eval_pruned.reasoning.backends.kv_batch import Batch
+from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange
+from lm_eval_pruned.reasoning.backends.limits import MIN_ROOM
+from tests.architectures.families import VOCABULARY, families, tiny_model
+
+# Full attention, windows, delta nets, convolutions, Mamba beside attention, rotary and learned positions, keys and
+# values of different widths.
+KINDS = ["qwen3", "gemma2", "qwen3_5_text", "lfm2", "granitemoehybrid", "gpt_neox", "opt", "deepseek_v3"]
+# Sequences that go on after a number of steps; one that is named twice forks.
+ORDERS = {2: [0, 1, 2, 3, 1], 5: [4, 0, 2, 3], 8: [0, 3, 2], 11: [2, 1, 0, 0, 1, 2, 2]}
+STEPS = MIN_ROOM + 4
+
+
+def decoded(model: PreTrainedModel, lengths: tuple[int, ...]) -> tuple[torch.Tensor, Batch]:
+    generator = torch.Generator().manual_seed(1)
+    prompts = [torch.randint(3, VOCABULARY - 2, (length,), generator=generator).tolist() for length in lengths]
+    batch = Batch.prefill(model, prompts, autocast=None)
+    logits = []
+    for step in range(STEPS):
+        if step in ORDERS:
+            batch.select(ORDERS[step])
+        tokens = torch.randint(3, VOCABULARY - 2, (len(batch.paddings),), generator=generator)
+        batch.step(tokens.tolist())
+        logits.append(batch.logits)
+    return torch.cat(logits), batch
+
+
+@pytest.mark.parametrize("lengths", [(9, 5, 14, 7), (9, 9, 9, 9)], ids=["padded", "unpadded"])
+@pytest.mark.parametrize("name", [name for name in KINDS if name in families()])
+@torch.inference_mode()
+def test_logits_are_those_of_the_cache_of_transformers(name, lengths, monkeypatch):
+    model = tiny_model(name)
+    found, batch = decoded(model, lengths)
+    assert any(isinstance(layer, GrowingLayer) for layer in batch.cache.layers)
+    monkeypatch.setattr(kv_batch, "grow_in_place", lambda _: None)
+    wanted, batch = decoded(model, lengths)
+    assert not any(isinstance(layer, GrowingLayer) for layer in batch.cache.layers)
+    assert torch.equal(found, wanted)
+
+
+def cache_of(sequences: int, tokens: int) -> tuple[DynamicCache, torch.Tensor]:
+    cache = DynamicCache()
+    keys = torch.randn(sequences, 2, tokens, 4)
+    cache.update(keys, -keys, 0)
+    grow_in_place(cache)
+    return cache, keys
+
+
+def test_a_step_writes_in_place_until_the_room_is_used_up():
+    cache, keys = cache_of(3, 10)
+    places = set()
+    for _ in range(2 * MIN_ROOM):
+        new = torch.randn(3, 2, 1, 4)
+        keys = torch.cat([keys, new], dim=-2)
+        found, values = cache.update(new, -new, 0)
+        places.add(found.data_ptr())
+        assert torch.equal(found, keys)
+        assert torch.equal(values, -keys)
+    assert len(places) == 2
+
+
+@pytest.mark.parametrize("order", [[2, 1], [3, 1, 2], [1, 0, 3, 2], [0, 1, 2, 3, 3, 0]], ids=str)
+def test_rows_are_kept_swapped_and_copied(order):
+    cache, keys = cache_of(4, 10)
+    rearrange(cache, order, torch.device("cpu"))
+    assert torch.equal(cache.layers[0].keys, keys[order])
+    new = torch.randn(len(order), 2, 1, 4)
+    found, values = cache.update(new, -new, 0)
+    assert torch.equal(found, torch.cat([keys[order], new], dim=-2))
+    assert torch.equal(values, -found)
+
+
+def test_eviction_copies_only_the_rows_that_move():
+    cache, _ = cache_of(4, 10)
+    cache.update(torch.zeros(4, 2, 1, 4), torch.zeros(4, 2, 1, 4), 0)
+    place = cache.layers[0].keys.data_ptr()
+    rearrange(cache, [0, 3, 2], torch.device("cpu"))
+    assert cache.layers[0].keys.data_ptr() == place
