@@ -102,9 +102,5 @@ MAX_SYMPY_DIGITS = 200
 MAX_SYMPY_DEPTH = 30
 # Members of a set, tuple, matrix or chain of relations.
 MAX_SYMPY_MEMBERS = 60
-# Bits of any number that can arise, numerator and denominator together; about 30,000 decimal digits.
-MAX_SYMPY_BITS = 100_000
-# Argument of a factorial or binomial.
-MAX_SYMPY_FACTORIAL = 1000
-# Factors of a product over an index.
-MAX_SYMPY_FACTORS = 1000
+# Exponents, arguments of factorials and binomials, and factors of a product.
+MAX_SYMPY_ARGUMENT = 1000

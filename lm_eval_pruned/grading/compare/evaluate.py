@@ -36,6 +36,13 @@ _FUNCTIONS = {
 _GROWING = ("factorial", "binomial", "exp", "sinh", "cosh")
 
 
+# The values of variables at which expressions are compared, numerators over denominators. Neighbours are so different
+# that agreement by chance is unlikely.
+_NUMERATORS = (7, 29, 3, 61, 11, 43, 5, 97, 13, 151)
+_DENOMINATORS = (5, 13, 7, 17, 19, 23, 31, 37, 41, 59)
+POINTS = tuple(map(Fraction, _NUMERATORS, _DENOMINATORS))
+
+
 class UndefinedError(ArithmeticError):
     """An expression that has no value, or none that may be computed within the limits."""
 

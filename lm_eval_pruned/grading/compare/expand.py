@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lm_eval_pruned.grading.compare.evaluate import free_names
-from lm_eval_pruned.grading.compare.regions import simplify_sets, solve_region
 from lm_eval_pruned.grading.compare.values import compare_values
 from lm_eval_pruned.grading.compare.vectors import transpose
 from lm_eval_pruned.grading.read.parser import read
@@ -17,13 +16,10 @@ from lm_eval_pruned.grading.vocabulary import CONSTANTS
 def expand(node: Node) -> Node:
     """Return a tree in which shorthand is written out.
 
-    Plus-minus becomes a list, lists in lists and unions in unions become one, inequalities become the set that they
-    describe, and chains of equalities become their value.
+    Plus-minus becomes a list, lists in lists become one, and chains of equalities become their value.
     """
     if node.head == "list":
         node = Node("list", tuple(_split_exclusions(node.parts)))
-    if node.head in ("list", "and", "or") and (region := solve_region(node)):
-        return region
     if node.head == "list":
         members = [member for part in node.parts for member in _members(expand(part), "list")]
         return Node("list", tuple(members))
@@ -33,14 +29,8 @@ def expand(node: Node) -> Node:
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
     if node.head == "relation":
         return split_tuple_equation(node) or shorten_chain(node)
-    if node.head in ("difference", "intersection"):
-        return simplify_sets(node)
     if (matrix := transpose(node)) is not None:
         return matrix
-    if node.head == "union":
-        return simplify_sets(
-            Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))
-        )
     return node
 
 

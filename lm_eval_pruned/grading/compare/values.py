@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import (
     DIGITS,
+    POINTS,
     UndefinedError,
     evaluate_exactly,
     evaluate_numerically,
@@ -17,11 +18,6 @@ from lm_eval_pruned.grading.compare.evaluate import (
 from lm_eval_pruned.grading.read.decimal import Number, rounds_to
 from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Node, name
 
-# The values of variables at which expressions are compared, numerators over denominators. Neighbours are so different
-# that agreement by chance is unlikely.
-_NUMERATORS = (7, 29, 3, 61, 11, 43, 5, 97, 13, 151)
-_DENOMINATORS = (5, 13, 7, 17, 19, 23, 31, 37, 41, 59)
-POINTS = tuple(map(Fraction, _NUMERATORS, _DENOMINATORS))
 ENOUGH_POINTS = 3
 
 # Constants of integration, which may be written in either case.
