@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import (
@@ -16,7 +15,7 @@ from lm_eval_pruned.grading.compare.evaluate import (
     is_close,
 )
 from lm_eval_pruned.grading.read.decimal import Number, rounds_to
-from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Node, name
+from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Node, name, replace_names
 
 ENOUGH_POINTS = 3
 
@@ -42,7 +41,7 @@ def _rename_constant(one: Node, other: Node) -> Node:
     if len(names) < 2 or [label.upper() for label in mine] != [label.upper() for label in theirs] or len(mine) != 1:
         return other
     is_constant = mine[0].upper() in _CONSTANTS and all(map(_is_added_or_decays, (one, other), (mine[0], theirs[0])))
-    return _rename(other, theirs[0], mine[0]) if is_constant else other
+    return replace_names(other, {theirs[0]: name(mine[0])}) if is_constant else other
 
 
 def _is_added_or_decays(node: Node, label: str) -> bool:
@@ -50,12 +49,6 @@ def _is_added_or_decays(node: Node, label: str) -> bool:
     if node.head == "*" and name(label) in node.parts:
         return any(part.head == "^" and part.parts[0] == name("e") for part in node.parts)
     return node.head == "+" and any(part == name(label) or _is_added_or_decays(part, label) for part in node.parts)
-
-
-def _rename(node: Node, old: str, new: str) -> Node:
-    if node.head == "name" and node.label == old:
-        return name(new)
-    return replace(node, parts=tuple(_rename(part, old, new) for part in node.parts)) if node.parts else node
 
 
 def _rounds_numerically(one: Node, other: Node) -> bool:

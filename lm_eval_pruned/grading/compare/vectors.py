@@ -2,10 +2,8 @@ r"""Vectors written as a row, as a column, or as a sum of unit vectors: `(2, -9)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from lm_eval_pruned.grading.compare.evaluate import free_names
-from lm_eval_pruned.grading.read.tree import Node, name, number, product
+from lm_eval_pruned.grading.read.tree import Node, name, number, replace_names
 
 _UNITS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
 _TRANSPOSE = name("T")
@@ -32,28 +30,6 @@ def split_components(node: Node, size: int) -> list[Node] | None:
         [Fraction(2, 1), Fraction(0, 1), Fraction(-9, 1)]
     """
     terms = node.parts if node.head == "+" else (node,)
-    if not 2 <= size <= len(_UNITS) or any(_unit(term) not in _UNITS[:size] for term in terms):
+    if not 2 <= size <= len(_UNITS) or any(len(free_names(term) & {*_UNITS[:size]}) != 1 for term in terms):
         return None
-    return [
-        Node("+", tuple(_without_unit(term) if _unit(term) == unit else number(0) for term in terms))
-        for unit in _UNITS[:size]
-    ]
-
-
-def _unit(term: Node) -> str:
-    """Return the unit vector that is a factor of a term, empty if there is none or more than one."""
-    factors = list(_factors(term))
-    units = [factor.label for factor in factors if factor.head == "name" and factor.label in _UNITS]
-    others = (label for factor in factors if factor.head != "name" for label in free_names(factor))
-    return units[0] if len(units) == 1 and not any(label in _UNITS for label in others) else ""
-
-
-def _without_unit(term: Node) -> Node:
-    return product(number(1), *(factor for factor in _factors(term) if factor.label not in _UNITS))
-
-
-def _factors(term: Node) -> Iterator[Node]:
-    for part in term.parts if term.head == "*" else ():
-        yield from _factors(part)
-    if term.head != "*":
-        yield term
+    return [replace_names(node, {other: number(other == unit) for other in _UNITS}) for unit in _UNITS[:size]]
