@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, evaluate_exactly, free_names, is_close
-from lm_eval_pruned.grading.compare.expand import expand, solutions_as_tuples
+from lm_eval_pruned.grading.compare.expand import expand, is_label, solutions_as_tuples
 from lm_eval_pruned.grading.compare.regions import read_region, same_region
 from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
 from lm_eval_pruned.grading.compare.vectors import split_components
@@ -21,7 +21,6 @@ from lm_eval_pruned.grading.read.tree import (
     product,
     total,
 )
-from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 _REGIONS: frozenset[Head] = frozenset(
     ("name", "bracket", "set", "union", "intersection", "difference", "relation", "list", "and", "or")
@@ -75,7 +74,7 @@ def _compare(one: Node, other: Node) -> bool | None:
 def _compare_kinds(one: Node, other: Node) -> bool | None:
     """Compare two answers of different kinds that can mean the same, in this order."""
     match one.head, other.head:
-        case "relation", "union" | "bracket" | "set" | "list" | "name" | "number" | "+" | "*" | "^" | "call":
+        case "relation", "union" | "bracket" | "set" | "list" | "ratio" | "name" | "number" | "+" | "*" | "^" | "call":
             return _compare_named(one, other)
         case "list", "bracket" | "set" if (solutions := solutions_as_tuples(one)) is not None:
             return _compare_members(solutions, [other] if other.head == "bracket" else _members(other))
@@ -129,15 +128,15 @@ def _compare_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | Non
 
 def _are_named(items: Node) -> bool:
     """Tell whether members are values of different names, as in `x = 1, y = 2`."""
-    named = [part.parts[0].label for part in items.parts if part.head == "relation" and part.parts[0].head == "name"]
+    named = [part.parts[0] for part in items.parts if part.head == "relation" and is_label(part.parts[0])]
     # Numbered names such as x_1, x_2 may be in any order.
-    labels = {label.partition("_")[0] for label in named}
+    labels = {node.label.partition("_")[0] or node for node in named}
     return len(labels) == len(items.parts) > 1
 
 
 def _members(node: Node) -> Sequence[Node]:
-    """Return the members of a collection; equal members of a set once, those of a list as often as they occur."""
-    if node.head != "set":
+    """Return the members of a collection, those of a list as often as they occur, but equal tuples once."""
+    if node.head != "set" and any(part.head != "bracket" for part in node.parts):
         return node.parts
     distinct: list[Node] = []
     parts = list(dict.fromkeys(node.parts))
@@ -269,6 +268,6 @@ def _compare_named(relation: Node, value: Node) -> bool | None:
         return all(_compare(side, value) for side in relation.parts)
     if len(relation.parts) > 2:
         return False
-    if left.head == "name" and left.label not in CONSTANTS:
+    if is_label(left):
         return _compare(right, value)
     return _compare(left, value) if right.head == "name" and relation.label == "=" else False

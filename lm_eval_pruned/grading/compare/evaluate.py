@@ -192,20 +192,17 @@ def _operate(mp: MPContext, node: Node, values: list[Numeric]) -> Numeric:
         case "^":
             if abs(values[1]) > MAX_NUMERIC_EXPONENT:
                 raise UndefinedError("too large")
-            value = mp.power(*values)
+            value = _raise(mp, values[0], values[1], evaluate_exactly(node.parts[1]))
         case _:
             largest = MAX_GROWING_ARGUMENT if node.label in _GROWING else MAX_NUMERIC_EXPONENT**3
-            if node.label not in (*_FUNCTIONS, "root") or any(abs(argument) > largest for argument in values):
+            if node.label not in _FUNCTIONS or any(abs(argument) > largest for argument in values):
                 raise UndefinedError(f"no value: {node.label}")
-            value = _take_root(mp, *values) if node.label == "root" else getattr(mp, _FUNCTIONS[node.label])(*values)
+            value = getattr(mp, _FUNCTIONS[node.label])(*values)
     return value
 
 
-def _take_root(mp: MPContext, base: Numeric, degree: Numeric) -> Numeric:
-    """Return a root: for an odd degree the real one, as taught in schools, so that the third root of -8 is -2."""
-    is_odd = not degree.imag and degree.real % 2 == 1
-    if is_odd and not base.imag and base.real < 0:
-        value: Numeric = -mp.power(mp.mpf(0) - base, mp.mpf(1) / degree)
-    else:
-        value = mp.power(base, mp.mpf(1) / degree)
-    return value
+def _raise(mp: MPContext, base: Numeric, exponent: Numeric, rational: Fraction | None) -> Numeric:
+    """Return a power; a root of odd degree is the real one, as taught in schools: the third root of -8 is -2."""
+    has_real_root = rational is not None and rational.denominator % 2 and not base.imag and base.real < 0
+    value: Numeric = mp.power(mp.mpf(0) - base if has_real_root else base, exponent)
+    return mp.mpf(0) - value if has_real_root and rational is not None and rational.numerator % 2 else value

@@ -76,15 +76,33 @@ def shorten_chain(relation: Node) -> Node:
     if set(relation.label.split()) != {"="}:
         return relation
     first, *middle, last = relation.parts
-    constants = [side for side in relation.parts if side.head in VALUES and not free_names(side)]
+    constants = [side for side in relation.parts if side.head in VALUES and not free_names(side) and not is_label(side)]
     if last not in constants or not all(compare_values(constants[0], side) for side in constants[1:]):
         return relation
     if len(constants) == len(relation.parts):
         return first
-    is_name = first.head == "name" and first.label not in CONSTANTS
-    if not is_name or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
+    if not is_label(first) or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
         return relation
     return Node("relation", (first, constants[0]), label="=")
+
+
+def is_label(node: Node) -> bool:
+    """Tell whether an expression only names a value, as x, f(1)+f(2), AB/CD and V_1:V_2 do.
+
+    A sum or product of other variables is not a name: `a+b=15` is an equation.
+    """
+    match node.head:
+        case "name":
+            return node.label not in CONSTANTS
+        case "call":
+            return len(node.label) == 1
+        case "^":
+            return node.parts[1] == number(-1) and is_label(node.parts[0])
+        case "+":
+            return all(part.head == "call" and is_label(part) for part in node.parts)
+        case "*" | "ratio":
+            return all(map(is_label, node.parts)) and all(label[0].isupper() for label in free_names(node))
+    return False
 
 
 def is_constant_chain(form: str) -> bool:

@@ -105,8 +105,4 @@ def _points(one: Node, other: Node) -> Iterator[Mapping[str, Fraction]]:
 def _has_radical(node: Node) -> bool:
     """Tell whether an expression has a root, a logarithm or a power with an unknown exponent."""
     is_root = node.head == "^" and (evaluate_exactly(node.parts[1]) or Fraction(1, 2)).denominator != 1
-    return (
-        is_root
-        or (node.head == "call" and node.label in ("ln", "log", "lg", "root"))
-        or any(map(_has_radical, node.parts))
-    )
+    return is_root or (node.head == "call" and node.label in ("ln", "log", "lg")) or any(map(_has_radical, node.parts))
