@@ -75,9 +75,6 @@ WORKER_PATIENCE = 1.75
 SHORTEST_DEADLINE = 0.25
 # Seconds for a worker to start, imports included; a pair does not wait that long.
 WORKER_START_DEADLINE = 60.0
-# A pair that takes longer than this, in seconds, may cost its worker: a spare one is started in advance, since the
-# start of a worker must not count against the next pair.
-SPARE_WORKER_AFTER = 0.3
 # Worker processes of one caller; never more than it has cores.
 MAX_WORKERS = 4
 # Pairs that one worker decides before it is replaced: sympy's caches grow, and a new worker costs half a second.

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, evaluate_exactly, free_names, is_close
-from lm_eval_pruned.grading.compare.expand import expand, is_label, solutions_as_tuples
+from lm_eval_pruned.grading.compare.expand import expand, is_label, solutions_as_tuples, split_components
 from lm_eval_pruned.grading.compare.regions import read_region, same_region
 from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
-from lm_eval_pruned.grading.compare.vectors import split_components
 from lm_eval_pruned.grading.limits import MAX_UNORDERED_MEMBERS
 from lm_eval_pruned.grading.read.tree import (
     FLIPPED,

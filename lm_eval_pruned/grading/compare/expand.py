@@ -1,4 +1,4 @@
-"""Rewriting before comparison: plus-minus as a list, nested lists as one, chains of equalities as their value."""
+"""Rewriting before comparison: plus-minus and nested lists as a list, chains as their value, vectors as tuples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from lm_eval_pruned.grading.compare.evaluate import free_names
 from lm_eval_pruned.grading.compare.values import compare_values
-from lm_eval_pruned.grading.compare.vectors import transpose
 from lm_eval_pruned.grading.read.parser import read
-from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, number, product
+from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, name, number, product, replace_names
 from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 
@@ -55,6 +54,37 @@ def _with_sign(node: Node, sign: int) -> Node:
         inner = _with_sign(node.parts[0], sign)
         return product(number(sign if node.label == "\\pm" else -sign), inner)
     return replace(node, parts=tuple(_with_sign(part, sign) for part in node.parts))
+
+
+_TRANSPOSE = name("T")
+_UNIT_VECTORS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
+
+
+def transpose(node: Node) -> Node | None:
+    """Return the transpose of a matrix or tuple that has `T` as its exponent, else None; a tuple stays the same."""
+    if node.head != "^" or node.parts[1] != _TRANSPOSE:
+        return None
+    base = node.parts[0]
+    if base.head == "matrix" and len({len(row.parts) for row in base.parts}) == 1:
+        columns = zip(*(row.parts for row in base.parts), strict=True)
+        return Node("matrix", tuple(Node("row", column) for column in columns))
+    return base if base.head == "bracket" else None
+
+
+def split_components(node: Node, size: int) -> list[Node] | None:
+    r"""Return the `size` components of a sum of unit vectors, or None if a node is something else.
+
+    Example:
+        >>> from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly
+        >>> from lm_eval_pruned.grading.read.parser import read
+        >>> list(map(evaluate_exactly, split_components(read(r"2\hat{i}-9\hat{k}"), 3)))
+        [Fraction(2, 1), Fraction(0, 1), Fraction(-9, 1)]
+    """
+    terms = node.parts if node.head == "+" else (node,)
+    units = _UNIT_VECTORS[:size]
+    if not 2 <= size <= len(_UNIT_VECTORS) or any(len(free_names(term) & {*units}) != 1 for term in terms):
+        return None
+    return [replace_names(node, {other: number(other == unit) for other in units}) for unit in units]
 
 
 # A chain with one of these in its middle, as `y=4x=12`, does not say which value was asked for.

@@ -6,7 +6,7 @@ no inequality has to be solved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
@@ -108,7 +108,16 @@ def _read_inequality(relation: Node) -> Region:
     names = frozenset().union(*map(free_names, varying))
     if not is_solved and (len(names) != 1 or "=" in relation.label.split()):
         raise UndefinedError("not one variable")
+    if not is_solved:
+        bounds |= {sign * value for value in _numbers(relation) for sign in (1, -1)}
     return Region(varying.pop() if is_solved else name(min(names)), relation, bounds, is_solved)
+
+
+def _numbers(node: Node) -> Iterator[Fraction]:
+    if node.head == "number":
+        yield node.value
+    for part in node.parts:
+        yield from _numbers(part)
 
 
 def _join(node: Node, regions: list[Region]) -> Region:
