@@ -262,11 +262,11 @@ def _compare_named(relation: Node, value: Node) -> bool | None:
     if set(relation.label.split()) != {"="} and relation.label != "in":
         return False
     left, right = relation.parts[0], relation.parts[-1]
+    if is_label(left) and len(relation.parts) == 2 and not free_names(left) & free_names(right):
+        return _compare(right, value)
     if relation.label != "in" and _is_value(value, *relation.parts) and free_names(value) and _compare(right, value):
         # An identity, such as 2x+x=3x, is the expression on both of its sides.
         return all(_compare(side, value) for side in relation.parts)
     if len(relation.parts) > 2:
         return False
-    if is_label(left):
-        return _compare(right, value)
     return _compare(left, value) if right.head == "name" and relation.label == "=" else False

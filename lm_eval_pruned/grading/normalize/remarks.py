@@ -25,8 +25,8 @@ _REMARK = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}|quad")
 _WORD_BREAK = re.compile(r"[ -]+")
 _SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
-for _size, _part in enumerate(["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], 3):
-    _PARTS |= {_part: _size, f"{_part}s": _size}
+_ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
+_PARTS |= {part + plural: size for size, part in enumerate(_ORDINALS.split(), 3) for plural in ("", "s")}
 
 
 def strip_remarks(text: str) -> str:
