@@ -8,8 +8,13 @@ from dataclasses import replace
 from lm_eval_pruned.grading.compare.evaluate import free_names
 from lm_eval_pruned.grading.compare.values import compare_values
 from lm_eval_pruned.grading.read.parser import read
-from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, name, number, product, replace_names
+from lm_eval_pruned.grading.read.tree import VALUES, Node, name, number, product, replace_names
 from lm_eval_pruned.grading.vocabulary import CONSTANTS
+
+_TRANSPOSE = name("T")
+_UNIT_VECTORS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
+# A chain with one of these in its middle, as `y=4x=12`, does not say which value was asked for.
+_UNKNOWNS = frozenset("xyz")
 
 
 def expand(node: Node) -> Node:
@@ -17,20 +22,16 @@ def expand(node: Node) -> Node:
 
     Plus-minus becomes a list, lists in lists become one, and chains of equalities become their value.
     """
-    if node.head == "list":
-        node = Node("list", tuple(_split_exclusions(node.parts)))
-    if node.head == "list":
-        members = [member for part in node.parts for member in _members(expand(part), "list")]
-        return Node("list", tuple(members))
-    if node.head == "set" and _has_signs(node):
-        return Node("set", tuple(member for part in node.parts for member in _members(expand(part), "list")))
+    if node.head == "list" or (node.head == "set" and _has_signs(node)):
+        parts = (expand(part) for part in _split_exclusions(node.parts))
+        return Node(
+            node.head, tuple(member for part in parts for member in (part.parts if part.head == "list" else [part]))
+        )
     if _has_signs(node):
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
     if node.head == "relation":
         return split_tuple_equation(node) or shorten_chain(node)
-    if (matrix := transpose(node)) is not None:
-        return matrix
-    return node
+    return transpose(node) or node
 
 
 def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
@@ -39,10 +40,6 @@ def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
     for part in parts:
         is_excluded = first.label == "!=" and part.head in VALUES
         yield Node("relation", (first.parts[0], part), label="!=") if is_excluded else part
-
-
-def _members(node: Node, head: Head) -> Sequence[Node]:
-    return node.parts if node.head == head else (node,)
 
 
 def _has_signs(node: Node) -> bool:
@@ -54,10 +51,6 @@ def _with_sign(node: Node, sign: int) -> Node:
         inner = _with_sign(node.parts[0], sign)
         return product(number(sign if node.label == "\\pm" else -sign), inner)
     return replace(node, parts=tuple(_with_sign(part, sign) for part in node.parts))
-
-
-_TRANSPOSE = name("T")
-_UNIT_VECTORS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
 
 
 def transpose(node: Node) -> Node | None:
@@ -85,10 +78,6 @@ def split_components(node: Node, size: int) -> list[Node] | None:
     if not 2 <= size <= len(_UNIT_VECTORS) or any(len(free_names(term) & {*units}) != 1 for term in terms):
         return None
     return [replace_names(node, {other: number(other == unit) for other in units}) for unit in units]
-
-
-# A chain with one of these in its middle, as `y=4x=12`, does not say which value was asked for.
-_UNKNOWNS = frozenset("xyz")
 
 
 def shorten_chain(relation: Node) -> Node:
