@@ -197,6 +197,16 @@ def _contains(node: Node, variable: Node | None, point: Fraction) -> bool:
 
 def _order(one: _Number, other: _Number) -> int:
     """Return -1, 0 or 1 for a smaller, an equal or a larger first number."""
-    if abs(one - other) <= _ROUNDING * max(1, min(abs(one), _PLACES), min(abs(other), _PLACES)):
+    if one == other or (
+        _is_rounded(one, other)
+        and abs(one - other) <= _ROUNDING * max(Fraction(1), abs(Fraction(one)), abs(Fraction(other)))
+    ):
         return 0
     return 1 if one > other else -1
+
+
+def _is_rounded(*numbers: _Number) -> bool:
+    """Tell whether all numbers are finite and one of them is irrational, so that it was rounded to `_PLACES`."""
+    exact = [number for number in numbers if isinstance(number, Fraction)]
+    rounded = [number for number in exact if number.denominator > 1 / _ROUNDING and not _PLACES % number.denominator]
+    return len(exact) == len(numbers) and bool(rounded)
