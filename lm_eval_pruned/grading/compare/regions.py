@@ -199,7 +199,8 @@ def _order(one: _Number, other: _Number) -> int:
     """Return -1, 0 or 1 for a smaller, an equal or a larger first number."""
     if one == other or (
         _is_rounded(one, other)
-        and abs(one - other) <= _ROUNDING * max(Fraction(1), abs(Fraction(one)), abs(Fraction(other)))
+        and abs(Fraction(one) - Fraction(other))
+        <= _ROUNDING * max(Fraction(1), abs(Fraction(one)), abs(Fraction(other)))
     ):
         return 0
     return 1 if one > other else -1
