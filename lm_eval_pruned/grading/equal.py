@@ -1,7 +1,7 @@
 """Comparison of two answers: labels, names and units first, then numbers, then parsed meanings, then sympy.
 
 The first step that can decide does: equal normal forms; a choice label or a name on one side only; units; exact numbers
-and rounded decimals; expression trees; and sympy in a worker process, for integrals, sums, products and limits only.
+and rounded decimals; expression trees; and sympy in a worker process, for what our parser does not read or compare.
 """
 
 from __future__ import annotations

@@ -73,9 +73,6 @@ WORKER_PATIENCE = 1.75
 SHORTEST_DEADLINE = 0.25
 # Seconds for a worker to start, imports included; a pair does not wait that long.
 WORKER_START_DEADLINE = 60.0
-# A pair that takes longer than this, in seconds, may cost its worker: a spare one is started in advance, since the
-# start of a worker must not count against the next pair.
-SPARE_WORKER_AFTER = 0.3
 # Worker processes of one caller; never more than it has cores.
 MAX_WORKERS = 4
 # Pairs that one worker decides before it is replaced: sympy's caches grow, and a new worker costs half a second.
@@ -100,9 +97,5 @@ MAX_SYMPY_DIGITS = 200
 MAX_SYMPY_DEPTH = 30
 # Members of a set, tuple, matrix or chain of relations.
 MAX_SYMPY_MEMBERS = 60
-# Bits of any number that can arise, numerator and denominator together; about 30,000 decimal digits.
-MAX_SYMPY_BITS = 100_000
-# Argument of a factorial or binomial.
-MAX_SYMPY_FACTORIAL = 1000
-# Factors of a product over an index.
-MAX_SYMPY_FACTORS = 1000
+# Exponents, arguments of factorials and binomials, and factors of a product.
+MAX_SYMPY_ARGUMENT = 1000

@@ -126,26 +126,16 @@ def _verify_mathematics(gold: str, answer: str) -> Verdict:
     start_worker()
     if len(gold) + len(answer) > MAX_CACHED_CHARACTERS:
         return _judge(gold, answer)
-    try:
-        return _judge_cached(gold, answer)
-    except _TimedOutError as timeout:
-        return timeout.verdict
-
-
-class _TimedOutError(Exception):
-    """Carries a verdict "timeout" past the cache: another attempt may be faster."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.reason)
-        self.verdict = verdict
+    verdict = _judge_cached(gold, answer)
+    if verdict.status == "timeout":
+        # Another attempt may be faster.
+        _judge_cached.cache_clear()
+    return verdict
 
 
 @lru_cache(maxsize=MAX_CACHED_VERDICTS)
 def _judge_cached(gold: str, answer: str) -> Verdict:
-    verdict = _judge(gold, answer)
-    if verdict.status == "timeout":
-        raise _TimedOutError(verdict)
-    return verdict
+    return _judge(gold, answer)
 
 
 def clear_cached_verdicts() -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from time import process_time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lm_eval.tasks.aime import utils as aime
-from lm_eval.tasks.hendrycks_math import utils as harness
 
 from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading.equal import equal
@@ -80,11 +77,11 @@ class TestEveryMode:
             assert not EQUAL[name](gold, answer)
 
     @pytest.mark.parametrize("unit", [*HOSTILE, "\\frac", "\\sqrt", "\\text{", "1,234", "^ ", "cm ", "1 ", "Answer:"])
-    def test_hostile_text_takes_linear_time(self, name: str, unit: str) -> None:
+    def test_hostile_text_is_judged_in_time(self, name: str, unit: str) -> None:
         text = (unit * LENGTH)[:LENGTH]
         start = process_time()
         MODES[name].extract(text, "math")
-        EQUAL[name](text, f"{text}1")
+        verify_in(name, text[: MAX_ANSWER_CHARACTERS - 1], f"{text[: MAX_ANSWER_CHARACTERS - 1]}1")
         assert process_time() - start < 2
 
 
@@ -109,33 +106,6 @@ def test_no_text_raises_and_order_does_not_matter(name: str, gold: str, answer: 
 
 
 class TestHendrycks:
-    def test_boxes_agree_with_the_harness(self, rows: list[dict[str, object]]) -> None:
-        solutions = [str(row["solution"]) for row in rows if "solution" in row]
-        assert len(solutions) >= 500
-        for solution in solutions:
-            box = harness.last_boxed_only_string(solution)
-            assert hendrycks.last_box(solution) == (box and harness.remove_boxed(box))
-
-    def test_normal_forms_agree_with_the_harness(self, golds: list[str]) -> None:
-        compared = 0
-        for text in (variant for gold in golds for variant in variants(gold)):
-            try:
-                expected = harness.strip_string(text)
-            except (AssertionError, IndexError):
-                expected = None
-            except ValueError:
-                # Only the harness's copy fails on `x/2`.
-                continue
-            assert hendrycks.normal_form(text) == expected, text
-            compared += 1
-        assert compared > 8500
-
-    def test_verdicts_agree_with_the_aime_tasks(self, golds: list[str]) -> None:
-        for gold, other in pairwise(golds):
-            for answer in (*variants(gold), other):
-                if "/2" not in answer:
-                    assert hendrycks.equal(gold, answer).correct == aime.is_equiv(answer, gold), answer
-
     @pytest.mark.parametrize(
         ("response", "box"),
         [
@@ -148,7 +118,7 @@ class TestHendrycks:
         ],
     )
     def test_last_box(self, response: str, box: str | None) -> None:
-        assert hendrycks.last_box(response) == box
+        assert hendrycks.extract(response) == box
 
 
 class TestMinerva:

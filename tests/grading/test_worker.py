@@ -20,7 +20,6 @@ import pytest
 from lm_eval_pruned.grading.limits import (
     MAX_SYMPY_CHARACTERS,
     MAX_WORKERS,
-    SPARE_WORKER_AFTER,
     WORKER_DEADLINE,
     WORKER_START_DEADLINE,
 )
@@ -228,21 +227,6 @@ def test_a_worker_that_starts_slowly_costs_one_verdict_and_goes_on_starting(monk
     starting = worker_pids()
     assert ask("x+x", "2x").equal
     assert worker_pids() == starting
-
-
-@pytest.mark.usefixtures("fresh")
-def test_a_spare_worker_starts_during_a_slow_pair() -> None:
-    """It is ready before the deadline, so that the next pair does not wait for its start."""
-    (busy,) = worker_pids()
-    seen: list[set[int]] = []
-    look = threading.Timer(2 * SPARE_WORKER_AFTER, lambda: seen.append(worker_pids()))
-    look.start()
-    assert ask(ENDLESS, "1", deadline=4 * SPARE_WORKER_AFTER).status == "timeout"
-    look.join()
-    (spare,) = seen[0] - {busy}
-    assert worker_pids() == {spare}
-    assert ask("x+x", "2x").equal
-    assert worker_pids() == {spare}
 
 
 @pytest.mark.usefixtures("fresh")

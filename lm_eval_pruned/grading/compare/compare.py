@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, evaluate_exactly, free_names, is_close
-from lm_eval_pruned.grading.compare.expand import expand, solutions_as_tuples
-from lm_eval_pruned.grading.compare.intervals import REALS, interval, read_bound
+from lm_eval_pruned.grading.compare.expand import expand, is_label, solutions_as_tuples, split_components
+from lm_eval_pruned.grading.compare.regions import read_region, same_region
 from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
-from lm_eval_pruned.grading.compare.vectors import split_components
 from lm_eval_pruned.grading.limits import MAX_UNORDERED_MEMBERS
 from lm_eval_pruned.grading.read.tree import (
     FLIPPED,
-    INFINITY,
-    MINUS_INFINITY,
     VALUES,
     Head,
     Node,
@@ -23,8 +20,10 @@ from lm_eval_pruned.grading.read.tree import (
     product,
     total,
 )
-from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
+_REGIONS: frozenset[Head] = frozenset(
+    ("name", "bracket", "set", "union", "intersection", "difference", "relation", "list", "and", "or")
+)
 _UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection", "and", "or"))
 
 
@@ -44,8 +43,12 @@ def compare_answers(one: Node, other: Node) -> bool | None:
 def _compare(one: Node, other: Node) -> bool | None:
     if one.head in VALUES and other.head in VALUES:
         return compare_values(one, other)
+    if one.head in _REGIONS and other.head in _REGIONS and not one.head == other.head in ("bracket", "set"):
+        left, right = read_region(one), read_region(other)
+        if left and right and same_region(left, right):
+            return True
     if one.head == other.head == "relation":
-        return _compare_relation(one, other) or _compare_intervals(one, other)
+        return _compare_relation(one, other)
     if one.head == other.head and one.label == other.label:
         if one.head == "ratio":
             return _compare_ratio(one.parts, other.parts)
@@ -70,7 +73,7 @@ def _compare(one: Node, other: Node) -> bool | None:
 def _compare_kinds(one: Node, other: Node) -> bool | None:
     """Compare two answers of different kinds that can mean the same, in this order."""
     match one.head, other.head:
-        case "relation", "union" | "bracket" | "set" | "list" | "name" | "number" | "+" | "*" | "^" | "call":
+        case "relation", "union" | "bracket" | "set" | "list" | "ratio" | "name" | "number" | "+" | "*" | "^" | "call":
             return _compare_named(one, other)
         case "list", "bracket" | "set" if (solutions := solutions_as_tuples(one)) is not None:
             return _compare_members(solutions, [other] if other.head == "bracket" else _members(other))
@@ -80,17 +83,13 @@ def _compare_kinds(one: Node, other: Node) -> bool | None:
             # A comma can mean either of the two.
             return _compare_members(one.parts, other.parts)
         case "list", "union":
-            return _compare_members([_region(part) for part in one.parts], other.parts)
+            return _compare_members(one.parts, other.parts)
         case "matrix", "bracket":
             return _compare_vector(one, other)
-        case "bracket", "name" if other == REALS:
-            return one == interval(MINUS_INFINITY, INFINITY)
         case "bracket", _ if other.head in VALUES and one.label == "()":
             return _compare_components(one.parts, other)
         case "matrix", _ if other.head in VALUES and all(len(row.parts) == 1 for row in one.parts):
             return _compare_components([cell for row in one.parts for cell in row.parts], other)
-        case "set", "name" if not one.parts:
-            return other.label == "\\emptyset"
         case "set", _ if len(one.parts) == 1 and other.head in VALUES:
             return _compare(one.parts[0], other)
         case "ratio", _ if other.head in VALUES and (evaluate_exactly(other) or Fraction(1, 2)).denominator > 1:
@@ -128,15 +127,15 @@ def _compare_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | Non
 
 def _are_named(items: Node) -> bool:
     """Tell whether members are values of different names, as in `x = 1, y = 2`."""
-    named = [part.parts[0].label for part in items.parts if part.head == "relation" and part.parts[0].head == "name"]
+    named = [part.parts[0] for part in items.parts if part.head == "relation" and is_label(part.parts[0])]
     # Numbered names such as x_1, x_2 may be in any order.
-    labels = {label.partition("_")[0] for label in named}
+    labels = {node.label.partition("_")[0] or node for node in named}
     return len(labels) == len(items.parts) > 1
 
 
 def _members(node: Node) -> Sequence[Node]:
-    """Return the members of a collection; equal members of a set once, those of a list as often as they occur."""
-    if node.head != "set":
+    """Return the members of a collection, those of a list as often as they occur, but equal tuples once."""
+    if node.head != "set" and any(part.head != "bracket" for part in node.parts):
         return node.parts
     distinct: list[Node] = []
     parts = list(dict.fromkeys(node.parts))
@@ -259,27 +258,15 @@ def _difference(relation: Node) -> Node:
 
 
 def _compare_named(relation: Node, value: Node) -> bool | None:
-    """Compare `x = 5`, `x in S` or `x > 2` with what it says about the name, given without the name."""
-    if (bound := read_bound(relation)) is not None:
-        return _compare(bound.region, value)
+    """Compare `x = 5` or `x in S` with what it says about the name, given without the name."""
     if set(relation.label.split()) != {"="} and relation.label != "in":
         return False
     left, right = relation.parts[0], relation.parts[-1]
+    if is_label(left) and len(relation.parts) == 2 and not free_names(left) & free_names(right):
+        return _compare(right, value)
     if relation.label != "in" and _is_value(value, *relation.parts) and free_names(value) and _compare(right, value):
         # An identity, such as 2x+x=3x, is the expression on both of its sides.
         return all(_compare(side, value) for side in relation.parts)
     if len(relation.parts) > 2:
         return False
-    if left.head == "name" and left.label not in CONSTANTS:
-        return _compare(right, value)
     return _compare(left, value) if right.head == "name" and relation.label == "=" else False
-
-
-def _compare_intervals(one: Node, other: Node) -> bool | None:
-    left, right = read_bound(one), read_bound(other)
-    return _compare(left.region, right.region) if left and right and left.variable == right.variable else False
-
-
-def _region(part: Node) -> Node:
-    bound = read_bound(part)
-    return bound.region if bound else part

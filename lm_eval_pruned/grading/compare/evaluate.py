@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from math import comb, factorial, gcd, lcm, prod
+from math import ceil, comb, factorial, floor, gcd, lcm, prod
 from typing import TYPE_CHECKING, Protocol
 
 from lm_eval_pruned.grading.limits import MAX_EXACT_BITS, MAX_GROWING_ARGUMENT, MAX_NUMERIC_EXPONENT
@@ -33,7 +33,21 @@ _FUNCTIONS = {
     "lg": "log10",
     "abs": "fabs",
 }
+_OF_RATIONALS: dict[str, Callable[..., Fraction | int]] = {
+    "abs": abs, "floor": floor, "ceil": ceil, "max": max, "min": min,
+}  # fmt: skip
+_OF_WHOLE: dict[str, Callable[..., int]] = {
+    "gcd": gcd, "lcm": lcm, "binomial": comb, "factorial": factorial,
+    "double factorial": lambda value: prod(range(value, 0, -2)),
+}  # fmt: skip
 _GROWING = ("factorial", "binomial", "exp", "sinh", "cosh")
+
+
+# The values of variables at which expressions are compared, numerators over denominators. Neighbours are so different
+# that agreement by chance is unlikely.
+_NUMERATORS = (7, 29, 3, 61, 11, 43, 5, 97, 13, 151)
+_DENOMINATORS = (5, 13, 7, 17, 19, 23, 31, 37, 41, 59)
+POINTS = tuple(map(Fraction, _NUMERATORS, _DENOMINATORS))
 
 
 class UndefinedError(ArithmeticError):
@@ -53,84 +67,20 @@ class Numeric(Protocol):
 
 
 def evaluate_exactly(node: Node) -> Fraction | None:
-    r"""Return the value of an expression that contains rational numbers only, or None.
+    r"""Return the value of an expression that is a rational number, or None.
 
     Example:
         >>> from lm_eval_pruned.grading.read.parser import read
         >>> evaluate_exactly(read(r"2^{-3}+\frac{3}{8}")), evaluate_exactly(read(r"\sqrt{2}"))
         (Fraction(1, 2), None)
     """
-    try:
-        return _evaluate_exactly(node)
-    except ArithmeticError:
-        return None
-
-
-def _evaluate_exactly(node: Node) -> Fraction | None:
     if node.head == "number":
         return node.value
-    if node.head not in ("+", "*", "^", "call"):
+    try:
+        value = None if free_names(node) else _evaluate(_context(DIGITS), node, {})
+    except (ArithmeticError, ValueError, TypeError, NotImplementedError):
         return None
-    parts = [_evaluate_exactly(part) for part in node.parts]
-    values = [part for part in parts if part is not None]
-    if len(values) < len(parts) or not parts:
-        return None
-    match node.head:
-        case "+":
-            return _check_size(sum(values, Fraction(0)))
-        case "*":
-            return _check_size(prod(values, start=Fraction(1)))
-        case "^":
-            return _raise_power(*values)
-    return _apply_to_rationals(node.label, values)
-
-
-def _raise_power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    if exponent.denominator != 1:
-        return None
-    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(exponent) * bits > MAX_EXACT_BITS:
-        raise UndefinedError("too large")
-    if not base and exponent <= 0:
-        raise UndefinedError("a power of zero")
-    return Fraction(base ** int(exponent))
-
-
-def _apply_to_rationals(function: str, values: list[Fraction]) -> Fraction | None:
-    """Compute the functions of whole numbers, and those that map rational numbers to rational numbers."""
-    first = values[0]
-    if function == "abs":
-        return abs(first)
-    if function in ("floor", "ceil"):
-        return Fraction(
-            first.numerator // first.denominator if function == "floor" else -(-first.numerator // first.denominator)
-        )
-    if function in ("max", "min"):
-        return max(values) if function == "max" else min(values)
-    if function == "C" and len(values) == 2:
-        function = "binomial"
-    if function not in ("factorial", "double factorial", "binomial", "gcd", "lcm") or any(
-        value.denominator != 1 or value < 0 for value in values
-    ):
-        return None
-    whole = [int(value) for value in values]
-    if function in ("gcd", "lcm"):
-        return _check_size(Fraction((gcd if function == "gcd" else lcm)(*whole)))
-    bits = whole[0].bit_length() * (min(whole[1], abs(whole[0] - whole[1])) if function == "binomial" else whole[0])
-    if bits > MAX_EXACT_BITS:
-        raise UndefinedError("too large")
-    match function:
-        case "factorial":
-            return Fraction(factorial(*whole))
-        case "double factorial":
-            return Fraction(prod(range(whole[0], 0, -2)))
-    return Fraction(comb(*whole))
-
-
-def _check_size(value: Fraction) -> Fraction:
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_EXACT_BITS:
-        raise UndefinedError("too large")
-    return value
+    return value if isinstance(value, Fraction) else None
 
 
 def free_names(node: Node) -> frozenset[str]:
@@ -176,7 +126,7 @@ def _context(digits: int) -> MPContext:
 def _evaluate_finite(node: Node, point: Mapping[str, Fraction], digits: int) -> Numeric:
     mp = _context(digits)
     try:
-        value: Numeric = mp.mpc(_evaluate(mp, node, point))
+        value: Numeric = mp.mpc(_convert(mp, _evaluate(mp, node, point)))
     except (ArithmeticError, ValueError, TypeError, NotImplementedError) as error:
         raise UndefinedError(str(error)) from error
     if not mp.isfinite(value):
@@ -184,46 +134,75 @@ def _evaluate_finite(node: Node, point: Mapping[str, Fraction], digits: int) -> 
     return value
 
 
-def _evaluate(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Numeric:
+def _evaluate(mp: MPContext, node: Node, point: Mapping[str, Fraction]) -> Fraction | Numeric:
+    """Evaluate exactly as long as all operands are rational and small enough, then with mpmath."""
+    if node.head == "number":
+        return node.value
+    if node.head == "name":
+        constants = {"\\pi": mp.mpf(mp.pi), "e": mp.mpf(mp.e), "i": mp.mpc(0, 1), "\\infty": mp.inf}
+        return constants[node.label] if node.label in constants else point.get(node.label, Fraction(0))
+    if node.head not in ("+", "*", "^", "call"):
+        raise UndefinedError(f"no value: {node.head}")
+    values = [_evaluate(mp, part, point) for part in node.parts]
+    rationals = [value for value in values if isinstance(value, Fraction)]
+    if len(rationals) == len(values) > 0:
+        exact = _operate_exactly(node, rationals)
+        if exact is not None and max(exact.numerator.bit_length(), exact.denominator.bit_length()) <= MAX_EXACT_BITS:
+            return exact
+    return _operate(mp, node, [_convert(mp, value) for value in values])
+
+
+def _convert(mp: MPContext, value: Fraction | Numeric) -> Numeric:
+    converted: Numeric = mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    return converted
+
+
+def _operate_exactly(node: Node, values: list[Fraction]) -> Fraction | None:
+    """Compute an operation on rational numbers, None if its value is not rational or may be too large."""
+    match node.head:
+        case "+":
+            return sum(values, Fraction(0))
+        case "*":
+            return prod(values, start=Fraction(1))
+        case "^":
+            base, exponent = values
+            if not base and exponent <= 0:
+                raise UndefinedError("a power of zero")
+            bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+            is_small = exponent.denominator == 1 and abs(exponent) * bits <= MAX_EXACT_BITS
+            return Fraction(base ** int(exponent)) if is_small else None
+    function = "binomial" if node.label == "C" and len(values) == 2 else node.label
+    if function in _OF_RATIONALS:
+        return Fraction(_OF_RATIONALS[function](*values))
+    if function not in _OF_WHOLE or any(value.denominator != 1 or value < 0 for value in values):
+        return None
+    whole = [int(value) for value in values]
+    terms = min(whole[1], abs(whole[0] - whole[1])) if function == "binomial" else whole[0]
+    is_small = function in ("gcd", "lcm") or whole[0].bit_length() * terms <= MAX_EXACT_BITS
+    return Fraction(_OF_WHOLE[function](*whole)) if is_small else None
+
+
+def _operate(mp: MPContext, node: Node, values: list[Numeric]) -> Numeric:
     value: Numeric
     match node.head:
-        case "number":
-            value = mp.mpf(node.value.numerator) / node.value.denominator
-        case "name":
-            at = point.get(node.label, Fraction(0))
-            constants = {"\\pi": mp.mpf(mp.pi), "e": mp.mpf(mp.e), "i": mp.mpc(0, 1), "\\infty": mp.inf}
-            value = constants[node.label] if node.label in constants else mp.mpf(at.numerator) / at.denominator
         case "+":
-            value = mp.fsum(_evaluate(mp, part, point) for part in node.parts)
+            value = mp.fsum(values)
         case "*":
-            value = mp.fprod(_evaluate(mp, part, point) for part in node.parts)
+            value = mp.fprod(values)
         case "^":
-            base, exponent = (_evaluate(mp, part, point) for part in node.parts)
-            if abs(exponent) > MAX_NUMERIC_EXPONENT:
+            if abs(values[1]) > MAX_NUMERIC_EXPONENT:
                 raise UndefinedError("too large")
-            value = mp.power(base, exponent)
-        case "call":
-            value = _apply(mp, node.label, [_evaluate(mp, part, point) for part in node.parts])
+            value = _raise(mp, values[0], values[1], evaluate_exactly(node.parts[1]))
         case _:
-            raise UndefinedError(f"no value: {node.head}")
+            largest = MAX_GROWING_ARGUMENT if node.label in _GROWING else MAX_NUMERIC_EXPONENT**3
+            if node.label not in _FUNCTIONS or any(abs(argument) > largest for argument in values):
+                raise UndefinedError(f"no value: {node.label}")
+            value = getattr(mp, _FUNCTIONS[node.label])(*values)
     return value
 
 
-def _apply(mp: MPContext, function: str, arguments: list[Numeric]) -> Numeric:
-    largest = MAX_GROWING_ARGUMENT if function in _GROWING else MAX_NUMERIC_EXPONENT**3
-    if function not in (*_FUNCTIONS, "root") or any(abs(argument) > largest for argument in arguments):
-        raise UndefinedError(f"no value: {function}")
-    if function == "root":
-        return _take_root(mp, *arguments)
-    value: Numeric = getattr(mp, _FUNCTIONS[function])(*arguments)
-    return value
-
-
-def _take_root(mp: MPContext, base: Numeric, degree: Numeric) -> Numeric:
-    """Return a root: for an odd degree the real one, as taught in schools, so that the third root of -8 is -2."""
-    is_odd = not degree.imag and degree.real % 2 == 1
-    if is_odd and not base.imag and base.real < 0:
-        value: Numeric = -mp.power(mp.mpf(0) - base, mp.mpf(1) / degree)
-    else:
-        value = mp.power(base, mp.mpf(1) / degree)
-    return value
+def _raise(mp: MPContext, base: Numeric, exponent: Numeric, rational: Fraction | None) -> Numeric:
+    """Return a power; a root of odd degree is the real one, as taught in schools: the third root of -8 is -2."""
+    has_real_root = rational is not None and rational.denominator % 2 and not base.imag and base.real < 0
+    value: Numeric = mp.power(mp.mpf(0) - base if has_real_root else base, exponent)
+    return mp.mpf(0) - value if has_real_root and rational is not None and rational.numerator % 2 else value

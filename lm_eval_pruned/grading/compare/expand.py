@@ -1,4 +1,4 @@
-"""Rewriting before comparison: plus-minus as a list, nested lists as one, chains of equalities as their value."""
+"""Rewriting before comparison: plus-minus and nested lists as a list, chains as their value, vectors as tuples."""
 
 from __future__ import annotations
 
@@ -6,42 +6,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lm_eval_pruned.grading.compare.evaluate import free_names
-from lm_eval_pruned.grading.compare.regions import simplify_sets, solve_region
 from lm_eval_pruned.grading.compare.values import compare_values
-from lm_eval_pruned.grading.compare.vectors import transpose
 from lm_eval_pruned.grading.read.parser import read
-from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, number, product
+from lm_eval_pruned.grading.read.tree import VALUES, Node, name, number, product, replace_names
 from lm_eval_pruned.grading.vocabulary import CONSTANTS
+
+_TRANSPOSE = name("T")
+_UNIT_VECTORS = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
+# A chain with one of these in its middle, as `y=4x=12`, does not say which value was asked for.
+_UNKNOWNS = frozenset("xyz")
 
 
 def expand(node: Node) -> Node:
     """Return a tree in which shorthand is written out.
 
-    Plus-minus becomes a list, lists in lists and unions in unions become one, inequalities become the set that they
-    describe, and chains of equalities become their value.
+    Plus-minus becomes a list, lists in lists become one, and chains of equalities become their value.
     """
-    if node.head == "list":
-        node = Node("list", tuple(_split_exclusions(node.parts)))
-    if node.head in ("list", "and", "or") and (region := solve_region(node)):
-        return region
-    if node.head == "list":
-        members = [member for part in node.parts for member in _members(expand(part), "list")]
-        return Node("list", tuple(members))
-    if node.head == "set" and _has_signs(node):
-        return Node("set", tuple(member for part in node.parts for member in _members(expand(part), "list")))
+    if node.head == "list" or (node.head == "set" and _has_signs(node)):
+        parts = (expand(part) for part in _split_exclusions(node.parts))
+        return Node(
+            node.head, tuple(member for part in parts for member in (part.parts if part.head == "list" else [part]))
+        )
     if _has_signs(node):
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
     if node.head == "relation":
         return split_tuple_equation(node) or shorten_chain(node)
-    if node.head in ("difference", "intersection"):
-        return simplify_sets(node)
-    if (matrix := transpose(node)) is not None:
-        return matrix
-    if node.head == "union":
-        return simplify_sets(
-            Node("union", tuple(part for member in node.parts for part in _members(expand(member), "union")))
-        )
-    return node
+    return transpose(node) or node
 
 
 def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
@@ -50,10 +40,6 @@ def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
     for part in parts:
         is_excluded = first.label == "!=" and part.head in VALUES
         yield Node("relation", (first.parts[0], part), label="!=") if is_excluded else part
-
-
-def _members(node: Node, head: Head) -> Sequence[Node]:
-    return node.parts if node.head == head else (node,)
 
 
 def _has_signs(node: Node) -> bool:
@@ -67,8 +53,31 @@ def _with_sign(node: Node, sign: int) -> Node:
     return replace(node, parts=tuple(_with_sign(part, sign) for part in node.parts))
 
 
-# A chain with one of these in its middle, as `y=4x=12`, does not say which value was asked for.
-_UNKNOWNS = frozenset("xyz")
+def transpose(node: Node) -> Node | None:
+    """Return the transpose of a matrix or tuple that has `T` as its exponent, else None; a tuple stays the same."""
+    if node.head != "^" or node.parts[1] != _TRANSPOSE:
+        return None
+    base = node.parts[0]
+    if base.head == "matrix" and len({len(row.parts) for row in base.parts}) == 1:
+        columns = zip(*(row.parts for row in base.parts), strict=True)
+        return Node("matrix", tuple(Node("row", column) for column in columns))
+    return base if base.head == "bracket" else None
+
+
+def split_components(node: Node, size: int) -> list[Node] | None:
+    r"""Return the `size` components of a sum of unit vectors, or None if a node is something else.
+
+    Example:
+        >>> from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly
+        >>> from lm_eval_pruned.grading.read.parser import read
+        >>> list(map(evaluate_exactly, split_components(read(r"2\hat{i}-9\hat{k}"), 3)))
+        [Fraction(2, 1), Fraction(0, 1), Fraction(-9, 1)]
+    """
+    terms = node.parts if node.head == "+" else (node,)
+    units = _UNIT_VECTORS[:size]
+    if not 2 <= size <= len(_UNIT_VECTORS) or any(len(free_names(term) & {*units}) != 1 for term in terms):
+        return None
+    return [replace_names(node, {other: number(other == unit) for other in units}) for unit in units]
 
 
 def shorten_chain(relation: Node) -> Node:
@@ -86,15 +95,33 @@ def shorten_chain(relation: Node) -> Node:
     if set(relation.label.split()) != {"="}:
         return relation
     first, *middle, last = relation.parts
-    constants = [side for side in relation.parts if side.head in VALUES and not free_names(side)]
+    constants = [side for side in relation.parts if side.head in VALUES and not free_names(side) and not is_label(side)]
     if last not in constants or not all(compare_values(constants[0], side) for side in constants[1:]):
         return relation
     if len(constants) == len(relation.parts):
         return first
-    is_name = first.head == "name" and first.label not in CONSTANTS
-    if not is_name or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
+    if not is_label(first) or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
         return relation
     return Node("relation", (first, constants[0]), label="=")
+
+
+def is_label(node: Node) -> bool:
+    """Tell whether an expression only names a value, as x, f(1)+f(2), AB/CD and V_1:V_2 do.
+
+    A sum or product of other variables is not a name: `a+b=15` is an equation.
+    """
+    match node.head:
+        case "name":
+            return node.label not in CONSTANTS
+        case "call":
+            return len(node.label) == 1
+        case "^":
+            return node.parts[1] == number(-1) and is_label(node.parts[0])
+        case "+":
+            return all(part.head == "call" and is_label(part) for part in node.parts)
+        case "*" | "ratio":
+            return all(map(is_label, node.parts)) and all(label[0].isupper() for label in free_names(node))
+    return False
 
 
 def is_constant_chain(form: str) -> bool:

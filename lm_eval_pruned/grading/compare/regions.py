@@ -1,192 +1,213 @@
-"""Regions of the real line: inequalities in one variable joined by "and" or "or", and unions of intervals."""
+"""Sets of real numbers, written as intervals, inequalities or both, compared by which numbers belong to them.
+
+Whether a number belongs to a set is tested at its bounds, next to them, between them and at some other numbers, so that
+no inequality has to be solved.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from functools import reduce
-from itertools import chain
-from operator import attrgetter
+from itertools import pairwise
 from typing import NamedTuple
 
-from lm_eval_pruned.grading.compare.evaluate import UndefinedError, evaluate_exactly, evaluate_numerically, free_names
-from lm_eval_pruned.grading.compare.intervals import REALS, interval, read_bound
+from lm_eval_pruned.grading.compare.evaluate import (
+    POINTS,
+    UndefinedError,
+    evaluate_exactly,
+    evaluate_numerically,
+    free_names,
+)
 from lm_eval_pruned.grading.limits import MAX_REGION_BOUNDS
-from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Head, Node
+from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, VALUES, Node, name
 
-# Decimal places to which an irrational bound is rounded.
-PLACES = 20
+REALS, _EMPTY = name("\\mathbbR"), name("\\emptyset")
+
+# What each sign allows as the order of two numbers.
+_SIGNS = {"<": (-1,), ">": (1,), "<=": (-1, 0), ">=": (0, 1), "=": (0,), "!=": (-1, 1)}
+# A number and what it is compared with may differ by rounding; numbers next to a bound differ from it by more.
+_ROUNDING = Fraction(1, 10**15)
+_NEXT = Fraction(1, 10**4)
+_PLACES = 10**20
+_Number = Fraction | float
 
 
-class _Bound(NamedTuple):
-    """One end of an interval.
+class Region(NamedTuple):
+    """A set of real numbers: the variable that has them, if any, and the bounds that are known.
 
-    `position` is where it is on the real line. A bound that is excluded lies to one side of it: 1 for a lower bound,
-    -1 for an upper one, 0 for a bound that is included.
+    The bounds of `|x-2|<3` are not known, since it is not solved.
     """
 
-    position: Fraction | float
-    side: int
+    variable: Node | None
     node: Node
+    bounds: frozenset[_Number] = frozenset()
+    is_solved: bool = True
 
 
-class _Interval(NamedTuple):
-    """All numbers between two bounds."""
+def read_region(node: Node) -> Region | None:
+    r"""Return the set of real numbers that a node describes, or None.
 
-    low: _Bound
-    high: _Bound
-
-
-_Region = list[_Interval]
-_order = attrgetter("position", "side")
-_REAL_LINE = _Interval(_Bound(-float("inf"), 1, MINUS_INFINITY), _Bound(float("inf"), -1, INFINITY))
-
-
-def solve_region(node: Node) -> Node | None:
-    r"""Write inequalities in one variable joined by "and", "or" or commas as one relation `x \in S`, or return None.
-
-    Commas mean "and" or, if that leaves nothing, "or"; if one member implies all others, they are not joined.
+    Commas between inequalities mean "and" or, if that leaves nothing, "or"; if one inequality implies all others, they
+    are a list.
 
     Example:
         >>> from lm_eval_pruned.grading.read.parser import read
-        >>> solve_region(read(r"x>0\land x\le 4")).parts[1] == read("(0, 4]")
+        >>> same_region(read_region(read("x<0, 2x>8")), read_region(read(r"(-\infty, 0)\cup(4, \infty)")))
         True
-        >>> solve_region(read(r"x<0, x>4")) == solve_region(read(r"x<0\lor x>4"))
-        True
-        >>> solve_region(read(r"x>0\land y>0")), solve_region(read("x>2, x>3"))
+        >>> read_region(read("x>2, x>3")), read_region(read("(2, 1)"))
         (None, None)
     """
-    relations = list(_relations(node))
-    bounds = [read_bound(relation) for relation in relations]
-    variables = {bound.variable for bound in bounds if bound}
-    if None in bounds or len(variables) != 1 or len(bounds) > MAX_REGION_BOUNDS:
-        return None
     try:
-        region = _combine(node)
+        return _read(node)
     except UndefinedError:
         return None
-    if region is None:
-        return None
-    written = _to_node(region)
-    is_point = written.head == "set" and len(written.parts) == 1
-    return Node(
-        "relation", (variables.pop(), written.parts[0] if is_point else written), label="=" if is_point else "in"
-    )
 
 
-def simplify_sets(sets: Node) -> Node:
-    """Write unions, intersections and differences of intervals as separate intervals, or return the node unchanged."""
-    try:
-        return _to_node(_from_node(sets))
-    except UndefinedError:
-        return sets
+def same_region(one: Region, other: Region) -> bool:
+    """Tell whether the same numbers belong to two regions; at least one of them must be solved."""
+    if one.variable and other.variable and one.variable != other.variable:
+        return False
+    points = _points(one.bounds | other.bounds)
+    return (one.is_solved or other.is_solved) and all(_holds(one, point) == _holds(other, point) for point in points)
 
 
-def _relations(node: Node) -> Iterator[Node]:
-    if node.head not in ("list", "and", "or"):
-        yield node
-        return
-    for part in node.parts:
-        yield from _relations(part)
-
-
-def _combine(node: Node) -> _Region | None:
-    """Return the region of a tree of relations, or None if one of them bounds no variable or commas join nothing."""
-    if node.head not in ("list", "and", "or"):
-        bound = read_bound(node)
-        return _from_node(bound.region) if bound else None
-    parts = [part for part in map(_combine, node.parts) if part is not None]
-    if len(parts) < len(node.parts):
-        return None
-    # That a variable is real adds nothing.
-    parts = [part for part in parts if part != [_REAL_LINE]] or [[_REAL_LINE]]
-    if len(parts) == 1:
-        return parts[0]
-    if node.head == "and":
-        return reduce(_intersect, parts)
-    if node.head == "or":
-        return _merge(chain.from_iterable(parts))
-    region = reduce(_intersect, parts) or _merge(chain.from_iterable(parts))
-    return None if _positions(region) in map(_positions, parts) else region
-
-
-def _from_node(node: Node) -> _Region:
+def _read(node: Node) -> Region:
     match node.head:
+        case "name" if node in (REALS, _EMPTY):
+            return Region(None, node)
         case "bracket" if len(node.parts) == 2:
-            low, high = node.parts
-            lower = _Bound(_position_of(low), int(node.label[0] == "("), low)
-            upper = _Bound(_position_of(high), -int(node.label[1] == ")"), high)
-            return [_Interval(lower, upper)] if _order(lower) <= _order(upper) else []
+            low, high = map(_position, node.parts)
+            if low < high or (low == high and node.label == "[]"):
+                return Region(None, node, frozenset((low, high)))
         case "set":
-            points = [_Bound(_position_of(part), 0, part) for part in node.parts]
-            return _merge(_Interval(point, point) for point in points)
-        case "union":
-            return _merge(chain.from_iterable(map(_from_node, node.parts)))
-        case "intersection":
-            return reduce(_intersect, map(_from_node, node.parts))
-        case "difference":
-            first, *others = map(_from_node, node.parts)
-            return reduce(_subtract, others, first)
-        case "name" if node == REALS:
-            return [_REAL_LINE]
+            return Region(None, node, frozenset(map(_position, node.parts)))
+        case "union" | "intersection" | "difference":
+            return _join(node, [_read(part) for part in node.parts])
+        case "relation" if node.label == "in" and node.parts[0].head == "name":
+            return _read(node.parts[1])._replace(variable=node.parts[0])
+        case "relation":
+            return _read_inequality(node)
+        case "list" | "and" | "or" if len(node.parts) <= MAX_REGION_BOUNDS:
+            # That a variable is real adds nothing.
+            regions = [region for region in map(_read, node.parts) if region.node != REALS]
+            joined = _join(node, regions)
+            if joined.variable and all(region.variable for region in regions):
+                return _choose_conjunction(joined, regions) if node.head == "list" else joined
     raise UndefinedError(f"no region: {node.head}")
 
 
-def _position_of(node: Node) -> Fraction | float:
+def _read_inequality(relation: Node) -> Region:
+    sides = relation.parts
+    if any(sign not in _SIGNS for sign in relation.label.split()) or any(side.head not in VALUES for side in sides):
+        raise UndefinedError(f"no inequality: {relation.label}")
+    bounds = frozenset(_position(side) for side in sides if not free_names(side))
+    varying = {side for side in sides if free_names(side)}
+    is_solved = len(varying) == 1 and all(
+        side.head == "name" or (side.head == "call" and len(side.label) == 1) for side in varying
+    )
+    names = frozenset().union(*map(free_names, varying))
+    if not is_solved and (len(names) != 1 or "=" in relation.label.split()):
+        raise UndefinedError("not one variable")
+    if not is_solved:
+        bounds |= {sign * value for value in _numbers(relation) for sign in (1, -1)}
+    return Region(varying.pop() if is_solved else name(min(names)), relation, bounds, is_solved)
+
+
+def _numbers(node: Node) -> Iterator[Fraction]:
+    if node.head == "number":
+        yield node.value
+    for part in node.parts:
+        yield from _numbers(part)
+
+
+def _join(node: Node, regions: list[Region]) -> Region:
+    if len({region.variable for region in regions}) != 1:
+        raise UndefinedError("not one variable")
+    bounds = frozenset().union(*(region.bounds for region in regions))
+    return Region(regions[0].variable, node, bounds, all(region.is_solved for region in regions))
+
+
+def _choose_conjunction(listed: Region, regions: list[Region]) -> Region:
+    rows = [[_holds(region, point) for region in regions] for point in _points(listed.bounds)]
+    is_and = any(map(all, rows))
+    joined = [all(row) if is_and else any(row) for row in rows]
+    if len(regions) > 1 and joined in map(list, zip(*rows, strict=True)):
+        raise UndefinedError("one member implies the others")
+    return listed._replace(node=Node("and" if is_and else "or", tuple(region.node for region in regions)))
+
+
+def _position(node: Node) -> _Number:
     if node in (INFINITY, MINUS_INFINITY):
         return float("inf") if node == INFINITY else -float("inf")
     value = evaluate_exactly(node)
-    if value is not None:
-        return value
-    if free_names(node):
+    if value is None and free_names(node):
         raise UndefinedError("a variable bound")
-    approximate = evaluate_numerically(node, {})
-    if approximate.imag:
-        raise UndefinedError("a bound that is not real")
-    return Fraction(int(approximate.real * 10**PLACES), 10**PLACES)
+    return _approximate(node, {}) if value is None else value
 
 
-def _intersect(ones: _Region, others: _Region) -> _Region:
-    pairs = ((one, other) for one in ones for other in others)
-    cuts = (
-        _Interval(max(one.low, other.low, key=_order), min(one.high, other.high, key=_order)) for one, other in pairs
-    )
-    return [cut for cut in cuts if _order(cut.low) <= _order(cut.high)]
+def _approximate(node: Node, point: dict[str, Fraction]) -> Fraction:
+    value = evaluate_numerically(node, point)
+    if value.imag:
+        raise UndefinedError("not real")
+    return Fraction(round(value.real * _PLACES), _PLACES)
 
 
-def _subtract(ones: _Region, others: _Region) -> _Region:
-    """Remove the second region from the first: intersect it with the gaps around each interval of the second."""
-    for part in others:
-        below = _Bound(part.low.position, part.low.side - 1, part.low.node)
-        above = _Bound(part.high.position, part.high.side + 1, part.high.node)
-        gaps = [_Interval(_REAL_LINE.low, below), _Interval(above, _REAL_LINE.high)]
-        ones = _intersect(ones, [gap for gap in gaps if _order(gap.low) <= _order(gap.high)])
-    return ones
+def _points(bounds: Iterable[_Number]) -> list[Fraction]:
+    finite = sorted(bound for bound in bounds if isinstance(bound, Fraction)) or [Fraction(0)]
+    near = [bound + step for bound in finite for step in (-_NEXT, 0, _NEXT)]
+    between = [(low + high) / 2 for low, high in pairwise(finite)]
+    beyond = [finite[0] - distance for distance in (1, 10**6)] + [finite[-1] + distance for distance in (1, 10**6)]
+    return near + between + beyond + [sign * point for point in POINTS for sign in (1, -1)]
 
 
-def _merge(intervals: Iterable[_Interval]) -> _Region:
-    """Sort intervals and merge those without a gap between them."""
-    region: _Region = []
-    for part in sorted(intervals, key=lambda part: _order(part.low)):
-        if region and _order(part.low) <= (region[-1].high.position, region[-1].high.side + 1):
-            region[-1] = _Interval(region[-1].low, max(region[-1].high, part.high, key=_order))
-        else:
-            region.append(part)
-    return region
+def _holds(region: Region, point: Fraction) -> bool:
+    try:
+        return _contains(region.node, region.variable, point)
+    except UndefinedError:
+        return False
 
 
-def _positions(region: _Region) -> list[tuple[object, ...]]:
-    return [(_order(part.low), _order(part.high)) for part in region]
-
-
-def _to_node(region: _Region) -> Node:
-    parts = [
-        Node("set", (low.node,))
-        if low.position == high.position
-        else interval(low.node, high.node, low="(" if low.side else "[", high=")" if high.side else "]")
-        for low, high in region
+def _contains(node: Node, variable: Node | None, point: Fraction) -> bool:
+    parts = node.parts
+    match node.head:
+        case "name":
+            return node == REALS
+        case "bracket":
+            low, high = (_order(point, _position(part)) for part in parts)
+            return low >= (node.label[0] == "(") and high <= -(node.label[1] == ")")
+        case "set":
+            return any(_order(point, _position(part)) == 0 for part in parts)
+        case "union" | "or":
+            return any(_contains(part, variable, point) for part in parts)
+        case "intersection" | "and":
+            return all(_contains(part, variable, point) for part in parts)
+        case "difference":
+            return _contains(parts[0], variable, point) and not any(
+                _contains(part, variable, point) for part in parts[1:]
+            )
+        case "relation" if node.label == "in":
+            return _contains(parts[1], variable, point)
+    at = {label: point for side in parts for label in free_names(side)}
+    values = [
+        point if side == variable else _approximate(side, at) if free_names(side) else _position(side) for side in parts
     ]
-    if len(parts) == 1:
-        return parts[0]
-    head: Head = "union" if parts else "set"
-    return Node(head, tuple(parts))
+    signs = node.label.split()
+    return all(_order(*pair) in _SIGNS[sign] for pair, sign in zip(pairwise(values), signs, strict=True))
+
+
+def _order(one: _Number, other: _Number) -> int:
+    """Return -1, 0 or 1 for a smaller, an equal or a larger first number."""
+    if one == other or (
+        _is_rounded(one, other)
+        and abs(Fraction(one) - Fraction(other))
+        <= _ROUNDING * max(Fraction(1), abs(Fraction(one)), abs(Fraction(other)))
+    ):
+        return 0
+    return 1 if one > other else -1
+
+
+def _is_rounded(*numbers: _Number) -> bool:
+    """Tell whether all numbers are finite and one of them is irrational, so that it was rounded to `_PLACES`."""
+    exact = [number for number in numbers if isinstance(number, Fraction)]
+    rounded = [number for number in exact if number.denominator > 1 / _ROUNDING and not _PLACES % number.denominator]
+    return len(exact) == len(numbers) and bool(rounded)

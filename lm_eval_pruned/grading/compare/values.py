@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import (
     DIGITS,
+    POINTS,
     UndefinedError,
     evaluate_exactly,
     evaluate_numerically,
@@ -15,13 +15,8 @@ from lm_eval_pruned.grading.compare.evaluate import (
     is_close,
 )
 from lm_eval_pruned.grading.read.decimal import Number, rounds_to
-from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Node, name
+from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Node, name, replace_names
 
-# The values of variables at which expressions are compared, numerators over denominators. Neighbours are so different
-# that agreement by chance is unlikely.
-_NUMERATORS = (7, 29, 3, 61, 11, 43, 5, 97, 13, 151)
-_DENOMINATORS = (5, 13, 7, 17, 19, 23, 31, 37, 41, 59)
-POINTS = tuple(map(Fraction, _NUMERATORS, _DENOMINATORS))
 ENOUGH_POINTS = 3
 
 # Constants of integration, which may be written in either case.
@@ -46,7 +41,7 @@ def _rename_constant(one: Node, other: Node) -> Node:
     if len(names) < 2 or [label.upper() for label in mine] != [label.upper() for label in theirs] or len(mine) != 1:
         return other
     is_constant = mine[0].upper() in _CONSTANTS and all(map(_is_added_or_decays, (one, other), (mine[0], theirs[0])))
-    return _rename(other, theirs[0], mine[0]) if is_constant else other
+    return replace_names(other, {theirs[0]: name(mine[0])}) if is_constant else other
 
 
 def _is_added_or_decays(node: Node, label: str) -> bool:
@@ -54,12 +49,6 @@ def _is_added_or_decays(node: Node, label: str) -> bool:
     if node.head == "*" and name(label) in node.parts:
         return any(part.head == "^" and part.parts[0] == name("e") for part in node.parts)
     return node.head == "+" and any(part == name(label) or _is_added_or_decays(part, label) for part in node.parts)
-
-
-def _rename(node: Node, old: str, new: str) -> Node:
-    if node.head == "name" and node.label == old:
-        return name(new)
-    return replace(node, parts=tuple(_rename(part, old, new) for part in node.parts)) if node.parts else node
 
 
 def _rounds_numerically(one: Node, other: Node) -> bool:
@@ -116,8 +105,4 @@ def _points(one: Node, other: Node) -> Iterator[Mapping[str, Fraction]]:
 def _has_radical(node: Node) -> bool:
     """Tell whether an expression has a root, a logarithm or a power with an unknown exponent."""
     is_root = node.head == "^" and (evaluate_exactly(node.parts[1]) or Fraction(1, 2)).denominator != 1
-    return (
-        is_root
-        or (node.head == "call" and node.label in ("ln", "log", "lg", "root"))
-        or any(map(_has_radical, node.parts))
-    )
+    return is_root or (node.head == "call" and node.label in ("ln", "log", "lg")) or any(map(_has_radical, node.parts))

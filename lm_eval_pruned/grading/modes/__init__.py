@@ -19,7 +19,7 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """The rules of one grader, as three functions that take linear time and evaluate nothing that a model wrote."""
+    """The rules of one grader, as three functions that evaluate nothing that a model wrote."""
 
     summary: str
     # The answer in a response, or None.
@@ -63,32 +63,13 @@ MODES.add(
     DEFAULT,
     Mode(summary="Ours: the most explicit answer, compared exactly.", extract=extract, verify=verify, grade=grade),
 )
-MODES.add(
-    "hendrycks",
-    _string_mode(
-        "MATH (2021): the last box, the same string after its normalisation.", hendrycks.last_box, hendrycks.equal
-    ),
-)
-MODES.add(
-    "minerva",
-    _string_mode(
-        "Minerva (2022): 'The final answer is', the same string without units; no sympy.",
-        minerva.extract,
-        minerva.equal,
-    ),
-)
-MODES.add(
-    "prm800k",
-    _string_mode(
-        "PRM800K (2023): '# Answer' or the last box, strings and numbers; no sympy.", prm800k.extract, prm800k.equal
-    ),
-)
-MODES.add(
-    "s1",
-    _string_mode(
-        "s1 (2025): the last box or 'Answer:', the same string or whole number; no judge.", s1.extract, s1.equal
-    ),
-)
+for _name, _summary, _rules in (
+    ("hendrycks", "MATH (2021): the last box, the same string after its normalisation.", hendrycks),
+    ("minerva", "Minerva (2022): 'The final answer is', the same string without units; no sympy.", minerva),
+    ("prm800k", "PRM800K (2023): '# Answer' or the last box, strings and numbers; no sympy.", prm800k),
+    ("s1", "s1 (2025): the last box or 'Answer:', the same string or whole number; no judge.", s1),
+):
+    MODES.add(_name, _string_mode(_summary, _rules.extract, _rules.equal))
 
 
 def check_mode(mode: str) -> None:

@@ -1,15 +1,11 @@
 """Grading as for Minerva: the sentence that its prompt asks for, then a string without units, decoration and shorthand.
 
 Reference: Lewkowycz et al., Solving Quantitative Reasoning Problems with Language Models, arXiv 2206.14858, appendix D.
-
-Reference: Lewkowycz et al., Solving Quantitative Reasoning Problems with Language Models, arXiv 2206.14858, appendix D.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import partial
 
 from lm_eval_pruned.grading.equal import EMPTY, Equality
 from lm_eval_pruned.grading.modes.hendrycks import DIFFERENT, SAME
@@ -37,11 +33,19 @@ _REMOVED = (
     *("\\text{}^3", "\\text{\n}", "\\text{}", "\\mathrm{th}", "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"'),
     "\\dots",
 )
-_UNWRAPPED = ("\\text{", "\\textbf{", "\\overline{")
-_BOX = "\\boxed{"
-
-_FRACTION = re.compile(r"(frac)([^{])(.)")
-_ROOT = re.compile(r"(sqrt)([^{])")
+# The formula of each line without the text around it, the contents of fonts and boxes, and shorthand.
+_REWRITES = [
+    (re.compile(pattern, re.MULTILINE), replacement)
+    for pattern, replacement in (
+        (r"^[^$\n]*(\$[^$\n]*\$).*", r"\1"),
+        (r"\\text\{([^}\n]*)\}", r"\1"),
+        (r"\\textbf\{([^}\n]*)\}", r"\1"),
+        (r"\\overline\{([^}\n]*)\}", r"\1"),
+        (r"\\boxed\{(.*)\}", r"\1"),
+        (r"(frac)([^{])(.)", r"\1{\2}{\3}"),
+        (r"(sqrt)([^{])", r"\1{\2}"),
+    )
+]
 
 
 def extract(response: str) -> str | None:
@@ -87,36 +91,8 @@ def normal_form(answer: str) -> str:
     text = answer.rpartition("=")[2]
     for before, after in (*_SUBSTITUTIONS, *((expression, "") for expression in _REMOVED)):
         text = text.replace(before, after)
-    text = _line_by_line(_keep_math, text)
-    for opening in _UNWRAPPED:
-        text = _line_by_line(partial(_unwrap, opening), text)
-    text = _line_by_line(_unbox, text)
-    text = _FRACTION.sub(r"\1{\2}{\3}", text)
-    text = _ROOT.sub(r"\1{\2}", text).replace("$", "")
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    text = text.replace("$", "")
     digits = text.replace(",", "")
     return digits if digits.isdigit() else text
-
-
-def _line_by_line(change: Callable[[str], str], text: str) -> str:
-    """Apply a change to each line: in the paper's patterns, no match crosses a line break."""
-    return "\n".join(map(change, text.split("\n")))
-
-
-def _keep_math(line: str) -> str:
-    parts = line.split("$", 2)
-    return f"${parts[1]}$" if len(parts) == 3 else line
-
-
-def _unwrap(opening: str, line: str) -> str:
-    """Remove each `opening` and the nearest closing brace after it, even if that closes an inner pair."""
-    pieces, done = [], 0
-    while (start := line.find(opening, done)) >= 0 and (end := line.find("}", start)) >= 0:
-        pieces += [line[done:start], line[start + len(opening) : end]]
-        done = end + 1
-    return "".join(pieces) + line[done:]
-
-
-def _unbox(line: str) -> str:
-    before, found, rest = line.partition(_BOX)
-    inside, closed, after = rest.rpartition("}")
-    return before + inside + after if found and closed else line

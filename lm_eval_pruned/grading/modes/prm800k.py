@@ -1,8 +1,6 @@
 r"""Grading as for PRM800K: equal under the rules of MATH, as typed text, or as tuples with equal numbers as members.
 
 Reference: Lightman et al., Let's Verify Step by Step, arXiv 2305.20050, and the grading code of its data set.
-
-Reference: Lightman et al., Let's Verify Step by Step, arXiv 2305.20050, and the grading code of its data set.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from fractions import Fraction
 
 from lm_eval_pruned.grading.equal import EMPTY, Equality
 from lm_eval_pruned.grading.modes import hendrycks
-from lm_eval_pruned.grading.modes.typed import read_whole, strip_group_commas, type_answer
+from lm_eval_pruned.grading.modes.typed import read_whole, strip_group_commas, type_answer, unwrap_text
 from lm_eval_pruned.grading.read.decimal import read_number
 
 HEADING = "# Answer"
@@ -29,7 +27,7 @@ def extract(response: str) -> str | None:
         ('5', '5')
     """
     _, found, rest = response.rpartition(HEADING)
-    return rest.strip() if found else hendrycks.last_box(response)
+    return rest.strip() if found else hendrycks.extract(response)
 
 
 def equal(gold: str, answer: str) -> Equality:
@@ -61,10 +59,7 @@ def equal(gold: str, answer: str) -> Equality:
 
 
 def _math_form(answer: str) -> str:
-    text = answer.strip()
-    inner = text[len("\\text{") : -1]
-    if text.startswith("\\text{") and text.endswith("}") and inner and "\n" not in inner:
-        text = inner.strip()
+    text = unwrap_text(answer.strip()).strip()
     form = hendrycks.normal_form(text)
     return text if form is None else form
 

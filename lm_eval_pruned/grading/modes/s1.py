@@ -1,8 +1,6 @@
 r"""Grading as for s1, without its judge: the last box of the answer or the text after "Answer:", compared as strings.
 
 Reference: Muennighoff et al., s1: Simple test-time scaling, arXiv 2501.19393, and its evaluation code.
-
-Reference: Muennighoff et al., s1: Simple test-time scaling, arXiv 2501.19393, and its evaluation code.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.equal import Equality
-from lm_eval_pruned.grading.modes.hendrycks import last_box
+from lm_eval_pruned.grading.modes.hendrycks import extract as last_box
 
 MARKER = "<|im_start|>"
 ANSWER_MARKER = "<|im_start|>answer\n"

@@ -14,25 +14,8 @@ _WORDS = (
     *(("\\%", "%"), ("\\$", "$"), ("$", ""), ("%", ""), (" or ", " , "), (" and ", " , ")),
     *(("million", "*10^6"), ("billion", "*10^9"), ("trillion", "*10^12")),
 )
-_UNITS = [
-    "degree",
-    "cm",
-    "centimeter",
-    "meter",
-    "mile",
-    "second",
-    "minute",
-    "hour",
-    "day",
-    "week",
-    "month",
-    "year",
-    "foot",
-    "feet",
-    "inch",
-    "yard",
-]
-_UNIT_PATTERNS = [(unit, re.compile(rf"{unit}(?:es)?s? *(?:\^[0-9]+)?")) for unit in _UNITS]
+_UNITS = "degree cm centimeter meter mile second minute hour day week month year foot feet inch yard"
+_UNIT_PATTERNS = [(unit, re.compile(rf"{unit}(?:es)?s? *(?:\^[0-9]+)?")) for unit in _UNITS.split()]
 _DEGREES = re.compile(r"\^ *\\circ")
 _THIN_COMMA = re.compile(r",\\! *")
 _GROUP_COMMA = re.compile(r"([0-9]),([0-9]{3})($|[^0-9])")
@@ -40,17 +23,17 @@ _WHOLE_WITH_POINT = re.compile(r"[+-]?[0-9]+\.")
 _MINUS = re.compile(r"- *")
 _MIXED = re.compile(r"([0-9]) +([0-9])")
 
+_TEXT = re.compile(r"\\text\{(.+)\}")
 _NO_BRACES = str.maketrans("", "", "{}")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _TAKES_ARGUMENT = re.compile(r"\\(frac|sqrt)(?![A-Za-z]) *(?:\[[^][]{0,10}\] *)?")
+_DROPPED = "frac left right text textbf textrm textit mathrm mathbf mbox quad"
 _TYPED = {
+    **dict.fromkeys(_DROPPED.split(), ""),
     "cdot": "*",
     "times": "*",
     "infty": "inf",
     "cup": "U",
-    **dict.fromkeys(
-        ["frac", "left", "right", "text", "textbf", "textrm", "textit", "mathrm", "mathbf", "mbox", "quad"], ""
-    ),
 }
 
 
@@ -61,7 +44,7 @@ def type_answer(answer: str) -> str:
         >>> type_answer(r"3\frac{1}{2} \text{ miles}"), type_answer(r"\text{Evelyn}"), type_answer(r"\$1,234.00")
         ('3+1/2', 'evelyn', '1234')
     """
-    text = _strip_units(_unwrap_text(answer))
+    text = _strip_units(unwrap_text(answer))
     if text.startswith("{") and text.endswith("}"):
         text = text[1:-1]
     text = _THIN_COMMA.sub("", text)
@@ -104,10 +87,10 @@ def strip_group_commas(text: str) -> str:
     return text
 
 
-def _unwrap_text(answer: str) -> str:
-    inner = answer[len("\\text{") : -1]
-    wrapped = answer.startswith("\\text{") and answer.endswith("}") and inner and "\n" not in inner
-    return inner if wrapped else answer
+def unwrap_text(answer: str) -> str:
+    r"""Remove a `\text{...}` that contains a whole answer of one line."""
+    wrapped = _TEXT.fullmatch(answer)
+    return wrapped[1] if wrapped else answer
 
 
 def _strip_units(text: str) -> str:
@@ -131,7 +114,10 @@ def _type_latex(text: str) -> str:
     for position, sign in sorted(signs, key=lambda pair: pair[0]):
         pieces += [text[done:position], sign]
         done = position
-    written = _COMMAND.sub(_type_command, "".join(pieces) + text[done:])
+    written = _COMMAND.sub(
+        lambda command: _TYPED.get(command[1], command[1] if command[1].isalpha() else " "),
+        "".join(pieces) + text[done:],
+    )
     return written.translate(_NO_BRACES).strip()
 
 
@@ -140,7 +126,3 @@ def _argument_end(text: str, start: int, partners: dict[int, int]) -> int:
         return partners[start] + 1
     command = _COMMAND.match(text, start)
     return command.end() if command else min(start + 1, len(text))
-
-
-def _type_command(command: re.Match[str]) -> str:
-    return _TYPED.get(command[1], command[1] if command[1].isalpha() else " ")

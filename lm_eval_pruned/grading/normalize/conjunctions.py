@@ -7,6 +7,7 @@ import re
 # The pattern takes one blank at most: repetitions of adjacent blanks would try every split of a run.
 _BLANKS = re.compile(r"\s+")
 _CONJUNCTION = re.compile(r" ?,? ?\\(?:text|mbox|textrm|mathrm)\{ ?,? ?(and|or) ?\} ?| ?,? (and|or) ", re.IGNORECASE)
+_TIGHT = re.compile(r"(?<=[0-9)\]}$])(and|or)(?=[0-9(\[\\$-])")
 _INEQUALITY = re.compile(r"[<>\u2260\u2264\u2265\u2208]|\\(?:[lg](?:t|eq?|eqslant)|neq?|in|notin)(?![A-Za-z])")
 _LOGIC = {"and": " \\land ", "or": " \\lor "}
 
@@ -21,7 +22,7 @@ def normalize_conjunctions(text: str) -> str:
     folded = text.casefold()
     if "and" not in folded and "or" not in folded:
         return text
-    pieces = _CONJUNCTION.split(_BLANKS.sub(" ", text))
+    pieces = _CONJUNCTION.split(_BLANKS.sub(" ", _TIGHT.sub(r" \1 ", text)))
     if len(pieces) == 1:
         return text
     segments = pieces[::3]

@@ -24,18 +24,9 @@ _WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")
 _REMARK = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}|quad")
 _WORD_BREAK = re.compile(r"[ -]+")
 _SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_PARTS = {
-    "half": 2,
-    "third": 3,
-    "quarter": 4,
-    "fourth": 4,
-    "fifth": 5,
-    "sixth": 6,
-    "eighth": 8,
-    "ninth": 9,
-    "tenth": 10,
-}
-_PARTS |= {f"{part}s": size for part, size in _PARTS.items()} | {"halves": 2}
+_PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
+_ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
+_PARTS |= {part + plural: size for size, part in enumerate(_ORDINALS.split(), 3) for plural in ("", "s")}
 
 
 def strip_remarks(text: str) -> str:

@@ -31,41 +31,33 @@ SYMBOLS = {
     "ms": "millisecond",
     **_ALONE,
 }
-_WORDS = {
+_IRREGULAR = {
     "percent": "percent percentage pct",
     "inch": "inch inches",
     "foot": "foot feet",
     "hertz": "hertz",
-    "dollar": "dollar dollars usd",
-    "meter": "metre metres",
-    "liter": "litre litres",
-    "centimeter": "centimetre centimetres cms",
-    "millimeter": "millimetre millimetres",
-    "kilometer": "kilometre kilometres kms",
+    "dollar": "usd",
+    "centimeter": "cms",
+    "kilometer": "kms",
     "kilogram": "kilo kilos kgs",
     "second": "secs",
-    "celsius": "celsius degreescelsius degreecelsius",
+    "celsius": "degreescelsius degreecelsius",
     "fahrenheit": "fahrenheit degreesfahrenheit degreefahrenheit",
     "year": "yearsold yearold",
-    "cent": "cent cents",
-    "euro": "euro euros",
     "yen": "yen",
-    "rupee": "rupee rupees",
-    "month": "month months",
-    "day": "day days",
-    "week": "week weeks",
-    "cup": "cup cups",
-    "unit": "unit units",
-    "degree": "degree degrees",
-    "angstrom": "angstrom angstroms",
-    "ohm": "ohm ohms",
-    "micrometer": "micrometers micrometre micrometres",
 }
-_REGULAR = {*SYMBOLS.values()} - {"inch", "foot", "hertz", "rpm", "kilometer/hour", "mile/hour"}
+_COUNTED = "celsius cent euro rupee month day week cup unit angstrom micrometer"
+_REGULAR = {*SYMBOLS.values(), *_COUNTED.split()} - {"inch", "foot", "hertz", "rpm", "kilometer/hour", "mile/hour"}
 WORDS = {
     **{name: name for name in _REGULAR},
     **{f"{name}s": name for name in _REGULAR},
-    **{word: name for name, words in _WORDS.items() for word in words.split()},
+    **{
+        name[:-2] + f"re{plural}": name
+        for name in _REGULAR
+        for plural in ("", "s")
+        if name.endswith(("meter", "liter"))
+    },
+    **{word: name for name, words in _IRREGULAR.items() for word in words.split()},
 }
 # Units that may follow a number without a blank; other letters there may be a product of variables.
 _PLAIN = (

@@ -6,6 +6,7 @@ The depth of recursion is bounded, and an answer that cannot be parsed to its ve
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 from lm_eval_pruned.grading.limits import MAX_NUMBER_CHARACTERS, MAX_PARSED_CHARACTERS, MAX_POSTFIXES
@@ -125,16 +126,16 @@ class _Parser:
         return items
 
     def _parse_disjunction(self) -> Node:
-        parts = [self._parse_conjunction()]
-        while self._tokens.accept("\\lor"):
-            parts.append(self._parse_conjunction())
-        return Node("or", tuple(parts)) if len(parts) > 1 else parts[0]
+        return self._parse_joined("or", "\\lor", self._parse_conjunction)
 
     def _parse_conjunction(self) -> Node:
-        parts = [self._parse_relation()]
-        while self._tokens.accept("\\land"):
-            parts.append(self._parse_relation())
-        return Node("and", tuple(parts)) if len(parts) > 1 else parts[0]
+        return self._parse_joined("and", "\\land", self._parse_relation)
+
+    def _parse_joined(self, head: Head, sign: str, parse_part: Callable[[], Node]) -> Node:
+        parts = [parse_part()]
+        while self._tokens.accept(sign):
+            parts.append(parse_part())
+        return Node(head, tuple(parts)) if len(parts) > 1 else parts[0]
 
     def _parse_relation(self) -> Node:
         sides, signs = [self._parse_set_operations()], []
@@ -150,10 +151,7 @@ class _Parser:
         return node
 
     def _parse_ratio(self) -> Node:
-        parts = [self._parse_sum()]
-        while self._tokens.accept(":"):
-            parts.append(self._parse_sum())
-        return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+        return self._parse_joined("ratio", ":", self._parse_sum)
 
     def _parse_bracket(self, opening: str) -> Node:
         """Parse what follows an opening bracket: a set, a tuple, an interval, or a value in parentheses."""
@@ -329,8 +327,7 @@ class _Parser:
         if self._tokens.accept("["):
             degree = self._parse_sum()
             self._tokens.expect("]")
-        radicand = self._parse_group()
-        return power(radicand, quotient(number(1), degree)) if degree == number(2) else call("root", radicand, degree)
+        return power(self._parse_group(), quotient(number(1), degree))
 
     def _parse_bars(self, opening: str) -> Node:
         """Parse the inside of an absolute value, floor or ceiling."""
@@ -343,7 +340,7 @@ class _Parser:
 
     def _parse_matrix(self) -> Node:
         r"""Parse what follows `\begin`, to the end of that environment; a `vmatrix` is a determinant."""
-        kind = self._parse_environment()
+        kind = self._parse_letters()
         if kind not in _MATRICES:
             raise UnreadableError(f"environment {kind}")
         if kind == "array":
@@ -358,16 +355,10 @@ class _Parser:
             if not self._tokens.accept("\\\\") or self._tokens.next == "\\end":
                 break
         self._tokens.expect("\\end")
-        if self._parse_environment() != kind:
+        if self._parse_letters() != kind:
             raise UnreadableError("another environment ends")
         matrix = Node("matrix", tuple(rows))
         return call("det", matrix) if kind == "vmatrix" else matrix
-
-    def _parse_environment(self) -> str:
-        self._tokens.expect("{")
-        word = self._tokens.take()
-        self._tokens.expect("}")
-        return word
 
     # Functions and names
 

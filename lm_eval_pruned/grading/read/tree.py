@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -84,6 +85,13 @@ def negative(node: Node) -> Node:
 def quotient(numerator: Node, denominator: Node) -> Node:
     """Return a quotient."""
     return product(numerator, power(denominator, number(-1)))
+
+
+def replace_names(node: Node, values: Mapping[str, Node]) -> Node:
+    """Return a tree in which names are replaced by values."""
+    if node.head == "name":
+        return values.get(node.label, node)
+    return replace(node, parts=tuple(replace_names(part, values) for part in node.parts)) if node.parts else node
 
 
 INFINITY = name("\\infty")

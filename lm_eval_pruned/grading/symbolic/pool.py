@@ -24,7 +24,6 @@ from lm_eval_pruned.grading.limits import (
     MAX_WORKER_BYTES,
     MAX_WORKERS,
     SHORTEST_DEADLINE,
-    SPARE_WORKER_AFTER,
     WORKER_DEADLINE,
     WORKER_PATIENCE,
     WORKER_START_DEADLINE,
@@ -212,13 +211,9 @@ class _Pool:
                 self.idle.append(worker)
                 return Outcome(None, "timeout", f"the worker did not start in {patience:g} s")
             deadline = min(deadline, max(patience - (time.monotonic() - began), SHORTEST_DEADLINE))
-            spare = threading.Timer(SPARE_WORKER_AFTER, self.start_spare)
-            spare.daemon = True
-            spare.start()
             try:
                 return _exchange_pair(worker, left, right, deadline)
             finally:
-                spare.cancel()
                 self._give_back(worker)
 
     def _take(self, seconds: float) -> _Worker:

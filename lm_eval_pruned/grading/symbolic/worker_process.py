@@ -13,25 +13,11 @@ from typing import IO
 from lm_eval_pruned.grading.limits import MAX_WORKER_BYTES, PARENT_CHECK_INTERVAL, WORKER_CPU_GRACE
 
 # Audit events that sympy never causes, and code in an answer would.
-_FORBIDDEN = (
-    "socket.",
-    "subprocess.",
-    "shutil.",
-    "pty.",
-    "os.system",
-    "os.exec",
-    "os.fork",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.mkdir",
-    "os.kill",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
+_FORBIDDEN_EVENTS = (
+    "socket. subprocess. shutil. pty. os.system os.exec os.fork os.posix_spawn os.spawn os.remove os.rename os.rmdir "
+    "os.mkdir os.kill os.link os.symlink os.truncate"
 )
+_FORBIDDEN = tuple(_FORBIDDEN_EVENTS.split())
 
 
 def serve(parent: int) -> None:
