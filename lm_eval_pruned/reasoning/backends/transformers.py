@@ -205,7 +205,7 @@ class _Run:
             keys = upload([derive_seed(one.row.seed, len(one.ids)) for one in sequences], logits.device)
             drawn.append(sample_tokens(selected, sampling, keys))
             sampled += sequences
-        # The only wait for the device in a step.
+        # One wait for the device, whatever the number of samplings.
         tokens = torch.cat(drawn).tolist()
         # Appended only now: if memory runs out above, no sequence has a token that `_advance` did not see.
         for sequence, token in zip(sampled, tokens, strict=True):
