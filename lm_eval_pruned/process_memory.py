@@ -38,7 +38,7 @@ def use_expandable_segments() -> None:
     names = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
     if not any(name in os.environ for name in names):
         # Older releases do not know the new name, or ignore it (2.9: pytorch/pytorch#183387).
-        os.environ[names[torch.__version__ < (2, 11)]] = "expandable_segments:True"
+        os.environ[names[torch.__version__ < "2.11"]] = "expandable_segments:True"
 
 
 def trim_heap() -> None:

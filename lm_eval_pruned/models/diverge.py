@@ -160,7 +160,7 @@ def identity(model: PreTrainedModel, parts: TwoParts, weights: str) -> dict[str,
         "device": model.device.type,
         "attention": str(getattr(model.config, "_attn_implementation", "")),
         "parts": type(parts).__name__,
-        "software": software_versions(),
+        "software": software_versions(model.device, deterministic=True),
     }
 
 

@@ -23,7 +23,7 @@ class Moves(NamedTuple):
     targets: Int[Tensor, " moved"]
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A `DynamicLayer` whose keys and values are views of larger tensors [rows heads capacity head_dim].
 
     A step writes into them. When they are full, one after the other is copied to a larger one. Sequences that leave or
@@ -31,31 +31,26 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self, layer: DynamicLayer) -> None:
-        super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.keys, self.values = layer.keys, layer.values
+        super().__init__()  # type: ignore[no-untyped-call]
+        keys, values = layer.keys, layer.values
+        assert keys is not None, "the layer was prefilled"
+        assert values is not None
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
         # A dict: what a layer has as tensors of its own is counted as its size.
-        self._storage = {"keys": layer.keys, "values": layer.values}
+        self._storage = {"keys": keys, "values": values}
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Float[Tensor, "sequences heads tokens key_dim"], Float[Tensor, "sequences heads tokens value_dim"]]:
         """Write the new keys and values of every sequence, and return all of them."""
-        for name, new in (("keys", key_states), ("values", value_states)):
-            end = getattr(self, name).shape[-2]
-            width = end + new.shape[-2]
-            if self._storage[name].shape[-2] < width:
-                self._grow(name, width + room_beyond(width))
-            whole = self._storage[name][: len(new)]
-            whole[..., end:width, :] = new
-            setattr(self, name, whole[..., :width, :])
-        return self.keys, self.values
+        return self._append("keys", key_states), self._append("values", value_states)
 
     def rearrange(self, moves: Moves) -> None:
         """Reorder, evict and fork the sequences."""
         order, sources, targets = (indices.to(self.device) for indices in moves)
         for name in ("keys", "values"):
-            used = getattr(self, name)
+            used = self._used(name)
             if len(order) > len(self._storage[name]):
                 self._storage[name] = used.index_select(0, order)
             elif len(sources):
@@ -63,8 +58,22 @@ class GrowingLayer(DynamicLayer):
                 self._storage[name][..., : used.shape[-2], :].index_copy_(0, targets, rows)
             setattr(self, name, self._storage[name][: len(order), ..., : used.shape[-2], :])
 
+    def _append(self, name: str, new: Tensor) -> Tensor:
+        end = self._used(name).shape[-2]
+        width = end + new.shape[-2]
+        if self._storage[name].shape[-2] < width:
+            self._grow(name, width + room_beyond(width))
+        whole = self._storage[name][: len(new)]
+        whole[..., end:width, :] = new
+        setattr(self, name, whole[..., :width, :])
+        return self._used(name)
+
+    def _used(self, name: str) -> Tensor:
+        used: Tensor = getattr(self, name)
+        return used
+
     def _grow(self, name: str, capacity: int) -> None:
-        used = getattr(self, name)
+        used = self._used(name)
         whole = used.new_empty(*used.shape[:-2], capacity, used.shape[-1])
         whole[..., : used.shape[-2], :] = used
         self._storage[name] = whole
@@ -84,8 +93,8 @@ def room_beyond(width: int) -> int:
 
 def grow_in_place(cache: object) -> None:
     """Replace the layers that transformers copies in every step, and no others, by those that grow in place."""
-    layers = getattr(cache, "layers", None)
-    for index, layer in enumerate(layers or ()):
+    layers: list[object] = getattr(cache, "layers", [])
+    for index, layer in enumerate(layers):
         # Subclasses do more: windows, indices, states of linear attention, quantisation.
         if type(layer) is DynamicLayer and layer.get_seq_length():
             layers[index] = GrowingLayer(layer)

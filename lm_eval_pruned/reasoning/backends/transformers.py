@@ -194,8 +194,8 @@ class _Run:
         if not by_sampling:
             return
         if forbidden:
-            indices = tuple(upload(ids, logits.device) for ids in zip(*forbidden, strict=True))
-            logits.index_put_(indices, logits.new_full((), -torch.inf))
+            places = tuple(upload(ids, logits.device) for ids in zip(*forbidden, strict=True))
+            logits.index_put_(places, logits.new_full((), -torch.inf))
         sampled: list[LiveSequence] = []
         drawn: list[Tensor] = []
         for sampling, chosen in by_sampling.items():
