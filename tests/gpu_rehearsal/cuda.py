@@ -62,7 +62,7 @@ class _AskedFor(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.Tensor.backward and isinstance(args[0], PretendTensor):
-            return self._backward(args[0])
+            return self._backward(args[0], args[1] if len(args) > 1 else kwargs.get("gradient"))
         if func is torch.Tensor.to:
             return moved(*arguments_of_to(args, kwargs))
         if func is torch.Tensor.cuda:
@@ -91,11 +91,11 @@ class _AskedFor(TorchFunctionMode):
         put: Tensor = placed(made.detach(), device)
         return put.requires_grad_(made.requires_grad)
 
-    def _backward(self, loss: PretendTensor) -> None:
+    def _backward(self, loss: PretendTensor, gradient: torch.Tensor | None) -> None:
         """Run a backward pass in which hooks written in Python see this mode."""
         RUNNING.devices.append(loss.place)
         try:
-            first = placed(torch.ones_like(bare(loss)), loss.place)
+            first = placed(torch.ones_like(bare(loss)), loss.place) if gradient is None else gradient
             with self:
                 torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
                     (loss,), (first,), False, False, (), allow_unreachable=True, accumulate_grad=True

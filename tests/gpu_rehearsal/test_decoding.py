@@ -25,8 +25,8 @@ pytestmark = pytest.mark.rehearsal
 
 # Most that a forward pass may cost with all that is done around it: prefill, sampling, forks and evictions included.
 # The drawn tokens go to the host, the next ones to the device, and indices where only some rows write.
-MOST_SYNCHRONISATIONS = 3.0
-MOST_LAUNCHES_A_BLOCK = 70
+MOST_SYNCHRONISATIONS = 1.7
+MOST_LAUNCHES_A_BLOCK = 72
 
 BUDGETS = (6, 12, 20)
 PROMPTS = [

@@ -134,6 +134,13 @@ def test_gradients_change_their_dtype_on_the_device():
         assert weight.grad.tolist() == [[12, 12], [12, 12]]
 
 
+def test_a_given_gradient_is_the_one_that_goes_backward():
+    with pretend_cuda():
+        weight = torch.full((2,), 3.0, device="cuda", requires_grad=True)
+        (weight * 2).backward(torch.tensor([5.0, 7.0], device="cuda"))
+        assert weight.grad.tolist() == [10, 14]
+
+
 def test_nothing_is_left_behind():
     generator, to = torch.Generator, torch.nn.Module.to
     with pretend_cuda():
