@@ -51,6 +51,13 @@ def recipes() -> dict[str, PruneConfig]:
 
 
 RECIPES = recipes()
+# In float32 every method with every allocation; elsewhere all methods with one, and one method with all.
+CASES = [
+    (name, model)
+    for name, recipe in RECIPES.items()
+    for model in MODELS
+    if model == "float32" or recipe.alloc == "uniform" or recipe.method == "magnitude"
+]
 
 
 class Pruned(NamedTuple):
@@ -86,8 +93,7 @@ def tf32():
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("recipe", "model"), CASES)
 def test_the_same_weights_are_pruned_as_on_the_cpu(recipe, model, tmp_path):
     expected = prune(model, recipe, "cpu")
     for place in ("one device", "two devices"):
