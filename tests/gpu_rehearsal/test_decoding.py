@@ -23,9 +23,7 @@ from tests.test_process_memory import FULL, OTHERS
 
 pytestmark = pytest.mark.rehearsal
 
-# Most that a forward pass may cost with all that is done around it: prefill, sampling, forks and evictions included.
-# The drawn tokens go to the host, the next ones to the device, and indices where only some rows write.
-MOST_SYNCHRONISATIONS = 1.7
+# Most launches of a forward pass with all that is done around it: prefill, sampling, forks and evictions included.
 MOST_LAUNCHES_A_BLOCK = 72
 
 BUDGETS = (6, 12, 20)
@@ -91,19 +89,10 @@ def test_the_same_texts_are_written_as_on_the_cpu(expected, attention, sampling,
     with pretend_cuda():
         found = decode(PLACES[place](tiny_reasoner(attention)), sampling)
     assert found.texts == expected(attention, sampling)
-    assert found.counts.synchronisations.total() <= MOST_SYNCHRONISATIONS * found.passes
-    print(
-        "FIG",
-        attention,
-        sampling,
-        place,
-        found.counts.synchronisations.total() / found.passes,
-        found.counts.synchronisations,
-        found.passes,
-        found.counts.launches.total() / found.passes / len(tiny_reasoner(attention).model.layers),
-        len(PROMPTS),
-    )
+    # The drawn tokens of every pass go to the host. Prompts go to the device, where transformers makes empty keys and
+    # values for each block.
     blocks = len(tiny_reasoner(attention).model.layers)
+    assert found.counts.synchronisations.total() <= found.passes + 1 + 2 * blocks, found.counts.synchronisations
     assert found.counts.launches.total() <= MOST_LAUNCHES_A_BLOCK * blocks * found.passes
 
 

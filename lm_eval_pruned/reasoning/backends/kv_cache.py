@@ -35,8 +35,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         keys, values = layer.keys, layer.values
         assert keys is not None, "the layer was prefilled"
         assert values is not None
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
+        # Its dtype, its device and that it is initialized, under the names of any release of transformers.
+        vars(self).update(vars(layer))
         # A dict: what a layer has as tensors of its own is counted as its size.
         self._storage = {"keys": keys, "values": values}
 
