@@ -137,11 +137,11 @@ def test_windows_are_capped_at_the_context_and_little_more_is_written(checkpoint
 
 
 def test_a_thought_that_does_not_end_is_cut_at_the_window(checkpoint, backend, written):
-    bare = TraceRequest(prompts=("a=1;b=", "c=2;d="), markers=FORMATS["none"], samples=2, seqlen=24, seed=0)
+    bare = TraceRequest(prompts=("a=1;b=", "c=2;d="), markers=FORMATS["none"], samples=2, seqlen=24, seed=1)
     windows = trace_windows(backend, bare)
     assert [result.finish for _, result in written] == ["length", "length"]
     assert windows.tolist() == [row.ids + result.ids for row, result in written]
-    settings = BudgetSettings(budget=18, answer_room=1, sampling=Sampling(temperature=1.0, seed=0))
+    settings = BudgetSettings(budget=18, answer_room=1, sampling=Sampling(temperature=1.0, seed=1))
     ready = prepare(backend, [Request(prompt, 0) for prompt in bare.prompts], settings, bare.markers)
     seen = {
         prompt + completion.thinking

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.calibration.backward import Backward, choose_backward, kept_inputs
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder
 from lm_eval_pruned.pruning.model.experts import unfused_experts
@@ -91,10 +92,15 @@ def test_blocks_that_stand_alone_go_backward_alone(name, windows, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["Looped", "Accumulating", "InPlace", "Remembering", "Gemma3n", "Gemma4"])
+@pytest.mark.parametrize("name", ["Looped", "Accumulating", "Remembering", "Gemma3n", "Gemma4"])
 def test_blocks_that_share_values_go_backward_through_the_model(name, windows, caplog):
     chosen(build(name), windows)
     assert "activations of all blocks are held at once" in caplog.text
+
+
+def test_blocks_that_write_into_their_input_have_no_gradient(windows):
+    with pytest.raises(PruningError, match="has no gradient of a loss of token ids"):
+        chosen(build("InPlace"), windows)
 
 
 def test_a_full_device_is_not_taken_for_blocks_that_share_values(windows, monkeypatch):
