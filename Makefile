@@ -95,7 +95,7 @@ lint: .venv/.installed ## ruff, rules and format
 type: .venv/.installed ## mypy --strict
 	$(BIN)/mypy
 
-architectures: .venv/.installed ## docs/architectures.md: every causal architecture of the installed transformers, tried: ten minutes
+architectures: .venv/.installed ## docs/architectures.md: every causal architecture of the installed transformers, tried: a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.architectures.table
 
 bench: .venv/.test-model ## remake the figures of benchmarks/RESULTS.md

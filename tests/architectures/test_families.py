@@ -13,6 +13,8 @@ from tests.architectures.families import NOT_BUILT, families
 SAMPLE = [
     name for name in ("llama", "qwen3_moe", "qwen3_5_text", "mamba2", "gpt2", "gemma3n_text") if name in families()
 ]
+# All of them take a quarter of an hour on two cores, as in `make architectures`.
+EVERY = 2
 # A table of another release of transformers says nothing about the installed one.
 DOCUMENTED = f"transformers {transformers.__version__} " in table.DOCUMENT.read_text(encoding="utf-8")
 
@@ -25,7 +27,7 @@ def test_a_kind_of_architecture_is_pruned_right(name, setting, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in families() if name not in NOT_BUILT])
+@pytest.mark.parametrize("name", [name for name in families() if name not in NOT_BUILT][::EVERY])
 def test_the_table_is_true(name):
     outcomes = table.try_family(name)
     faults = {setting: outcome for setting, outcome in outcomes.items() if outcome.status in ("wrong", "crashed")}
