@@ -12,10 +12,10 @@ Stage = Literal["explicit", "sentence"]
 
 
 class Extraction(NamedTuple):
-    """An answer found in a response, and how it is given: stated explicitly, or concluded in the last sentence."""
+    """An answer found in a response, and how it is given; None where a mode knows no stages."""
 
     answer: str
-    stage: Stage
+    stage: Stage | None
 
 
 def check_kind(kind: str) -> None:
