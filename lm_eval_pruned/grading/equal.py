@@ -19,7 +19,7 @@ from lm_eval_pruned.grading.normalize.remarks import strip_remarks
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
-from lm_eval_pruned.grading.symbolic.pool import ask
+from lm_eval_pruned.grading.symbolic.worker import ask
 from lm_eval_pruned.grading.vocabulary import CONSTANTS
 
 TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"

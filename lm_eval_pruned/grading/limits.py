@@ -73,8 +73,6 @@ WORKER_PATIENCE = 1.75
 SHORTEST_DEADLINE = 0.25
 # Seconds for a worker to start, imports included; a pair does not wait that long.
 WORKER_START_DEADLINE = 60.0
-# Worker processes of one caller; never more than it has cores.
-MAX_WORKERS = 4
 # Pairs that one worker decides before it is replaced: sympy's caches grow, and a new worker costs half a second.
 MAX_PAIRS_PER_WORKER = 500
 # A longer normal form gets no second opinion.

@@ -13,7 +13,7 @@ from lm_eval_pruned.grading.equal import equal_forms, normal_form
 from lm_eval_pruned.grading.extract.choices import read_letter
 from lm_eval_pruned.grading.extract.extract import find_answer
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
-from lm_eval_pruned.grading.symbolic.pool import start as start_worker
+from lm_eval_pruned.grading.symbolic.worker import start as start_worker
 
 _Arguments = ParamSpec("_Arguments")
 

@@ -1,4 +1,4 @@
-"""Pool of sympy workers: deadlines, sandbox, replacement of workers, threads, forks and the end of the program."""
+"""Sympy worker: deadlines, sandbox, replacement of workers, threads, forks and the end of the program."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ import pytest
 
 from lm_eval_pruned.grading.limits import (
     MAX_SYMPY_CHARACTERS,
-    MAX_WORKERS,
     WORKER_DEADLINE,
     WORKER_START_DEADLINE,
 )
-from lm_eval_pruned.grading.symbolic import pool as worker
-from lm_eval_pruned.grading.symbolic.pool import Outcome
+from lm_eval_pruned.grading.symbolic import worker
+from lm_eval_pruned.grading.symbolic.worker import Outcome
 
 # On a busy machine a worker may start slowly, which only the test of that is about.
 ask = partial(worker.ask, patience=WORKER_START_DEADLINE)
@@ -114,7 +113,7 @@ def run(script: str) -> str:
 
 
 def worker_pids() -> set[int]:
-    return {one.process.pid for one in worker._pool.workers}
+    return {one.process.pid for one in worker._workers}
 
 
 @pytest.fixture
@@ -123,10 +122,8 @@ def fresh() -> None:
     ask("x+x", "2x")
 
 
-def test_importing_the_pool_loads_no_sympy_and_starts_no_process() -> None:
-    script = (
-        "import sys, lm_eval_pruned.grading.symbolic.pool as w; print('sympy' in sys.modules, len(w._pool.workers))"
-    )
+def test_importing_the_module_loads_no_sympy_and_starts_no_process() -> None:
+    script = "import sys, lm_eval_pruned.grading.symbolic.worker as w; print('sympy' in sys.modules, len(w._workers))"
     assert run(script) == "False 0"
 
 
@@ -231,10 +228,10 @@ def test_a_worker_that_starts_slowly_costs_one_verdict_and_goes_on_starting(monk
 
 @pytest.mark.usefixtures("fresh")
 def test_a_worker_killed_while_idle_costs_nothing() -> None:
-    (idle,) = worker._pool.workers
+    (idle,) = worker._workers
     os.kill(idle.process.pid, signal.SIGKILL)
     until = time.monotonic() + 5
-    while idle.usable and time.monotonic() < until:
+    while idle.is_usable and time.monotonic() < until:
         time.sleep(0.01)
     assert ask(r"\sqrt8", r"2\sqrt2").equal
 
@@ -275,7 +272,7 @@ def test_threads_get_the_outcomes_of_their_own_pairs() -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda pair: ask(*pair), pairs))
     assert [answer.equal for answer in answers] == [n % 2 == 0 for n in range(1, 201)]
-    assert len(worker._pool.workers) <= MAX_WORKERS
+    assert len(worker._workers) == 1
 
 
 def test_asyncio_is_not_blocked() -> None:
@@ -295,7 +292,7 @@ def test_a_script_without_a_main_guard_and_a_spawned_child() -> None:
     script = """
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from lm_eval_pruned.grading.symbolic.pool import ask
+from lm_eval_pruned.grading.symbolic.worker import ask
 print(ask("x+x", "2x", patience=60).equal)
 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
     print(pool.submit(ask, "x+x", "2x", patience=60).result().equal)
@@ -307,19 +304,19 @@ def test_a_forked_child_starts_its_own_workers_and_leaves_its_parents_alone() ->
     script = """
 import os, warnings
 warnings.simplefilter("error")
-from lm_eval_pruned.grading.symbolic import pool as worker
+from lm_eval_pruned.grading.symbolic import worker
 assert worker.ask("x+x", "2x", patience=60).equal
-(pid,) = (one.process.pid for one in worker._pool.workers)
+(pid,) = (one.process.pid for one in worker._workers)
 child = os.fork()
 if not child:
-    assert not worker._pool.workers
+    assert not worker._workers
     assert worker.ask("x+x", "2x", patience=60).equal
-    assert pid not in {one.process.pid for one in worker._pool.workers}
+    assert pid not in {one.process.pid for one in worker._workers}
     worker.close()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert worker.ask("x", "y", patience=60).equal is False
-print([one.process.pid for one in worker._pool.workers] == [pid])
+print([one.process.pid for one in worker._workers] == [pid])
 """
     assert run(script) == "True"
 
@@ -328,12 +325,12 @@ print([one.process.pid for one in worker._pool.workers] == [pid])
 def test_workers_die_with_a_parent_that_is_killed(pair: str) -> None:
     script = f"""
 import threading, time
-from lm_eval_pruned.grading.symbolic import pool as worker
+from lm_eval_pruned.grading.symbolic import worker
 worker.ask("x", "1+x", patience=60)
 threading.Thread(target=worker.ask, args=("x", "y"), daemon=True).start()
 threading.Thread(target=lambda: worker.ask({pair}), daemon=True).start()
 time.sleep(0.5)
-print(*(one.process.pid for one in worker._pool.workers), flush=True)
+print(*(one.process.pid for one in worker._workers), flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
@@ -347,8 +344,8 @@ time.sleep(60)
 
 def test_workers_end_with_the_program() -> None:
     script = """
-from lm_eval_pruned.grading.symbolic import pool as worker
+from lm_eval_pruned.grading.symbolic import worker
 worker.ask("x", "1+x", patience=60)
-print(*(one.process.pid for one in worker._pool.workers))
+print(*(one.process.pid for one in worker._workers))
 """
     assert all(wait_for_end(int(pid)) for pid in run(script).split())
