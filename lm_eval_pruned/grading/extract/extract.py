@@ -98,7 +98,7 @@ def strip_thinking(response: str) -> str:
 def find_value(text: str, finished: bool | None) -> Extraction | None:
     """Return the mathematical answer in one turn of a conversation, which has no thinking."""
     was_cut = finished is False or (finished is None and is_cut(text))
-    explicit = next(filter(None, _find_explicit(text, was_cut=was_cut)), None)
+    explicit = next(filter(None, _find_explicit(text, finished=finished, was_cut=was_cut)), None)
     if explicit:
         return Extraction(explicit, "explicit")
     if was_cut:
@@ -107,7 +107,7 @@ def find_value(text: str, finished: bool | None) -> Extraction | None:
     return Extraction(late, "sentence") if late else None
 
 
-def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
+def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterator[str]:
     yield from find_boxes(text)
     for content in find_tagged(text):
         # Prose in a tag is working, which a sentence after the tag may conclude.
@@ -121,7 +121,9 @@ def _find_explicit(text: str, *, was_cut: bool) -> Iterator[str]:
         text = text[doubt.end() :] if doubt else text
     for line in find_announced(text):
         answer = read_statement(line)
-        yield answer if is_short(answer) else ""
+        # At the very end of a text that was cut, a number may lack its last digits.
+        is_whole = finished is not False or not text.endswith(answer)
+        yield answer if is_whole and is_short(answer) else ""
 
 
 def _find_late(text: str) -> Iterator[str]:

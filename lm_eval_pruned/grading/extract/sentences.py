@@ -26,7 +26,8 @@ _VERB = re.compile(
 _REASON = re.compile(
     r"\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
-    r"|, (?:which|not|(?:and|but) not|rather than)\b|\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
+    r"|, (?:which|not|(?:and|but) not|rather than)\b"
+    r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 # "their sum: $7$": words that describe what follows.
@@ -47,6 +48,8 @@ _APPOSITION = re.compile(
 )
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
+# "Express $5^3$ as an integer": the question once more.
+_TASK = re.compile(r"(?i:let(?:'s| us) )?(?i:find|express|compute|evaluate|determine|calculate|simplify|solve)\b")
 _GIVES_UP = re.compile(
     r"(?i:\b(?:do not|don't|cannot|can't|could not|unable to)\b[^.]{0,40}"
     r"\b(?:know|determine|solve|sure|find|say|answer)"
@@ -136,6 +139,8 @@ def conclude(sentence: str) -> str | None:
     for verb in reversed(list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]):
         if answer := _read_value(line[verb.end() :]):
             return answer
+    if _TASK.match(line):
+        return None
     if formulas := find_math(line):
         return unwrap(formulas[-1])
     numbers = {number.rstrip(".,") for number in _NUMBER.findall(hidden)}

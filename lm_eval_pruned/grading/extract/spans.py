@@ -86,7 +86,9 @@ def find_tagged(text: str) -> Iterator[str]:
             continue
         if end is None:
             end = text.find("\n", tag.end(), tag.end() + MAX_SPAN_CHARACTERS)
-        yield _span(text, tag.end(), end if end >= 0 else len(text))
+            # Working that never came to an end, unlike an answer before noise.
+            end = len(text) if end < 0 or "=" in text[tag.end() : end] else end
+        yield _span(text, tag.end(), end)
         end = None
 
 
