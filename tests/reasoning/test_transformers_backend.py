@@ -6,11 +6,12 @@ import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, MistralConfig, PreTrainedModel
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.errors import EngineError
@@ -57,7 +58,7 @@ def sliding() -> TransformersBackend:
 
 def answers(
     backend: TransformersBackend,
-    *budgets: int,
+    *budgets: int | None,
     prompts: Sequence[str] = PROMPTS,
     markers: ThinkingFormat = FORMATS["tiny"],
     share: bool = True,
@@ -116,6 +117,75 @@ def test_finished_sequences_are_evicted(backend, steps):
     assert counts[-1] < len(PROMPTS) / 4
 
 
+def test_rows_that_wait_join_where_others_have_finished(backend, steps, monkeypatch):
+    few, lengths, ids = replace(backend, batch_size=4), [40, 4, 4, 4] * 3, backend.encode("a=3;b=a+", special=True)
+
+    def generate() -> list[list[int]]:
+        texts: dict[int, list[int]] = {}
+
+        def keep(place: int, one: Generated) -> list[Row]:
+            texts[place] = one.ids
+            return []
+
+        settings = {"sampling": Sampling(temperature=1.0, seed=7), "stop": Stop(()), "max_length": len(ids) + 40}
+        few.run(
+            [
+                Row(
+                    ids=ids,
+                    seed=place,
+                    max_new_tokens=length,
+                    min_new_tokens=length,
+                    **settings,
+                    on_finish=partial(keep, place),
+                )
+                for place, length in enumerate(lengths)
+            ]
+        )
+        return [texts[place] for place in range(len(lengths))]
+
+    joined, counts = generate(), list(steps.sizes)
+    assert max(sequences for sequences, _ in counts) == 4
+    assert max(width for _, width in counts) < len(ids) + 40
+    steps.sizes.clear()
+    monkeypatch.setattr(Batch, "can_join", False)
+    assert generate() == joined
+    assert len(steps.sizes) == 3 * 39
+    assert len(counts) < 0.6 * len(steps.sizes)
+
+
+def test_few_tokens_are_prefilled_at_once(backend, monkeypatch):
+    wanted = answers(backend, *BUDGETS)
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", 100)
+    prefilled: list[torch.Size] = []
+
+    def record(module: object, args: object, inputs: dict[str, torch.Tensor]) -> None:
+        if inputs["input_ids"].shape[1] > 1:
+            prefilled.append(inputs["input_ids"].shape)
+
+    handle = backend.model.register_forward_pre_hook(record, with_kwargs=True)
+    assert answers(backend, *BUDGETS) == wanted
+    handle.remove()
+    assert len(prefilled) > 1
+    assert all(rows == 1 or rows * tokens <= 100 for rows, tokens in prefilled)
+    assert max(rows for rows, _ in prefilled) > 1
+
+
+def test_a_finished_row_takes_no_position_that_the_model_lacks():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=261, n_embd=16, n_layer=1, n_head=2, n_positions=100, bos_token_id=None, eos_token_id=258
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    one = backend_of(model, context=config.n_positions, batch_size=6)
+    # The first fills the context long in front of the others, too few to be evicted.
+    prompts = ["a" * 30 + PROMPTS[0], *PROMPTS[1:6]]
+    together = answers(one, None, prompts=prompts, markers=FORMATS["none"], answer_room=8)
+    assert together == answers(
+        replace(one, batch_size=1), None, prompts=prompts, markers=FORMATS["none"], answer_room=8
+    )
+    assert together[0][0].thinking_tokens < together[0][1].thinking_tokens
+
+
 def test_forks_stay_within_the_memory_of_the_batch(backend, steps):
     answers(replace(backend, batch_size=3), *BUDGETS)
     assert max(sequences for sequences, _ in steps.sizes) > 3
@@ -146,7 +216,7 @@ def test_a_long_forced_text_is_prefilled(backend, steps, monkeypatch):
     assert len(steps.sizes) > prefilled_steps
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_texts_of_a_sliding_window_model_are_equal(sliding, batch_size):
     """Its KV cache holds only the window: it cannot be cropped, but it can be copied."""
     one = replace(sliding, batch_size=batch_size)

@@ -16,6 +16,10 @@ ROOM_SHARE = 1 / 16
 MIN_ROOM = 16
 MAX_ROOM = 256
 
+# Tokens that are prefilled in one pass, padding included: as many as keep a GPU busy, and a bound on the memory of
+# activations. A longer prompt is read at once.
+PREFILL_TOKENS = 16384
+
 # A batch is rebuilt without its finished sequences once they are this share of it; rebuilding copies the KV cache.
 FINISHED_SHARE = 0.25
 
