@@ -26,6 +26,7 @@ from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 from lm_eval_pruned.reasoning.settings import BudgetSettings
+from tests.architectures.families import families, tiny_model
 
 FOLDER = assets_folder() / "tiny_reasoner"
 BUDGETS = (16, 32, 64, 128)
@@ -307,13 +308,29 @@ def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Samplin
 def test_measured_cache_bytes_match_the_config(backend):
     config = backend.model.config
     one_side = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert memory.cache_bytes_per_token(backend.model) == {torch.device("cpu"): 2 * one_side}
+    assert memory.cache_bytes(backend.model, 100) == {torch.device("cpu"): 100 * 2 * one_side}
+
+
+@pytest.mark.parametrize("name", [name for name in ("qwen3_next", "lfm2", "mamba2") if name in families()])
+def test_states_of_linear_attention_are_counted_once_a_sequence(name):
+    model = tiny_model(name)
+    with torch.inference_mode():
+        cache = Batch.prefill(model, [[0] * 70], autocast=None).cache
+    tensors = [
+        tensor
+        for layer in cache.layers
+        for held in vars(layer).values()
+        for tensor in (held.values() if isinstance(held, dict) else [held])
+        if isinstance(tensor, torch.Tensor)
+    ]
+    distinct = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
+    assert memory.cache_bytes(model, 70) == {torch.device("cpu"): sum(distinct.values())}
 
 
 def test_the_device_with_the_least_room_for_its_layers_decides(backend, monkeypatch):
     logits = memory.LOGITS_COPIES * 4 * backend.model.config.vocab_size
     here, other = torch.device("cpu"), torch.device("cuda:1")
-    monkeypatch.setattr(memory, "cache_bytes_per_token", lambda _: {here: 100.0, other: 50.0})
+    monkeypatch.setattr(memory, "cache_bytes", lambda _, tokens: {here: 100.0 * tokens, other: 50.0 * tokens})
     free = {here: 10 * (100 * 30 + logits), other: 4 * 50 * 30}
     monkeypatch.setattr(memory, "free_bytes", lambda device: (free[device] + 1) / memory.MEMORY_SHARE)
     assert memory.count_fitting_rows(backend.model, 30) == 4
@@ -337,8 +354,8 @@ def test_the_automatic_batch_size_fits_the_free_memory(backend, steps, monkeypat
     wanted = answers(auto, 16)
     assert steps.sizes[0][0] == len(PROMPTS)
     steps.sizes.clear()
-    (per_token,) = memory.cache_bytes_per_token(backend.model).values()
-    row = (longest_prompt(backend) + 16 + 4 + 32) * per_token + memory.LOGITS_COPIES * 4 * 261
+    (cache,) = memory.cache_bytes(backend.model, longest_prompt(backend) + 16 + 4 + 32).values()
+    row = cache + memory.LOGITS_COPIES * 4 * 261
     monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.MEMORY_SHARE))
     assert answers(auto, 16) == wanted
     assert max(sequences for sequences, _ in steps.sizes) == 3
