@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.reasoning.backends import kv_batch
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange
@@ -85,6 +86,11 @@ def test_eviction_copies_only_the_rows_that_move():
     place = cache.layers[0].keys.data_ptr()
     rearrange(cache, [0, 3, 2], torch.device("cpu"))
     assert cache.layers[0].keys.data_ptr() == place
+
+
+def test_a_model_without_a_cache_is_refused_in_a_sentence():
+    with pytest.raises(EngineError, match="OpenAIGPTLMHeadModel returns no KV cache"):
+        decoded(tiny_model("openai-gpt"), (9, 9))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange, upload
 
 # Any token id of the model serves, as padding is masked; a tokenizer may have no padding token, or one that the model
@@ -149,5 +150,10 @@ class Batch:
                 **{cache: self.cache},
                 **{name: value for name, value in optional.items() if name in self.forward_arguments},
             )
-        self.cache = getattr(output, cache)
+        self.cache = getattr(output, cache, None)
+        if self.cache is None:
+            raise EngineError(
+                f"{type(self.model).__name__} returns no KV cache, so that it cannot generate under a thinking budget: "
+                "take another model, or a task without thinking_token_budget"
+            )
         self.logits: Float[Tensor, "sequences vocab"] = output.logits[:, -1, :].float()
