@@ -35,10 +35,11 @@ PLACES = {"one device": on_one_device, "two devices": on_two_devices}
 
 
 class Decoded(NamedTuple):
-    """Texts, forward passes of the model, and what the device did."""
+    """Texts, forward passes of the model and how many of them prefill, and what the device did."""
 
     texts: list[list[str]]
     passes: int
+    prefills: int
     counts: Counts
 
 
@@ -59,14 +60,16 @@ def decode(
         batch_size=batch_size,
         is_quiet=True,
     )
-    passes = []
-    handle = model.register_forward_pre_hook(lambda *_: passes.append(None))
+    tokens: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args, inputs: tokens.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
     requests = [Request(prompt, 0) for prompt in PROMPTS]
     shared = {"answer_room": answer_room, "sampling": SAMPLINGS[sampling]}
     sets = [prepare(backend, requests, BudgetSettings(budget=one, **shared), FORMATS["tiny"]) for one in budgets]
     texts = [[str(completion) for completion in one] for one in complete(backend, sets)]
     handle.remove()
-    return Decoded(texts, len(passes), Current.counts)
+    return Decoded(texts, len(tokens), sum(count > 1 for count in tokens), Current.counts)
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +85,21 @@ def expected():
     return texts
 
 
+@pytest.mark.parametrize(
+    ("attention", "sampling", "batch_size"),
+    [*((attention, sampling, 64) for attention in ("sdpa", "eager") for sampling in SAMPLINGS), ("sdpa", "sampled", 3)],
+)
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_same_texts_are_written_as_on_the_cpu(expected, attention, sampling, place):
+def test_the_same_texts_are_written_as_on_the_cpu(expected, attention, sampling, place, batch_size):
     with pretend_cuda():
-        found = decode(PLACES[place](tiny_reasoner(attention)), sampling)
+        found = decode(PLACES[place](tiny_reasoner(attention)), sampling, batch_size=batch_size)
     assert found.texts == expected(attention, sampling)
-    # The drawn tokens of every pass go to the host. Prompts go to the device, where transformers makes empty keys and
-    # values for each block.
+    assert found.prefills == 1 if batch_size > len(PROMPTS) else found.prefills > 1
+    # The drawn tokens of every step go to the host. With each prefill, prompts go to the device, where transformers
+    # makes empty keys and values for each block.
     blocks = len(tiny_reasoner(attention).model.layers)
-    assert found.counts.synchronisations.total() <= found.passes + 1 + 2 * blocks, found.counts.synchronisations
+    steps = found.passes - found.prefills + 1
+    assert found.counts.synchronisations.total() <= steps + found.prefills * (1 + 2 * blocks)
     assert found.counts.launches.total() <= MOST_LAUNCHES_A_BLOCK * blocks * found.passes
 
 

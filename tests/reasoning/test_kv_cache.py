@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.reasoning.backends import kv_batch
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange
@@ -85,3 +86,53 @@ def test_eviction_copies_only_the_rows_that_move():
     place = cache.layers[0].keys.data_ptr()
     rearrange(cache, [0, 3, 2], torch.device("cpu"))
     assert cache.layers[0].keys.data_ptr() == place
+
+
+def test_a_model_without_a_cache_is_refused_in_a_sentence():
+    with pytest.raises(EngineError, match="OpenAIGPTLMHeadModel returns no KV cache"):
+        decoded(tiny_model("openai-gpt"), (9, 9))
+
+
+@pytest.fixture
+def _empty_is_nan():
+    """What is allocated and not written is NaN, which a mask does not hide."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_empty_is_nan")
+@pytest.mark.parametrize("place", [0, 3], ids=["in a place", "as a new row"])
+@pytest.mark.parametrize("length", [4, 40], ids=["shorter", "longer"])
+@pytest.mark.parametrize("name", ["qwen3", "opt", "deepseek_v3"])
+@torch.inference_mode()
+def test_a_sequence_that_joins_is_decoded_as_alone(name, length, place):
+    model = tiny_model(name)
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(3, VOCABULARY - 2, (count,), generator=generator).tolist()
+
+    rows: list[list[int] | None] = [draw(12), draw(9), draw(10)]
+    batch = Batch.prefill(model, rows, autocast=None)
+
+    def step() -> None:
+        tokens = [row and draw(1)[0] for row in rows]
+        batch.step(tokens)
+        for row, token in zip(rows, tokens, strict=True):
+            if row:
+                row.append(token)
+
+    # The longest has finished, so that its padding is dropped.
+    rows[0] = None
+    step()
+    new = draw(length)
+    batch.join(Batch.prefill(model, [new], autocast=None), [place])
+    rows[place:] = [new, *rows[place + 1 :]]
+    for _ in range(MIN_ROOM + 4):
+        step()
+    assert batch.width == max(len(row) for row in rows if row)
+    for index, row in enumerate(rows):
+        if row:
+            alone = Batch.prefill(model, [row], autocast=None).logits[0]
+            assert torch.allclose(batch.logits[index], alone, atol=1e-4)

@@ -6,11 +6,12 @@ import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, MistralConfig, PreTrainedModel
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.errors import EngineError
@@ -25,6 +26,7 @@ from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 from lm_eval_pruned.reasoning.settings import BudgetSettings
+from tests.architectures.families import families, tiny_model
 
 FOLDER = assets_folder() / "tiny_reasoner"
 BUDGETS = (16, 32, 64, 128)
@@ -57,7 +59,7 @@ def sliding() -> TransformersBackend:
 
 def answers(
     backend: TransformersBackend,
-    *budgets: int,
+    *budgets: int | None,
     prompts: Sequence[str] = PROMPTS,
     markers: ThinkingFormat = FORMATS["tiny"],
     share: bool = True,
@@ -116,6 +118,75 @@ def test_finished_sequences_are_evicted(backend, steps):
     assert counts[-1] < len(PROMPTS) / 4
 
 
+def test_rows_that_wait_join_where_others_have_finished(backend, steps, monkeypatch):
+    few, lengths, ids = replace(backend, batch_size=4), [40, 4, 4, 4] * 3, backend.encode("a=3;b=a+", special=True)
+
+    def generate() -> list[list[int]]:
+        texts: dict[int, list[int]] = {}
+
+        def keep(place: int, one: Generated) -> list[Row]:
+            texts[place] = one.ids
+            return []
+
+        settings = {"sampling": Sampling(temperature=1.0, seed=7), "stop": Stop(()), "max_length": len(ids) + 40}
+        few.run(
+            [
+                Row(
+                    ids=ids,
+                    seed=place,
+                    max_new_tokens=length,
+                    min_new_tokens=length,
+                    **settings,
+                    on_finish=partial(keep, place),
+                )
+                for place, length in enumerate(lengths)
+            ]
+        )
+        return [texts[place] for place in range(len(lengths))]
+
+    joined, counts = generate(), list(steps.sizes)
+    assert max(sequences for sequences, _ in counts) == 4
+    assert max(width for _, width in counts) < len(ids) + 40
+    steps.sizes.clear()
+    monkeypatch.setattr(Batch, "can_join", False)
+    assert generate() == joined
+    assert len(steps.sizes) == 3 * 39
+    assert len(counts) < 0.6 * len(steps.sizes)
+
+
+def test_few_tokens_are_prefilled_at_once(backend, monkeypatch):
+    wanted = answers(backend, *BUDGETS)
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", 100)
+    prefilled: list[torch.Size] = []
+
+    def record(module: object, args: object, inputs: dict[str, torch.Tensor]) -> None:
+        if inputs["input_ids"].shape[1] > 1:
+            prefilled.append(inputs["input_ids"].shape)
+
+    handle = backend.model.register_forward_pre_hook(record, with_kwargs=True)
+    assert answers(backend, *BUDGETS) == wanted
+    handle.remove()
+    assert len(prefilled) > 1
+    assert all(rows == 1 or rows * tokens <= 100 for rows, tokens in prefilled)
+    assert max(rows for rows, _ in prefilled) > 1
+
+
+def test_a_finished_row_takes_no_position_that_the_model_lacks():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=261, n_embd=16, n_layer=1, n_head=2, n_positions=100, bos_token_id=None, eos_token_id=258
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    one = backend_of(model, context=config.n_positions, batch_size=6)
+    # The first fills the context long in front of the others, too few to be evicted.
+    prompts = ["a" * 30 + PROMPTS[0], *PROMPTS[1:6]]
+    together = answers(one, None, prompts=prompts, markers=FORMATS["none"], answer_room=8)
+    assert together == answers(
+        replace(one, batch_size=1), None, prompts=prompts, markers=FORMATS["none"], answer_room=8
+    )
+    assert together[0][0].thinking_tokens < together[0][1].thinking_tokens
+
+
 def test_forks_stay_within_the_memory_of_the_batch(backend, steps):
     answers(replace(backend, batch_size=3), *BUDGETS)
     assert max(sequences for sequences, _ in steps.sizes) > 3
@@ -146,7 +217,7 @@ def test_a_long_forced_text_is_prefilled(backend, steps, monkeypatch):
     assert len(steps.sizes) > prefilled_steps
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_texts_of_a_sliding_window_model_are_equal(sliding, batch_size):
     """Its KV cache holds only the window: it cannot be cropped, but it can be copied."""
     one = replace(sliding, batch_size=batch_size)
@@ -237,13 +308,29 @@ def first_tokens(backend: TransformersBackend, ids: list[int], sampling: Samplin
 def test_measured_cache_bytes_match_the_config(backend):
     config = backend.model.config
     one_side = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert memory.cache_bytes_per_token(backend.model) == {torch.device("cpu"): 2 * one_side}
+    assert memory.cache_bytes(backend.model, 100) == {torch.device("cpu"): 100 * 2 * one_side}
+
+
+@pytest.mark.parametrize("name", [name for name in ("qwen3_next", "lfm2", "mamba2") if name in families()])
+def test_states_of_linear_attention_are_counted_once_a_sequence(name):
+    model = tiny_model(name)
+    with torch.inference_mode():
+        cache = Batch.prefill(model, [[0] * 70], autocast=None).cache
+    tensors = [
+        tensor
+        for layer in cache.layers
+        for held in vars(layer).values()
+        for tensor in (held.values() if isinstance(held, dict) else [held])
+        if isinstance(tensor, torch.Tensor)
+    ]
+    distinct = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
+    assert memory.cache_bytes(model, 70) == {torch.device("cpu"): sum(distinct.values())}
 
 
 def test_the_device_with_the_least_room_for_its_layers_decides(backend, monkeypatch):
     logits = memory.LOGITS_COPIES * 4 * backend.model.config.vocab_size
     here, other = torch.device("cpu"), torch.device("cuda:1")
-    monkeypatch.setattr(memory, "cache_bytes_per_token", lambda _: {here: 100.0, other: 50.0})
+    monkeypatch.setattr(memory, "cache_bytes", lambda _, tokens: {here: 100.0 * tokens, other: 50.0 * tokens})
     free = {here: 10 * (100 * 30 + logits), other: 4 * 50 * 30}
     monkeypatch.setattr(memory, "free_bytes", lambda device: (free[device] + 1) / memory.MEMORY_SHARE)
     assert memory.count_fitting_rows(backend.model, 30) == 4
@@ -267,8 +354,8 @@ def test_the_automatic_batch_size_fits_the_free_memory(backend, steps, monkeypat
     wanted = answers(auto, 16)
     assert steps.sizes[0][0] == len(PROMPTS)
     steps.sizes.clear()
-    (per_token,) = memory.cache_bytes_per_token(backend.model).values()
-    row = (longest_prompt(backend) + 16 + 4 + 32) * per_token + memory.LOGITS_COPIES * 4 * 261
+    (cache,) = memory.cache_bytes(backend.model, longest_prompt(backend) + 16 + 4 + 32).values()
+    row = cache + memory.LOGITS_COPIES * 4 * 261
     monkeypatch.setattr(memory, "free_bytes", lambda _: int(3.5 * row / memory.MEMORY_SHARE))
     assert answers(auto, 16) == wanted
     assert max(sequences for sequences, _ in steps.sizes) == 3

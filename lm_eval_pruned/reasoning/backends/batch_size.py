@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -56,23 +57,46 @@ def count_fitting_rows(model: PreTrainedModel, max_length: int) -> int:
 
     Each device must hold the cache of its own layers: the one with the least room for them decides.
     """
-    row_bytes = {device: max_length * size for device, size in cache_bytes_per_token(model).items()}
+    row_bytes = cache_bytes(model, max_length)
     # An output is moved to the device of the input.
     row_bytes.setdefault(model.device, 0.0)
     row_bytes[model.device] += LOGITS_COPIES * 4 * model.config.get_text_config().vocab_size
     return max(1, min(int(MEMORY_SHARE * free_bytes(device) // size) for device, size in row_bytes.items()))
 
 
+def cache_bytes(model: PreTrainedModel, tokens: int) -> dict[torch.device, float]:
+    """Return the bytes that the cache of one sequence of `tokens` tokens takes on each device.
+
+    Measured on two short texts: what both take are states, such as those of linear attention, and the difference grows
+    with every token. A sliding window counts as if it held all tokens.
+    """
+    short, long = (_measured_bytes(model, length) for length in (PROBE_TOKENS, 2 * PROBE_TOKENS))
+    further = tokens / PROBE_TOKENS - 1
+    return {device: size + further * (long[device] - size) for device, size in short.items()}
+
+
 @torch.inference_mode()
-def cache_bytes_per_token(model: PreTrainedModel) -> dict[torch.device, float]:
-    """Measure the bytes of KV cache per token on each device, on a short text."""
-    cache = Batch.prefill(model, [[0] * PROBE_TOKENS], autocast=None).cache
+def _measured_bytes(model: PreTrainedModel, tokens: int) -> dict[torch.device, float]:
     sizes: dict[torch.device, float] = defaultdict(float)
-    for layer in getattr(cache, "layers", []):
-        for value in vars(layer).values():
-            if isinstance(value, Tensor):
-                sizes[value.device] += value.nbytes / PROBE_TOKENS
-    return dict(sizes)
+    for tensor in {
+        id(tensor): tensor for tensor in _tensors(Batch.prefill(model, [[0] * tokens], autocast=None).cache)
+    }.values():
+        sizes[tensor.device] += tensor.nbytes
+    return sizes
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Yield the tensors of a cache, wherever a release of transformers keeps them."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
+    elif hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
+        yield from _tensors(vars(value))
 
 
 def describe_single_rows(batch_size: int | None, rows: int, device: torch.device) -> str | None:

@@ -1,4 +1,4 @@
-"""Continuous batching over one KV cache: prefill prompts, decode a token per step, evict and fork sequences."""
+"""Continuous batching over one KV cache: prefill prompts, decode a token per step, evict, fork and join sequences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange, upload
 
 # Any token id of the model serves, as padding is masked; a tokenizer may have no padding token, or one that the model
@@ -66,16 +68,54 @@ class Batch:
         """The device of the input ids."""
         return self.model.device
 
-    def step(self, tokens: Sequence[int]) -> None:
-        """Run one new token per sequence through the model."""
-        positions = upload([self.width - padding for padding in self.paddings], self.device)
+    @property
+    def can_join(self) -> bool:
+        """Whether other sequences can join: the cache has all tokens of every layer, and nothing else.
+
+        Sliding windows and the states of linear attention have places of their own for a token, or none.
+        """
+        layers = getattr(self.cache, "layers", None)
+        return bool(layers) and all(isinstance(layer, GrowingLayer) for layer in layers)
+
+    def step(self, tokens: Sequence[int | None]) -> None:
+        """Run one new token per sequence through the model; None for a sequence that has finished."""
+        slack = min(padding for token, padding in zip(tokens, self.paddings, strict=True) if token is not None)
+        if slack and self.can_join:
+            self._trim(slack)
+        # A finished one goes on from position 0: its own may be beyond those that the model has.
+        positions = [
+            0 if token is None else self.width - padding for token, padding in zip(tokens, self.paddings, strict=True)
+        ]
+        ids = [PADDING if token is None else token for token in tokens]
         self.width += 1
-        self._forward(upload(tokens, self.device)[:, None], self._step_mask(), positions[:, None])
+        self._forward(upload(ids, self.device)[:, None], self._step_mask(), upload(positions, self.device)[:, None])
 
     def select(self, sequences: Sequence[int]) -> None:
         """Keep only these sequences, in this order; an index that is given twice forks. The logits become invalid."""
         rearrange(self.cache, sequences, self.device)
         self.paddings = [self.paddings[sequence] for sequence in sequences]
+
+    def join(self, other: Batch, places: Sequence[int]) -> None:
+        """Put the sequences of a batch that was prefilled at these places, which have finished or are new ones."""
+        old, rows = len(self.paddings), max(len(self.paddings), *(place + 1 for place in places))
+        width = max(self.width, other.width)
+        self.paddings = [padding + width - self.width for padding in self.paddings] + [0] * (rows - old)
+        for place, padding in zip(places, other.paddings, strict=True):
+            self.paddings[place] = padding + width - other.width
+        self.width = width
+        indices = upload(places, self.device)
+        for layer, new in zip(self.cache.layers, other.cache.layers, strict=True):  # type: ignore[attr-defined]
+            layer.join(new, indices, rows)
+        self.logits = pad(self.logits, (0, 0, 0, rows - old)).index_copy_(
+            0, indices.to(self.logits.device), other.logits
+        )
+
+    def _trim(self, tokens: int) -> None:
+        """Drop tokens on the left that are padding in every sequence which has not finished."""
+        for layer in self.cache.layers:  # type: ignore[attr-defined]
+            layer.trim(tokens)
+        self.paddings = [max(0, padding - tokens) for padding in self.paddings]
+        self.width -= tokens
 
     def _mask(self) -> Bool[Tensor, "sequences tokens"]:
         """Return the mask of the batch, False where a sequence is padded."""
@@ -88,10 +128,8 @@ class Batch:
         asked the device whether anything is padded. We know, and models that compile with a static cache take such a
         mask as it is. It fits layers that hold all tokens.
         """
-        layers = getattr(self.cache, "layers", None)
         if (
-            layers
-            and all(isinstance(layer, GrowingLayer) for layer in layers)
+            self.can_join
             and getattr(self.model, "_can_compile_fullgraph", False)
             and getattr(self.model.config.get_text_config(), "_attn_implementation", None) == "sdpa"
         ):
@@ -112,5 +150,10 @@ class Batch:
                 **{cache: self.cache},
                 **{name: value for name, value in optional.items() if name in self.forward_arguments},
             )
-        self.cache = getattr(output, cache)
+        self.cache = getattr(output, cache, None)
+        if self.cache is None:
+            raise EngineError(
+                f"{type(self.model).__name__} returns no KV cache, so that it cannot generate under a thinking budget: "
+                "take another model, or a task without thinking_token_budget"
+            )
         self.logits: Float[Tensor, "sequences vocab"] = output.logits[:, -1, :].float()

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicLayer
 
 from lm_eval_pruned.reasoning.backends.limits import MAX_ROOM, MIN_ROOM, ROOM_SHARE
@@ -26,8 +27,8 @@ class Moves(NamedTuple):
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A `DynamicLayer` whose keys and values are views of larger tensors [rows heads capacity head_dim].
 
-    A step writes into them. When they are full, one after the other is copied to a larger one. Sequences that leave or
-    fork move single rows.
+    A step writes into them. When they are full, one after the other is copied to a larger one. Sequences that leave,
+    fork or join move single rows.
     """
 
     def __init__(self, layer: DynamicLayer) -> None:
@@ -58,11 +59,31 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
                 self._storage[name][..., : used.shape[-2], :].index_copy_(0, targets, rows)
             setattr(self, name, self._storage[name][: len(order), ..., : used.shape[-2], :])
 
+    def join(self, other: GrowingLayer, places: Int[Tensor, " joined"], rows: int) -> None:
+        """Write the sequences of another layer to these of `rows` rows, aligned on the right with all others."""
+        places = places.to(self.device)
+        for name in ("keys", "values"):
+            used, new = self._used(name), other._used(name)
+            width = max(used.shape[-2], new.shape[-2])
+            if rows > len(self._storage[name]) or width > used.shape[-2]:
+                self._reallocate(name, rows, width, width + room_beyond(width))
+            whole = self._storage[name]
+            # A masked key or value is multiplied by zero, which leaves NaN and infinity as they are: pad with zeros.
+            aligned = pad(new, (0, 0, width - new.shape[-2], 0))
+            whole[..., :width, :].index_copy_(0, places, aligned)
+            setattr(self, name, whole[:rows, ..., :width, :])
+
+    def trim(self, tokens: int) -> None:
+        """Drop tokens on the left, which are padding in every sequence; their memory is freed when the layer grows."""
+        for name in ("keys", "values"):
+            self._storage[name] = self._storage[name][..., tokens:, :]
+            setattr(self, name, self._used(name)[..., tokens:, :])
+
     def _append(self, name: str, new: Tensor) -> Tensor:
         end = self._used(name).shape[-2]
         width = end + new.shape[-2]
         if self._storage[name].shape[-2] < width:
-            self._grow(name, width + room_beyond(width))
+            self._reallocate(name, len(new), end, width + room_beyond(width))
         whole = self._storage[name][: len(new)]
         whole[..., end:width, :] = new
         setattr(self, name, whole[..., :width, :])
@@ -72,13 +93,16 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         used: Tensor = getattr(self, name)
         return used
 
-    def _grow(self, name: str, capacity: int) -> None:
+    def _reallocate(self, name: str, rows: int, width: int, capacity: int) -> None:
+        """Copy the tokens to a tensor of `rows` rows, so that they end at `width` and have room up to `capacity`."""
         used = self._used(name)
-        whole = used.new_empty(*used.shape[:-2], capacity, used.shape[-1])
-        whole[..., : used.shape[-2], :] = used
+        start = width - used.shape[-2]
+        whole = used.new_empty(rows, *used.shape[1:-2], capacity, used.shape[-1])
+        whole[..., :start, :] = 0
+        whole[: len(used), ..., start:width, :] = used
         self._storage[name] = whole
         # The old storage is freed before that of the values is copied.
-        setattr(self, name, whole[..., : used.shape[-2], :])
+        setattr(self, name, whole[: len(used), ..., start:width, :])
 
 
 def room_beyond(width: int) -> int:

@@ -7,7 +7,7 @@ MEMORY_SHARE = 0.7
 # Copies of the float32 logits in memory while a token is sampled: as they are, warped, and with noise.
 LOGITS_COPIES = 4
 
-# Tokens of the text on which the bytes of KV cache per token are measured.
+# Tokens of the shorter of two texts on which the bytes of a KV cache are measured.
 PROBE_TOKENS = 16
 
 # Room to grow of a KV cache, as a share of its tokens, and its bounds in tokens. A full cache is copied, so more room
@@ -15,6 +15,10 @@ PROBE_TOKENS = 16
 ROOM_SHARE = 1 / 16
 MIN_ROOM = 16
 MAX_ROOM = 256
+
+# Tokens that are prefilled in one pass, padding included: as many as keep a GPU busy, and a bound on the memory of
+# activations. A longer prompt is read at once.
+PREFILL_TOKENS = 16384
 
 # A batch is rebuilt without its finished sequences once they are this share of it; rebuilding copies the KV cache.
 FINISHED_SHARE = 0.25

@@ -2,7 +2,8 @@
 
 Thinking, forced text and answer of a row are one sequence in one batch. Where a budget cuts a sequence that goes on
 thinking under a larger budget, it forks: its KV cache is copied, and one copy is closed and answers while the other
-goes on. Every sequence gets one token per step, sampled or forced.
+goes on. Every sequence gets one token per step, sampled or forced. Where others have finished, rows that wait join,
+unless the model's cache holds more than keys and values of all tokens.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from transformers import PreTrainedModel
 
 from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows, describe_single_rows
-from lm_eval_pruned.reasoning.backends.kv_batch import PADDING, Batch
+from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.kv_cache import keep_places, upload
-from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS
+from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS, PREFILL_TOKENS
 from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.requests import Generated, Row
@@ -63,21 +64,21 @@ class TransformersBackend(TokenizingBackend):
         batch_size = self.batch_size or min(self.max_batch_size, count_fitting_rows(self.model, max_length))
         limits = BatchLimits.of_rows(batch_size, max_length)
         with Progress.start([row.max_length - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
-            run = _Run(backend=self, progress=progress, end_tokens=self.end_tokens())
+            # A stack: what continues a row goes before other rows, and of those the longest first.
             waiting = [LiveSequence(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
-            while waiting:
-                waiting.sort(key=lambda sequence: sequence.row.max_length, reverse=True)
-                run.unfinished, waiting = waiting[: limits.rows], waiting[limits.rows :]
+            waiting.sort(key=lambda sequence: sequence.row.max_length)
+            run = _Run(backend=self, progress=progress, end_tokens=self.end_tokens(), waiting=waiting)
+            while run.waiting:
                 tried = limits
                 try:
-                    run.decode(max_tokens=limits.tokens)
+                    run.decode(limits)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
                     limits = limits.halved(*run.batch_shape, error)
                     size, _ = run.batch_shape
                     logger.warning("no memory for a batch of %d rows: going on with %d", size, limits.rows)
-                waiting += run.unfinished
+                    run.interrupt()
                 if limits is not tried:
                     # Only outside the except block, as the error's traceback references the batch.
                     clear_device_cache(garbage_collection=True)
@@ -123,62 +124,125 @@ class LiveSequence:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Run:
-    """The state of one call of `run`: the sequences of the present batch, and what all its batches share.
+    """The state of one call of `run`: the sequences of the present batch, and those that wait for a place in one.
 
     Attributes:
         backend: the backend.
         progress: the progress bar.
         end_tokens: ids of all end-of-sequence tokens.
-        unfinished: sequences of the present batch that have not finished.
+        waiting: a stack of sequences that are not in the batch.
+        live: the sequences in the batch that have not finished.
         batch_shape: sequences in the present batch, and tokens per sequence.
+        joins: whether sequences can join a batch of this model; known once it was prefilled.
     """
 
     backend: TransformersBackend
     progress: Progress
     end_tokens: frozenset[int]
-    unfinished: list[LiveSequence] = field(default_factory=list)
+    waiting: list[LiveSequence]
+    live: list[LiveSequence] = field(default_factory=list)
     batch_shape: tuple[int, int] = (0, 0)
+    joins: bool = True
+
+    def interrupt(self) -> None:
+        """Give up the batch: its sequences wait, and are prefilled again."""
+        self.waiting += self.live
+        self.live = []
 
     @torch.inference_mode()
-    def decode(self, *, max_tokens: int) -> None:
-        """Generate until the batch is empty; `unfinished` are then the sequences that need a batch of their own.
+    def decode(self, limits: BatchLimits) -> None:
+        """Generate until the batch is empty; what waits then needs a batch of its own.
 
-        The KV cache holds at most `max_tokens` tokens, padding included. If memory runs out, all sequences stay
-        unfinished.
+        The KV cache holds at most `limits.tokens` tokens, padding included. If memory runs out, no sequence is lost.
         """
-        backend, sequences = self.backend, self.unfinished
-        self.batch_shape = len(sequences), max(len(sequence.ids) for sequence in sequences)
-        batch = Batch.prefill(backend.model, [sequence.ids for sequence in sequences], autocast=backend.autocast)
-        for sequence in sequences:
-            sequence.cached = len(sequence.ids)
-        # One entry per sequence in the batch; None where it has finished and still occupies a row of the cache.
-        running: list[LiveSequence | None] = list(sequences)
-        waiting: list[LiveSequence] = []
+        batch = self._start(limits)
+        # One entry per row of the cache; None where its sequence has finished.
+        running: list[LiveSequence | None] = list(self.live)
+        # Steps that rows were free, together.
+        idle = 0
         while True:
             self._sample(batch.logits, running)
             forks: list[tuple[int, LiveSequence]] = []
             for index, before in enumerate(running):
                 continuing = [] if before is None else list(self._advance(before))
-                waiting += [one for one in continuing if not one.cached]
+                self.waiting += [one for one in continuing if not one.cached]
                 in_cache = [one for one in continuing if one.cached]
                 running[index] = in_cache[0] if in_cache else None
                 forks += [(index, fork) for fork in in_cache[1:]]
             remaining = [(index, one) for index, one in enumerate(running) if one is not None] + forks
-            self.unfinished = waiting + [one for _, one in remaining]
+            fitting = max(1, limits.tokens // (batch.width + 1))
+            self.waiting += [one for _, one in remaining[fitting:]]
+            self.live = [one for _, one in remaining[:fitting]]
             if not remaining:
                 return
-            max_sequences = max(1, max_tokens // (batch.width + 1))
-            many_finished = len(remaining) <= (1 - FINISHED_SHARE) * len(running)
-            if forks or many_finished or max_sequences < len(running):
-                waiting += [one for _, one in remaining[max_sequences:]]
-                remaining = keep_places(remaining[:max_sequences])
-                batch.select([index for index, _ in remaining])
-                running = [one for _, one in remaining]
-            tokens = [one.ids[one.cached] if one else PADDING for one in running]
+            joining = self._next_to_join(limits, len(running), batch.width) if self.joins else []
+            many_finished = not joining and len(remaining) <= (1 - FINISHED_SHARE) * len(running)
+            if forks or many_finished or fitting < len(running):
+                kept = keep_places(remaining[:fitting])
+                batch.select([index for index, _ in kept])
+                running = [one for _, one in kept]
             self.batch_shape = len(running), batch.width + 1
-            batch.step(tokens)
-            for _, one in remaining:
+            batch.step([one.ids[one.cached] if one else None for one in running])
+            for one in self.live:
                 one.cached += 1
+            idle += min(limits.rows, fitting) - len(self.live)
+            # A prefill is a pass in which all others wait: it is due once free rows have cost as much.
+            if joining and idle >= len(self.live):
+                idle = 0
+                self._join(batch, running, joining)
+
+    def _next_to_join(self, limits: BatchLimits, rows: int, width: int) -> list[LiveSequence]:
+        """Return the sequences that are prefilled next: those on top of the stack, as far as there is room.
+
+        Args:
+            limits: the limits of the batch.
+            rows: rows of the cache, with those that have finished.
+            width: tokens per row.
+        """
+        chosen: list[LiveSequence] = []
+        longest = 0
+        for one in reversed(self.waiting):
+            longest = max(longest, len(one.ids))
+            live = len(self.live) + len(chosen) + 1
+            too_many = live > limits.rows or max(rows, live) * (max(width, longest) + 1) > limits.tokens
+            too_long = bool(chosen) and self.joins and (len(chosen) + 1) * longest > PREFILL_TOKENS
+            if (live > 1 and too_many) or too_long:
+                break
+            chosen.append(one)
+        return chosen
+
+    def _start(self, limits: BatchLimits) -> Batch:
+        """Prefill a new batch: as many rows as are read at once, or all if no more can join later."""
+        chosen = self._next_to_join(limits, 0, 0)
+        batch = self._prefill(chosen, len(chosen), 0)
+        if self.joins and not batch.can_join:
+            self.joins = False
+            if len(self._next_to_join(limits, 0, 0)) > len(chosen):
+                return self._start(limits)
+        self._admit(chosen)
+        return batch
+
+    def _join(self, batch: Batch, running: list[LiveSequence | None], chosen: Sequence[LiveSequence]) -> None:
+        """Prefill sequences and put them where others have finished, and after them."""
+        free = [index for index, one in enumerate(running) if one is None]
+        places = [*free, *range(len(running), len(running) + len(chosen))][: len(chosen)]
+        batch.join(self._prefill(chosen, len(self.live) + len(chosen), batch.width), places)
+        running += [None] * (max(places) + 1 - len(running))
+        for place, one in zip(places, chosen, strict=True):
+            running[place] = one
+        self._admit(chosen)
+
+    def _prefill(self, chosen: Sequence[LiveSequence], sequences: int, width: int) -> Batch:
+        """Prefill sequences, for a batch of that many sequences."""
+        self.batch_shape = sequences, max(width, *(len(one.ids) for one in chosen))
+        return Batch.prefill(self.backend.model, [one.ids for one in chosen], autocast=self.backend.autocast)
+
+    def _admit(self, chosen: Sequence[LiveSequence]) -> None:
+        """Move sequences from the stack into the batch, which has all their tokens."""
+        del self.waiting[-len(chosen) :]
+        self.live += chosen
+        for one in chosen:
+            one.cached = len(one.ids)
 
     def _sample(self, logits: Float[Tensor, "sequences vocab"], running: Sequence[LiveSequence | None]) -> None:
         """Append a sampled token to every sequence whose tokens are all in the cache."""
