@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_pruned.commands import Subparsers
-from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
-from lm_eval_pruned.errors import ArgumentError, MissingPackageError
-from lm_eval_pruned.files import write_atomically
+from lm_eval_pruned.commands.flags import parse_flags
+from lm_eval_pruned.commands.trace_arguments import add_traces_parser, described, make_folder, write_json
+from lm_eval_pruned.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from lm_eval_pruned.models.diverge import Diverged
-    from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
     from lm_eval_pruned.results.divergence.summary import Changes
 
 logger = logging.getLogger(__name__)
@@ -27,32 +25,16 @@ PICTURE_FILE = "divergence.png"
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the subcommand `diverge`: the flags of `prune`, and where the traces are."""
-    parser = subparsers.add_parser(
+    add_traces_parser(
+        subparsers,
         "diverge",
-        help="measure what pruning changes along the dense model's own responses",
+        main,
+        help_="measure what pruning changes along the dense model's own responses",
         description=(
             "Runs the dense and the pruned model once over responses of the dense one, without generating, and writes "
             f"{DIVERGENCE_FILE} (KL divergence, flips of the argmax, traces without a flip) and {PICTURE_FILE}. It "
             "measures how much pruning changed, not whether answers suffer."
         ),
-        allow_abbrev=False,
-    )
-    add_checkpoint_flags(parser)
-    add_trace_flags(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the result")
-    add_config_flags(parser)
-    parser.set_defaults(main=main)
-
-
-def add_trace_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that says where the traces are."""
-    parser.add_argument(
-        "--traces",
-        required=True,
-        nargs="+",
-        type=Path,
-        metavar="PLACE",
-        help="samples_*.jsonl of a dense run with --log_samples, a response store (responses.sqlite), or folders",
     )
 
 
@@ -82,41 +64,6 @@ def main(args: argparse.Namespace) -> int:
     draw_beside(diverged, changes, args.output)
     print("\n".join(summary_lines(content, perplexity(diverged.divergences))))
     return 0
-
-
-def make_folder(folder: Path) -> None:
-    """Make the output folder before anything is computed.
-
-    Raises:
-        ArgumentError: it cannot be made, or is a file.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"--output {folder} cannot be a folder ({error.strerror}): give another one") from None
-
-
-def write_json(content: Mapping[str, object], path: Path) -> None:
-    """Write a JSON file, as a whole or not at all.
-
-    Raises:
-        ArgumentError: it cannot be written.
-    """
-    try:
-        write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise ArgumentError(f"--output {path.parent} cannot be written: {error.strerror}") from None
-
-
-def described(args: argparse.Namespace, options: LoadOptions) -> dict[str, object]:
-    """Return what was compared and on which traces, as JSON values."""
-    return {
-        "pretrained": args.pretrained,
-        "revision": options.revision,
-        "dtype": options.dtype,
-        "device": options.device,
-        "traces": [str(place) for place in args.traces],
-    }
 
 
 def changes_of(diverged: Diverged) -> Changes:

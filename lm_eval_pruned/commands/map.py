@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from lm_eval_pruned.commands import Subparsers
-from lm_eval_pruned.commands.diverge import add_trace_flags, described, make_folder, write_json
-from lm_eval_pruned.commands.flags import add_checkpoint_flags, add_config_flags, parse_flags
+from lm_eval_pruned.commands.flags import parse_flags
+from lm_eval_pruned.commands.trace_arguments import add_traces_parser, described, make_folder, write_json
 from lm_eval_pruned.errors import ArgumentError, MissingPackageError, unknown_name
 
 if TYPE_CHECKING:
@@ -24,27 +23,23 @@ PICTURE_FILE = "map.png"
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the subcommand `map`: the flags of `prune`, where the traces are, the parts and the sparsities."""
-    parser = subparsers.add_parser(
+    parser = add_traces_parser(
+        subparsers,
         "map",
-        help="measure which parts of which blocks change most when they are pruned",
+        main,
+        help_="measure which parts of which blocks change most when they are pruned",
         description=(
             "Prunes one part of one block at a time, runs the model once along responses of the dense one, and writes "
             f"{MAP_FILE} and the heat map {PICTURE_FILE}. It measures how much pruning changed, not whether answers "
             "suffer."
         ),
-        allow_abbrev=False,
     )
-    add_checkpoint_flags(parser)
-    add_trace_flags(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--parts", default="sublayer", help="what is pruned alone: block, sublayer (attn, mlp) or matrix [sublayer]"
     )
     parser.add_argument(
         "--sparsities", default="0.5,0.7", metavar="LIST", help="sparsities, separated by commas [0.5,0.7]"
     )
-    add_config_flags(parser)
-    parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:

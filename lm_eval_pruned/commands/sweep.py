@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from lm_eval_pruned.commands import Subparsers, leaderboard, run
+from lm_eval_pruned.commands import diverge as diverge_command
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
-    from lm_eval_pruned.sweeps.running import CellJob
+    from lm_eval_pruned.sweeps.running import CellJob, Harness
 
 LEADERBOARD = "leaderboard"
 
@@ -45,10 +47,9 @@ def main(args: argparse.Namespace) -> int:
         KeyboardInterrupt: Ctrl-C; the message says how many cells are done.
     """
     from lm_eval_pruned.sweeps.estimate import estimate_lines, memory_request
-    from lm_eval_pruned.sweeps.executors import EXECUTORS, run_local, run_ray, shared_environment
+    from lm_eval_pruned.sweeps.executors import EXECUTORS, shared_environment
     from lm_eval_pruned.sweeps.grid import find_config, read_sweep
-    from lm_eval_pruned.sweeps.progress_display import ProgressDisplay
-    from lm_eval_pruned.sweeps.running import CellJob, cell_folder, is_done
+    from lm_eval_pruned.sweeps.running import CellJob, cell_folder
 
     if args.engine not in EXECUTORS:
         raise unknown_name("--engine", args.engine, EXECUTORS)
@@ -72,35 +73,65 @@ def main(args: argparse.Namespace) -> int:
         )
         for cell in sweep.cells
     ]
-    remaining = [job for job in jobs if not is_done(job.folder, job.cell)]
-    print(f"{sweep.path}: {len(jobs)} cells, {len(jobs) - len(remaining)} of them done before", flush=True)
+    failed = _run(str(sweep.path), jobs, harness, args)
+    diverging = divergence_jobs(jobs)
+    if diverging:
+        failed += _run("divergence", diverging, diverge, args)
+    write_leaderboards([job for job in jobs if job.is_done], output)
+    return int(failed > 0)
+
+
+def _run(name: str, jobs: Sequence[CellJob], work: Harness, args: argparse.Namespace) -> int:
+    """Run the jobs that are not done, name those that failed on stderr, and return their number."""
+    from lm_eval_pruned.sweeps.executors import run_local, run_ray
+    from lm_eval_pruned.sweeps.progress_display import ProgressDisplay
+
+    remaining = [job for job in jobs if not job.is_done]
+    print(f"{name}: {len(jobs)} cells, {len(jobs) - len(remaining)} of them done before", flush=True)
+    if not remaining:
+        return 0
     progress = ProgressDisplay(remaining, done_before=len(jobs) - len(remaining))
-    if remaining:
-        events = (
-            run_ray(remaining, harness, args.address or "local")
-            if args.engine == "ray"
-            else run_local(remaining, harness)
-        )
-        try:
-            with progress:
-                for event in events:
-                    progress.show(event)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"{progress.done} of {len(jobs)} cells are done; the same command goes on"
-            ) from None
-        finally:
-            events.close()
-        print(progress.summary())
-        for line in progress.failure_lines():
-            sys.stderr.write(f"{line}\n")
-    write_leaderboards([job for job in jobs if is_done(job.folder, job.cell)], output)
-    return int(bool(progress.failed))
+    events = run_ray(remaining, work, args.address or "local") if args.engine == "ray" else run_local(remaining, work)
+    try:
+        with progress:
+            for event in events:
+                progress.show(event)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{progress.done} of {len(jobs)} cells are done; the same command goes on") from None
+    finally:
+        events.close()
+    print(progress.summary())
+    for line in progress.failure_lines():
+        sys.stderr.write(f"{line}\n")
+    return len(progress.failed)
+
+
+def divergence_jobs(jobs: Sequence[CellJob]) -> list[CellJob]:
+    """Return a job for each divergence that the sweep asks for and whose cells, pruned and dense, are done."""
+    from lm_eval_pruned.sweeps.divergence import DIVERGENCE_BYTES, dense_cell, is_diverging
+    from lm_eval_pruned.sweeps.running import RESULTS
+
+    done = {job.cell.id: job for job in jobs if job.is_done}
+    cells = [job.cell for job in jobs]
+    found = []
+    for job in done.values():
+        dense = done.get(dense_cell(job.cell, cells).id) if is_diverging(job.cell) else None
+        if dense is not None:
+            found.append(replace(job, traces=dense.folder / RESULTS, memory=job.memory + DIVERGENCE_BYTES))
+    return found
 
 
 def harness(arguments: Sequence[str]) -> None:
     """Run the harness in this process, as `lm-eval-pruned run` does."""
     run.main(argparse.Namespace(arguments=arguments))
+
+
+def diverge(arguments: Sequence[str]) -> None:
+    """Measure a divergence in this process, as `lm-eval-pruned diverge` does."""
+    parser = argparse.ArgumentParser()
+    diverge_command.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["diverge", *arguments])
+    args.main(args)
 
 
 def write_leaderboards(done: Sequence[CellJob], output: Path) -> None:

@@ -80,4 +80,5 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         repeats=min(point.repeats for point in points),
         higher_is_better=directions.pop() if len(directions) == 1 else None,
         shots=points[-1].shots,
+        divergence=points[-1].divergence,
     )

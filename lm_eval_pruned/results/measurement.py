@@ -9,6 +9,7 @@ from statistics import fmean, pstdev
 import numpy as np
 
 from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.divergence import Divergence
 from lm_eval_pruned.results.records.metrics import ACCURACIES, direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
@@ -26,7 +27,7 @@ class Measurement:
     single run reported. `budget` is None for the area under a whole curve and for tasks without a budget.
     `higher_is_better` is None where neither the files nor the name of the metric say it. `questions` is the number that
     were asked, None if unknown. `repeats` counts the runs that are left out, since under another seed they gave the
-    very responses of a run that is not.
+    very responses of a run that is not. `divergence` is that of the newest run that has one.
     """
 
     configuration: Configuration
@@ -44,6 +45,7 @@ class Measurement:
     repeats: int = 0
     higher_is_better: bool | None = None
     shots: str = ""
+    divergence: Divergence | None = None
 
     @property
     def accuracy(self) -> float:
@@ -137,6 +139,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         repeats=len(runs) - len(results),
         higher_is_better=higher_is_better,
         shots=last.shots,
+        divergence=next((run.divergence for run, _ in reversed(runs) if run.divergence), None),
     )
 
 

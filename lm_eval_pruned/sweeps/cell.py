@@ -29,6 +29,7 @@ class Cell:
     """One run: a model and its pruning (both in `model_args`), a task, a seed, and how the task is asked.
 
     `variant` is a label. `weights` is the model's number of weights, for estimates where its config cannot be read.
+    `diverge` measures what pruning changed, after the run.
     """
 
     backend: str
@@ -44,6 +45,7 @@ class Cell:
     system_instruction: str | None = None
     num_fewshot: int | None = None
     weights: float | None = None
+    diverge: bool = False
     resources: Resources
 
     @property

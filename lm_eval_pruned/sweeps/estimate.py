@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, store
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
 from lm_eval_pruned.pruning.model.flops import Work, seconds, total
 from lm_eval_pruned.sweeps.cell import Cell
+from lm_eval_pruned.sweeps.divergence import is_diverging
 from lm_eval_pruned.sweeps.recipes import resolved
 
 # Questions of the benchmarks that ship with the package, by folder name.
@@ -60,7 +62,7 @@ ASSUMPTIONS = (
     f"{GPU.tokens('pruned-vllm', 8e9):,.0f} tokens a second with pruned-vllm and "
     f"{GPU.tokens('pruned-hf', 8e9):,.0f} with pruned-hf, a CPU {CPU.tokens('pruned-hf', 8e9):.2g} (computed, not "
     "measured); memory is that of weights and pruning, without key/value caches; masks that are already kept are not "
-    "counted as free"
+    "counted as free; a divergence is two prefills of the longest responses"
 )
 
 
@@ -87,8 +89,19 @@ def estimate(cell: Cell) -> CellEstimate:
     speed = GPU if cell.resources.gpus else CPU
     rate = speed.tokens(cell.backend, model.weights) * (cell.resources.gpus or 1)
     decoding = None if tokens is None else tokens / rate
-    duration = None if decoding is None else START_SECONDS + model.pruning_seconds + decoding
+    if decoding is None:
+        return CellEstimate(tokens, model.memory, None)
+    duration = START_SECONDS + model.pruning_seconds + decoding + _divergence_seconds(cell, model.weights, speed)
     return CellEstimate(tokens, model.memory, duration)
+
+
+def _divergence_seconds(cell: Cell, weights: float, speed: Speed) -> float:
+    """Return the time of a divergence after the run: two operations per weight and token, for two models."""
+    if not is_diverging(cell):
+        return 0.0
+    traces = _tokens(replace(cell, model_args={**cell.model_args, "share_traces": True})) or 0
+    prefills = seconds(Work(matmul_flops=2 * 2 * weights * traces), speed.work)
+    return START_SECONDS + weights * ITEMSIZE / speed.loaded_bytes + prefills
 
 
 def memory_request(cell: Cell) -> int:

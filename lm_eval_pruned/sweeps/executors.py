@@ -54,7 +54,7 @@ def run_ray(jobs: Sequence[CellJob], harness: Harness, address: str) -> Generato
         waiting: dict[Any, CellJob] = {}
         for job in jobs:
             needs = job.cell.resources
-            task = remote.options(num_cpus=needs.cpus, num_gpus=needs.gpus, memory=job.memory, name=job.cell.label)
+            task = remote.options(num_cpus=needs.cpus, num_gpus=needs.gpus, memory=job.memory, name=job.label)
             waiting[task.remote(job, harness)] = job
         while waiting:
             finished, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
@@ -126,7 +126,7 @@ def _check_fits(jobs: Sequence[CellJob], machines: Sequence[dict[str, float]]) -
         if not any(all(machine.get(kind, 0.0) >= amount for kind, amount in needs.items()) for machine in machines):
             best = {kind: max((machine.get(kind, 0.0) for machine in machines), default=0.0) for kind in needs}
             raise ArgumentError(
-                f"{job.cell.label} needs {_words(needs)} on one machine, and Ray has at most {_words(best)}: change "
+                f"{job.label} needs {_words(needs)} on one machine, and Ray has at most {_words(best)}: change "
                 "cpus, gpus or memory_gb, or give the --address of a larger cluster"
             )
 

@@ -14,6 +14,7 @@ from lm_eval_pruned.paths import configs_folder, is_there, our_tasks
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.sweeps.cell import Cell, Resources
 from lm_eval_pruned.sweeps.checks import check_cell, refuse_repetitions
+from lm_eval_pruned.sweeps.divergence import dense_cell, is_diverging
 from lm_eval_pruned.sweeps.recipes import resolved
 from lm_eval_pruned.sweeps.sections import (
     AXES,
@@ -76,7 +77,11 @@ def read_sweep(path: Path) -> Sweep:
         grids = [as_mapping(f"grids[{index}]", grid) for index, grid in enumerate(as_list(content.get("grids")))]
         if not grids:
             raise DataError("it spans no cells: give grids, a list of mappings such as {methods: [wanda]}")
-        defaults = read_settings("defaults", content.get("defaults"), axes=True)
+        common = {"diverge": content["diverge"]} if "diverge" in content else {}
+        defaults = {
+            **read_settings("the file", common),
+            **read_settings("defaults", content.get("defaults"), axes=True),
+        }
         named = as_mapping("variants", content.get("variants") or {})
         variants = {str(name): read_settings(f"variants: {name}", given) for name, given in named.items()}
         overrides = [_override(index, given) for index, given in enumerate(as_list(content.get("overrides")))]
@@ -88,6 +93,8 @@ def read_sweep(path: Path) -> Sweep:
         _check_used(overrides, [axes for axes, _ in spanned])
         cells = {cell.id: cell for cell in (_cell(axes, settings, overrides) for axes, settings in spanned)}
         refuse_repetitions(cells.values())
+        for cell in filter(is_diverging, cells.values()):
+            dense_cell(cell, cells.values())
     except PrunedEvalError as error:
         raise type(error)(f"{path}: {error}") from None
     return Sweep(path=path, description=str(content.get("description", "")), cells=tuple(cells.values()))

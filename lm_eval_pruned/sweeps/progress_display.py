@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_eval_pruned.progress import duration
-from lm_eval_pruned.sweeps.running import LOG_FILE, CellJob, CellOutcome, running_seconds
+from lm_eval_pruned.sweeps.running import CellJob, CellOutcome, running_seconds
 
 # Number of finished cells in the table, and of waiting ones.
 LAST = 8
@@ -62,7 +62,7 @@ class ProgressDisplay:
             self._live.update(self._table(), refresh=True)
         elif event is not None and not self._live:
             state = "failed" if event.error else "done"
-            label = self._jobs[event.cell].cell.label
+            label = self._jobs[event.cell].label
             _write(f"[{len(self._outcomes)}/{len(self._jobs)}] {state} in {event.seconds:.0f} s: {label}")
         elif not self._live and now - self._refreshed >= LINE_SECONDS:
             self._look(now)
@@ -75,7 +75,7 @@ class ProgressDisplay:
         self._running = {name: value for name, value in seconds.items() if value is not None}
 
     def _running_line(self) -> str:
-        cells = [f"{self._jobs[name].cell.label} ({duration(value)})" for name, value in self._running.items()]
+        cells = [f"{self._jobs[name].label} ({duration(value)})" for name, value in self._running.items()]
         more = [f"{len(cells) - LINE_CELLS} more"] if len(cells) > LINE_CELLS else []
         named = f"; running: {'; '.join([*cells[:LINE_CELLS], *more])}" if cells else ""
         return f"{duration(time.monotonic() - self._started)}: {self.summary()}{named}"
@@ -93,8 +93,7 @@ class ProgressDisplay:
     def failure_lines(self) -> list[str]:
         """Return a line for each failed cell: its label, its last error and its log file."""
         return [
-            f"failed: {self._jobs[outcome.cell].cell.label}: {outcome.error} "
-            f"({self._jobs[outcome.cell].folder / LOG_FILE})"
+            f"failed: {self._jobs[outcome.cell].label}: {outcome.error} ({self._jobs[outcome.cell].log})"
             for outcome in self.failed
         ]
 
@@ -130,11 +129,11 @@ class ProgressDisplay:
         for outcome in self._outcomes[-LAST:]:
             state = Text("failed", "red") if outcome.error else Text("done", "green")
             # Text, so that square brackets in a name are not read as markup.
-            table.add_row(state, duration(outcome.seconds), Text(self._jobs[outcome.cell].cell.label))
+            table.add_row(state, duration(outcome.seconds), Text(self._jobs[outcome.cell].label))
         for name, seconds in self._running.items():
-            table.add_row("running", duration(seconds), Text(self._jobs[name].cell.label))
+            table.add_row("running", duration(seconds), Text(self._jobs[name].label))
         for name in [name for name in self._waiting if name not in self._running][:NEXT]:
-            table.add_row("waiting", "", Text(self._jobs[name].cell.label))
+            table.add_row("waiting", "", Text(self._jobs[name].label))
         return table
 
 

@@ -22,6 +22,7 @@ from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.results.output import write_text
 from lm_eval_pruned.sweeps.cell import Cell
+from lm_eval_pruned.sweeps.divergence import DIVERGENCE_LOG, diverge_arguments, is_diverged
 
 RESULTS, PARTIAL, RESPONSES = "results", "partial", "responses"
 DONE_FILE, CELL_FILE, LOG_FILE, LOCK_FILE, RUNNING_FILE = "done.json", "cell.json", "log.txt", ".lock", "running"
@@ -33,19 +34,38 @@ POLL_SECONDS = 0.2
 TAIL_BYTES = 20_000
 MAX_ERROR_CHARACTERS = 300
 
-# Runs the harness with the given command line.
+# Runs the harness, or `diverge`, with the given command line.
 Harness: TypeAlias = Callable[[Sequence[str]], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellJob:
-    """A cell to be run in `folder`; `start` identifies the sweep's process, `memory` is in bytes."""
+    """A cell to be run in `folder`; `start` identifies the sweep's process, `memory` is in bytes.
+
+    With `traces`, the results of its dense cell, the cell has been run, and its divergence is measured.
+    """
 
     cell: Cell
     folder: Path
     start: str
     memory: int
     environment: Mapping[str, str]
+    traces: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """Readable name."""
+        return self.cell.label if self.traces is None else f"divergence of {self.cell.label}"
+
+    @property
+    def log(self) -> Path:
+        """The file that holds what its process prints."""
+        return self.folder / (LOG_FILE if self.traces is None else DIVERGENCE_LOG)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its results are complete."""
+        return is_done(self.folder, self.cell) if self.traces is None else is_diverged(self.folder)
 
 
 class CellOutcome(NamedTuple):
@@ -107,11 +127,11 @@ def supervise(job: CellJob, harness: Harness) -> Generator[CellOutcome | None]:
         if code is not None and code >= 0:
             break
     seconds = time.monotonic() - started
-    if is_done(job.folder, job.cell):
+    if job.is_done:
         yield CellOutcome(job.cell.id, seconds, "")
     else:
         died = f"ended by signal {-code}, {1 + RETRIES} times" if code and code < 0 else f"ended with exit code {code}"
-        yield CellOutcome(job.cell.id, seconds, last_error(job.folder / LOG_FILE) if code and code > 0 else died)
+        yield CellOutcome(job.cell.id, seconds, last_error(job.log) if code and code > 0 else died)
 
 
 def run_cell(job: CellJob, harness: Harness) -> None:
@@ -123,15 +143,18 @@ def run_cell(job: CellJob, harness: Harness) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(job.environment)
     with FileLock(job.folder / LOCK_FILE):
-        if is_done(job.folder, job.cell):
+        if job.is_done:
             return
-        log = os.open(job.folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
         running = job.folder / RUNNING_FILE
         write_text(running, job.start)
         try:
-            _run(job, harness)
+            if job.traces is None:
+                _run(job, harness)
+            else:
+                harness(diverge_arguments(job.cell, traces=job.traces, output=job.folder))
         finally:
             running.unlink()
 

@@ -27,12 +27,13 @@ RESOURCES = field_names(Resources)
 # Settings with one value per cell.
 _SETTINGS = (field_names(Cell) - {"task", "seed", "variant", "resources"}) | RESOURCES
 MAPPINGS = ("model_args", "gen_kwargs", "metadata")
-SECTIONS = ("description", "defaults", "grids", "variants", "overrides")
+SECTIONS = ("description", "diverge", "defaults", "grids", "variants", "overrides")
+_BOOLEANS = ("apply_chat_template", "diverge")
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("backend", "system_instruction"), (str,)),
     **dict.fromkeys(MAPPINGS, (dict,)),
     "batch_size": (str, int),
-    "apply_chat_template": (bool,),
+    **dict.fromkeys(_BOOLEANS, (bool,)),
     "num_fewshot": (int,),
     **dict.fromkeys(("limit", "weights", *RESOURCES), (int, float)),
 }
@@ -57,7 +58,7 @@ def read_settings(where: str, given: object, *, axes: bool = False) -> SweepSett
     check_names(f"setting in {where}", content, [*_SETTINGS, *(AXES if axes else ())])
     for name, value in content.items():
         if name in _TYPES and (
-            not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "apply_chat_template")
+            not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name not in _BOOLEANS)
         ):
             raise DataError(f"{where}: {name}: {value!r} is not {' or '.join(kind.__name__ for kind in _TYPES[name])}")
     return content

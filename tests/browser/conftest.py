@@ -13,7 +13,7 @@ import pytest
 from selenium import webdriver
 
 from lm_eval_pruned import cli
-from tests.results.written_runs import answers, difficulties, write_run
+from tests.results.written_runs import answers, difficulties, write_divergence, write_run
 
 INSTALL = "no Chromium with a driver: apt-get install chromium chromium-driver, or set CHROMIUM and CHROMEDRIVER"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
@@ -125,6 +125,16 @@ def write_runs(folder: Path) -> None:
             for budget in BUDGETS:
                 content["results"][f"{name}_tts_{budget}"]["thinking_tokens,none"] = 0.8 * budget
             path.write_text(json.dumps(content))
+            if method == "wanda":
+                write_divergence(path, folder / f"{name}{sparsity}", kl=sparsity**9, fingerprint=f"{name}{sparsity}")
+    cells = [
+        {"block": block, "part": part, "sparsity": 0.5, "kl": kl}
+        for block in range(6)
+        for part, kl in (("attn", 10.0**-block), ("mlp", 0.0))
+        if (block, part) != (5, "attn")
+    ]
+    config = {"pretrained": "tiny-reasoner", "method": "magnitude"}
+    (folder / "map.json").write_text(json.dumps({"config": config, "cells": cells}))
 
 
 def make_page(runs: Path, target: Path, *arguments: str) -> Path:

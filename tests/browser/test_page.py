@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lm_eval_pruned.results.divergence.summary import MEANING
 from tests.browser.conftest import BUDGETS, Browser, make_page, write_runs
 from tests.results.test_page import HOSTILE
 from tests.results.written_runs import write_run
@@ -383,6 +384,23 @@ class TestCharts:
             "const { stroke, strokeDasharray } = getComputedStyle(line); return stroke + strokeDasharray; })"
         )
         assert len(set(looks)) == 16
+
+    def test_what_changed_stands_beside_accuracy_with_what_it_does_not_say(self, browser, page):
+        browser.open(page, "#sort=kl&down=1")
+        assert MEANING in browser.one("#legend-text").text
+        assert browser.texts("#table td.c-kl")[:1] == ["0.040.02 \u2013 0.081"]
+        assert {text.partition("%")[0] for text in browser.texts("#table td.c-survive")} == {"50 ", "\u2013"}
+        assert browser.texts("#table td.c-kl")[-1] == "\u2013"
+
+    def test_maps(self, browser, page):
+        browser.open(page)
+        assert browser.texts("#maps .label") == ["50 % · attn", "50 % · mlp"]
+        assert browser.texts("#maps .value") == ["1", "0.1", "0.01", "0.001", "1.0e\u22124", "\u2013", *["0"] * 6]
+        assert MEANING in browser.one("#maps-note").text
+        opacities = [
+            float(browser.run("return arguments[0].style.fillOpacity", one)) for one in browser.all("#maps rect")
+        ]
+        assert opacities[:6] == sorted(opacities[:6], reverse=True)
 
     def test_blocks(self, browser, page):
         browser.open(page)

@@ -93,6 +93,29 @@ def _metrics(values: Sequence[float]) -> dict[str, object]:
     }  # fmt: skip
 
 
+def write_divergence(
+    run: Path,
+    folder: Path,
+    *,
+    kl: float = 0.1,
+    flips: Sequence[int | None] = (None, 3, None, 0),
+    fingerprint: str = "f",
+) -> Path:
+    """Give a run a fingerprint and write the divergence of its model, a question for each first flip, to a folder."""
+    content = json.loads(run.read_text())
+    content["config"]["pruning"]["fingerprint"] = fingerprint
+    run.write_text(json.dumps(content))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "divergence.json"
+    questions = [
+        {"doc_hash": str(place), "tokens": 5, "kl": 5 * kl, "first_flip": flip} for place, flip in enumerate(flips)
+    ]
+    survive = flips.count(None) / len(flips)
+    found = {"kl": kl, "kl_low": kl / 2, "kl_high": 2 * kl, "survive": survive, "questions": questions}
+    path.write_text(json.dumps({"schema_version": 1, "config": {}, "fingerprint": fingerprint, **found}))
+    return path
+
+
 def answers(difficulty: np.ndarray, generator: np.random.Generator, samples: int = 1) -> np.ndarray:
     """Sample the metric of a model that answers question i correctly with the probability of value i."""
     return generator.binomial(samples, difficulty) / samples

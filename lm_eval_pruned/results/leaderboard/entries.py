@@ -9,9 +9,11 @@ from typing import NamedTuple, TypedDict
 
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.comparison import Comparison, compare
+from lm_eval_pruned.results.divergence.summary import MEANING
 from lm_eval_pruned.results.labels import distinctions, run_labels
 from lm_eval_pruned.results.leaderboard.published import Published
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
+from lm_eval_pruned.results.records.divergence import Divergence
 from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.reference import Reference, chosen_references, dense_references
 from lm_eval_pruned.results.repeats import note
@@ -28,8 +30,10 @@ class LeaderboardLine:
     population standard deviation over seeds. `difference` to the run whose label is `reference`, with its interval; it
     is for the better if its sign is that of `higher_is_better`. `p` and `p_holm`, corrected over the table;
     `detectable`, the smallest change for the worse that the test would have found. An area has no budget.
-    `note` names runs and samples that are not repetitions, since they gave the same responses. `thinking_eos` is None
-    where thinking has no markers. `limit` and `shots`, the numbers of questions and of few-shot examples asked for, are
+    `kl` and `survive` say how much pruning changed along the dense model's responses, all tokens of them, with
+    intervals; `divergence` says what they do not. `note` names runs and samples that are not repetitions, since they
+    gave the same responses. `thinking_eos` is None where thinking has no markers. `limit` and `shots`, the numbers of
+    questions and of few-shot examples asked for, are
     "" where the file does not say. `why_not_compared` is empty for lines that are compared, and for those that others
     are compared with.
     """
@@ -62,6 +66,13 @@ class LeaderboardLine:
     no_answer: float | None = None
     looping: float | None = None
     sparsity: float | None = None
+    kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
+    survive: float | None = None
+    survive_low: float | None = None
+    survive_high: float | None = None
+    divergence: str = ""
     limit: str = ""
     shots: str = ""
     settings: str = ""
@@ -139,6 +150,7 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         note=note(measurement.repeats, measurement.configuration.settings),
         **_comparison_fields(comparison),
         **_metrics(measurement),  # type: ignore[arg-type]
+        **_divergence_fields(measurement.divergence),
     )
 
 
@@ -168,6 +180,30 @@ def _comparison_fields(comparison: Comparison | None) -> _ComparisonFields:
         "p": comparison.p,
         "p_holm": comparison.p_holm,
         "detectable": comparison.detectable,
+    }
+
+
+class _DivergenceFields(TypedDict, total=False):
+    kl: float
+    kl_low: float | None
+    kl_high: float | None
+    survive: float
+    survive_low: float | None
+    survive_high: float | None
+    divergence: str
+
+
+def _divergence_fields(divergence: Divergence | None) -> _DivergenceFields:
+    if divergence is None:
+        return {}
+    return {
+        "kl": divergence.kl,
+        "kl_low": divergence.kl_low,
+        "kl_high": divergence.kl_high,
+        "survive": divergence.survive,
+        "survive_low": divergence.survive_low,
+        "survive_high": divergence.survive_high,
+        "divergence": MEANING,
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from types import MappingProxyType
 
 from lm_eval_pruned.results.area import AREA
+from lm_eval_pruned.results.divergence.summary import MEANING
 from lm_eval_pruned.results.leaderboard.entries import ALPHA, LeaderboardLine
 from lm_eval_pruned.results.leaderboard.scales import direction_words, is_share, plain_number
 
@@ -32,11 +33,16 @@ _LEGEND = (
     "zero: share of the prunable weights that is zero. shots: few-shot examples. limit: the first questions, or the "
     "share of them, that was asked. -: not known, or not applicable."
 )
+_DIVERGENCE = (
+    " KL: KL(dense || pruned) in nats a token along the dense model's responses, and survive: the share of those "
+    f"responses in which no argmax changed, both with their 95 % intervals by question: {MEANING}."
+)
 
 
 def markdown(lines: Sequence[LeaderboardLine]) -> str:
     """Return one table per benchmark, after a legend."""
-    parts = [f"# Leaderboard\n\n{_LEGEND}\n"]
+    legend = _LEGEND + (_DIVERGENCE if any(line.kl is not None for line in lines) else "")
+    parts = [f"# Leaderboard\n\n{legend}\n"]
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         shown = [line for line in lines if line.benchmark == benchmark]
         reasons = {reason: place for place, reason in enumerate(_reasons(shown), start=1)}
@@ -105,6 +111,8 @@ def _cells(line: LeaderboardLine, reasons: Mapping[str, int]) -> dict[str, str]:
         "reference": _NONE if line.reference in ("", f"{line.model} · dense") else line.reference,
         "p": _number(line.p_holm, ".2g"),
         "detectable": _detectable(line),
+        "KL": _with_interval(line.kl, line.kl_low, line.kl_high, ".2g"),
+        "survive": _with_interval(line.survive, line.survive_low, line.survive_high, ".3f"),
         "thinking": _number(line.thinking_tokens, ".0f"),
         "cut": _number(line.budget_hit, ".2f"),
         "unclosed": _number(line.thinking_eos, ".2f"),
@@ -139,6 +147,12 @@ def _inert(value: object) -> object:
 
 def _number(value: float | None, layout: str) -> str:
     return _NONE if value is None else format(value, layout)
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None, layout: str) -> str:
+    if low is None or high is None:
+        return _number(value, layout)
+    return f"{_number(value, layout)} ({low:{layout}} to {high:{layout}})"
 
 
 def _interval(line: LeaderboardLine) -> str:

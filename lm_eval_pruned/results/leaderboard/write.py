@@ -13,6 +13,7 @@ from lm_eval_pruned.results.leaderboard.page.texts import Extract
 from lm_eval_pruned.results.leaderboard.published import Published
 from lm_eval_pruned.results.leaderboard.tables import FORMATS
 from lm_eval_pruned.results.output import write_text
+from lm_eval_pruned.results.records.divergences import read_maps, with_divergences
 from lm_eval_pruned.results.records.reading import read_records
 
 
@@ -45,11 +46,12 @@ def write(
     Raises:
         PrunedEvalError: nothing can be read, or the file cannot be written.
     """
-    records, problems = read_records(places)
+    found, problems = read_records(places)
+    records, skipped = with_divergences(found, places)
     entries = build_entries(records, published, against=against)
     if output.suffix == ".html":
-        text = render_page(page_content(entries, records, extract))
+        text = render_page(page_content(entries, records, extract, read_maps(places)))
     else:
         text = FORMATS[output.suffix]([entry.line for entry in entries])
     write_text(output, text)
-    return Written(output, len(entries), len(records), problems)
+    return Written(output, len(entries), len(records), problems + skipped)

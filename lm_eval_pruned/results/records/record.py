@@ -22,6 +22,7 @@ from lm_eval_pruned.results.records.configuration import (
     task_settings,
     task_shots,
 )
+from lm_eval_pruned.results.records.divergence import Divergence
 from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
 from lm_eval_pruned.results.records.run_settings import Settings, section
@@ -70,8 +71,8 @@ class BlockSparsity(NamedTuple):
 class Record:
     """One run; `sparsity` was counted from the weights, and is None where the file does not give it.
 
-    `blocks` come from the pruning report, empty where there is none. `problems` has a sentence for each samples file
-    that could not be read.
+    `blocks` and `fingerprint` come from the pruning report, empty where there is none. `problems` has a sentence for
+    each samples file that could not be read. `divergence` is in a file of its own.
     """
 
     path: Path
@@ -82,6 +83,8 @@ class Record:
     blocks: tuple[BlockSparsity, ...]
     results: tuple[TaskResult, ...]
     problems: tuple[str, ...]
+    fingerprint: str = ""
+    divergence: Divergence | None = None
 
 
 class NotResultsError(DataError):
@@ -129,6 +132,7 @@ def read_record(path: Path) -> Record:
             blocks=_blocks(report.get("blocks")),
             results=tuple(results),
             problems=tuple(problems),
+            fingerprint=str(report.get("fingerprint") or ""),
         )
     except DataError as problem:
         raise (problem if str(path) in str(problem) else DataError(f"{path} cannot be read: {problem}")) from None

@@ -16,42 +16,57 @@ function stripRuns() {
   return [...strips].sort(([a], [b]) => compareTexts(a, b));
 }
 
-function drawStrip(name, blocks, room, top, isWide) {
+// One cell a block: its texts, its number, the opacity of its fill, and whether the number needs the inverse ink.
+function stripCells(blocks) {
+  return blocks.map(([attn, mlp, achieved], index) => {
+    const what = achieved === 1 ? "the whole block is gone" : `${percent(achieved)} zero`;
+    return {
+      texts: [`block ${index}`, what, `target: attention ${percent(attn)}, MLP ${percent(mlp)}`],
+      text: achieved === 1 ? "gone" : fixed(100 * achieved, 0),
+      // Never so dark that its number cannot be read, unless all is gone.
+      opacity: achieved === 1 ? 1 : 0.06 + 0.44 * achieved,
+      inverse: achieved === 1,
+    };
+  });
+}
+
+function drawStrip(name, cells, room, top, isWide) {
   const left = isWide ? NAME_WIDTH : 0;
   const down = isWide ? top : top + 20;
-  const width = Math.min(72, (room - left) / blocks.length);
+  const width = Math.min(72, (room - left) / cells.length);
   const label = svg("text", { class: "label", x: 0, y: isWide ? top + 15 : top + 14 }, name);
-  const cells = blocks.map(([attn, mlp, achieved], index) => {
+  const drawn = cells.map(({ texts, text, opacity, inverse }, index) => {
     const x = left + index * width;
     const box = svg("rect", { x, y: down, width: Math.max(1, width - 2), height: CELL_HEIGHT - 4, rx: 2 });
-    // Never so dark that its number cannot be read, unless all is gone.
-    box.style.fillOpacity = String(achieved === 1 ? 1 : 0.06 + 0.44 * achieved);
-    const what = achieved === 1 ? "the whole block is gone" : `${percent(achieved)} zero`;
-    const texts = [`${name}, block ${index}`, what, `target: attention ${percent(attn)}, MLP ${percent(mlp)}`];
-    const text = achieved === 1 ? "gone" : fixed(100 * achieved, 0);
-    const dark = achieved === 1 ? " inverse" : "";
-    const inside = { class: `value${dark}`, x: x + width / 2 - 1, y: down + 15, "text-anchor": "middle" };
-    const cell = svg("g", { class: "cell", role: "img", tabindex: index ? "-1" : "0", "aria-label": texts.join(", ") }, box);
+    box.style.fillOpacity = String(opacity);
+    const named = [`${name}, ${texts[0]}`, ...texts.slice(1)];
+    const inside = { class: `value${inverse ? " inverse" : ""}`, x: x + width / 2 - 1, y: down + 15, "text-anchor": "middle" };
+    const cell = svg("g", { class: "cell", role: "img", tabindex: index ? "-1" : "0", "aria-label": named.join(", ") }, box);
     if (width >= 36) cell.append(svg("text", inside, text));
-    explain(cell, texts);
+    explain(cell, named);
     return cell;
   });
-  const root = svg("g", { role: "group", "aria-label": name }, label, ...cells);
-  root.addEventListener("keydown", (event) => walk(event, [cells]));
+  const root = svg("g", { role: "group", "aria-label": name }, label, ...drawn);
+  root.addEventListener("keydown", (event) => walk(event, [drawn]));
   return root;
+}
+
+// Strips below one another, [name, cells] each.
+function drawStrips(strips, room, attributes) {
+  // Beside its cells a name has this much room, above them all there is.
+  const isWide = room >= 640 && strips.every(([name]) => name.length * LETTER_WIDTH <= NAME_WIDTH);
+  const height = CELL_HEIGHT + (isWide ? 4 : 26);
+  const drawn = strips.map(([name, cells], row) => drawStrip(name, cells, room, row * height, isWide));
+  const size = { width: room, height: strips.length * height, viewBox: `0 0 ${room} ${strips.length * height}` };
+  return svg("svg", { ...size, class: "strips", role: "group", ...attributes }, ...drawn);
 }
 
 function showBlocks() {
   const strips = stripRuns();
   find("blocks-section").hidden = !strips.length;
-  const room = find("blocks").clientWidth;
-  const shown = strips.slice(0, STRIPS_DRAWN);
-  // Beside its cells a name has this much room, above them all there is.
-  const isWide = room >= 640 && shown.every(([name]) => name.length * LETTER_WIDTH <= NAME_WIDTH);
-  const height = CELL_HEIGHT + (isWide ? 4 : 26);
-  const drawn = shown.map(([name, blocks], row) => drawStrip(name, blocks, room, row * height, isWide));
-  const size = { width: room, height: shown.length * height, viewBox: `0 0 ${room} ${shown.length * height}` };
+  const shown = strips.slice(0, STRIPS_DRAWN).map(([name, blocks]) => [name, stripCells(blocks)]);
   const left = strips.length - shown.length;
   const note = left > 0 ? html("p", { class: "note" }, `${left} more runs: filter to see them.`) : "";
-  find("blocks").replaceChildren(svg("svg", { ...size, class: "strips", role: "group", "aria-labelledby": "blocks-title" }, ...drawn), note);
+  const drawn = drawStrips(shown, find("blocks").clientWidth, { "aria-labelledby": "blocks-title" });
+  find("blocks").replaceChildren(drawn, note);
 }

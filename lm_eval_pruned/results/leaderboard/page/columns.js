@@ -53,6 +53,17 @@ const COLUMNS = [
     about: "The least change for the worse that would have been found 4 times in 5.",
   },
   {
+    id: "kl", title: "KL", number: true, value: (line) => line.kl,
+    cell: (line) => [small(line.kl), range(line.kl_low, line.kl_high, small)],
+    about: "KL(dense || pruned) in nats a token along the dense model's responses, with its 95 % interval by question: " +
+      `${DATA.meaning}.`,
+  },
+  {
+    id: "survive", title: "Survive", number: true, value: (line) => line.survive,
+    cell: (line) => [percent(line.survive), range(line.survive_low, line.survive_high, percent)],
+    about: `Share of the dense model's responses in which no argmax changed, with its 95 % interval: ${DATA.meaning}.`,
+  },
+  {
     id: "thinking", title: "Thinking", number: true, value: (line) => line.thinking_tokens,
     cell: (line) => [fixed(line.thinking_tokens, 1)], about: "Thinking tokens used, mean.",
   },
@@ -101,6 +112,10 @@ function share(id, title, name, about) {
     return [percent(value), value === null || line.questions === null ? "" : fixed(value * line.questions, 0)];
   };
   return { id, title, number: true, value: (line) => line[name], cell, about };
+}
+
+function range(low, high, text) {
+  return low === null || high === null ? "" : `${text(low)} – ${text(high)}`;
 }
 
 function methodCell(line) {

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lm_eval_pruned import __version__
 from lm_eval_pruned.results.area import AREA
+from lm_eval_pruned.results.divergence.summary import MEANING
 from lm_eval_pruned.results.leaderboard.entries import ALPHA, Entry, LeaderboardLine
 from lm_eval_pruned.results.leaderboard.page.changes import Change, Changes, find_changes
 from lm_eval_pruned.results.leaderboard.page.texts import Extract, Text, newest_runs, read_texts
@@ -15,6 +16,7 @@ from lm_eval_pruned.results.leaderboard.scales import is_share
 from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key
 from lm_eval_pruned.results.records.configuration import Words
+from lm_eval_pruned.results.records.divergences import FoundMap
 from lm_eval_pruned.results.records.record import Record
 
 # Fields of a run; its lines do not repeat them.
@@ -41,8 +43,10 @@ class _SharedValues(NamedTuple):
         return self.indices.setdefault(value, len(self.indices))
 
 
-def page_content(entries: Sequence[Entry], records: Sequence[Record], extract: Extract) -> dict[str, object]:
-    """Return `runs`, their `lines` as rows of `columns`, and the `changes` shown by line number.
+def page_content(
+    entries: Sequence[Entry], records: Sequence[Record], extract: Extract, maps: Sequence[FoundMap] = ()
+) -> dict[str, object]:
+    """Return `runs`, their `lines` as rows of `columns`, the `changes` shown by line number, and `maps`.
 
     A change is [index in `questions`, new, old, index in `responses` for the run, and for the dense run], -1 where the
     samples file lacks it. A question is [text, gold], a response [text, answer]; `extract` finds the answer.
@@ -83,6 +87,15 @@ def page_content(entries: Sequence[Entry], records: Sequence[Record], extract: E
             for entry in entries
         ],
         "changes": rows,
+        "meaning": MEANING,
+        "maps": [
+            {
+                "model": one.model,
+                "method": one.method,
+                "cells": [[_rounded(value) for value in cell] for cell in one.cells],
+            }
+            for one in maps
+        ],
         "questions": list(questions.indices),
         "responses": list(responses.indices),
     }

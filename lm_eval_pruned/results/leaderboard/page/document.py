@@ -12,7 +12,7 @@ from string import Template
 # Concatenated into one scope, definitions before their uses.
 SCRIPTS = (
     *("data.js", "numbers.js", "tooltip.js", "names.js", "state.js", "columns.js", "table.js", "plot.js", "charts.js"),
-    *("blocks.js", "questions.js", "page.js"),
+    *("blocks.js", "maps.js", "questions.js", "page.js"),
 )
 
 # JSON has these characters only inside strings, where an escape means the same.

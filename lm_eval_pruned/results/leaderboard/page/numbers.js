@@ -13,6 +13,13 @@ function plain(value) {
   return fixed(value, size >= 100 ? 1 : size >= 10 ? 2 : 3);
 }
 
+// Two significant digits of a number that may be far below 1.
+function small(value) {
+  if (value === null) return NONE;
+  const text = value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(2)));
+  return text.replaceAll("-", "−");
+}
+
 function score(line, value) {
   return line.share ? fixed(value, 3) : plain(value);
 }

@@ -17,7 +17,8 @@ function showWords() {
   find("made").textContent = `Made by lm-eval-pruned ${DATA.version}. docs/results.md says how each figure is computed.`;
   find("legend-text").textContent =
     `Small print: 95 % intervals over questions, counts, settings. Differences are on the same questions, * where ` +
-    `p < ${DATA.alpha} after Holm's correction over all lines. A column's head says what it means, and sorts.`;
+    `p < ${DATA.alpha} after Holm's correction over all lines. A column's head says what it means, and sorts.` +
+    (LINES.some((line) => line.kl !== null) ? ` KL and Survive say ${DATA.meaning}.` : "");
 }
 
 function showRows() {
@@ -30,6 +31,7 @@ function showResults() {
   showCharts();
   showQuestions();
   showBlocks();
+  showMaps();
 }
 
 function showAll() {
@@ -94,6 +96,7 @@ function listen() {
       width = innerWidth;
       showCharts();
       showBlocks();
+      showMaps();
       announceScroll();
     }
   });
