@@ -9,6 +9,7 @@ from statistics import fmean, pstdev
 import numpy as np
 
 from lm_eval_pruned.results.records.configuration import Configuration
+from lm_eval_pruned.results.records.finished import merged
 from lm_eval_pruned.results.records.metrics import ACCURACIES, direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
@@ -146,4 +147,8 @@ def _mean(outcomes: Sequence[Outcomes]) -> Outcomes:
         return outcomes[0]
     questions, inverse = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
     sums = np.bincount(inverse, weights=np.concatenate([one.correct for one in outcomes]))
-    return Outcomes(questions=questions, correct=sums / np.bincount(inverse))
+    return Outcomes(
+        questions=questions,
+        correct=sums / np.bincount(inverse),
+        finished=merged([one.finished for one in outcomes]),
+    )
