@@ -32,6 +32,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="change for the worse that is accepted, as the metric counts: 0.02 is two points of an accuracy [0.0]",
     )
     parser.add_argument(
+        "--equivalence",
+        type=float,
+        metavar="MARGIN",
+        help="call a line equivalent where a change for the worse of this size is excluded, and say how many questions "
+        "that takes; counts as --margin does",
+    )
+    parser.add_argument(
         "--across", default="", metavar="SETTING[,..]", help="settings in which runs may differ from it: backend, say"
     )
     parser.add_argument(
@@ -54,9 +61,11 @@ def main(args: argparse.Namespace) -> int:
         raise ArgumentError(f"--alpha {args.alpha} is not a chance: give 0 < alpha < 1, for example 0.05")
     if not 0 <= args.margin < 1:
         raise ArgumentError(f"--margin {args.margin} cannot be accepted: give 0 <= margin < 1; 0.02 is two points")
+    if args.equivalence is not None and not args.equivalence > 0:
+        raise ArgumentError(f"--equivalence {args.equivalence} excludes nothing: give more than 0; 0.02 is two points")
 
     from lm_eval_pruned.results.gate.baseline_file import IGNORED, load_baseline
-    from lm_eval_pruned.results.gate.check import check, check_against
+    from lm_eval_pruned.results.gate.check import Rules, check, check_against
     from lm_eval_pruned.results.gate.judge import FAILING
     from lm_eval_pruned.results.gate.reports import FORMATS as REPORTS
     from lm_eval_pruned.results.gate.reports import summary, text
@@ -74,10 +83,11 @@ def main(args: argparse.Namespace) -> int:
             raise unknown_name("setting in --across", name, known)
     ignoring = {*IGNORED, *across}
     baseline, measured = load_baseline(args.baseline, ignoring=ignoring), measure(records, ignoring=ignoring)
+    rules = Rules(alpha=args.alpha, margin=args.margin, equivalence=args.equivalence)
     if args.against is None:
-        findings = check(baseline, measured, alpha=args.alpha, margin=args.margin)
+        findings = check(baseline, measured, rules)
     else:
-        findings = check_against(baseline, measured, args.against, alpha=args.alpha, margin=args.margin)
+        findings = check_against(baseline, measured, args.against, rules)
     report = REPORTS[args.format](findings)
     if args.output:
         write_text(args.output, report)

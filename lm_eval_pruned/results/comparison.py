@@ -62,6 +62,17 @@ def differences(pair: Pair) -> Floats:
     return pair.new.correct[new] - pair.old.correct[old]
 
 
+def gains(pair: Pair) -> Floats:
+    """Return the change for the better on each question that both runs have, [questions]."""
+    deltas = differences(pair)
+    return -deltas if pair.higher_is_better is False else deltas
+
+
+def is_share(pair: Pair) -> bool:
+    """Whether all outcomes lie between 0 and 1."""
+    return is_bounded(pair.new.correct) and is_bounded(pair.old.correct)
+
+
 def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, margin: float = 0.0) -> list[Comparison]:
     """Compare all pairs of a table; p-values are corrected together, detectable drops at Holm's first step.
 
@@ -76,13 +87,13 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
         DataError: a pair has no question in common.
     """
     deltas = [differences(pair) for pair in pairs]
-    gains = [-values if pair.higher_is_better is False else values for values, pair in zip(deltas, pairs, strict=True)]
-    tests = [paired_test(values + margin, alternative) for values in gains]
+    better = [gains(pair) for pair in pairs]
+    tests = [paired_test(values + margin, alternative) for values in better]
     corrected = holm([test.p for test in tests])
-    bounded = [is_bounded(pair.new.correct) and is_bounded(pair.old.correct) for pair in pairs]
+    bounded = [is_share(pair) for pair in pairs]
     intervals = [
-        difference_interval(values, bounded=is_share, level=1 - alpha) or (None, None)
-        for values, is_share in zip(deltas, bounded, strict=True)
+        difference_interval(values, bounded=one, level=1 - alpha) or (None, None)
+        for values, one in zip(deltas, bounded, strict=True)
     ]
     detectable = [
         detectable_drop(
@@ -90,9 +101,9 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
             alpha=alpha / len(pairs),
             margin=margin,
             is_two_sided=alternative == "two-sided",
-            bounded=is_share,
+            bounded=one,
         )
-        for values, is_share in zip(gains, bounded, strict=True)
+        for values, one in zip(better, bounded, strict=True)
     ]
     return [
         Comparison(

@@ -10,6 +10,7 @@ import numpy as np
 
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.divergence import Divergence
+from lm_eval_pruned.results.records.finished import merged
 from lm_eval_pruned.results.records.metrics import ACCURACIES, direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
@@ -149,4 +150,8 @@ def _mean(outcomes: Sequence[Outcomes]) -> Outcomes:
         return outcomes[0]
     questions, inverse = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
     sums = np.bincount(inverse, weights=np.concatenate([one.correct for one in outcomes]))
-    return Outcomes(questions=questions, correct=sums / np.bincount(inverse))
+    return Outcomes(
+        questions=questions,
+        correct=sums / np.bincount(inverse),
+        finished=merged([one.finished for one in outcomes]),
+    )

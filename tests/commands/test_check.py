@@ -59,6 +59,12 @@ def test_alpha_and_margin(tmp_path, baseline):
     assert check(folder, baseline, "--alpha", "0.0001") == 0
 
 
+def test_equivalence(tmp_path, baseline, capsys):
+    assert check(worse(tmp_path / "new", 1), baseline, "--equivalence", "0.1", "--format", "github") == 0
+    out = capsys.readouterr().out
+    assert out == "::notice title=lm-eval-pruned check::passed: 3 equivalent\n"
+
+
 def test_another_sparsity_and_missing_questions_are_1(tmp_path, baseline, capsys):
     write_run(tmp_path / "a", CURVE, method="wanda", sparsity=0.2, achieved=0.19)
     assert check(tmp_path / "a", baseline) == 1
@@ -137,6 +143,7 @@ class TestBadInput:
             (("--alpha", "0"), "0 < alpha < 1"),
             (("--alpha", "nan"), "0 < alpha < 1"),
             (("--margin", "2"), "0.02 is two points"),
+            (("--equivalence", "0"), "give more than 0"),
             (("--format", "junti"), "did you mean 'junit'?"),
             (("--output", "/nowhere/report"), "cannot be written"),
         ],

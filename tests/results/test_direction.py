@@ -9,7 +9,7 @@ import pytest
 
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.gate.baseline_file import IGNORED, dump_baseline, load_baseline
-from lm_eval_pruned.results.gate.check import check
+from lm_eval_pruned.results.gate.check import Rules, check
 from lm_eval_pruned.results.leaderboard.entries import build_entries
 from lm_eval_pruned.results.measurement import measure
 from lm_eval_pruned.results.records.metrics import compared_metric, direction
@@ -32,11 +32,11 @@ def write(folder: Path, values, *, metric: str, stated: object = None, aggregati
     return path
 
 
-def judged(tmp_path: Path, margin: float = 0.0):
+def judged(tmp_path: Path, **rules):
     """Findings on `new` against `old`, through a baseline file."""
     old, new = (measure(read_records([tmp_path / name]).records, ignoring=IGNORED) for name in ("old", "new"))
     (tmp_path / "b.json").write_text(dump_baseline(old))
-    return check(load_baseline(tmp_path / "b.json"), new, alpha=0.05, margin=margin)
+    return check(load_baseline(tmp_path / "b.json"), new, Rules(**rules))
 
 
 FEW, MANY = [1] * 100 + [0] * 100, [1] * 140 + [0] * 60
@@ -89,7 +89,7 @@ def test_a_baseline_of_an_older_version_takes_the_direction_of_the_runs(tmp_path
         entry.pop("evidence")
     (tmp_path / "b.json").write_text(json.dumps(content))
     new = measure(read_records([tmp_path / "new"]).records, ignoring=IGNORED)
-    (found,) = check(load_baseline(tmp_path / "b.json"), new, alpha=0.05, margin=0.0)
+    (found,) = check(load_baseline(tmp_path / "b.json"), new, Rules(alpha=0.05, margin=0.0))
     assert found.status == "regression"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.results.gate.baseline_file import IGNORED, dump_baseline, load_baseline
-from lm_eval_pruned.results.gate.check import FAILING, check
+from lm_eval_pruned.results.gate.check import FAILING, Rules, check
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.reading import read_records
@@ -43,11 +43,11 @@ def replaced(found: Measurement, correct) -> Measurement:
 
 
 def is_failed(baseline, runs, alpha=0.05, margin=0.0):
-    return any(found.status in FAILING for found in check(baseline, runs, alpha=alpha, margin=margin))
+    return any(found.status in FAILING for found in check(baseline, runs, Rules(alpha=alpha, margin=margin)))
 
 
 def statuses(baseline, runs, margin=0.0):
-    return [found.status for found in check(baseline, runs, alpha=0.05, margin=margin)]
+    return [found.status for found in check(baseline, runs, Rules(alpha=0.05, margin=margin))]
 
 
 def frozen(folder: Path) -> dict[Key, Measurement]:
@@ -89,7 +89,7 @@ class TestRegressions:
                 runs |= measured(chances - drop, generator, samples=samples, seeds=seeds, method=method)
             regressions = {
                 found.name.split(" · ")[1].split()[0]
-                for found in check(baseline, runs, alpha=0.05, margin=0.0)
+                for found in check(baseline, runs, Rules(alpha=0.05, margin=0.0))
                 if found.status == "regression"
             }
             caught += regressions == {"wanda"}
@@ -104,7 +104,7 @@ class TestRegressions:
         correct = baseline[key].outcomes.correct.copy()
         correct[np.flatnonzero(correct)[:20]] = 0
         runs = baseline | {key: replaced(baseline[key], correct)}
-        found = [one for one in check(baseline, runs, alpha=0.05, margin=0.0) if one.status == "regression"]
+        found = [one for one in check(baseline, runs, Rules(alpha=0.05, margin=0.0)) if one.status == "regression"]
         assert [one.name for one in found] == ["m · a uniform · t_tts_16", "m · a uniform · t_tts (area of acc)"]
         assert found[0].message.startswith("-10.0 points [-15.0, -5.8] on 200 questions, p = 9.5e-07")
 
@@ -112,7 +112,7 @@ class TestRegressions:
         generator = np.random.default_rng(2)
         chances = np.full((5, 200), 0.5)
         baseline, runs = measured(chances, generator), measured(chances - 0.08, generator)
-        found = check(baseline, runs, alpha=0.05, margin=0.0)
+        found = check(baseline, runs, Rules(alpha=0.05, margin=0.0))
         assert [(one.name, one.status) for one in found][-1] == (
             "m · wanda uniform · t_tts (area of acc)",
             "regression",
@@ -132,21 +132,21 @@ class TestUndetectable:
         baseline = measured([np.ones(30)], np.random.default_rng(4))
         (key,) = baseline
         runs = {key: replaced(baseline[key], np.repeat([0.0, 1.0], [1, 29]))}
-        (found,) = check(baseline, runs, alpha=0.05, margin=0.0)
+        (found,) = check(baseline, runs, Rules(alpha=0.05, margin=0.0))
         assert found.status == "undetectable"
         assert "-3.3 points" in found.message
         assert "cannot be told from noise here; a drop is found 4 times in 5 from 24.5 points" in found.message
 
     def test_what_is_fine_says_what_it_would_have_seen(self):
         baseline = measured([np.ones(30)], np.random.default_rng(4))
-        (found,) = check(baseline, baseline, alpha=0.05, margin=0.0)
+        (found,) = check(baseline, baseline, Rules(alpha=0.05, margin=0.0))
         assert found.status == "fine"
         assert found.message.endswith("a drop is found 4 times in 5 from 21.4 points")
 
     def test_too_few_questions(self):
         baseline = measured([np.ones(4)], np.random.default_rng(4))
         (key,) = baseline
-        (found,) = check(baseline, {key: replaced(baseline[key], np.zeros(4))}, alpha=0.05, margin=0.0)
+        (found,) = check(baseline, {key: replaced(baseline[key], np.zeros(4))}, Rules(alpha=0.05, margin=0.0))
         assert found.status == "undetectable"
         assert found.message.endswith("no drop at all can be found on 4 questions")
 
@@ -159,7 +159,7 @@ class TestMissing:
     def test_another_sparsity(self, tmp_path):
         for name, achieved in (("old", 0.2), ("new", 0.1999)):
             write_run(tmp_path / name, CURVE, method="wanda", sparsity=0.2, achieved=achieved)
-        found = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), alpha=0.05, margin=0.0)
+        found = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert [one.status for one in found] == ["sparsity", "fine", "fine", "fine"]
         assert found[0].message == "the achieved sparsity is 0.199900, in the baseline 0.200000"
 
@@ -167,14 +167,14 @@ class TestMissing:
         write_run(tmp_path / "old", CURVE, method="wanda", sparsity=0.2)
         write_run(tmp_path / "new", CURVE, method="wanda", sparsity=0.3)
         write_run(tmp_path / "new", CURVE, method="magnitude", sparsity=0.3, seed=8)
-        (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), alpha=0.05, margin=0.0)
+        (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert (found.status, found.name) == ("missing", "tiny-reasoner · wanda uniform 0.2")
         assert found.message.endswith("the nearest has sparsity 0.3 instead of 0.2")
 
     def test_many_differences_are_counted(self, tmp_path):
         write_run(tmp_path / "old", CURVE, method="wanda", sparsity=0.2, kwargs={"temperature": 0.6, "top_p": 0.95})
         write_run(tmp_path / "new", CURVE, model="other")
-        (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), alpha=0.05, margin=0.0)
+        (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert found.message.endswith(
             "the nearest has method unset instead of wanda, model other instead of tiny-reasoner, "
             "sparsity unset instead of 0.2 and 2 more differences"
@@ -188,14 +188,14 @@ class TestMissing:
     def test_questions(self, tmp_path):
         write_run(tmp_path / "old", CURVE)
         write_run(tmp_path / "new", {"t_tts_16": [0], "t_tts_32": [1, 1, 1, 0]}, limit=1)
-        found = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), alpha=0.05, margin=0.0)
+        found = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert [one.status for one in found] == ["missing", "fine", "fine"]
         assert found[0].message.startswith("3 of 4 questions are missing: ")
 
     def test_all_questions(self, tmp_path):
         write_run(tmp_path / "old", {"t_tts_16": [0, 1]})
         write_run(tmp_path / "new", {"t_tts_16": [0, 1]}, has_samples=False)
-        (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), alpha=0.05, margin=0.0)
+        (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert (found.status, "--log_samples" in found.message) == ("missing", True)
 
     def test_what_is_new_is_no_finding(self, tmp_path):

@@ -9,28 +9,26 @@ from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.differences import NAMED, changes, contradictions, in_words
 from lm_eval_pruned.results.gate.judge import FAILING, Finding, Match, judge
+from lm_eval_pruned.results.gate.rules import Rules
 from lm_eval_pruned.results.labels import find_run, line_names, run_labels
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.samples import Outcomes, isin
 
-__all__ = ["FAILING", "Finding", "check", "check_against"]
+__all__ = ["FAILING", "Finding", "Rules", "check", "check_against"]
 
 # Sparsities are ratios of counts, so the same pruning gives the same value.
 SPARSITY_TOLERANCE = 1e-6
 
 
-def check(
-    baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement], *, alpha: float, margin: float
-) -> list[Finding]:
+def check(baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measurement], rules: Rules) -> list[Finding]:
     """Compare measurements, and the areas under their curves, with those of a baseline that have their configuration.
 
     Args:
         baseline: accepted measurements.
         measured: new ones; those that the baseline lacks are ignored.
-        alpha: a change for the worse is a regression if it is significant at this level in a one-sided paired test,
-            corrected by Holm over all comparisons.
-        margin: change for the worse that is tolerated, a fraction (0.02 is two points).
+        rules: a change for the worse is a regression if it is significant at the level `alpha` in a one-sided paired
+            test, corrected by Holm over all comparisons.
 
     Raises:
         DataError: nothing was measured.
@@ -41,7 +39,7 @@ def check(
     return [
         *_changed([(baseline[key], new[other]) for key, other in found.items() if key in baseline]),
         *_missing(baseline, new, found, names),
-        *judge(matches, alpha=alpha, margin=margin),
+        *judge(matches, rules),
     ]
 
 
@@ -49,9 +47,7 @@ def check_against(
     baseline: Mapping[Key, Measurement],
     measured: Mapping[Key, Measurement],
     label: str,
-    *,
-    alpha: float,
-    margin: float,
+    rules: Rules,
 ) -> list[Finding]:
     """Compare every new run with the one run of a baseline that has this label, whatever their models and settings.
 
@@ -59,8 +55,7 @@ def check_against(
         baseline: accepted measurements.
         measured: new ones.
         label: label of a run of the baseline, or a part of it that no other label has.
-        alpha: as in `check`.
-        margin: as in `check`.
+        rules: as in `check`.
 
     Raises:
         DataError: nothing was measured.
@@ -86,7 +81,7 @@ def check_against(
         if key in baseline and point not in points
     ]
     lost = [finding for match in matches for finding in _lost_questions(match)]
-    return [*missing, *lost, *judge(matches, alpha=alpha, margin=margin)]
+    return [*missing, *lost, *judge(matches, rules)]
 
 
 def _with_areas(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal, NamedTuple
 
 from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.comparison import Comparison, Pair, compare, is_comparable
-from lm_eval_pruned.results.differences import contradictions, in_words
+from lm_eval_pruned.results.equivalence import Proof, prove
+from lm_eval_pruned.results.gate.rules import Rules
+from lm_eval_pruned.results.gate.wording import Unit, doubt, worse
 from lm_eval_pruned.results.measurement import Measurement
-from lm_eval_pruned.results.records.identity import RUN
 from lm_eval_pruned.results.records.metrics import direction
 
-Status = Literal["regression", "sparsity", "missing", "unknown-direction", "undetectable", "fine"]
+Status = Literal["regression", "sparsity", "missing", "unknown-direction", "undetectable", "fine", "equivalent"]
 FAILING: frozenset[Status] = frozenset({"regression", "sparsity", "missing", "unknown-direction"})
 
 # Differences this close to the margin are equal to it up to rounding.
@@ -37,19 +39,23 @@ class Match(NamedTuple):
     new: Measurement
 
 
-def judge(matches: Sequence[Match], *, alpha: float, margin: float) -> list[Finding]:
+def judge(matches: Sequence[Match], rules: Rules) -> list[Finding]:
     """Compare each new measurement with its baseline where both have outcomes of one question at least.
 
     Args:
-        matches: what to compare, all in one table.
-        alpha: level of the one-sided paired test, corrected by Holm over the table.
-        margin: change for the worse that is tolerated, in the unit of the metric.
+        matches: what to compare, all in one table, over which p-values are corrected by Holm.
+        rules: level of the one-sided paired tests, and margins.
     """
     judged = [(match, pair) for match in matches if (pair := _pair(match)) is not None]
     tested = [pair for _, pair in judged if pair.higher_is_better is not None]
-    comparisons = iter(compare(tested, alpha=alpha, alternative="less", margin=margin))
+    comparisons = iter(compare(tested, alpha=rules.alpha, alternative="less", margin=rules.margin))
+    proofs: Iterator[Proof | None] = repeat(None)
+    if rules.equivalence is not None:
+        proofs = iter(prove(tested, alpha=rules.alpha, margin=rules.equivalence))
     return [
-        _unknown(match) if pair.higher_is_better is None else _verdict(match, pair, next(comparisons), alpha, margin)
+        _unknown(match)
+        if pair.higher_is_better is None
+        else _verdict(match, pair, next(comparisons), next(proofs), rules)
         for match, pair in judged
     ]
 
@@ -74,61 +80,42 @@ def _unknown(match: Match) -> Finding:
     )
 
 
-def _verdict(match: Match, pair: Pair, comparison: Comparison, alpha: float, margin: float) -> Finding:
-    unit = _Unit(
-        all(0 <= value <= 1 for one in (pair.new, pair.old) for value in (one.correct.min(), one.correct.max()))
-    )
-    worse = "rise" if pair.higher_is_better is False else "drop"
+def _verdict(match: Match, pair: Pair, comparison: Comparison, proof: Proof | None, rules: Rules) -> Finding:
+    unit, noun = Unit.of(pair), worse(pair)
     gain = -comparison.difference if pair.higher_is_better is False else comparison.difference
-    change = unit.signed(comparison.difference)
-    if pair.higher_is_better is False:
-        change += f" ({'better' if gain > 0 else 'worse' if gain < 0 else 'no change'}: lower is better)"
+    interval = unit.interval(comparison.low, comparison.high)
     figures = (
-        f"{change}{unit.interval(comparison)} on {comparison.questions} questions, "
+        f"{unit.change(comparison.difference, pair)}{interval} on {comparison.questions} questions, "
         f"p = {comparison.p:.2g}, {comparison.p_holm:.2g} corrected ({comparison.test})"
     )
     reach = (
-        f"no {worse} at all can be found on {comparison.questions} questions"
+        f"no {noun} at all can be found on {comparison.questions} questions"
         if comparison.detectable is None
-        else f"a {worse} is found 4 times in 5 from {unit.amount(comparison.detectable)}"
+        else f"a {noun} is found 4 times in 5 from {unit.amount(comparison.detectable)}"
     )
-    if comparison.p_holm <= alpha:
-        beyond = f" beyond the margin of {unit.amount(margin)}" if margin else ""
+    if comparison.p_holm <= rules.alpha:
+        beyond = f" beyond the margin of {unit.amount(rules.margin)}" if rules.margin else ""
         status: Status = "regression"
-        message = f"{figures}: a significant {worse}{beyond}"
-    elif gain < -margin - _TIE:
+        message = f"{figures}: a significant {noun}{beyond}"
+    elif gain < -rules.margin - _TIE:
         status = "undetectable"
-        message = f"{figures}: undetectable, so small a {worse} cannot be told from noise here; {reach}"
+        message = f"{figures}: undetectable, so small a {noun} cannot be told from noise here; {reach}"
     else:
         status, message = "fine", f"{figures}; {reach}"
-    return Finding(status=status, name=match.name, message=message + _doubt(match))
+    if proof is not None and rules.equivalence is not None:
+        message += _proof(proof, f"{noun} of {unit.amount(rules.equivalence)}", rules.alpha)
+        if proof.p_holm <= rules.alpha and status != "regression":
+            status = "equivalent"
+    message += doubt(match.old.configuration, match.new.configuration)
+    return Finding(status=status, name=match.name, message=message)
 
 
-def _doubt(match: Match) -> str:
-    """Say what makes it doubtful that both measurements are of one model, if anything does."""
-    old, new = match.old.configuration, match.new.configuration
-    if RUN in dict(old.evidence) | dict(new.evidence):
-        return "; the files do not say which model ran"
-    # Runs under different names were chosen to be compared.
-    differing = contradictions(old, new) if old.model == new.model else []
-    return f"; the model is another one: {in_words(differing)}" if differing else ""
-
-
-class _Unit(NamedTuple):
-    """How amounts of a metric are written: those between 0 and 1 in points of 100, others as they are."""
-
-    is_share: bool
-
-    def bound(self, value: float) -> str:
-        return f"{100 * value:+.1f}" if self.is_share else f"{value:+.4g}"
-
-    def interval(self, comparison: Comparison) -> str:
-        if comparison.low is None or comparison.high is None:
-            return ""
-        return f" [{self.bound(comparison.low)}, {self.bound(comparison.high)}]"
-
-    def signed(self, value: float) -> str:
-        return self.bound(value) + (" points" if self.is_share else "")
-
-    def amount(self, value: float) -> str:
-        return f"{100 * value:.1f} points" if self.is_share else f"{value:.4g}"
+def _proof(proof: Proof, amount: str, alpha: float) -> str:
+    p = f"p = {proof.p:.2g}, {proof.p_holm:.2g} corrected ({proof.test})"
+    if proof.p_holm <= alpha:
+        return f"; a {amount} is excluded, {p}"
+    needed = "" if proof.needed is None else f", and 80 in 100 with {proof.needed}"
+    return (
+        f"; a {amount} is not excluded, {p}; with these questions equally good runs are found equivalent "
+        f"{100 * proof.power:.0f} times in 100{needed}"
+    )

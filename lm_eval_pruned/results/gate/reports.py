@@ -67,7 +67,7 @@ def github(findings: Sequence[Finding]) -> str:
         f"::{'error' if finding.status in FAILING else 'warning'} "
         f"title={_property(f'{finding.status}: {finding.name}')}::{_data(finding.message)}"
         for finding in findings
-        if finding.status != "fine"
+        if finding.status not in ("fine", "equivalent")
     ]
     return "".join(f"{line}\n" for line in (*lines, f"::notice title=lm-eval-pruned check::{_data(summary(findings))}"))
 

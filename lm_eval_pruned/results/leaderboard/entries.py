@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypedDict
 
-from lm_eval_pruned.results.area import with_areas
+from lm_eval_pruned.results.area import AREA, with_areas
 from lm_eval_pruned.results.comparison import Comparison, compare
 from lm_eval_pruned.results.divergence.summary import MEANING
+from lm_eval_pruned.results.flips import flips
 from lm_eval_pruned.results.labels import distinctions, run_labels
 from lm_eval_pruned.results.leaderboard.published import Published
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
@@ -30,6 +31,8 @@ class LeaderboardLine:
     population standard deviation over seeds. `difference` to the run whose label is `reference`, with its interval; it
     is for the better if its sign is that of `higher_is_better`. `p` and `p_holm`, corrected over the table;
     `detectable`, the smallest change for the worse that the test would have found. An area has no budget.
+    `harmful`, `beneficial` and `churn` are shares of the questions: worse, better, and wrong in another way.
+    `finished` is the share of responses that were not cut and give an answer, `acc_finished` the accuracy among them.
     `kl` and `survive` say how much pruning changed along the dense model's responses, all tokens of them, with
     intervals; `divergence` says what they do not. `note` names runs and samples that are not repetitions, since they
     gave the same responses. `thinking_eos` is None where thinking has no markers. `limit` and `shots`, the numbers of
@@ -65,6 +68,11 @@ class LeaderboardLine:
     answer_cut: float | None = None
     no_answer: float | None = None
     looping: float | None = None
+    harmful: float | None = None
+    beneficial: float | None = None
+    churn: float | None = None
+    finished: float | None = None
+    acc_finished: float | None = None
     sparsity: float | None = None
     kl: float | None = None
     kl_low: float | None = None
@@ -113,7 +121,9 @@ def build_entries(
     comparisons = dict(zip(found, compared, strict=True))
     lines = {key: _line(one, settings[key], comparisons.get(key)) for key, one in measured.items()}
     for key, reference in found.items():
-        lines[key] = replace(lines[key], reference=labels[reference.dense])
+        # Whole curves have no answer of their own.
+        changed = {} if key.metric.startswith(AREA) else flips(reference.pair)._asdict()
+        lines[key] = replace(lines[key], reference=labels[reference.dense], **changed)
     for key, why in missing.items():
         lines[key] = replace(lines[key], why_not_compared=why)
     own = [Entry(line, key, found.get(key)) for key, line in lines.items()]
@@ -128,6 +138,7 @@ def build_entries(
 
 def _line(measurement: Measurement, settings: str, comparison: Comparison | None) -> LeaderboardLine:
     low, high = measurement.interval or (None, None)
+    complete = measurement.outcomes.finished if measurement.outcomes else None
     return LeaderboardLine(
         model=measurement.configuration.model,
         run=measurement.configuration.label,
@@ -143,6 +154,8 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         std=measurement.std,
         seeds=len(measurement.accuracies),
         questions=measurement.questions if measurement.outcomes is None else len(measurement.outcomes.questions),
+        finished=complete.share if complete else None,
+        acc_finished=complete.acc if complete else None,
         sparsity=measurement.sparsity,
         limit=dict(measurement.configuration.settings).get("limit", ""),
         shots=measurement.shots,

@@ -30,8 +30,10 @@ _LEGEND = (
     "none. detectable: the least change for the worse that would have been found 4 times in 5. thinking: mean tokens. "
     "cut, unclosed, answer cut, empty, looping: shares of thinking cut by the budget, of thinking ended by an "
     "end-of-sequence token, of answers cut at their limit, of responses without an answer, of degenerate repetition. "
-    "zero: share of the prunable weights that is zero. shots: few-shot examples. limit: the first questions, or the "
-    "share of them, that was asked. -: not known, or not applicable."
+    "harmful, beneficial, churn: shares of the questions that became worse, became better, and are wrong in both runs "
+    "with different answers. finished: share of responses that were not cut and give an answer; acc finished: the "
+    "accuracy among these. zero: share of the prunable weights that is zero. shots: few-shot examples. limit: the "
+    "first questions, or the share of them, that was asked. -: not known, or not applicable."
 )
 _DIVERGENCE = (
     " KL: KL(dense || pruned) in nats a token along the dense model's responses, and survive: the share of those "
@@ -113,12 +115,17 @@ def _cells(line: LeaderboardLine, reasons: Mapping[str, int]) -> dict[str, str]:
         "detectable": _detectable(line),
         "KL": _with_interval(line.kl, line.kl_low, line.kl_high, ".2g"),
         "survive": _with_interval(line.survive, line.survive_low, line.survive_high, ".3f"),
+        "harmful": _number(line.harmful, ".3f"),
+        "beneficial": _number(line.beneficial, ".3f"),
+        "churn": _number(line.churn, ".3f"),
         "thinking": _number(line.thinking_tokens, ".0f"),
         "cut": _number(line.budget_hit, ".2f"),
         "unclosed": _number(line.thinking_eos, ".2f"),
         "answer cut": _number(line.answer_cut, ".2f"),
         "empty": _number(line.no_answer, ".2f"),
         "looping": _number(line.looping, ".2f"),
+        "finished": _number(line.finished, ".2f"),
+        "acc finished": _number(line.acc_finished, ".4f"),
         "zero": _number(line.sparsity, ".4f"),
         "seeds": _number(line.seeds, "d"),
         "questions": _number(line.questions, "d"),

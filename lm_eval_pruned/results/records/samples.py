@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,11 +18,16 @@ from numpy.typing import NDArray
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.results.limits import MAX_LINE_BYTES
+from lm_eval_pruned.results.records.finished import Finished, finished, finished_row
 
 # Follows the texts of a row, as the harness writes it. Inside a text the quotes would be escaped.
 _TAIL = b', "filter": "'
 _HASH = b'"doc_hash": "'
-_RESPONSES = b', "resps": '
+_RESPONSES, _FILTERED = b', "resps": ', b', "filtered_resps": '
+# Log-likelihoods, which the harness writes as two texts, and several answers to one question.
+_SCORED, _SEVERAL = re.compile(rb'\["-?(?:inf|[0-9.e+-]+)", "(?:True|False)"\]'), b'", "'
+# The answer of a row that gives no single one.
+UNKNOWN = 0
 # Hexadecimal digits of 64 bits: among ten million questions two collide with a probability of 3 in a million.
 _DIGITS = 16
 
@@ -33,11 +39,15 @@ class Outcomes:
     `questions` are their keys [questions], ascending: the first 64 bits of `doc_hash`, or `doc_id` where there is none,
     plus n for the n-th repetition of a question. `correct` [questions] is the metric, a mean over the samples.
     `responses` is a hash of all responses, the same only within one process, or None where the file lacks them.
+    `answers` [questions] are hashes of the extracted answers, UNKNOWN where there is not just one; None where the file
+    has none, or several runs were merged. `finished` is None where the rows do not say what was cut.
     """
 
     questions: NDArray[np.uint64]
     correct: NDArray[np.float64]
     responses: int | None = None
+    answers: NDArray[np.int64] | None = None
+    finished: Finished | None = None
 
 
 def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -51,6 +61,9 @@ class _Columns(NamedTuple):
     keys: array[int]
     values: array[float]
     digests: array[int]
+    answers: array[int]
+    shares: array[float]
+    right: array[float]
 
 
 def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
@@ -78,7 +91,7 @@ def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, s
     Raises:
         DataError: a line is cut short, is not a row of the harness, or lacks the metric.
     """
-    filters = {name: _Columns(array("Q"), array("d"), array("q")) for name in metrics}
+    filters = {name: _Columns(*(array(kind) for kind in "Qdqqdd")) for name in metrics}
     # Up to 0.4.2 a row does not name its filter: each question comes once for every filter, in their order.
     names, seen = list(metrics), Counter[int]()
     number = 0
@@ -98,8 +111,10 @@ def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, s
             if value is not None:
                 columns.keys.append(_key(row))  # type: ignore[arg-type]
                 columns.values.append(value)
-                if isinstance(line, bytes) and (digest := _digest(line)) is not None:
-                    columns.digests.append(digest)
+                _append_texts(columns, line)
+                if (of_finished := finished_row(row, value)) is not None:  # type: ignore[arg-type]
+                    columns.shares.append(of_finished.share)
+                    columns.right.append(of_finished.right)
             elif columns.keys:
                 raise ValueError(f"{row[metrics[name]]!r} is not a number")  # type: ignore[index]
             else:
@@ -161,11 +176,24 @@ def _row(line: bytes) -> dict[str, object]:
     return whole
 
 
-def _digest(line: bytes) -> int | None:
-    """Hash the responses of a row, which stand between their key and the filter's, without parsing them."""
+def _append_texts(columns: _Columns, line: object) -> None:
+    """Hash the responses and the answer of a row, which stand before the filter, without parsing them."""
+    if not isinstance(line, bytes):
+        return
     end = line.rfind(_TAIL)
     start = line.rfind(_RESPONSES, 0, end)
-    return hash(line[start:end]) if 0 <= start < end else None
+    middle = line.rfind(_FILTERED, start, end)
+    if 0 <= start < end:
+        columns.digests.append(hash(line[start:end]))
+    if 0 <= start < middle:
+        columns.answers.append(_answer(line[start + len(_RESPONSES) : middle], line[middle + len(_FILTERED) : end]))
+
+
+def _answer(responses: bytes, filtered: bytes) -> int:
+    """Hash the extracted answer; UNKNOWN if there are several, if nothing was extracted, or if it is a likelihood."""
+    if _SEVERAL in filtered or responses in (filtered, b"[" + filtered + b"]") or _SCORED.search(filtered):
+        return UNKNOWN
+    return hash(filtered)
 
 
 def _is_list(file: BinaryIO) -> bool:
@@ -204,10 +232,16 @@ def _outcomes(columns: _Columns, path: Path) -> Outcomes:
     questions = keys[order]
     # The index of each key among equal ones.
     repetition = np.arange(len(keys)) - np.searchsorted(questions, questions)
+    digests, answers = (_complete(one, order) for one in (columns.digests, columns.answers))
     return Outcomes(
         questions=questions + repetition.astype(np.uint64),
         correct=values[order],
-        responses=hash(np.frombuffer(columns.digests, dtype=np.int64)[order].tobytes())
-        if len(columns.digests) == len(keys)
-        else None,
+        responses=None if digests is None else hash(digests.tobytes()),
+        answers=None if answers is None or not (answers != UNKNOWN).any() else answers,
+        finished=finished(columns.shares, columns.right) if len(columns.shares) == len(keys) else None,
     )
+
+
+def _complete(hashes: array[int], order: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return hashes in the order of their questions, None if a row lacks one."""
+    return np.frombuffer(hashes, dtype=np.int64)[order] if len(hashes) == len(order) else None

@@ -31,21 +31,34 @@ def bootstrap_t_interval(values: NDArray[np.float64], *, level: float = 0.95) ->
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, section 12.5.
     """
+    ts = bootstrap_ts(values)
+    if ts is None:
+        return None
+    mean, spread = float(values.mean()), float(values.std())
+    low, high = np.quantile(ts, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return mean - high * spread, mean - low * spread
+
+
+def bootstrap_ts(values: NDArray[np.float64], *, resamples: int = RESAMPLES) -> NDArray[np.float64] | None:
+    """Return t* = (mean* - mean) / s* of resamples by question, of those with a spread; None if all values are equal.
+
+    Raises:
+        ArgumentError: there are no questions.
+    """
     if not len(values):
         raise ArgumentError("a bootstrap needs at least one question")
-    n, mean = len(values), float(values.mean())
-    distinct, counts = np.unique(values - mean, return_counts=True)
+    n = len(values)
+    distinct, counts = np.unique(values - values.mean(), return_counts=True)
     if len(distinct) == 1:
         return None
     generator = np.random.default_rng(SEED)
     block = max(1, _BLOCK // len(distinct))
     squares, spread = distinct**2, float(values.std())
     collected = []
-    for start in range(0, RESAMPLES, block):
-        drawn = generator.multinomial(n, counts / n, size=min(block, RESAMPLES - start))
+    for start in range(0, resamples, block):
+        drawn = generator.multinomial(n, counts / n, size=min(block, resamples - start))
         means = drawn @ distinct / n
         spreads = np.sqrt(np.maximum(0.0, drawn @ squares / n - means**2))
         has_spread = spreads > _FLAT * spread
         collected.append(means[has_spread] / spreads[has_spread])
-    low, high = np.quantile(np.concatenate(collected), [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return mean - high * spread, mean - low * spread
+    return np.concatenate(collected)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.results.statistics.bootstrap import bootstrap_t_interval
@@ -22,6 +21,24 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class Moments(NamedTuple):
+    """The mean of values between 0 and 1, and that of their squares, of one sample or of many [samples]."""
+
+    mean: Floats
+    square: Floats
+
+    @classmethod
+    def of(cls, values: Floats) -> Moments:
+        """Return the moments of values [questions], of which negative ones count as 0."""
+        positive = np.maximum(values, 0.0)
+        return cls(positive.mean(), np.square(positive).mean())
+
+    @property
+    def deviation(self) -> Floats:
+        """The standard deviation."""
+        return np.sqrt(np.maximum(0.0, self.square - self.mean**2))
 
 
 def mean_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
@@ -72,18 +89,8 @@ def difference_interval(differences: Floats, *, bounded: bool, level: float = LE
     if not bounded:
         found = bootstrap_t_interval(differences, level=level)
         return None if found is None else Interval(*found)
-    gains, losses = np.maximum(differences, 0.0), np.maximum(-differences, 0.0)
-    gain, loss = float(gains.mean()), float(losses.mean())
-    gained, lost = (
-        proportion_interval(mean, effective_questions(values), level=level)
-        for mean, values in ((gain, gains), (loss, losses))
-    )
-    spread = float(gains.std() * losses.std())
-    rho = -gain * loss / spread if spread else 0.0
-    return Interval(
-        max(-1.0, gain - loss - _combined(gain - gained.low, lost.high - loss, rho)),
-        min(1.0, gain - loss + _combined(gained.high - gain, loss - lost.low, rho)),
-    )
+    low, high = newcombe_bounds(len(differences), Moments.of(differences), Moments.of(-differences), level=level)
+    return Interval(float(low), float(high))
 
 
 def proportion_interval(mean: float, questions: float, *, level: float = LEVEL) -> Interval:
@@ -105,11 +112,8 @@ def proportion_interval(mean: float, questions: float, *, level: float = LEVEL) 
     Reference: Agresti and Coull, The American Statistician 52 (1998); Brown, Cai and DasGupta, Statistical Science 16
     (2001), section 4.
     """
-    t = float(stats.t.isf((1 - level) / 2, max(1.0, questions - 1)))
-    total = questions + t**2
-    center = (questions * mean + t**2 / 2) / total
-    reach = t * sqrt(max(0.0, center * (1 - center)) / total)
-    return Interval(max(0.0, center - reach), min(1.0, center + reach))
+    low, high = _agresti_coull(np.float64(mean), np.float64(questions), level)
+    return Interval(float(low), float(high))
 
 
 def reported_interval(
@@ -156,10 +160,7 @@ def effective_questions(values: Floats) -> float:
 
     Reference: Kish, Survey Sampling (1965), 8.2; Miller, arXiv 2411.00640.
     """
-    n = len(values)
-    mean = (float(values.sum()) + 1) / (n + 2)
-    variance = (float(np.square(values).sum()) + 1) / (n + 2) - mean**2
-    return n * max(1.0, mean * (1 - mean) / variance)
+    return float(_effective(len(values), Moments.of(values)))
 
 
 def is_bounded(values: Floats) -> bool:
@@ -167,5 +168,29 @@ def is_bounded(values: Floats) -> bool:
     return bool((values >= -1e-9).all() and (values <= 1 + 1e-9).all())
 
 
-def _combined(one: float, other: float, rho: float) -> float:
-    return sqrt(max(0.0, hypot(one, other) ** 2 - 2 * rho * one * other))
+def newcombe_bounds(questions: int, gains: Moments, losses: Moments, *, level: float) -> tuple[Floats, Floats]:
+    """Return the edges of the interval of mean gain - mean loss, as in `difference_interval`, for arrays of moments."""
+    gained, lost = (_agresti_coull(one.mean, _effective(questions, one), level) for one in (gains, losses))
+    spread = gains.deviation * losses.deviation
+    rho = np.divide(-gains.mean * losses.mean, spread, out=np.zeros_like(spread), where=spread > 0)
+    difference = gains.mean - losses.mean
+    below = _combined(gains.mean - gained[0], lost[1] - losses.mean, rho)
+    above = _combined(gained[1] - gains.mean, losses.mean - lost[0], rho)
+    return np.maximum(-1.0, difference - below), np.minimum(1.0, difference + above)
+
+
+def _agresti_coull(mean: Floats, questions: Floats, level: float) -> tuple[Floats, Floats]:
+    t = -special.stdtrit(np.maximum(1.0, questions - 1), (1 - level) / 2)
+    total = questions + t**2
+    center = (questions * mean + t**2 / 2) / total
+    reach = t * np.sqrt(np.maximum(0.0, center * (1 - center)) / total)
+    return np.maximum(0.0, center - reach), np.minimum(1.0, center + reach)
+
+
+def _effective(questions: int, moments: Moments) -> Floats:
+    mean, square = ((questions * one + 1) / (questions + 2) for one in moments)
+    return questions * np.maximum(1.0, mean * (1 - mean) / (square - mean**2))
+
+
+def _combined(one: Floats, other: Floats, rho: Floats) -> Floats:
+    return np.sqrt(np.maximum(0.0, one**2 + other**2 - 2 * rho * one * other))

@@ -42,7 +42,8 @@ const COLUMNS = [
   },
   {
     id: "changed", title: "Lost, won", number: true, value: (line) => line.lost, cell: changedCell,
-    about: "−: questions that became worse, +: better (lower and higher, if the direction is unknown). A button shows them.",
+    about: "−: questions that became worse, +: better (lower and higher, if the direction is unknown). A button shows " +
+      "them. Below: questions that are wrong in both runs, with different answers.",
   },
   {
     id: "p", title: "p (Holm)", number: true, value: (line) => line.p_holm, cell: (line) => [pText(line.p_holm)],
@@ -72,6 +73,11 @@ const COLUMNS = [
   share("answer-cut", "Answer cut", "answer_cut", "Answers that were cut at their greatest length (max_gen_toks)."),
   share("empty", "Empty", "no_answer", "Responses without an answer."),
   share("looping", "Looping", "looping", "Responses in degenerate repetition."),
+  {
+    id: "finished", title: "Finished", number: true, value: (line) => line.finished,
+    cell: (line) => [percent(line.finished), isKnown(line.acc_finished) ? `${score(line, line.acc_finished)} right` : ""],
+    about: "Responses that were not cut and give an answer, as a share; below it the accuracy among them.",
+  },
   {
     id: "questions", title: "Questions", number: true, value: (line) => line.questions, cell: questionsCell,
     has: (line) => isKnown(line.questions) || line.shots || line.limit || line.seeds > 1 || line.note,
@@ -169,12 +175,13 @@ function questionsCell(line) {
 
 function changedCell(line) {
   if (line.lost === null) return [NONE];
-  if (!line.lost && !line.won) return ["0"];
+  const churn = isKnown(line.churn) ? `${fixed(line.churn * line.questions, 0)} wrong anew` : "";
+  if (!line.lost && !line.won) return ["0", churn];
   const text = `−${line.lost}, +${line.won}`;
-  if (!DATA.changes[line.index]) return [text];
+  if (!DATA.changes[line.index]) return [text, churn];
   const [worse, better] = sideNames(line);
   const label = `Show questions changed: ${line.lost} ${worse}, ${line.won} ${better}, ${runName(line.run)}, ${line.task}`;
-  return [html("button", { type: "button", "data-line": line.index, "aria-label": label }, text)];
+  return [html("button", { type: "button", "data-line": line.index, "aria-label": label }, text), churn];
 }
 
 function sideNames(line) {

@@ -1,6 +1,6 @@
 """Coverage of the intervals and power of the printed drops, now and by the formulas before, and the time they take.
 
-    python benchmarks/statistics.py [--rounds 400]
+    python benchmarks/coverage_and_power.py [--rounds 400]
 
 Coverage and power of outcomes that are 0 or 1 are exact sums over binomial and trinomial distributions; what is
 simulated (fractions, margins, metrics without bounds) has the seed 0. The exit code is 1 if a coverage is below 93 %
@@ -9,38 +9,29 @@ where 30 to 500 questions have rates of 0.02 to 0.98, or an exact power is not 7
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import sys
+import time
+from collections.abc import Callable
+from itertools import product
+from math import sqrt
+from pathlib import Path
 
-if __name__ == "statistics":
-    # The scripts of this folder that import `statistics` mean the module of the standard library.
-    del sys.modules[__name__]
-    own = sys.path.pop(0)
-    importlib.import_module("statistics")
-    sys.path.insert(0, own)
-else:
-    import argparse
-    import time
-    from collections.abc import Callable
-    from itertools import product
-    from math import sqrt
-    from pathlib import Path
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
 
-    import numpy as np
-    from numpy.typing import NDArray
-    from scipy import optimize, stats
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
+from lm_eval_pruned.results.statistics.intervals import difference_interval, mean_interval, proportion_interval
+from lm_eval_pruned.results.statistics.paired import paired_test
+from lm_eval_pruned.results.statistics.power import detectable_drop
 
-    from lm_eval_pruned.results.statistics.intervals import difference_interval, mean_interval, proportion_interval
-    from lm_eval_pruned.results.statistics.paired import paired_test
-    from lm_eval_pruned.results.statistics.power import detectable_drop
+Floats = NDArray[np.float64]
 
-    Floats = NDArray[np.float64]
-
-    QUESTIONS = (30, 50, 100, 200, 500)
-    RATES = (0.02, 0.05, 0.1, 0.5, 0.95, 0.98)
-    GRID = np.linspace(0.02, 0.98, 1921)
+QUESTIONS = (30, 50, 100, 200, 500)
+RATES = (0.02, 0.05, 0.1, 0.5, 0.95, 0.98)
+GRID = np.linspace(0.02, 0.98, 1921)
 
 
 def percentile(values: Floats, generator: np.random.Generator, resamples: int = 2_000) -> tuple[float, float]:
