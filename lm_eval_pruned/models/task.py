@@ -11,7 +11,13 @@ from lm_eval.api.metrics import mean
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, Verdict, grade, verify
-from lm_eval_pruned.models.before_loading import CACHE_REQUESTS, check_samples, count_samples
+from lm_eval_pruned.models.before_loading import (
+    CACHE_REQUESTS,
+    GENERATED_OPTIONS,
+    check_metadata,
+    check_samples,
+    count_samples,
+)
 from lm_eval_pruned.models.documents import load_documents
 from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
 from lm_eval_pruned.models.prompt import before_question
@@ -62,10 +68,10 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
     """The task class that our task files name under `class:`.
 
     Keys of a task file besides the harness's own: `thinking_token_budget`, which joins the `generation_kwargs`, and in
-    `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math` or `choice`).
-    `--metadata '{"num_samples": 8}'` draws eight responses to each question, and `'{"examples": 4}'` puts four solved
-    questions in front of each generated one. `metric_list` and `filter_list` have no
-    effect: the metrics are those of `question_metrics`.
+    `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math`, `choice`,
+    `brackets`). `--metadata '{"num_samples": 8}'` draws eight responses to each question, `'{"examples": 4}'` puts four
+    solved questions in front of each generated one, and `form` is how generated arithmetic is written. `metric_list`
+    and `filter_list` have no effect: the metrics are those of `question_metrics`.
     """
 
     _only_predicts = False
@@ -75,6 +81,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
         settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
         metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
+        check_metadata(metadata)
         settings["repeats"] = count_samples(metadata.get("num_samples", settings.get("repeats", 1)))
         super().__init__(config=settings)
 
@@ -86,7 +93,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
             self.config.dataset_name,
             split=split,
             local=self.config.metadata.get("local_data"),
-            examples=self.config.metadata.get("examples", 0),
+            **{name: self.config.metadata[name] for name in GENERATED_OPTIONS if name in self.config.metadata},
         )
         self.dataset = {split: documents}
 

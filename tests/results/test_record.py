@@ -95,6 +95,8 @@ class TestOurs:
             ({"repeats": 4}, (("num_samples", "4"),)),
             ({"repeats": 4, "metadata": {"num_samples": 4}}, (("num_samples", "4"),)),
             ({"generation_kwargs": {"temperature": 1, "seed": 3, "thinking_token_budget": 8}}, (("temperature", "1"),)),
+            ({"metadata": {"examples": 4, "form": "words"}}, (("examples", "4"), ("form", "words"))),
+            ({"metadata": {"examples": 0}}, ()),
             ({"generation_kwargs": {"thinking_token_budget": "auto"}}, (("thinking_token_budget", "auto"),)),
         ],
     )
