@@ -108,6 +108,7 @@ def test_several_samples_add_metrics(manager):
     assert {"acc", "pass@4", "maj@4", "thinking_tokens"} <= set(task.aggregation())
     assert task.higher_is_better()["pass@4"]
     assert not task.higher_is_better()["budget_hit"]
+    assert (task.higher_is_better()["rep-2"], task.higher_is_better()["loop_onset"]) == (False, True)
     # The harness prints no arrow for these: whether more of them is better depends on the thinking format.
     assert not {"thinking_eos", "thinking_tokens", "answer_tokens"} & set(task.higher_is_better())
     assert "pass@1" not in load(manager, "tiny_tts_16")["tiny_tts_16"].aggregation()
@@ -177,7 +178,10 @@ def test_metrics_of_one_sample():
         "thinking_eos": 0.0,
         "answer_cut": 0.0,
         "no_answer": 0.0,
+        "loop_onset": 1.0,
         "looping": 0.0,
+        "rep-2": 0.0,
+        "rep-3": 0.0,
     }
 
 
@@ -208,7 +212,10 @@ def test_what_an_answer_cut_at_its_limit_concludes_does_not_count():
 
 def test_a_loop_in_cut_thinking_is_detected():
     looped = response("\\boxed{8}", thinking="wait, let me check. " * 40, budget_hit=True)
-    assert question_metrics("7", [looped], kind="math")["looping"] == 1.0
+    metrics = question_metrics("7", [looped, response("7")], kind="math")
+    assert (metrics["looping"], metrics["loop_onset"]) == (0.5, 0.5)
+    # Six words 40 times have six different pairs; the answer has five words.
+    assert metrics["rep-2"] == pytest.approx((1 - (6 + 4) / (239 + 4)) / 2)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class TestOurs:
         assert first.metric == "acc"
         assert first.metrics == {
             "acc": 0.5, "thinking_tokens": 12.5, "budget_hit": 0.5, "no_answer": 0.25, "looping": 0.125,
+            "loop_onset": 0.9, "rep-2": 0.375,
         }  # fmt: skip
         assert list(first.errors) == ["acc"]
         assert second.outcomes is not None

@@ -29,6 +29,8 @@ _LEGEND = (
     "none. detectable: the least change for the worse that would have been found 4 times in 5. thinking: mean tokens. "
     "cut, unclosed, answer cut, empty, looping: shares of thinking cut by the budget, of thinking ended by an "
     "end-of-sequence token, of answers cut at their limit, of responses without an answer, of degenerate repetition. "
+    "onset: share of a response before its loop, 1 without one. rep-2, rep-3: shares of pairs and triples of words "
+    "that are repetitions. "
     "zero: share of the prunable weights that is zero. shots: few-shot examples. limit: the first questions, or the "
     "share of them, that was asked. -: not known, or not applicable."
 )
@@ -111,6 +113,9 @@ def _cells(line: LeaderboardLine, reasons: Mapping[str, int]) -> dict[str, str]:
         "answer cut": _number(line.answer_cut, ".2f"),
         "empty": _number(line.no_answer, ".2f"),
         "looping": _number(line.looping, ".2f"),
+        "onset": _number(line.loop_onset, ".2f"),
+        "rep-2": _number(line.rep_2, ".2f"),
+        "rep-3": _number(line.rep_3, ".2f"),
         "zero": _number(line.sparsity, ".4f"),
         "seeds": _number(line.seeds, "d"),
         "questions": _number(line.questions, "d"),
