@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE.jsonl", help="rows to grade; - is stdin")
     parser.add_argument("--output", metavar="OUT.jsonl", help="file to write anew; - is stdout; needed without --audit")
     parser.add_argument("--mode", default=DEFAULT, help=f"whose rules: {', '.join(MODES)} [{DEFAULT}]")
-    parser.add_argument("--kind", help="math or choice, for rows that name none [math]")
+    parser.add_argument("--kind", help="math, choice or brackets, for rows that name none [math]")
     parser.add_argument("--audit", metavar="GRADER", help=f"print where another grader differs: {', '.join(GRADERS)}")
     parser.set_defaults(main=main)
 

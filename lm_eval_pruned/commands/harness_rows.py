@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from lm_eval_pruned.grading.answer_kinds import kind_of
 from lm_eval_pruned.grading.extract.extract import extract
 
 # Fields of a document with its answer, where the target is empty or a number of a choice.
@@ -37,7 +38,7 @@ def gradable(row: Mapping[str, object]) -> Iterator[dict[str, object]]:
         {'doc_id': 3, 'filter': 'none', 'sample': 1, 'gold': '3', 'kind': 'math', 'response': '4'}
     """
     gold = _gold(row)
-    kind = "choice" if _LETTER.fullmatch(gold) else "math"
+    kind = kind_of(gold)
     kept = {name: row[name] for name in _KEPT if name in row}
     responses, extracted = list(_texts(row["resps"])), list(_texts(row.get("filtered_resps")))
     # Our tasks store the answer of each response, found after its thinking. Other filters are not ours to trust.

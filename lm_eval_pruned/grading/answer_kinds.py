@@ -1,14 +1,17 @@
-"""Kinds of answers (mathematics or the letter of a choice), stages of extraction and statuses of a verdict."""
+"""Kinds of answers (mathematics, a letter, missing brackets), stages of extraction and statuses of a verdict."""
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple, get_args
 
 from lm_eval_pruned.errors import unknown_name
 
-Kind = Literal["math", "choice"]
+Kind = Literal["math", "choice", "brackets"]
 Status = Literal["ok", "timeout", "unparsed", "no_answer"]
 Stage = Literal["explicit", "sentence"]
+
+_MISSING = re.compile(r"[)\]}\s]*[)\]}][)\]}\s]*")
 
 
 class Extraction(NamedTuple):
@@ -18,11 +21,23 @@ class Extraction(NamedTuple):
     stage: Stage | None
 
 
+def kind_of(gold: str) -> Kind:
+    """Return the kind of a gold answer from its text.
+
+    Example:
+        >>> kind_of("C"), kind_of("} ]"), kind_of("[1]")
+        ('choice', 'brackets', 'math')
+    """
+    if gold in tuple("ABCDEFGHIJ"):
+        return "choice"
+    return "brackets" if _MISSING.fullmatch(gold) else "math"
+
+
 def check_kind(kind: str) -> None:
     """Raise an error for a kind of answer that does not exist.
 
     Raises:
-        UnknownNameError: `kind` is neither "math" nor "choice".
+        UnknownNameError: `kind` is none of them.
     """
     known = get_args(Kind)
     if kind not in known:

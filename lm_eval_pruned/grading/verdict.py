@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status, check_kind
 from lm_eval_pruned.grading.equal import equal_forms, normal_form
+from lm_eval_pruned.grading.extract.brackets import same_brackets
 from lm_eval_pruned.grading.extract.choices import read_letter
 from lm_eval_pruned.grading.extract.extract import find_answer
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
@@ -56,7 +57,7 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
     r"""Judge an answer that has already been extracted.
 
     Raises:
-        UnknownNameError: `kind` is neither "math" nor "choice".
+        UnknownNameError: there is no such kind.
 
     Example:
         >>> verify(r"\frac{1}{2}", "0.5").correct, verify("025", "25.0").reason
@@ -67,7 +68,7 @@ def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
     check_kind(kind)
     if not answer.strip():
         return Verdict(correct=False, status="no_answer", reason="the answer is empty", extracted=None)
-    return _verify_letter(gold, answer) if kind == "choice" else _verify_mathematics(gold, answer)
+    return {"choice": _verify_letter, "brackets": _verify_brackets, "math": _verify_mathematics}[kind](gold, answer)
 
 
 @timed
@@ -79,12 +80,12 @@ def grade(gold: str, response: str, kind: Kind = "math", finished: bool | None =
     Args:
         gold: the right answer.
         response: all that the model wrote.
-        kind: what the answer is, "math" or "choice".
+        kind: what the answer is, "math", "choice" or "brackets".
         finished: whether the model ended its answer itself. In a response that was cut (False), only explicit answers
             count; without that knowledge (None), a response that stops in mid-sentence counts as cut.
 
     Raises:
-        UnknownNameError: `kind` is neither "math" nor "choice".
+        UnknownNameError: there is no such kind.
 
     Example:
         >>> verdict = grade("25", r"So the sum is \boxed{025.0}")
@@ -120,6 +121,12 @@ def _verify_letter(gold: str, answer: str) -> Verdict:
         gold_form=wanted,
         answer_form=given,
     )
+
+
+def _verify_brackets(gold: str, answer: str) -> Verdict:
+    same = same_brackets(gold, answer)
+    reason = "same brackets" if same else "different brackets"
+    return Verdict(correct=same, status="ok", reason=reason, extracted=answer, gold_form=gold, answer_form=answer)
 
 
 def _verify_mathematics(gold: str, answer: str) -> Verdict:

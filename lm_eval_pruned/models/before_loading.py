@@ -9,11 +9,13 @@ import inspect
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError
+from lm_eval_pruned.grading.answer_kinds import check_kind
 from lm_eval_pruned.reasoning.kwarg_names import ALIASES, check_ordinary_names
 from lm_eval_pruned.reasoning.settings import (
     BudgetSettings,
@@ -33,6 +35,9 @@ CACHE_REQUESTS = (
     "samples: leave it out, as building requests takes seconds, or give --cache_requests refresh"
 )
 
+# Metadata of generated questions, and how alike a name must be to one of ours to be a slip of the hand.
+GENERATED_OPTIONS = ("examples", "form")
+_MISSPELT = 0.8
 # Fields of a config that hold the longest context, in the harness's order.
 _CONTEXT = ("n_positions", "max_position_embeddings", "n_ctx")
 
@@ -86,6 +91,20 @@ def check_samples(settings: BudgetSettings, samples: int) -> None:
             f"num_samples={samples} would give the same text {samples} times, as decoding is greedy: sample with "
             "--gen_kwargs temperature=1.0 (without do_sample=False and top_k=1), or leave num_samples out"
         )
+
+
+def check_metadata(given: Mapping[str, object]) -> None:
+    """Refuse a misspelt name in the metadata of a task, which hold `--metadata` and the model's arguments as well.
+
+    Raises:
+        ArgumentError: a name is nearly one of those that our tasks read.
+        UnknownNameError: there is no such kind of answers.
+    """
+    known = ("num_samples", "local_data", "answer_kind", *GENERATED_OPTIONS)
+    for name in given.keys() - {*known}:
+        if nearest := get_close_matches(str(name), known, n=1, cutoff=_MISSPELT):
+            raise ArgumentError(f"{name}={given[name]!r} in --metadata: did you mean {nearest[0]!r}?")
+    check_kind(str(given.get("answer_kind", "math")))
 
 
 def count_samples(given: object) -> int:

@@ -29,7 +29,7 @@ DATA_VARIABLE = "LM_EVAL_PRUNED_DATA"
 
 
 def load_documents(
-    path: str, name: str | None, *, split: str, local: str | None, examples: object = 0
+    path: str, name: str | None, *, split: str, local: str | None, **options: object
 ) -> datasets.Dataset:
     """Return the questions of a benchmark.
 
@@ -38,19 +38,19 @@ def load_documents(
         name: configuration of the hub data set.
         split: split of the hub data set.
         local: stem of the file in the folder that LM_EVAL_PRUNED_DATA names; it is used where that variable is set.
-        examples: number of solved questions in front of each generated one.
+        options: those of generated questions, `examples` and `form`.
 
     Raises:
         MissingDataError: the folder lacks the file, or the hub cannot be reached.
         DataError: a local file is not readable as JSON rows.
-        ArgumentError: `examples` is out of range, or the questions are not generated.
+        ArgumentError: an option is out of range, or the questions are not generated.
     """
     if path in GENERATED:
-        return datasets.Dataset.from_list(generate(path, examples))
-    if examples != 0:
+        return datasets.Dataset.from_list(generate(path, **options))
+    if given := ", ".join(f"{name}={value!r}" for name, value in options.items() if value):
         raise ArgumentError(
-            f"metadata: examples={examples!r} is for generated questions ({', '.join(GENERATED)}), and those of {path} "
-            "are not: leave it out"
+            f"metadata: {given} is for generated questions ({', '.join(GENERATED)}), and those of {path} are not: "
+            "leave it out"
         )
     if path == BUNDLED:
         return read_rows(bundled_folder() / "questions.jsonl")

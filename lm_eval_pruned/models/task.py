@@ -11,10 +11,17 @@ from lm_eval.api.metrics import mean
 
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.grading import Kind, Verdict, grade, verify
-from lm_eval_pruned.models.before_loading import CACHE_REQUESTS, check_samples, count_samples
+from lm_eval_pruned.models.before_loading import (
+    CACHE_REQUESTS,
+    GENERATED_OPTIONS,
+    check_metadata,
+    check_samples,
+    count_samples,
+)
 from lm_eval_pruned.models.documents import load_documents
-from lm_eval_pruned.models.metrics import is_looping, majority, pass_at_k, reported_ks
+from lm_eval_pruned.models.metrics import majority, pass_at_k, reported_ks
 from lm_eval_pruned.models.prompt import before_question
+from lm_eval_pruned.models.repetition import loop_onset, repeated_ngrams
 from lm_eval_pruned.models.supported import KNOWN_HARNESSES, not_enforced
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.settings import parse_gen_kwargs
@@ -30,7 +37,7 @@ except ImportError:
 _NOT_PASSED_ON = ("class", "thinking_token_budget", "metric_list", "filter_list", "_qualified_name")
 
 # Metrics that are better when lower: how often something went wrong.
-_COSTS = ("budget_hit", "answer_cut", "no_answer", "looping")
+_COSTS = ("budget_hit", "answer_cut", "no_answer", "looping", "rep-2", "rep-3")
 # Metrics without a direction. With `thinking=none` the text ends in an end-of-sequence token as it should, and has no
 # answer of its own.
 _COUNTS = ("thinking_tokens", "answer_tokens", "thinking_eos")
@@ -62,10 +69,10 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
     """The task class that our task files name under `class:`.
 
     Keys of a task file besides the harness's own: `thinking_token_budget`, which joins the `generation_kwargs`, and in
-    `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math` or `choice`).
-    `--metadata '{"num_samples": 8}'` draws eight responses to each question, and `'{"examples": 4}'` puts four solved
-    questions in front of each generated one. `metric_list` and `filter_list` have no
-    effect: the metrics are those of `question_metrics`.
+    `metadata` the `local_data` (stem of the file in LM_EVAL_PRUNED_DATA) and the `answer_kind` (`math`, `choice`,
+    `brackets`). `--metadata '{"num_samples": 8}'` draws eight responses to each question, `'{"examples": 4}'` puts four
+    solved questions in front of each generated one, and `form` is how generated arithmetic is written. `metric_list`
+    and `filter_list` have no effect: the metrics are those of `question_metrics`.
     """
 
     _only_predicts = False
@@ -75,6 +82,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         kwargs = dict(settings.get("generation_kwargs") or {})  # type: ignore[call-overload]
         settings["generation_kwargs"] = {"thinking_token_budget": config["thinking_token_budget"], **kwargs}
         metadata = dict(settings.get("metadata") or {})  # type: ignore[call-overload]
+        check_metadata(metadata)
         settings["repeats"] = count_samples(metadata.get("num_samples", settings.get("repeats", 1)))
         super().__init__(config=settings)
 
@@ -86,7 +94,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
             self.config.dataset_name,
             split=split,
             local=self.config.metadata.get("local_data"),
-            examples=self.config.metadata.get("examples", 0),
+            **{name: self.config.metadata[name] for name in GENERATED_OPTIONS if name in self.config.metadata},
         )
         self.dataset = {split: documents}
 
@@ -160,7 +168,7 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
             return ["bypass"]
         count = self.config.repeats
         of_samples = [*(f"pass@{k}" for k in reported_ks(count)), f"maj@{count}"] if count > 1 else []
-        return ["acc", *of_samples, *_COUNTS, *_COSTS]
+        return ["acc", *of_samples, "loop_onset", *_COUNTS, *_COSTS]
 
 
 def responses_of(results: Sequence[object], *, count: int, task: str) -> list[Completion | Extracted]:
@@ -202,6 +210,9 @@ def question_metrics(gold: str, samples: Sequence[Completion | Extracted], *, ki
     metrics["thinking_eos"] = fmean(response.thinking_finish == "eos" for response in responses)
     metrics["answer_cut"] = fmean(response.answer_cut for response in responses)
     metrics["no_answer"] = fmean(verdict.status == "no_answer" for verdict in verdicts)
-    # Each phase by itself: a loop that the budget cut is at the end of the thinking, not of the text.
-    metrics["looping"] = fmean(is_looping(one.thinking) or is_looping(one.answer) for one in responses)
+    phases = [(response.thinking, response.answer) for response in responses]
+    onsets = [loop_onset(one) for one in phases]
+    metrics["loop_onset"] = fmean(onsets)
+    metrics["looping"] = fmean(onset < 1 for onset in onsets)
+    metrics |= {f"rep-{n}": fmean(repeated_ngrams(one, n) for one in phases) for n in (2, 3)}
     return metrics

@@ -190,7 +190,7 @@ class TestHostileRows:
             ({"gold": [], "answer": "5"}, f"gold has 0 members: give 1 to {MAX_GOLDS}"),
             ({"gold": ["5"] * (MAX_GOLDS + 1), "answer": "5"}, f"gold has {MAX_GOLDS + 1} members"),
             ({"gold": ["5", None], "answer": "5"}, "gold is null, not text or a number"),
-            ({"gold": "5", "answer": "5", "kind": "poem"}, "unknown kind 'poem': Known: choice, math"),
+            ({"gold": "5", "answer": "5", "kind": "poem"}, "unknown kind 'poem': Known: brackets, choice, math"),
             ({"gold": "5", "answer": "5", "kind": None}, "kind is null, not text"),
             ({"gold": "5", "response": "5", "finished": "yes"}, "finished is text: give true, false or null"),
         ],

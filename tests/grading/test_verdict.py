@@ -45,7 +45,7 @@ def test_verdicts(verdict: Verdict, correct: bool, status: str, extracted: str |
 
 
 @settings(max_examples=150, deadline=None)
-@given(texts, texts, st.sampled_from(["math", "choice"]))
+@given(texts, texts, st.sampled_from(["math", "choice", "brackets"]))
 def test_no_text_raises_and_only_a_decision_is_correct(gold: str, response: str, kind: str) -> None:
     for verdict in (grade(gold, response, kind), verify(gold, response, kind)):  # type: ignore[arg-type]
         assert verdict.status == "ok" or not verdict.correct
@@ -54,7 +54,7 @@ def test_no_text_raises_and_only_a_decision_is_correct(gold: str, response: str,
 
 @pytest.mark.parametrize("judge", [grade, verify])
 def test_an_unknown_kind_is_refused(judge: object) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown kind 'letter'.*Known: choice, math"):
+    with pytest.raises(UnknownNameError, match=r"unknown kind 'letter'.*Known: brackets, choice, math"):
         judge("A", "A", "letter")  # type: ignore[operator]
 
 

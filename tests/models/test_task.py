@@ -10,7 +10,7 @@ from lm_eval.api.metrics import stderr_for_metric
 from lm_eval.tasks import TaskManager
 
 from lm_eval_pruned._harness import add_task_folder
-from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.errors import ArgumentError, PrunedEvalError
 from lm_eval_pruned.models.task import BudgetedTask, Extracted, question_metrics
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.reasoning.completion import Answer, Completion, Thinking
@@ -52,7 +52,8 @@ def test_all_tasks_are_registered(manager):
     names = {f"{benchmark}_tts" for benchmark in BENCHMARKS} | {"tts", "tiny_tts"}
     names |= {f"{benchmark}_tts_{budget}" for benchmark in BENCHMARKS for budget in BUDGETS}
     names |= {f"tiny_tts_{budget}" for budget in (16, 32, 64, 128, 256)}
-    names |= {"arith_tts", *(f"arith_tts_{budget}" for budget in (128, 256, 512, 1024, 2048))}
+    for name in ("arith_tts", "parens_tts"):
+        names |= {name, *(f"{name}_{budget}" for budget in (128, 256, 512, 1024, 2048))}
     assert names <= set(manager.all_tasks)
     assert len(list(tasks_folder().rglob("*.yaml"))) == len(names)
 
@@ -107,9 +108,24 @@ def test_several_samples_add_metrics(manager):
     assert {"acc", "pass@4", "maj@4", "thinking_tokens"} <= set(task.aggregation())
     assert task.higher_is_better()["pass@4"]
     assert not task.higher_is_better()["budget_hit"]
+    assert (task.higher_is_better()["rep-2"], task.higher_is_better()["loop_onset"]) == (False, True)
     # The harness prints no arrow for these: whether more of them is better depends on the thinking format.
     assert not {"thinking_eos", "thinking_tokens", "answer_tokens"} & set(task.higher_is_better())
     assert "pass@1" not in load(manager, "tiny_tts_16")["tiny_tts_16"].aggregation()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"exmaples": 4}, "exmaples=4 in --metadata: did you mean 'examples'"),
+        ({"n_samples": 4}, "n_samples=4 in --metadata: did you mean 'num_samples'"),
+        ({"answer_kind": "maths"}, "unknown kind 'maths': did you mean 'math'"),
+        ({"form": "words"}, "form='words' is for generated questions"),
+    ],
+)
+def test_wrong_metadata_is_refused_before_a_model_is_loaded(metadata, message):
+    with pytest.raises(PrunedEvalError, match=message):
+        tiny(metadata=metadata)
 
 
 def test_requests_of_another_run_and_samples_of_greedy_decoding_are_refused():
@@ -162,7 +178,10 @@ def test_metrics_of_one_sample():
         "thinking_eos": 0.0,
         "answer_cut": 0.0,
         "no_answer": 0.0,
+        "loop_onset": 1.0,
         "looping": 0.0,
+        "rep-2": 0.0,
+        "rep-3": 0.0,
     }
 
 
@@ -193,7 +212,10 @@ def test_what_an_answer_cut_at_its_limit_concludes_does_not_count():
 
 def test_a_loop_in_cut_thinking_is_detected():
     looped = response("\\boxed{8}", thinking="wait, let me check. " * 40, budget_hit=True)
-    assert question_metrics("7", [looped], kind="math")["looping"] == 1.0
+    metrics = question_metrics("7", [looped, response("7")], kind="math")
+    assert (metrics["looping"], metrics["loop_onset"]) == (0.5, 0.5)
+    # Six words 40 times have six different pairs; the answer has five words.
+    assert metrics["rep-2"] == pytest.approx((1 - (6 + 4) / (239 + 4)) / 2)
 
 
 @pytest.mark.parametrize(

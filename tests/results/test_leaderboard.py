@@ -58,6 +58,7 @@ def test_against_dense_by_question(runs):
     assert 0 < first.detectable < 1
     assert (first.sparsity, first.thinking_tokens, first.budget_hit) == (0.1995, 12.5, 0.5)
     assert (first.no_answer, first.looping, first.questions) == (0.25, 0.125, 20)
+    assert (first.loop_onset, first.rep_2, first.rep_3) == (0.9, 0.375, None)
 
 
 def test_dense_is_held_against_nothing(runs):

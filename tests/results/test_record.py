@@ -41,6 +41,7 @@ class TestOurs:
         assert first.metric == "acc"
         assert first.metrics == {
             "acc": 0.5, "thinking_tokens": 12.5, "budget_hit": 0.5, "no_answer": 0.25, "looping": 0.125,
+            "loop_onset": 0.9, "rep-2": 0.375,
         }  # fmt: skip
         assert list(first.errors) == ["acc"]
         assert second.outcomes is not None
@@ -95,6 +96,8 @@ class TestOurs:
             ({"repeats": 4}, (("num_samples", "4"),)),
             ({"repeats": 4, "metadata": {"num_samples": 4}}, (("num_samples", "4"),)),
             ({"generation_kwargs": {"temperature": 1, "seed": 3, "thinking_token_budget": 8}}, (("temperature", "1"),)),
+            ({"metadata": {"examples": 4, "form": "words"}}, (("examples", "4"), ("form", "words"))),
+            ({"metadata": {"examples": 0}}, ()),
             ({"generation_kwargs": {"thinking_token_budget": "auto"}}, (("thinking_token_budget", "auto"),)),
         ],
     )

@@ -90,6 +90,7 @@ def _metrics(values: Sequence[float]) -> dict[str, object]:
     return {
         "acc,none": float(correct.mean()), "acc_stderr,none": error,
         "thinking_tokens,none": 12.5, "budget_hit,none": 0.5, "no_answer,none": 0.25, "looping,none": 0.125,
+        "loop_onset,none": 0.9, "rep-2,none": 0.375,
     }  # fmt: skip
 
 

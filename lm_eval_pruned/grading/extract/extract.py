@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
+from lm_eval_pruned.grading.extract.brackets import find_brackets
 from lm_eval_pruned.grading.extract.choices import find_letter
 from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
@@ -40,7 +41,7 @@ def extract(response: str, kind: Kind = "math") -> str | None:
     r"""Return the answer that a response gives, or None if it gives none; `find_answer` also tells the stage.
 
     Raises:
-        UnknownNameError: `kind` is neither "math" nor "choice".
+        UnknownNameError: there is no such kind.
 
     Example:
         >>> extract("A mole of gas expands, hence **(B)**.", "choice")
@@ -55,8 +56,8 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
 
     For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
     `\boxed{}`, `<answer>`, `"answer":`, "the answer is 5" and `#### 5` are explicit. Otherwise, unless the response is
-    cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter. Thinking is skipped,
-    and thinking that never ends holds no answer.
+    cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter; for brackets, the
+    last ones. Thinking is skipped, and thinking that never ends holds no answer.
 
     Args:
         response: all that the model wrote.
@@ -65,7 +66,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
             counts as cut.
 
     Raises:
-        UnknownNameError: `kind` is neither "math" nor "choice".
+        UnknownNameError: there is no such kind.
 
     Example:
         >>> find_answer(r"First \boxed{3}, no: \boxed{\frac{1}{2}}. Or \boxed{5")
@@ -73,7 +74,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     """
     check_kind(kind)
     response = response[-MAX_RESPONSE_CHARACTERS:]
-    find = find_letter if kind == "choice" else find_value
+    find = {"choice": find_letter, "brackets": find_brackets, "math": find_value}[kind]
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)
     before = find(strip_thinking(response[: turn.start()]), True) if turn else None

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 from lm_eval_pruned.errors import ArgumentError
-from lm_eval_pruned.models.generated.arithmetic import Question, arithmetic_questions
+from lm_eval_pruned.models.generated.arithmetic import arithmetic_questions
+from lm_eval_pruned.models.generated.brackets import bracket_questions
+from lm_eval_pruned.models.generated.question import MAX_EXAMPLES, Question
 
-# Data sets by the `dataset_path` of task files.
-GENERATED: Mapping[str, Callable[[], list[Question]]] = {"lm_eval_pruned/arithmetic": arithmetic_questions}
-# More solved examples than this make prompts longer than short contexts.
-MAX_EXAMPLES = 16
+# Data sets by the `dataset_path` of task files. The first `MAX_EXAMPLES` questions are those to show solved.
+GENERATED: Mapping[str, Callable[..., list[Question]]] = {
+    "lm_eval_pruned/arithmetic": arithmetic_questions,
+    "lm_eval_pruned/brackets": bracket_questions,
+}
 
 
-def generate(path: str, examples: object) -> list[dict[str, object]]:
+def generate(path: str, examples: object = 0, **options: object) -> list[dict[str, object]]:
     """Return the rows of a generated data set: `prompt`, `question`, `answer` and what else describes a question.
 
     Args:
         path: one of `GENERATED`.
         examples: number of solved questions in front of each, for base models; they are none of those asked.
+        options: what else the questions depend on, `form` for arithmetic.
 
     Raises:
-        ArgumentError: `examples` is not a whole number from 0 to 16.
+        ArgumentError: `examples` is not a whole number from 0 to 16, or an option is not one of these questions.
+        UnknownNameError: `form` is none that there is.
     """
     if isinstance(examples, bool) or not isinstance(examples, int) or not 0 <= examples <= MAX_EXAMPLES:
         raise ArgumentError(f"metadata: examples={examples!r} is not a whole number from 0 to {MAX_EXAMPLES}")
-    solved, asked = GENERATED[path]()[:MAX_EXAMPLES], GENERATED[path]()[MAX_EXAMPLES:]
+    known = inspect.signature(GENERATED[path]).parameters
+    if unknown := options.keys() - known.keys():
+        raise ArgumentError(f"metadata: {', '.join(sorted(unknown))} is not an option of {path}: leave it out")
+    questions = GENERATED[path](**options)
+    solved, asked = questions[:MAX_EXAMPLES], questions[MAX_EXAMPLES:]
     return [{"prompt": prompt_of(row, solved[:examples]), **row} for row in asked]
 
 

@@ -20,7 +20,10 @@ from lm_eval_pruned.results.reference import Reference, chosen_references, dense
 from lm_eval_pruned.results.repeats import note
 
 ALPHA = 0.05
-_METRICS = ("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping")
+_METRICS = (
+    *("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer"),
+    *("looping", "loop_onset", "rep-2", "rep-3"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,9 @@ class LeaderboardLine:
     churn: float | None = None
     finished: float | None = None
     acc_finished: float | None = None
+    loop_onset: float | None = None
+    rep_2: float | None = None
+    rep_3: float | None = None
     sparsity: float | None = None
     kl: float | None = None
     kl_low: float | None = None
@@ -171,7 +177,7 @@ def _metrics(measurement: Measurement) -> dict[str, float | None]:
     # Without markers the end of the text is how every thought ends, and its share says nothing.
     is_unmarked = dict(measurement.configuration.settings).get("thinking") == "none"
     names = [name for name in _METRICS if not (is_unmarked and name == "thinking_eos")]
-    return {name: measurement.metrics.get(name) for name in names}
+    return {name.replace("-", "_"): measurement.metrics.get(name) for name in names}
 
 
 class _ComparisonFields(TypedDict, total=False):

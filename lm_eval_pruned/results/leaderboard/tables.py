@@ -30,10 +30,11 @@ _LEGEND = (
     "none. detectable: the least change for the worse that would have been found 4 times in 5. thinking: mean tokens. "
     "cut, unclosed, answer cut, empty, looping: shares of thinking cut by the budget, of thinking ended by an "
     "end-of-sequence token, of answers cut at their limit, of responses without an answer, of degenerate repetition. "
-    "harmful, beneficial, churn: shares of the questions that became worse, became better, and are wrong in both runs "
-    "with different answers. finished: share of responses that were not cut and give an answer; acc finished: the "
-    "accuracy among these. zero: share of the prunable weights that is zero. shots: few-shot examples. limit: the "
-    "first questions, or the share of them, that was asked. -: not known, or not applicable."
+    "onset: share of a response before its loop, 1 without one. rep-2, rep-3: shares of pairs and triples of words "
+    "that are repetitions. harmful, beneficial, churn: shares of the questions that became worse, became better, and "
+    "are wrong in both runs with different answers. finished: share of responses that were not cut and give an answer; "
+    "acc finished: the accuracy among these. zero: share of the prunable weights that is zero. shots: few-shot "
+    "examples. limit: the first questions, or the share of them, that was asked. -: not known, or not applicable."
 )
 _DIVERGENCE = (
     " KL: KL(dense || pruned) in nats a token along the dense model's responses, and survive: the share of those "
@@ -126,6 +127,9 @@ def _cells(line: LeaderboardLine, reasons: Mapping[str, int]) -> dict[str, str]:
         "looping": _number(line.looping, ".2f"),
         "finished": _number(line.finished, ".2f"),
         "acc finished": _number(line.acc_finished, ".4f"),
+        "onset": _number(line.loop_onset, ".2f"),
+        "rep-2": _number(line.rep_2, ".2f"),
+        "rep-3": _number(line.rep_3, ".2f"),
         "zero": _number(line.sparsity, ".4f"),
         "seeds": _number(line.seeds, "d"),
         "questions": _number(line.questions, "d"),

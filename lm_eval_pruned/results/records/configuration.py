@@ -31,12 +31,14 @@ TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 # Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
 _WITHOUT_ALLOCATION = ("dense", *get_args(BlockMethod))
+# How many generated questions are shown solved, and how they are written.
+_GENERATED = ("examples", "form")
 # Settings that a run may have; those of a model type come on top.
 SETTINGS = frozenset(
     {
         *("backend", "limit", *_PROMPTING),
         *("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks", "thinking_token_budget"),
-        *("num_fewshot", "num_samples", "dtype", "revision", "tokenizer", "max_length", "add_bos_token"),
+        *("num_fewshot", "num_samples", *_GENERATED, "dtype", "revision", "tokenizer", "max_length", "add_bos_token"),
         *(name for name in asdict(RunConfig()) if name not in _HARDWARE),
     }
 )
@@ -136,6 +138,7 @@ def task_settings(content: Mapping[str, object], task: str) -> Settings:
             "thinking_token_budget": budget if _tokens(budget := _budget(content, task)) is None else None,
             "num_fewshot": section(content, "n-shot").get(task) or given.get("num_fewshot"),
             "num_samples": repeats if repeats != 1 else None,
+            **{name: section(given, "metadata").get(name) or None for name in _GENERATED},
         }
     )
 

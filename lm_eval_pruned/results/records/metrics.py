@@ -13,7 +13,8 @@ _PREFERRED = (*ACCURACIES, "pct_stereotype")
 # What a response cost, and what --predict_only writes in place of every metric: never compared.
 _NOT_COMPARED = frozenset(
     {
-        *("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer", "looping"),
+        *("thinking_tokens", "answer_tokens", "budget_hit", "thinking_eos", "answer_cut", "no_answer"),
+        *("looping", "loop_onset", "rep-2", "rep-3"),
         "bypass",
     }
 )

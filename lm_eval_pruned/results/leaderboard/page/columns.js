@@ -73,6 +73,9 @@ const COLUMNS = [
   share("answer-cut", "Answer cut", "answer_cut", "Answers that were cut at their greatest length (max_gen_toks)."),
   share("empty", "Empty", "no_answer", "Responses without an answer."),
   share("looping", "Looping", "looping", "Responses in degenerate repetition."),
+  fraction("onset", "Onset", "loop_onset", "Share of a response before its loop begins; 1 for responses without one."),
+  fraction("rep-2", "rep-2", "rep_2", "Share of pairs of words that occurred before in the same phase of a response."),
+  fraction("rep-3", "rep-3", "rep_3", "Share of triples of words that occurred before in the same phase of a response."),
   {
     id: "finished", title: "Finished", number: true, value: (line) => line.finished,
     cell: (line) => [percent(line.finished), isKnown(line.acc_finished) ? `${score(line, line.acc_finished)} right` : ""],
@@ -122,6 +125,10 @@ function share(id, title, name, about) {
 
 function range(low, high, text) {
   return low === null || high === null ? "" : `${text(low)} – ${text(high)}`;
+}
+
+function fraction(id, title, name, about) {
+  return { id, title, number: true, value: (line) => line[name], cell: (line) => [fixed(line[name], 2)], about };
 }
 
 function methodCell(line) {
