@@ -78,7 +78,11 @@ class TestRows:
 
     def test_modes(self, tmp_path: Path) -> None:
         row = {"gold": "27", "response": "\\boxed{27.0}"}
-        assert [verdicts(tmp_path, row, mode=mode) for mode in ("default", "s1")] == [[True], [False]]
+        assert [verdicts(tmp_path, row, mode=mode) for mode in ("default", "s1", "prm800k")] == [
+            [True],
+            [False],
+            [True],
+        ]
 
     def test_line_ends_marks_and_blank_lines(self, tmp_path: Path) -> None:
         graded = grade(tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\r\n\r\n  \n" + GOOD.encode() + b"\r\n[]")
@@ -209,7 +213,7 @@ class TestHostileRows:
         assert {name: row[name] for name in given} == given
         assert row["correct"] is True
 
-    @pytest.mark.parametrize("mode", ["default", "hendrycks", "minerva", "s1"])
+    @pytest.mark.parametrize("mode", ["default", "hendrycks", "minerva", "prm800k", "s1"])
     def test_huge_texts(self, tmp_path: Path, mode: str) -> None:
         huge = "\\frac{1}" * 1_250_000
         given = [{"gold": "5", "response": huge}, {"gold": "5", "answer": huge}, {"gold": huge, "answer": "5"}]

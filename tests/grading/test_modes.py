@@ -17,7 +17,8 @@ from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading.answer_kinds import Kind
 from lm_eval_pruned.grading.equal import equal
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.modes import MODES, grade_in, hendrycks, minerva, s1, verify_in
+from lm_eval_pruned.grading.modes import MODES, grade_in, hendrycks, minerva, prm800k, s1, verify_in
+from lm_eval_pruned.grading.modes.typed import strip_group_commas, type_answer
 from tests.grading.test_extract import HOSTILE
 
 OTHERS = [name for name in MODES if name != "default"]
@@ -26,6 +27,7 @@ EQUAL = {
     "default": equal,
     "hendrycks": hendrycks.equal,
     "minerva": minerva.equal,
+    "prm800k": prm800k.equal,
     "s1": s1.equal,
 }
 LENGTH = 100_000
@@ -57,7 +59,7 @@ def variants(gold: str) -> Iterator[str]:
 
 
 def test_the_modes() -> None:
-    assert set(MODES) == {"default", "hendrycks", "minerva", "s1"}
+    assert set(MODES) == {"default", "hendrycks", "minerva", "prm800k", "s1"}
     for mode in MODES.values():
         assert mode.summary.endswith(".")
         assert len(mode.summary) < 100
@@ -162,6 +164,48 @@ class TestMinerva:
 
     def test_empty_normal_forms_are_not_equal(self) -> None:
         assert not minerva.equal("dollars", "meters")
+
+
+class TestPrm800k:
+    @pytest.mark.parametrize(
+        ("gold", "answer", "same"),
+        [
+            ("1/2", "0.5", True),
+            ("1/2", "2/4", False),
+            ("3\\frac{1}{2}", "7/2", True),
+            ("3\\frac{1}{2}", "3.5", True),
+            ("2", "4/2", False),
+            ("0.333", "1/3", False),
+            ("1,234", "1234.0", True),
+            ("1,234,567,890", "1234567890", False),
+            ("(1, \\tfrac{1}{2})", "(1,0.50)", True),
+            ("(1,2)", "[1,2]", False),
+            ("(1,2)", "(1,2,3)", False),
+            ("[0,\\infty)", "[0, inf)", True),
+            ("5 \\text{ cm}^2", "5", True),
+            ("\\text{Evelyn}", "evelyn", True),
+            ("7 or -7", "7, -7", True),
+            ("\\frac{\\sqrt{3}}{2}", "sqrt(3)/2", True),
+            ("\\sqrt{8}", "2\\sqrt{2}", False),
+            ("12345678901234567891", "12345678901234567890", False),
+            ("5", "", False),
+            ("5", "5.", True),
+            ("0", ".0.", False),
+        ],
+    )
+    def test_pairs(self, gold: str, answer: str, same: bool) -> None:
+        assert prm800k.equal(gold, answer).correct is same
+
+    def test_a_heading_comes_before_a_box(self) -> None:
+        assert extract_in("prm800k", "\\boxed{4}\n# Answer\n\n5") == "5"
+
+    def test_typed_text_has_no_latex_braces(self, golds: list[str]) -> None:
+        for gold in golds:
+            assert not {"{", "}", " ", "$"} & set(type_answer(gold))
+
+    def test_group_commas(self) -> None:
+        assert strip_group_commas("(1,234, 5,678)") == "(1234, 5678)"
+        assert strip_group_commas("1,2345") == "1,2345"
 
 
 class TestS1:
