@@ -17,7 +17,7 @@ from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading.answer_kinds import Kind
 from lm_eval_pruned.grading.equal import equal
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.modes import MODES, grade_in, hendrycks, minerva, s1, verify_in
+from lm_eval_pruned.grading.modes import MODES, grade_in, hendrycks, s1, verify_in
 from tests.grading.test_extract import HOSTILE
 
 OTHERS = [name for name in MODES if name != "default"]
@@ -25,7 +25,6 @@ OTHERS = [name for name in MODES if name != "default"]
 EQUAL = {
     "default": equal,
     "hendrycks": hendrycks.equal,
-    "minerva": minerva.equal,
     "s1": s1.equal,
 }
 LENGTH = 100_000
@@ -57,7 +56,7 @@ def variants(gold: str) -> Iterator[str]:
 
 
 def test_the_modes() -> None:
-    assert set(MODES) == {"default", "hendrycks", "minerva", "s1"}
+    assert set(MODES) == {"default", "hendrycks", "s1"}
     for mode in MODES.values():
         assert mode.summary.endswith(".")
         assert len(mode.summary) < 100
@@ -69,13 +68,8 @@ class TestEveryMode:
         assert [gold for gold in golds if not EQUAL[name](gold, gold)] == []
 
     def test_every_gold_is_found_and_right(self, name: str, golds: list[str]) -> None:
-        form = (
-            "Final Answer: The final answer is ${}$. I hope it is correct."
-            if name == "minerva"
-            else "So \\boxed{{{}}}."
-        )
         for gold in golds:
-            assert verify_in(name, gold, extract_in(name, form.format(gold))).correct, gold
+            assert verify_in(name, gold, extract_in(name, f"So \\boxed{{{gold}}}.")).correct, gold
 
     def test_other_numbers_are_wrong(self, name: str) -> None:
         for gold, answer in [("204", "205"), ("\\frac{1}{2}", "\\frac{1}{3}"), ("(1,2)", "(2,1)"), ("-5", "5")]:
@@ -125,45 +119,6 @@ class TestHendrycks:
         assert hendrycks.extract(response) == box
 
 
-class TestMinerva:
-    @pytest.mark.parametrize(
-        ("response", "answer"),
-        [
-            ("x\nFinal Answer: The final answer is $24$. I hope it is correct.\nProblem: 2", "$24$"),
-            ("Final Answer: The final answer is 5. I hope it is correct. Final Answer: The final answer is 6.", "5"),
-            ("Final Answer: The final answer is 5", None),
-            ("Final Answer: The final answer is 5. I hope it is correct\nmore", None),
-            ("Final Answer: The final answer is\n5. I hope it is correct.", None),
-            ("Final Answer: The final answer is 5\nFinal Answer: The final answer is 6. ", "6"),
-            ("The answer is \\boxed{5}.", None),
-        ],
-    )
-    def test_extracts(self, response: str, answer: str | None) -> None:
-        assert minerva.extract(response) == answer
-
-    @pytest.mark.parametrize(
-        ("answer", "form"),
-        [
-            ("x = 5", "5"),
-            ("1,234,567", "1234567"),
-            ("12 square inches", "12"),
-            ("so $\\frac12$ it is $3$", "\\frac{1}{2}"),
-            ("\\text{Evelyn}", "Evelyn"),
-            ("\\mbox{(A)}", "(A)"),
-            ("\\textbf{\\overline{AB}}", "AB"),
-            ("\\text{c\\text{b}", "c\\text{b"),
-            ("\\boxed{\\sqrt2}", "\\sqrt{2}"),
-            ("90^{\\circ}", "90"),
-            ("\\text{a", "\\text{a"),
-        ],
-    )
-    def test_normal_forms(self, answer: str, form: str) -> None:
-        assert minerva.normal_form(answer) == form
-
-    def test_empty_normal_forms_are_not_equal(self) -> None:
-        assert not minerva.equal("dollars", "meters")
-
-
 class TestS1:
     @pytest.mark.parametrize(
         ("response", "answer"),
@@ -204,8 +159,8 @@ def test_an_empty_answer_is_no_answer(name: str) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match="unknown mode 'minrva': did you mean 'minerva'"):
-        verify_in("minrva", "5", "5")
+    with pytest.raises(UnknownNameError, match="unknown mode 'hendryks': did you mean 'hendrycks'"):
+        verify_in("hendryks", "5", "5")
     with pytest.raises(UnknownNameError, match="unknown mode 's2'"):
         grade_in("s2", "5", "5")
     with pytest.raises(UnknownNameError, match="unknown kind 'letter'"):

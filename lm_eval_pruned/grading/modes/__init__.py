@@ -10,7 +10,7 @@ from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.equal import TOO_LONG, Equality
 from lm_eval_pruned.grading.extract.extract import find_answer
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.modes import hendrycks, minerva, s1
+from lm_eval_pruned.grading.modes import hendrycks, s1
 from lm_eval_pruned.grading.verdict import Verdict, no_answer, timed, verify
 from lm_eval_pruned.registry import Registry
 
@@ -54,7 +54,6 @@ def _string_mode(summary: str, extract: Callable[[str], str | None], equal: Call
 
 for _name, _summary, _rules in (
     ("hendrycks", "MATH (2021): the last box, the same string after its normalisation.", hendrycks),
-    ("minerva", "Minerva (2022): 'The final answer is', the same string without units; no sympy.", minerva),
     ("s1", "s1 (2025): the last box or 'Answer:', the same string or whole number; no judge.", s1),
 ):
     MODES.add(_name, _string_mode(_summary, _rules.extract, _rules.equal))
