@@ -93,7 +93,5 @@ PARENT_CHECK_INTERVAL = 0.5
 
 MAX_SYMPY_DIGITS = 200
 MAX_SYMPY_DEPTH = 30
-# Members of a set, tuple, matrix or chain of relations.
-MAX_SYMPY_MEMBERS = 60
 # Exponents, arguments of factorials and binomials, and factors of a product.
 MAX_SYMPY_ARGUMENT = 1000

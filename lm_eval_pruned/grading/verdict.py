@@ -132,24 +132,20 @@ def _verify_brackets(gold: str, answer: str) -> Verdict:
 def _verify_mathematics(gold: str, answer: str) -> Verdict:
     start_worker()
     if len(gold) + len(answer) > MAX_CACHED_CHARACTERS:
-        return _judge(gold, answer)
-    verdict = _judge_cached(gold, answer)
+        return _judge.__wrapped__(gold, answer)
+    verdict = _judge(gold, answer)
     if verdict.status == "timeout":
         # Another attempt may be faster.
-        _judge_cached.cache_clear()
+        _judge.cache_clear()
     return verdict
-
-
-@lru_cache(maxsize=MAX_CACHED_VERDICTS)
-def _judge_cached(gold: str, answer: str) -> Verdict:
-    return _judge(gold, answer)
 
 
 def clear_cached_verdicts() -> None:
     """Empty the cache of verdicts, for benchmarks and tests."""
-    _judge_cached.cache_clear()
+    _judge.cache_clear()
 
 
+@lru_cache(maxsize=MAX_CACHED_VERDICTS)
 def _judge(gold: str, answer: str) -> Verdict:
     gold_form, answer_form = normal_form(gold), normal_form(answer)
     equality = equal_forms(gold_form, answer_form)

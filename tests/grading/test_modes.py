@@ -71,13 +71,8 @@ class TestEveryMode:
         assert [gold for gold in golds if not EQUAL[name](gold, gold)] == []
 
     def test_every_gold_is_found_and_right(self, name: str, golds: list[str]) -> None:
-        form = (
-            "Final Answer: The final answer is ${}$. I hope it is correct."
-            if name == "minerva"
-            else "So \\boxed{{{}}}."
-        )
         for gold in golds:
-            assert verify_in(name, gold, extract_in(name, form.format(gold))).correct, gold
+            assert verify_in(name, gold, extract_in(name, f"So \\boxed{{{gold}}}.")).correct, gold
 
     def test_other_numbers_are_wrong(self, name: str) -> None:
         for gold, answer in [("204", "205"), ("\\frac{1}{2}", "\\frac{1}{3}"), ("(1,2)", "(2,1)"), ("-5", "5")]:
@@ -248,8 +243,8 @@ def test_an_empty_answer_is_no_answer(name: str) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match="unknown mode 'minrva': did you mean 'minerva'"):
-        verify_in("minrva", "5", "5")
+    with pytest.raises(UnknownNameError, match="unknown mode 'hendryks': did you mean 'hendrycks'"):
+        verify_in("hendryks", "5", "5")
     with pytest.raises(UnknownNameError, match="unknown mode 's2'"):
         grade_in("s2", "5", "5")
     with pytest.raises(UnknownNameError, match="unknown kind 'letter'"):

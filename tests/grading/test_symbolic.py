@@ -55,10 +55,6 @@ EQUAL = [
     (r"\frac{n!}{(n-1)!}", "n"),
     ("f(x+1)", "f(1+x)"),
     (r"\infty", r"2\cdot\infty"),
-    (r"\{1,\sqrt4\}", r"\{2,1\}"),
-    ("1,2", "2,1"),
-    (r"(1,\sqrt4)", "(1,2)"),
-    (r"[0,\sqrt8)", r"[0,2\sqrt2)"),
     (r"\begin{pmatrix}1&\sqrt4\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
     (
         r"2\begin{pmatrix}1&2\\3&4\end{pmatrix}+\begin{pmatrix}1&0\\0&1\end{pmatrix}",
@@ -161,7 +157,7 @@ def test_sizes_are_bounded_before_anything_is_computed(monkeypatch: pytest.Monke
 
 
 def test_decimals_are_exact() -> None:
-    assert parse.parse("0.1").members == [sympy.Rational(1, 10)]
+    assert parse.parse("0.1") == sympy.Rational(1, 10)
     assert decide("0.3333333333333333333333333333333333333333", r"\frac13").equal is False
 
 

@@ -122,6 +122,6 @@ def test_verdicts_are_cached_and_timeouts_are_not(monkeypatch: pytest.MonkeyPatc
 
 
 def test_long_answers_are_not_cached() -> None:
-    size = verdict_module._judge_cached.cache_info().currsize
+    size = verdict_module._judge.cache_info().currsize
     verify("7", "x" * MAX_CACHED_CHARACTERS)
-    assert verdict_module._judge_cached.cache_info().currsize == size
+    assert verdict_module._judge.cache_info().currsize == size

@@ -33,6 +33,8 @@ _ANSWER_END = re.compile(
     r"|<start_of_turn>user|<\|user\|>|\[INST\]"
 )
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Problem|Q)(?: [0-9]{1,4})?\s?:")
+# What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
+_FORCED = re.compile(r"\n(?:therefore, the answer is|final answer:)[^\n]{1,200}\Z", re.IGNORECASE)
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 
@@ -57,7 +59,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     For mathematics, the first of these kinds that occurs decides, and its last occurrence that is not empty counts:
     `\boxed{}`, `<answer>`, `"answer":`, "the answer is 5" and `#### 5` are explicit. Otherwise, unless the response is
     cut, the conclusion of its last sentence counts, or its last formula. For a choice, its letter; for brackets, the
-    last ones. Thinking is skipped, and thinking that never ends holds no answer.
+    last ones. Thinking is skipped, and thinking that never ends holds no answer, unless one was forced in a last line.
 
     Args:
         response: all that the model wrote.
@@ -81,6 +83,8 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     if before and turn and (before.stage == "explicit" or turn[1] in ("User", "Human")):
         return before
     whole = find(strip_thinking(response), finished)
+    if not (before or whole) and (forced := _FORCED.search(response)):
+        return find(forced[0].strip(), finished)
     return whole if whole and whole.stage == "explicit" else before or whole
 
 

@@ -39,6 +39,8 @@ _JUDGEMENT = re.compile(
     re.IGNORECASE,
 )
 CLOSING_TAG = re.compile(r"\s*(?:</|\[/)(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
+# A box whose closing brace ended the generation and was removed.
+_OPEN_BOX = re.compile(r"\A(?:\\\(|\$)?\s?\\boxed\{(?=[^{}]*\Z)")
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 _DECORATION = "*_:# \t\n"
@@ -63,7 +65,7 @@ def find_announced(text: str) -> Iterator[str]:
     """
     for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
-        rest = CLOSING_TAG.sub("", rest)
+        rest = _OPEN_BOX.sub("", CLOSING_TAG.sub("", rest))
         if rest and not _JUDGEMENT.match(rest):
             yield rest
 

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import sympy
 
 from lm_eval_pruned.grading.read.tokens import UnreadableError
-from lm_eval_pruned.grading.symbolic.latex_parser import Parsed, parse
+from lm_eval_pruned.grading.symbolic.latex_parser import parse
 
 INSTALL = "pip install latex2sympy2-extended 'antlr4-python3-runtime==4.13.2'"
 DIGITS = 60
+SAME = f"the same values to {DIGITS} digits, or the difference simplifies to zero"
 TOLERANCE = sympy.Rational(1, 10**50)
 # An irrational value below this is the residue of terms that cancel.
 RESIDUE = sympy.Rational(1, 10**100)
@@ -44,7 +45,8 @@ def decide(left: str, right: str) -> Decision:
     """
     one, other = sorted((left, right))
     try:
-        return _compare(parse(one), parse(other))
+        equal = _are_equal(parse(one), parse(other))
+        return Decision(equal, SAME if equal else "different values")
     except UnreadableError as error:
         return Decision(None, str(error))
     except ImportError as error:
@@ -54,20 +56,6 @@ def decide(left: str, right: str) -> Decision:
     # The parser and sympy raise any exception, even bare Exception; none of them decides about an answer.
     except Exception as error:
         return Decision(None, f"{type(error).__name__} in sympy or the LaTeX parser")
-
-
-def _compare(one: Parsed, other: Parsed) -> Decision:
-    if one.brackets != other.brackets or len(one.members) != len(other.members):
-        return Decision(False, "different brackets or numbers of members")
-    remaining = list(other.members)
-    for member in one.members:
-        # Since equality is transitive, the first equal member of an unordered collection will do.
-        candidates = remaining[:1] if one.brackets else remaining
-        found = next((index for index, peer in enumerate(candidates) if _are_equal(member, peer)), None)
-        if found is None:
-            return Decision(False, "different values")
-        del remaining[found]
-    return Decision(True, f"the same values to {DIGITS} digits, or the difference simplifies to zero")
 
 
 def _are_equal(one: sympy.Basic, other: sympy.Basic) -> bool:

@@ -1,4 +1,4 @@
-"""Parser from LaTeX to sympy: splits lists and tuples itself, bounds all sizes, and leaves the rest to latex2sympy2.
+"""Parser from LaTeX to sympy: refuses what latex2sympy2 misreads, bounds all sizes, and leaves the rest to it.
 
 It runs only inside a worker process (`worker_process.py`).
 """
@@ -12,7 +12,6 @@ from fractions import Fraction
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import accumulate
-from typing import NamedTuple
 
 import sympy
 from sympy.core.parameters import evaluate
@@ -22,7 +21,6 @@ from lm_eval_pruned.grading.limits import (
     MAX_SYMPY_CHARACTERS,
     MAX_SYMPY_DEPTH,
     MAX_SYMPY_DIGITS,
-    MAX_SYMPY_MEMBERS,
 )
 from lm_eval_pruned.grading.normalize.latex import normalize_latex
 from lm_eval_pruned.grading.normalize.unicode import normalize_characters
@@ -58,42 +56,18 @@ _GROWING = {sympy.Pow: 1, sympy.exp: 0, sympy.sinh: 0, sympy.cosh: 0, sympy.tanh
 _GROWING |= {sympy.factorial: 0, sympy.binomial: 0}
 
 
-class Parsed(NamedTuple):
-    """One expression or several; the brackets around several are empty for a list."""
-
-    brackets: str
-    members: list[sympy.Basic]
-
-
-def parse(text: str) -> Parsed:
-    """Parse LaTeX: take a list, set or tuple apart, and evaluate each member, if its size is bounded.
+def parse(text: str) -> sympy.Basic:
+    """Parse one LaTeX expression, equation or inequality, and evaluate it, if its size is bounded.
 
     Raises:
         UnreadableError: it is not mathematics, can be read in more than one way, or is too large to be evaluated.
     """
     if len(text) > MAX_SYMPY_CHARACTERS or _WORDS_OR_LONG_NUMBERS.search(text):
         raise UnreadableError("words, spaced numbers or too long")
-    tokens = [token for token in _TOKEN.findall(normalize_latex(normalize_characters(text))) if token]
-    depths = list(accumulate((token in _OPENING) - (token in _CLOSING) for token in tokens))
-    if not tokens or depths[-1] or max(depths) > MAX_SYMPY_DEPTH:
+    text = normalize_latex(normalize_characters(text))
+    depths = list(accumulate((token in _OPENING) - (token in _CLOSING) for token in _TOKEN.findall(text)))
+    if not depths or depths[-1] or max(depths) > MAX_SYMPY_DEPTH:
         raise UnreadableError(f"unbalanced, or nested deeper than {MAX_SYMPY_DEPTH}")
-    brackets = ""
-    if tokens[0] in ("(", "[", "\\{") and depths.index(0) == len(tokens) - 1:
-        is_collection = tokens[0] == "\\{" or (",", 1) in zip(tokens, depths, strict=True)
-        brackets = tokens[0] + tokens[-1] if is_collection else ""
-    inner = slice(1, -1) if brackets else slice(None)
-    members = [""]
-    for token, depth in zip(tokens[inner], depths[inner], strict=True):
-        if token == "," and depth == (1 if brackets else 0):
-            members.append("")
-        else:
-            members[-1] += token
-    if len(members) > MAX_SYMPY_MEMBERS:
-        raise UnreadableError(f"more than {MAX_SYMPY_MEMBERS} members")
-    return Parsed(brackets.replace("\\{\\}", ""), [_read_expression(member.strip(" ")) for member in members])
-
-
-def _read_expression(text: str) -> sympy.Basic:
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = _IMPLICIT_PRODUCT.sub(r"\\cdot", _MIXED.sub(r"(\1+\2)", text))
     unknown = [token for token in _TOKEN.findall(text) if token[0] == "\\" and token not in (*_COMMANDS, "\\\\")]
