@@ -139,8 +139,6 @@ def _read_factors(stretch: str) -> list[_Factor]:
             unit = SYMBOLS.get(word) or WORDS.get(word.casefold())
             if unit in _SCALES.values() and factors and factors[-1].unit == "degree":
                 factors.pop()
-            elif word == "old" and factors and factors[-1].unit == "year":
-                continue
             if unit is None:
                 return []
             factors.append(_Factor(unit, sign * area, word, not in_font))
