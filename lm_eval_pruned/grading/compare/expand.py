@@ -91,6 +91,10 @@ def shorten_chain(relation: Node) -> Node:
         return relation
     if len(constants) == len(relation.parts):
         return first
+    are_names = first.head in ("+", "*") and all(part.head == "name" for part in first.parts)
+    if are_names and len(constants) == len(relation.parts) - 1 >= 2:
+        # A calculation such as a+b=15+11=26 gives a value, where a+b=26 is an equation.
+        return constants[0]
     if not is_label(first) or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
         return relation
     return Node("relation", (first, constants[0]), label="=")

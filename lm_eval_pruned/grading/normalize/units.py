@@ -56,10 +56,10 @@ _TIME = re.compile(r"(?P<value>[0-9]{1,2}:[0-9]{2})(?P<unit>am|pm)")
 # A counted noun is a unit if it is in the plural and does not change the number.
 _COUNTED = re.compile(
     r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))"
-    r"(?P<noun>\(units?\)|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
+    r"(?P<noun>\(units?\)|[\u4e00-\u9fff]{1,8}|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
 )
 _NOT_COUNTED = re.compile(
-    r".*(?:ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
+    r".*(?:[\u5343\u767e\u4e07\u4ebf\u534a\u5206\u500d\u6210]|ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
     r"lakhs|crores|grands|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|elevens|twelves|teens|t[iy]es|times|"
     r"roots|logs|sines|cosines|tangents|negatives|positives|doubles|infinitys|percents)|"
     r"(?:plus|minus|times|over|north|south|east|west|below|above|left|right|more|base|mod|remainder|except|sqrt|frac).*"
