@@ -81,8 +81,11 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         re.compile(r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z"),
         r".\1\\overline{\2}",
     ),
-    ("\\dot", re.compile(r"\\dot\s?\{?([0-9])\}?([0-9]{0,40})\\dot\s?\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
-    ("\\dot", re.compile(r"(?<=[0-9.])\\dot\s?\{?([0-9])\}?"), r"\\overline{\1}"),
+    (
+        "\\dot",
+        re.compile(r"\\dot\s?\{?([0-9])\}?(?:([0-9]{0,40})\\dot\s?\{?([0-9])\}?)?"),
+        r"\\overline{\1\2\3}",
+    ),
     (
         "C",
         re.compile(r"(?:\{\})?[_^]\{?([0-9]{1,4})\}?\s?(?:C|\\(?:text|mathrm)\{C\})_\{?([0-9]{1,4})\}?"),
