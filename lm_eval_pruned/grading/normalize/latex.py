@@ -58,12 +58,7 @@ _SPELLINGS = {
     "\\$": "\\dollar",
 }
 _SYNONYMS = {spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()}
-_DISPLAY_ENVIRONMENTS = [
-    f"\\{side}{{{name}{star}}}"
-    for side in ("begin", "end")
-    for name in ("aligned", "align", "split", "gather", "gathered", "equation", "math", "displaymath")
-    for star in ("", "*")
-]
+_DISPLAY = re.compile(r"\\(?:begin|end)\{(?:align(?:ed)?|split|gather(?:ed)?|equation|(?:display)?math)\*?\}")
 # Matches most short answers, which need no rewriting.
 _PLAIN = re.compile(r"[A-Za-z0-9+\-()|!':/]*(?:[.=<>](?![.=])[A-Za-z0-9+\-()|!':/]*)*")
 # Alignment marks next to a relation or at the start; outside matrices they mean nothing there.
@@ -88,9 +83,7 @@ def normalize_latex(text: str) -> str:
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     if "\\begin" in text or "\\end" in text:
-        for display in _DISPLAY_ENVIRONMENTS:
-            text = text.replace(display, "")
-        text = text.replace("{bmatrix}", "{pmatrix}")
+        text = _DISPLAY.sub("", text).replace("{bmatrix}", "{pmatrix}")
     if ("&" in text or "\\\\" in text) and "\\begin" not in text:
         text = _ALIGNMENT.sub("", text).rstrip("\\&,;. \n")
     tokens = [_SYNONYMS.get(token, token) for token in _TOKEN.findall(text)]
