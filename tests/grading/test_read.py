@@ -53,7 +53,7 @@ def test_rational_values(answer, value):
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "matrix", ""),
         (r"(1,2]\cup[3,4)\cup(5,6)", "union", ""),
         ("1<x\\le 3", "relation", "< <="),
-        (r"\{x\mid x>2\}", "relation", ">"),
+        (r"\{x\mid x>2\}", "relation", "<"),
         ("2:3:4", "ratio", ""),
         (r"\sin^{2}x", "^", ""),
         (r"\log_{2}(x)", "*", ""),

@@ -11,19 +11,13 @@ from lm_eval_pruned.grading.compare.expand import expand, is_label, solutions_as
 from lm_eval_pruned.grading.compare.regions import read_region, same_region
 from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
 from lm_eval_pruned.grading.limits import MAX_UNORDERED_MEMBERS
-from lm_eval_pruned.grading.read.tree import (
-    FLIPPED,
-    VALUES,
-    Head,
-    Node,
-    negative,
-    product,
-    total,
-)
+from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, negative, product, total
 
 _REGIONS: frozenset[Head] = frozenset(
     ("name", "bracket", "set", "union", "intersection", "difference", "relation", "list", "and", "or")
 )
+# Relations that hold for the difference of both sides; ">" and ">=" are read as "<" and "<=".
+_COMPARISONS = ("<", "<=", "=", "!=", "==")
 _UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection", "and", "or"))
 
 
@@ -54,11 +48,7 @@ def _compare(one: Node, other: Node) -> bool | None:
             return _compare_ratio(one.parts, other.parts)
         if one.head == "list" and _are_named(one) != _are_named(other):
             # Names say which value is which.
-            return (
-                _compare_sequence(one.parts, other.parts)
-                or _compare_solutions(one, other)
-                or _compare_solutions(other, one)
-            )
+            return _compare_sequence(one.parts, other.parts)
         if one.head in _UNORDERED:
             return (
                 _compare_members(_members(one), _members(other))
@@ -79,10 +69,8 @@ def _compare_kinds(one: Node, other: Node) -> bool | None:
             return _compare_members(solutions, [other] if other.head == "bracket" else _members(other))
         case "list", "set" if not _are_named(one):
             return _compare_members(one.parts, _members(other))
-        case "list", "and" | "or":
-            # A comma can mean either of the two.
-            return _compare_members(one.parts, other.parts)
-        case "list", "union":
+        case "list", "and" | "or" | "union":
+            # A comma can mean each of the three.
             return _compare_members(one.parts, other.parts)
         case "matrix", "bracket":
             return _compare_vector(one, other)
@@ -147,8 +135,7 @@ def _members(node: Node) -> Sequence[Node]:
     return distinct
 
 
-def _compare_vector(one: Node, other: Node) -> bool | None:
-    matrix, bracket = (one, other) if one.head == "matrix" else (other, one)
+def _compare_vector(matrix: Node, bracket: Node) -> bool | None:
     rows = matrix.parts
     if all(part.head == "bracket" for part in bracket.parts):
         return _compare_sequence(
@@ -210,12 +197,7 @@ def _compare_relation(one: Node, other: Node) -> bool | None:
     steps, others = _split_chain(one), _split_chain(other)
     if len(steps) != len(others):
         return False
-    if len(steps) > 1:
-        forward = _all_true(_compare_step(step, peer) for step, peer in zip(steps, others, strict=True))
-        return forward or _all_true(
-            _compare_step(step, _flip(peer)) for step, peer in zip(steps, reversed(others), strict=True)
-        )
-    return _compare_step(steps[0], others[0])
+    return _all_true(map(_compare_step, steps, others))
 
 
 def _split_chain(relation: Node) -> list[Node]:
@@ -224,19 +206,14 @@ def _split_chain(relation: Node) -> list[Node]:
     return [Node("relation", sides[index : index + 2], label=sign) for index, sign in enumerate(signs)]
 
 
-def _flip(relation: Node) -> Node:
-    label = FLIPPED.get(relation.label, relation.label)
-    return Node("relation", relation.parts[::-1] if relation.label in FLIPPED else relation.parts, label=label)
-
-
 def _compare_step(one: Node, other: Node) -> bool | None:
     """Compare equations up to a factor that is not zero, and inequalities up to a positive factor."""
-    if not (_is_value(*one.parts) and _is_value(*other.parts)):
-        return one.label == other.label and _compare_sequence(one.parts, other.parts)
     sign = one.label
-    if sign not in FLIPPED or other.label not in (sign, FLIPPED[sign]):
-        return one.label == other.label and _compare_sequence(one.parts, other.parts)
-    left, right = _difference(one), _difference(other if other.label == sign else _flip(other))
+    if sign != other.label:
+        return False
+    if sign not in _COMPARISONS or not _is_value(*one.parts, *other.parts):
+        return _compare_sequence(one.parts, other.parts)
+    left, right = _difference(one), _difference(other)
     factors: list[Numeric] = []
 
     def has_same_factor(mine: Numeric, theirs: Numeric, *, digits: int) -> bool:
@@ -244,9 +221,8 @@ def _compare_step(one: Node, other: Node) -> bool | None:
             return not mine and not theirs
         factor = mine / theirs
         factors.append(factor)
-        is_ordered = sign not in ("=", "!=", "==")
         return is_close(factor, factors[0], digits=min(digits, DIGITS)) and not (
-            is_ordered and (factor.real <= 0 or abs(factor.imag) > abs(factor.real))
+            sign in ("<", "<=") and (factor.real <= 0 or abs(factor.imag) > abs(factor.real))
         )
 
     return agree_at_points(left, right, has_same_factor)
@@ -267,6 +243,4 @@ def _compare_named(relation: Node, value: Node) -> bool | None:
     if relation.label != "in" and _is_value(value, *relation.parts) and free_names(value) and _compare(right, value):
         # An identity, such as 2x+x=3x, is the expression on both of its sides.
         return all(_compare(side, value) for side in relation.parts)
-    if len(relation.parts) > 2:
-        return False
-    return _compare(left, value) if right.head == "name" and relation.label == "=" else False
+    return relation.label == "=" and right.head == "name" and _compare(left, value)

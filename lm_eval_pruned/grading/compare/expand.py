@@ -20,7 +20,8 @@ _UNKNOWNS = frozenset("xyz")
 def expand(node: Node) -> Node:
     """Return a tree in which shorthand is written out.
 
-    Plus-minus becomes a list, lists in lists become one, and chains of equalities become their value.
+    Plus-minus becomes a list, lists in lists become one, and chains of equalities become their value. The transpose of
+    a tuple is the tuple.
     """
     if node.head == "list" or (node.head == "set" and _has_signs(node)):
         parts = (expand(part) for part in _split_exclusions(node.parts))
@@ -31,7 +32,8 @@ def expand(node: Node) -> Node:
         return Node("list", (_with_sign(node, 1), _with_sign(node, -1)))
     if node.head == "relation":
         return split_tuple_equation(node) or shorten_chain(node)
-    return transpose(node) or node
+    is_transposed = node.head == "^" and node.parts[1] == _TRANSPOSE and node.parts[0].head == "bracket"
+    return node.parts[0] if is_transposed else node
 
 
 def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
@@ -51,17 +53,6 @@ def _with_sign(node: Node, sign: int) -> Node:
         inner = _with_sign(node.parts[0], sign)
         return product(number(sign if node.label == "\\pm" else -sign), inner)
     return replace(node, parts=tuple(_with_sign(part, sign) for part in node.parts))
-
-
-def transpose(node: Node) -> Node | None:
-    """Return the transpose of a matrix or tuple that has `T` as its exponent, else None; a tuple stays the same."""
-    if node.head != "^" or node.parts[1] != _TRANSPOSE:
-        return None
-    base = node.parts[0]
-    if base.head == "matrix" and len({len(row.parts) for row in base.parts}) == 1:
-        columns = zip(*(row.parts for row in base.parts), strict=True)
-        return Node("matrix", tuple(Node("row", column) for column in columns))
-    return base if base.head == "bracket" else None
 
 
 def split_components(node: Node, size: int) -> list[Node] | None:
@@ -100,6 +91,10 @@ def shorten_chain(relation: Node) -> Node:
         return relation
     if len(constants) == len(relation.parts):
         return first
+    are_names = first.head in ("+", "*") and all(part.head == "name" for part in first.parts)
+    if are_names and len(constants) == len(relation.parts) - 1 >= 2:
+        # A calculation such as a+b=15+11=26 gives a value, where a+b=26 is an equation.
+        return constants[0]
     if not is_label(first) or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
         return relation
     return Node("relation", (first, constants[0]), label="=")
@@ -132,12 +127,9 @@ def is_constant_chain(form: str) -> bool:
 
 def split_tuple_equation(relation: Node) -> Node | None:
     """Write `(x, y) = (1, 2)` as `x = 1, y = 2`; return None for anything but an equation of tuples."""
-    if relation.label != "=" or len(relation.parts) != 2:
-        return None
-    left, right = relation.parts
-    if not left.head == right.head == "bracket" or not left.label == right.label == "()":
-        return None
-    if len(left.parts) != len(right.parts) or any(part.head != "name" for part in left.parts):
+    left, right = relation.parts[0], relation.parts[-1]
+    are_tuples = left.head == right.head == "bracket" and len(left.parts) == len(right.parts)
+    if relation.label != "=" or not are_tuples or any(part.head != "name" for part in left.parts):
         return None
     pairs = zip(left.parts, right.parts, strict=True)
     return Node("list", tuple(Node("relation", pair, label="=") for pair in pairs))

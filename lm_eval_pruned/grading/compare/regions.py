@@ -25,10 +25,10 @@ REALS, _EMPTY = name("\\mathbbR"), name("\\emptyset")
 
 # What each sign allows as the order of two numbers.
 _SIGNS = {"<": (-1,), ">": (1,), "<=": (-1, 0), ">=": (0, 1), "=": (0,), "!=": (-1, 1)}
-# A number and what it is compared with may differ by rounding; numbers next to a bound differ from it by more.
-_ROUNDING = Fraction(1, 10**15)
 _NEXT = Fraction(1, 10**4)
-_PLACES = 10**20
+# Decimal places of irrational numbers, and of what is computed from them.
+_PLACES = 20
+_COMPUTED_PLACES = 12
 _Number = Fraction | float
 
 
@@ -149,7 +149,7 @@ def _approximate(node: Node, point: dict[str, Fraction]) -> Fraction:
     value = evaluate_numerically(node, point)
     if value.imag:
         raise UndefinedError("not real")
-    return Fraction(round(value.real * _PLACES), _PLACES)
+    return Fraction(round(value.real * 10**_PLACES), 10**_PLACES)
 
 
 def _points(bounds: Iterable[_Number]) -> list[Fraction]:
@@ -191,23 +191,12 @@ def _contains(node: Node, variable: Node | None, point: Fraction) -> bool:
     values = [
         point if side == variable else _approximate(side, at) if free_names(side) else _position(side) for side in parts
     ]
+    if any(side != variable and free_names(side) for side in parts):
+        values = [round(value, _COMPUTED_PLACES) for value in values]
     signs = node.label.split()
     return all(_order(*pair) in _SIGNS[sign] for pair, sign in zip(pairwise(values), signs, strict=True))
 
 
 def _order(one: _Number, other: _Number) -> int:
     """Return -1, 0 or 1 for a smaller, an equal or a larger first number."""
-    if one == other or (
-        _is_rounded(one, other)
-        and abs(Fraction(one) - Fraction(other))
-        <= _ROUNDING * max(Fraction(1), abs(Fraction(one)), abs(Fraction(other)))
-    ):
-        return 0
-    return 1 if one > other else -1
-
-
-def _is_rounded(*numbers: _Number) -> bool:
-    """Tell whether all numbers are finite and one of them is irrational, so that it was rounded to `_PLACES`."""
-    exact = [number for number in numbers if isinstance(number, Fraction)]
-    rounded = [number for number in exact if number.denominator > 1 / _ROUNDING and not _PLACES % number.denominator]
-    return len(exact) == len(numbers) and bool(rounded)
+    return (one > other) - (one < other)

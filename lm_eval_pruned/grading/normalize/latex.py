@@ -58,15 +58,13 @@ _SPELLINGS = {
     "\\$": "\\dollar",
 }
 _SYNONYMS = {spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()}
-_DISPLAY_ENVIRONMENTS = [
-    f"\\{side}{{{name}{star}}}"
-    for side in ("begin", "end")
-    for name in ("aligned", "align", "split", "gather", "gathered", "equation", "math", "displaymath")
-    for star in ("", "*")
-]
+_DISPLAY = re.compile(r"\\(?:begin|end)\{(?:align(?:ed)?|split|gather(?:ed)?|equation|(?:display)?math)\*?\}")
 # Matches most short answers, which need no rewriting.
 _PLAIN = re.compile(r"[A-Za-z0-9+\-()|!':/]*(?:[.=<>](?![.=])[A-Za-z0-9+\-()|!':/]*)*")
-_RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\approx", "\\equiv"}
+# Alignment marks next to a relation or at the start; outside matrices they mean nothing there.
+_ALIGNMENT = re.compile(
+    r"\A\s?&|(?<=[=<>])\s{0,9}&|&\s{0,9}(?=[=<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|approx|equiv)(?![A-Za-z]))"
+)
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", " != ": "\\ne "}
 
 
@@ -85,12 +83,10 @@ def normalize_latex(text: str) -> str:
     for old, new in _DIGRAPHS.items():
         text = text.replace(old, new)
     if "\\begin" in text or "\\end" in text:
-        for display in _DISPLAY_ENVIRONMENTS:
-            text = text.replace(display, "")
-        text = text.replace("{bmatrix}", "{pmatrix}")
-    tokens = [_SYNONYMS.get(token, token) for token in _TOKEN.findall(text)]
+        text = _DISPLAY.sub("", text).replace("{bmatrix}", "{pmatrix}")
     if ("&" in text or "\\\\" in text) and "\\begin" not in text:
-        tokens = _strip_alignment(tokens)
+        text = _ALIGNMENT.sub("", text).rstrip("\\&,;. \n")
+    tokens = [_SYNONYMS.get(token, token) for token in _TOKEN.findall(text)]
     if "^" in text and "(" in text:
         tokens = _brace_exponents(tokens)
     partners = match_braces(enumerate(tokens))
@@ -104,26 +100,6 @@ def normalize_latex(text: str) -> str:
             continue
         index = _write_token(writer, tokens, index, partners, closing)
     return writer.finish()
-
-
-def _strip_alignment(tokens: list[str]) -> list[str]:
-    r"""Remove `&` next to a relation or at an end, and a final `\\`."""
-    # `waiting` holds alignment marks until the token after them is known; `before` is the token before them.
-    written: list[str] = []
-    waiting: list[str] = []
-    before = "="
-    for token in [*tokens, "="]:
-        if token == "&" or (waiting and token.isspace()):
-            waiting.append(token)
-            continue
-        next_to_relation = before in _RELATIONS or token in _RELATIONS
-        written += [mark for mark in waiting if mark != "&" or not next_to_relation]
-        written.append(token)
-        waiting, before = [], before if token.isspace() else token
-    written.pop()
-    while written and (written[-1] in ("\\\\", "&", ",", ";", ".") or written[-1].isspace()):
-        written.pop()
-    return written
 
 
 def _brace_exponents(tokens: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Words around an answer that do not change it: announcements, adverbs, reasons, repetitions; and numbers in words."""
+"""Words around an answer that do not change it (announcements, adverbs, reasons, conditions); and numbers in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _ADVERB = re.compile(
     rf"\s?{_TEXT}\s?(?:exactly|only|just|a total of|in total)(?:\s|\s?\}}\s?)(?=[\\$0-9-])", re.IGNORECASE
 )
 _REASON = re.compile(
-    rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since)\s|\\q?quad\s?\([^()]{{0,40}}[<>=\\][^()]{{1,40}}\)\Z"
+    rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since|where|for (?:all|any|every|some))\s"
+    r"|\\q?quad\s?\([^()]{0,40}[<>=\\][^()]{1,40}\)\Z"
 )
 _REPETITION = re.compile(r"(?P<value>[0-9]{1,4})\s?(?:\\text\{)?\s?\((?P<words>[A-Za-z -]{2,60})\)\s?\}?")
 _WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")

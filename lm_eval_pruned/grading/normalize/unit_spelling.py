@@ -43,7 +43,6 @@ _LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
 # After the "h" of "2 h 30 min".
 _MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
 _DECIMAL_BEFORE = re.compile(r"[0-9]\.[0-9]{1,9}\Z")
-_CONJUNCTION = re.compile(r"\s(?:and|or)\s")
 
 
 class _Factor(NamedTuple):
@@ -78,9 +77,7 @@ def _spell_sign(sign: re.Match[str]) -> str:
 
 
 def _rewrite(run: re.Match[str]) -> str:
-    conjunction = _CONJUNCTION.search(run[0])
-    stretch = run[0][: conjunction.start()] if conjunction else run[0]
-    stretch = stretch.rstrip(" ~*")
+    stretch = run[0].rstrip(" ~*")
     after = run.string[run.start() + len(stretch) :][:40]
     factors = _read_factors(stretch)
     # The factor of a variable is hardly ever a decimal.
@@ -108,7 +105,7 @@ def _are_units(factors: list[_Factor], stretch: str, after: str, *, is_decimal: 
     if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
         is_last = (bare[0].spelling in LETTERS or is_decimal) and _LAST.fullmatch(after)
         return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
-    return stretch[0] in " ~\\" or (len(factors) > 1 and "/" in stretch)
+    return stretch[0] in " ~\\"
 
 
 def _read_factors(stretch: str) -> list[_Factor]:
@@ -139,8 +136,6 @@ def _read_factors(stretch: str) -> list[_Factor]:
             unit = SYMBOLS.get(word) or WORDS.get(word.casefold())
             if unit in _SCALES.values() and factors and factors[-1].unit == "degree":
                 factors.pop()
-            elif word == "old" and factors and factors[-1].unit == "year":
-                continue
             if unit is None:
                 return []
             factors.append(_Factor(unit, sign * area, word, not in_font))

@@ -26,6 +26,8 @@ _SIGNS = {
     "\u00a3": "pound sterling",
     "\u00a5": "yen",
     "\u20b9": "rupee",
+    "usd": "dollar",
+    "eur": "euro",
 }
 # Only names in letters: normal forms have no others.
 _NAME = "|".join(sorted(filter(str.isalpha, {*NAMES, *WORDS}), key=len, reverse=True))
@@ -39,7 +41,6 @@ _MEMBERS = re.compile(r"[^()\[\]=<>]*")
 _PRICED = re.compile(
     r"(?P<minus>-?)(?P<sign>\\\$|[\u00a2-\u00a5\u20a0-\u20bf]|usd(?=[0-9])|eur(?=[0-9]))(?P<value>.+)", re.DOTALL
 )
-_CURRENCIES = {"usd": "dollar", "eur": "euro"}
 _SUFFIXES = {"1": "st", "2": "nd", "3": "rd"}
 _FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 _ORDINALS = {word: str(value) for value, word in enumerate(_FIRST.split(), 1)}
@@ -56,10 +57,10 @@ _TIME = re.compile(r"(?P<value>[0-9]{1,2}:[0-9]{2})(?P<unit>am|pm)")
 # A counted noun is a unit if it is in the plural and does not change the number.
 _COUNTED = re.compile(
     r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))"
-    r"(?P<noun>\(units?\)|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
+    r"(?P<noun>\(units?\)|[\u4e00-\u9fff]{1,8}|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
 )
 _NOT_COUNTED = re.compile(
-    r".*(?:ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
+    r".*(?:[\u5343\u767e\u4e07\u4ebf\u534a\u5206\u500d\u6210]|ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
     r"lakhs|crores|grands|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|elevens|twelves|teens|t[iy]es|times|"
     r"roots|logs|sines|cosines|tangents|negatives|positives|doubles|infinitys|percents)|"
     r"(?:plus|minus|times|over|north|south|east|west|below|above|left|right|more|base|mod|remainder|except|sqrt|frac).*"
@@ -100,18 +101,13 @@ def split_unit(form: str) -> Quantity:
         return Quantity(named["value"], named["unit"])
     priced = _PRICED.fullmatch(form)
     if priced:
-        sign = priced["sign"]
-        unit = _CURRENCIES.get(sign) or _SIGNS.get(sign)
+        unit = _SIGNS.get(priced["sign"])
         return Quantity(priced["minus"] + priced["value"], unit) if unit else Quantity(form, "")
     suffix = None if _ANGLE.search(form) else _SUFFIX.search(form, max(1, len(form) - MAX_UNIT_CHARACTERS))
     if suffix and form[suffix.start() - 1] in "0123456789.}) ]":
-        unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else _canonical_name(suffix["unit"])
+        unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else WORDS.get(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])
     counted = _COUNTED.fullmatch(form)
     if counted and not _NOT_COUNTED.fullmatch(counted["noun"]):
         return Quantity(counted["value"], counted["noun"].strip("()").removesuffix("s"))
     return Quantity(form, "")
-
-
-def _canonical_name(unit: str) -> str:
-    return WORDS.get(unit, unit)

@@ -23,6 +23,7 @@ from lm_eval_pruned.grading.read.tree import (
     power,
     product,
     quotient,
+    relation,
     total,
     written_number,
 )
@@ -56,7 +57,7 @@ _FACTOR_STARTS = FUNCTIONS | SYMBOLS | {"(", "[", "\\{", " ", "\\lfloor", "\\lce
 _FACTOR_STARTS |= {"\\frac", "\\sqrt", "\\binom", "\\text", "\\hat", "\\mathbb", "\\begin"}
 # After anything else a number as a factor is a typing error: x2 may be the square or the double.
 _BEFORE_NUMBERS = (")", "]", "!", "\\pi", "i")
-_MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix")
+_MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array")
 
 # Phrases with a symbol of their own, without blanks, as normal forms are.
 _NO_SOLUTION = "nosolution nosolutions norealsolution norealsolutions therearenosolutions none emptyset theemptyset"
@@ -142,7 +143,7 @@ class _Parser:
         while self._tokens.next in _RELATIONS:
             signs.append(_RELATIONS[self._tokens.take()])
             sides.append(self._parse_set_operations())
-        return Node("relation", tuple(sides), label=" ".join(signs)) if signs else sides[0]
+        return relation(sides, signs) if signs else sides[0]
 
     def _parse_set_operations(self) -> Node:
         node = self._parse_ratio()
@@ -260,8 +261,6 @@ class _Parser:
                 node = call("double factorial", node)
             elif self._tokens.accept("!"):
                 node = call("factorial", node)
-                if self._tokens.next == "!":
-                    raise UnreadableError("three factorials")
             elif self._tokens.accept("^"):
                 self._tokens.expect("{")
                 if self._tokens.accept("\\circ"):
@@ -339,7 +338,7 @@ class _Parser:
         return call(function, inside)
 
     def _parse_matrix(self) -> Node:
-        r"""Parse what follows `\begin`, to the end of that environment; a `vmatrix` is a determinant."""
+        r"""Parse what follows `\begin`, to the end of that environment."""
         kind = self._parse_letters()
         if kind not in _MATRICES:
             raise UnreadableError(f"environment {kind}")
@@ -355,10 +354,8 @@ class _Parser:
             if not self._tokens.accept("\\\\") or self._tokens.next == "\\end":
                 break
         self._tokens.expect("\\end")
-        if self._parse_letters() != kind:
-            raise UnreadableError("another environment ends")
-        matrix = Node("matrix", tuple(rows))
-        return call("det", matrix) if kind == "vmatrix" else matrix
+        self._parse_letters()
+        return Node("matrix", tuple(rows))
 
     # Functions and names
 

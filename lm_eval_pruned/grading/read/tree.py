@@ -30,8 +30,7 @@ class Node:
     significant: int = 0
 
 
-# Relation signs after the two sides are exchanged.
-FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "==": "=="}
+_ASCENDING = {">": "<", ">=": "<="}
 VALUES: frozenset[Head] = frozenset(("number", "name", "+", "*", "^", "call"))
 
 
@@ -68,6 +67,13 @@ def flat(head: Head, first: Node, *others: Node) -> Node:
 def total(*terms: Node) -> Node:
     """Return a sum, or the term if there is only one."""
     return terms[0] if len(terms) == 1 else Node("+", terms)
+
+
+def relation(sides: list[Node], signs: list[str]) -> Node:
+    """Return a chain of relations; a descending one is turned round, so that `2>x` is `x<2`."""
+    if set(signs) <= _ASCENDING.keys():
+        sides, signs = sides[::-1], [_ASCENDING[sign] for sign in reversed(signs)]
+    return Node("relation", tuple(sides), label=" ".join(signs))
 
 
 def power(base: Node, exponent: Node) -> Node:
