@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
+from lm_eval_pruned.paths import bundled_folder
 from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.methods.kinds import METHODS
 
@@ -35,6 +37,17 @@ def anchors(text: str) -> set[str]:
 def test_the_python_of_the_readme_runs():
     (code,) = blocks("README.md", "python")
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_zeros_stay_zero_while_a_checkpoint_is_trained():
+    code = blocks("docs/recovery.md", "python")[0]
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/recovery.md", "exec"), names)
+    assert names["zeros"] >= names["report"].zero_weights > 400_000
+    # The other weights were trained.
+    dense = AutoModelForCausalLM.from_pretrained(bundled_folder())
+    weight, before = (one.get_parameter("model.layers.0.mlp.up_proj.weight") for one in (names["model"], dense))
+    assert (weight != before)[weight != 0].any()
 
 
 def test_every_argument_has_a_row():

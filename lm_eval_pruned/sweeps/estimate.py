@@ -26,10 +26,19 @@ from lm_eval_pruned.sweeps.divergence import is_diverging
 from lm_eval_pruned.sweeps.recipes import resolved
 
 # Questions of the benchmarks that ship with the package, by folder name.
-QUESTIONS = {"aime24": 30, "amc23": 40, "gpqa_diamond": 198, "math500": 500, "tiny": 200}
+QUESTIONS = {
+    "aime24": 30,
+    "amc23": 40,
+    "gpqa_diamond": 198,
+    "math500": 500,
+    "arith": 192,
+    "parens": 198,
+    "tiny": 200,
+}
 
-# Tokens of an answer after the thinking, unless max_gen_toks is smaller.
+# Tokens of an answer after the thinking, unless max_gen_toks is smaller, as it is in the files of these tasks.
 ANSWER_TOKENS = 700
+ANSWER_ROOMS = {"arith": 256, "parens": 256, "tiny": 32}
 # Memory of Python, PyTorch, transformers and the harness.
 PROCESS_BYTES = 1.2e9
 # Bytes per weight where the config cannot be read: bfloat16.
@@ -144,8 +153,7 @@ def _tokens(cell: Cell) -> int | None:
     if not tasks:
         return None
     answer = min(ANSWER_TOKENS, _number(cell.gen_kwargs.get("max_gen_toks"), ANSWER_TOKENS))
-    if cell.task.startswith("tiny"):
-        answer = min(answer, 32)
+    answer = min(answer, ANSWER_ROOMS.get(cell.task.partition("_tts")[0], answer))
     samples = _number(cell.metadata.get("num_samples"), 1)
     shares = str(cell.model_args.get("share_traces", True)).lower() == "true"
     return sum(

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from lm_eval_pruned.errors import DataError, PrunedEvalError
-from lm_eval_pruned.paths import configs_folder
+from lm_eval_pruned.models.generated import generate
+from lm_eval_pruned.paths import configs_folder, tasks_folder
 from lm_eval_pruned.sweeps.checks import task_kwargs
 from lm_eval_pruned.sweeps.estimate import estimate, read_task
 from lm_eval_pruned.sweeps.grid import find_config, read_sweep
@@ -178,6 +179,13 @@ def test_what_is_no_sweep_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError):
         read_sweep(path)
+
+
+def test_every_task_that_ships_has_an_estimate():
+    sizes = {path.stem: read_task(path.stem) for path in tasks_folder().glob("*/*_tts.yaml")}
+    assert all(len(size) == 1 for size in sizes.values())
+    for name, path in (("arith_tts", "lm_eval_pruned/arithmetic"), ("parens_tts", "lm_eval_pruned/brackets")):
+        assert sizes[name][0].questions == len(generate(path))
 
 
 def test_tokens_are_those_of_the_largest_budget_once_and_every_answer(tmp_path):
