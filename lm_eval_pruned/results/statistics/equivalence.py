@@ -156,7 +156,7 @@ def _merged(churn: Churn) -> Churn:
     if churn.sizes.size <= _SIZES:
         return churn
     bins = np.minimum(_SIZES - 1, (churn.sizes / churn.sizes.max() * _SIZES).astype(np.int64))
-    shares = np.bincount(bins, weights=churn.shares)
+    shares = np.bincount(bins, weights=churn.shares).astype(np.float64)
     squares = np.bincount(bins, weights=churn.shares * churn.sizes**2)
     is_used = shares > 0
     return Churn(np.sqrt(squares[is_used] / shares[is_used]), shares[is_used])
