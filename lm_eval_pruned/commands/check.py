@@ -19,8 +19,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "check",
         help="fail if runs are worse than their baseline",
         description="Exit code 0: nothing found. 1: a significant change for the worse beyond the margin, a metric of "
-        "which nobody knows what worse is, another sparsity, or missing runs, tasks or questions. 2: bad input. 3, with --sequential: undecided. Every "
-        "line says from which size on it would have seen one.",
+        "which nobody knows what worse is, another sparsity, or missing runs, tasks or questions. 2: bad input. "
+        "3, with --sequential: undecided. Every line says from which size on it would have seen one.",
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
