@@ -64,6 +64,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "layerif_direction": "layerif: protect or prune the high scores",
     "layerif_groups": "layerif: attention and MLP each to its own mean, or one score a block",
     "layerif_scores": "layerif: a .npy of scores to use instead of computing them",
+    "masks": "a mask file, or a folder or hub id with one: its masks are applied, and nothing is calibrated",
     "preset": "paper: what the paper's code did where it differs from the default",
     "thinking": "thinking markers; auto reads the chat template",
     "auto_chat_template": "wrap budgeted prompts in the chat template where the harness has not",
@@ -74,7 +75,7 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 # Arguments that are folders, or off.
 _FOLDERS = ("artifacts", "responses")
-_FILES = ("calib", "layerif_scores")
+_FILES = ("calib", "layerif_scores", "masks")
 # Arguments of the harness's model classes that are names or paths.
 _TEXTS = frozenset(
     {
@@ -130,6 +131,7 @@ class PruneConfig:
     layerif_direction: Direction = "protect"
     layerif_groups: LayerIFGroups = "module"
     layerif_scores: str | None = None
+    masks: str | None = None
     preset: Preset = "none"
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`lm-eval-pruned check`: compare runs with a baseline; exit code 0 fine, 1 worse or incomplete, 2 bad input."""
+"""`lm-eval-pruned check`: compare runs with a baseline; exit code 0 fine, 1 worse, 2 bad input, 3 undecided."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 
+UNDECIDED = 3
 FORMATS = ("text", "junit", "github")
 
 
@@ -18,8 +19,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "check",
         help="fail if runs are worse than their baseline",
         description="Exit code 0: nothing found. 1: a significant change for the worse beyond the margin, a metric of "
-        "which nobody knows what worse is, another sparsity, or missing runs, tasks or questions. 2: bad input. Every "
-        "line says from which size on it would have seen one.",
+        "which nobody knows what worse is, another sparsity, or missing runs, tasks or questions. 2: bad input. "
+        "3, with --sequential: undecided. Every line says from which size on it would have seen one.",
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
@@ -37,6 +38,11 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="MARGIN",
         help="call a line equivalent where a change for the worse of this size is excluded, and say how many questions "
         "that takes; counts as --margin does",
+    )
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="judge the questions asked so far, as often as you like: exit code 3 means undecided, ask more",
     )
     parser.add_argument(
         "--across", default="", metavar="SETTING[,..]", help="settings in which runs may differ from it: backend, say"
@@ -61,12 +67,12 @@ def main(args: argparse.Namespace) -> int:
         raise ArgumentError(f"--alpha {args.alpha} is not a chance: give 0 < alpha < 1, for example 0.05")
     if not 0 <= args.margin < 1:
         raise ArgumentError(f"--margin {args.margin} cannot be accepted: give 0 <= margin < 1; 0.02 is two points")
-    if args.equivalence is not None and not args.equivalence > 0:
-        raise ArgumentError(f"--equivalence {args.equivalence} excludes nothing: give more than 0; 0.02 is two points")
+    if args.equivalence is not None and not 0 < args.equivalence < 1:
+        raise ArgumentError(f"--equivalence {args.equivalence}: give 0 < margin < 1; 0.02 is two points")
 
     from lm_eval_pruned.results.gate.baseline_file import IGNORED, load_baseline
     from lm_eval_pruned.results.gate.check import Rules, check, check_against
-    from lm_eval_pruned.results.gate.judge import FAILING
+    from lm_eval_pruned.results.gate.findings import FAILING
     from lm_eval_pruned.results.gate.reports import FORMATS as REPORTS
     from lm_eval_pruned.results.gate.reports import summary, text
     from lm_eval_pruned.results.measurement import measure, setting_names
@@ -83,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
             raise unknown_name("setting in --across", name, known)
     ignoring = {*IGNORED, *across}
     baseline, measured = load_baseline(args.baseline, ignoring=ignoring), measure(records, ignoring=ignoring)
-    rules = Rules(alpha=args.alpha, margin=args.margin, equivalence=args.equivalence)
+    rules = Rules(alpha=args.alpha, margin=args.margin, equivalence=args.equivalence, sequential=args.sequential)
     if args.against is None:
         findings = check(baseline, measured, rules)
     else:
@@ -97,4 +103,6 @@ def main(args: argparse.Namespace) -> int:
     if args.format != "text" and not args.output:
         sys.stderr.write(summary(findings) + "\n")
     warn_skipped(problems)
-    return int(any(finding.status in FAILING for finding in findings))
+    if any(finding.status in FAILING for finding in findings):
+        return 1
+    return UNDECIDED if any(finding.status == "undecided" for finding in findings) else 0

@@ -38,6 +38,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("prune", help="write a pruned checkpoint and its report", allow_abbrev=False)
     add_checkpoint_flags(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new folder for the checkpoint")
+    parser.add_argument(
+        "--masks-only", action="store_true", help="write no weights but one file of masks, to be given as masks=FILE"
+    )
     add_config_flags(parser)
     parser.set_defaults(main=main)
 
@@ -57,13 +60,38 @@ def main(args: argparse.Namespace) -> int:
     ):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
     use_huge_pages()
-    with _completed(args.output) as folder:
-        report = prune_checkpoint(args.pretrained, recipe, run, options, folder)
+    if args.masks_only:
+        report = _write_masks(args.pretrained, recipe, run, options, args.output)
+    else:
+        with _completed(args.output) as folder:
+            report = prune_checkpoint(args.pretrained, recipe, run, options, folder)
     print(
         f"{args.output}: {report.zero_weights} of {report.prunable_weights} prunable weights are zero "
         f"(sparsity {report.achieved_sparsity:.4f}, target {report.target_sparsity:.4g})"
     )
     return 0
+
+
+def _write_masks(pretrained: str, recipe: Recipe, run: RunConfig, options: LoadOptions, output: Path) -> PruneReport:
+    """Write a mask file under another name, and rename it when it is complete."""
+    from lm_eval_pruned.models.write_masks import write_masks
+
+    if output.suffix != ".safetensors":
+        raise ArgumentError(f"--output {output} is not the name of a mask file: give one that ends in .safetensors")
+    partial = output.with_name(f"{output.name}{PARTIAL}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
+        report = write_masks(pretrained, recipe, run, options, partial)
+        # safetensors makes files that only their owner can read, whatever the umask.
+        partial.chmod(mode)
+        partial.rename(output)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"--output {output} cannot be written ({error}): make room, or give another name") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return report
 
 
 @contextmanager

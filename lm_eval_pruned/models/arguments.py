@@ -105,7 +105,7 @@ def refuse_tensor_parallel(given: Mapping[str, object]) -> None:
 
 def refuse_adapters(config: PruneConfig, given: Mapping[str, object]) -> None:
     """Raise ArgumentError if weights are to be quantised, or an adapter would be added to those that pruning zeroes."""
-    if config.method == "none":
+    if config.method == "none" and config.masks is None:
         return
     for name in _QUANTISING:
         if given.get(name):

@@ -29,6 +29,7 @@ from lm_eval_pruned.pruning.artifacts.sink import BlockSink, InMemorySink, visit
 from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
+from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod
@@ -124,6 +125,8 @@ class PruningRun:
         identity = calibration.identity if calibration else None
         zeros: dict[str, int] = {}
         weights = weights_digest(self.decoder, lambda module: zeros.update(zeros_inside(module, self.decoder)))
+        if self.recipe.masks is not None:
+            self.recipe.masks.check_weights(weights)
         warn_if_pruned_before(self.decoder, sum(zeros.values()))
         if self.recipe.method is not None and not self.recipe.drops_blocks:
             check_fewer_zeros(self.recipe, self.decoder, zeros)
@@ -147,6 +150,8 @@ class PruningRun:
         Raises:
             PruningError: as `prune_model`.
         """
+        if self.recipe.masks is not None:
+            return self._apply_shared(self.recipe.masks)
         with self.stopwatch.phase("calibrate"):
             windows = calibration.windows() if calibration else None
         with evaluating(self.decoder.model), explain_out_of_memory(), reproducible():
@@ -160,6 +165,16 @@ class PruningRun:
         """Apply what an earlier run stored, in place."""
         with self.stopwatch.phase("prune"):
             return apply_artifact(artifact, self.decoder, self.sink)
+
+    def _apply_shared(self, masks: MaskFile) -> Outcome:
+        """Apply a mask file, in place, and pass its masks on as those of an artifact."""
+        artifact = masks.artifact()
+        unknown = sorted(artifact.tensors.keys() - {linear.name for linear in self.decoder.linears})
+        if unknown:
+            raise PruningError(f"masks={masks.path} has a mask of {unknown[0]}, which is not pruned in this model")
+        for name, tensor in artifact.tensors.items():
+            self.sink.store(name, tensor)
+        return self.apply(artifact)
 
     def report(self, outcome: Outcome, dense: Dense) -> PruneReport:
         """Count the result.

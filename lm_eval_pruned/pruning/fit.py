@@ -36,7 +36,8 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
     listed = recipe.allocation.listed
     if recipe.drops_blocks and blocks:
         count_to_drop(recipe.config, blocks)
-    if recipe.method is not None and blocks and recipe.config.is_listed and len(listed) != blocks:
+    is_listed = recipe.method is not None and recipe.config.is_listed and recipe.masks is None
+    if blocks and is_listed and len(listed) != blocks:
         raise ArgumentError(
             f"alloc={recipe.config.alloc} lists {len(listed)} sparsities, but the model has {blocks} blocks"
         )

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lm_eval_pruned.config import BlockMethod, Direction, PruneConfig
-from lm_eval_pruned.errors import ArgumentError, DataError
+from lm_eval_pruned.errors import ArgumentError, DataError, PrunedEvalError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.allocations.kinds import Allocate
 from lm_eval_pruned.pruning.allocations.layerif import place_by_influence
 from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
+from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile, find_mask_file, read_mask_file
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
 from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
@@ -50,6 +51,7 @@ class Recipe:
         scores: LayerIF scores [blocks groups] that a file gave in place of the measured signal.
         every_tie: tie rule of the masks, see `MaskRule`.
         paper_chunks: whether calibration texts are cut into the chunks of the paper's code.
+        masks: a mask file that is applied in place of pruning; the other fields say how its masks were made.
     """
 
     config: PruneConfig
@@ -58,6 +60,7 @@ class Recipe:
     scores: NDArray[np.float64] | None = None
     every_tie: bool = False
     paper_chunks: bool = False
+    masks: MaskFile | None = None
 
     @property
     def exclude(self) -> str | None:
@@ -72,12 +75,13 @@ class Recipe:
     @property
     def measures_signal(self) -> bool:
         """Whether the signal of the allocation is measured on the dense model."""
-        return self.method is not None and not self.method.drops_blocks and self.scores is None
+        has_signal = self.scores is None and self.masks is None
+        return self.method is not None and not self.method.drops_blocks and has_signal
 
     @property
     def needs_calibration(self) -> bool:
         """Whether calibration windows are needed, by the method or by the signal of the allocation."""
-        if self.method is None or self.config.blocks is not None:
+        if self.method is None or self.config.blocks is not None or self.masks is not None:
             return False
         return self.method.needs_calibration or (self.measures_signal and self.allocation.signal.needs_windows)
 
@@ -128,13 +132,15 @@ class Recipe:
     @property
     def is_reproducible(self) -> bool:
         """Whether the fingerprint determines the masks: code that is in no file may change unseen."""
-        return None not in self.plugin_sources
+        return self.masks is not None or None not in self.plugin_sources
 
     def determining(self) -> dict[str, object]:
         """Return the settings that decide which weights are removed, and no others, for the fingerprint."""
         config, allocation = self.config, self.allocation
         if self.method is None:
             return {"method": "none"}
+        if self.masks is not None:
+            return {"masks": self.masks.sha256}
         plugins = {"sources": self.plugin_sources} if any(self.plugin_sources) else {}
         seed = {"random_seed": config.random_seed} if self.method.seeded and config.blocks is None else {}
         if self.method.drops_blocks:
@@ -172,7 +178,9 @@ class Recipe:
 
     def effective(self) -> dict[str, object]:
         """Return every setting as it takes effect, for the report."""
-        return {**asdict(self.config), "sparsity": self.config.target or None, "compare": self.compare}
+        # Wherever the file lies, it is known by its content.
+        masks = None if self.masks is None else self.masks.sha256[:16]
+        return {**asdict(self.config), "sparsity": self.config.target or None, "compare": self.compare, "masks": masks}
 
 
 def resolve(config: PruneConfig) -> Recipe:
@@ -183,6 +191,8 @@ def resolve(config: PruneConfig) -> Recipe:
         ArgumentError: arguments contradict the method, or `preset` does not cover this method or allocation.
         MissingDataError, DataError: a list of sparsities or a file of scores cannot be read.
     """
+    if config.masks is not None:
+        return recipe_of_masks(config, read_mask_file(find_mask_file(config.masks)))
     method = None if config.method == "none" else METHODS[config.method]
     check_amount(config, method)
     preset = apply_preset(config)
@@ -198,6 +208,30 @@ def resolve(config: PruneConfig) -> Recipe:
         every_tie=preset.every_tie,
         paper_chunks=preset.paper_chunks,
     )
+
+
+def recipe_of_masks(config: PruneConfig, masks: MaskFile) -> Recipe:
+    """Return the recipe of a mask file: the settings that its masks were made with, of which none has to be given.
+
+    Raises:
+        ArgumentError: another setting was given than its masks were made with.
+        DataError: it was made with a method or a setting that is not known here.
+    """
+    stored = {name: value for name, value in dict(masks.report["config"]).items() if name in _DEFAULTS}  # type: ignore[call-overload]
+    if stored.get("pattern") != _DEFAULTS["pattern"]:
+        # A pattern ranks within its groups, whatever the method says.
+        stored["compare"] = _DEFAULTS["compare"]
+    try:
+        made = PruneConfig(**{**stored, "masks": config.masks})
+        method = METHODS[made.method]
+    except (PrunedEvalError, TypeError) as error:
+        raise DataError(f"masks={config.masks} was made with settings that are not known here: {error}") from None
+    for name, value in asdict(config).items():
+        if value not in (_DEFAULTS[name], getattr(made, name)):
+            raise ArgumentError(
+                f"{name}={value} contradicts masks={config.masks}, which has {name}={getattr(made, name)}: leave it out"
+            )
+    return Recipe(config=made, method=method, allocation=ALLOCATIONS["uniform"], masks=masks)
 
 
 def check_amount(config: PruneConfig, method: Method | None) -> None:

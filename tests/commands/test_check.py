@@ -65,6 +65,17 @@ def test_equivalence(tmp_path, baseline, capsys):
     assert out == "::notice title=lm-eval-pruned check::passed: 3 equivalent\n"
 
 
+def test_sequential(tmp_path, baseline, capsys):
+    first = {task: values[:40] for task, values in CURVE.items()}
+    write_run(tmp_path / "new", first, method="wanda", sparsity=0.2, limit=40)
+    assert check(tmp_path / "new", baseline, "--sequential", "--equivalence", "0.1") == 3
+    assert capsys.readouterr().out.splitlines()[-1] == "undecided: 3 undecided"
+    write_run(tmp_path / "new", CURVE, method="wanda", sparsity=0.2, day=2)
+    assert check(tmp_path / "new", baseline, "--sequential", "--equivalence", "0.1", "--format", "junit") == 0
+    write_run(tmp_path / "new", {**first, "t_tts_32": [0] * 40}, method="wanda", sparsity=0.2, limit=40, day=3)
+    assert check(tmp_path / "new", baseline, "--sequential") == 1
+
+
 def test_another_sparsity_and_missing_questions_are_1(tmp_path, baseline, capsys):
     write_run(tmp_path / "a", CURVE, method="wanda", sparsity=0.2, achieved=0.19)
     assert check(tmp_path / "a", baseline) == 1
@@ -143,7 +154,7 @@ class TestBadInput:
             (("--alpha", "0"), "0 < alpha < 1"),
             (("--alpha", "nan"), "0 < alpha < 1"),
             (("--margin", "2"), "0.02 is two points"),
-            (("--equivalence", "0"), "give more than 0"),
+            (("--equivalence", "0"), "0 < margin < 1"),
             (("--format", "junti"), "did you mean 'junit'?"),
             (("--output", "/nowhere/report"), "cannot be written"),
         ],

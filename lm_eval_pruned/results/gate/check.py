@@ -8,8 +8,10 @@ from dataclasses import replace
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.area import with_areas
 from lm_eval_pruned.results.differences import NAMED, changes, contradictions, in_words
-from lm_eval_pruned.results.gate.judge import FAILING, Finding, Match, judge
+from lm_eval_pruned.results.gate.findings import FAILING, Finding, Match
+from lm_eval_pruned.results.gate.judge import judge
 from lm_eval_pruned.results.gate.rules import Rules
+from lm_eval_pruned.results.gate.sequential import judge_sequentially
 from lm_eval_pruned.results.labels import find_run, line_names, run_labels
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import Configuration
@@ -38,8 +40,8 @@ def check(baseline: Mapping[Key, Measurement], measured: Mapping[Key, Measuremen
     matches = [Match(names[key], old[key], new[other]) for key, other in found.items()]
     return [
         *_changed([(baseline[key], new[other]) for key, other in found.items() if key in baseline]),
-        *_missing(baseline, new, found, names),
-        *judge(matches, rules),
+        *_missing(baseline, new, found, names, is_partial=rules.sequential),
+        *(judge_sequentially(matches, rules, lines=len(old)) if rules.sequential else judge(matches, rules)),
     ]
 
 
@@ -80,6 +82,8 @@ def check_against(
         for point, key in chosen.items()
         if key in baseline and point not in points
     ]
+    if rules.sequential:
+        return [*missing, *judge_sequentially(matches, rules, lines=len(matches))]
     lost = [finding for match in matches for finding in _lost_questions(match)]
     return [*missing, *lost, *judge(matches, rules)]
 
@@ -146,8 +150,10 @@ def _missing(
     new: Mapping[Key, Measurement],
     found: Mapping[Key, Key],
     names: Mapping[Key, str],
+    *,
+    is_partial: bool,
 ) -> Iterator[Finding]:
-    """Yield a finding for each configuration, task or set of questions in the baseline that the runs lack."""
+    """Yield a finding for each configuration, task and, unless `is_partial`, set of questions that the runs lack."""
     configurations = dict.fromkeys(_named(key).configuration for key in new)
     reported = set()
     for key, old in baseline.items():
@@ -161,7 +167,7 @@ def _missing(
             yield Finding(
                 status="missing", name=names[key], message=f"the task was not run, or not scored by {key.metric}"
             )
-        else:
+        elif not is_partial or new[found[key]].outcomes is None:
             yield from _lost_questions(Match(names[key], old, new[found[key]]))
 
 

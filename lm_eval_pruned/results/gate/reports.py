@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from xml.etree import ElementTree
 
-from lm_eval_pruned.results.gate.judge import FAILING, Finding
+from lm_eval_pruned.results.gate.findings import FAILING, Finding
 
+# Neither a failure nor a pass.
+_OPEN = frozenset({"undetectable", "undecided"})
 # Characters that XML 1.0 cannot hold, not even escaped.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -29,14 +31,14 @@ def text(findings: Sequence[Finding]) -> str:
 def summary(findings: Sequence[Finding]) -> str:
     """Return the verdict and the number of findings of each status."""
     counts = Counter(finding.status for finding in findings)
-    verdict = "failed" if FAILING & counts.keys() else "passed"
+    verdict = "failed" if FAILING & counts.keys() else "undecided" if counts["undecided"] else "passed"
     return f"{verdict}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def junit(findings: Sequence[Finding]) -> str:
-    """Return a JUnit report in which failing findings are failures and undetectable drops are skipped."""
+    """Return a JUnit report in which failing findings are failures, and what cannot be told yet is skipped."""
     failures = sum(finding.status in FAILING for finding in findings)
-    skipped = sum(finding.status == "undetectable" for finding in findings)
+    skipped = sum(finding.status in _OPEN for finding in findings)
     counts = {"tests": str(len(findings)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": "lm-eval-pruned check", **counts})
@@ -47,7 +49,7 @@ def junit(findings: Sequence[Finding]) -> str:
         )
         if finding.status in FAILING:
             ElementTree.SubElement(case, "failure", {"type": finding.status, "message": message}).text = message
-        elif finding.status == "undetectable":
+        elif finding.status in _OPEN:
             ElementTree.SubElement(case, "skipped", {"message": message})
         else:
             ElementTree.SubElement(case, "system-out").text = message
@@ -56,7 +58,7 @@ def junit(findings: Sequence[Finding]) -> str:
 
 
 def github(findings: Sequence[Finding]) -> str:
-    """Return workflow commands: errors for failing findings, warnings for undetectable drops, a notice as summary.
+    """Return workflow commands: errors for failing findings, warnings for what cannot be told, a notice as summary.
 
     Example:
         >>> print(github([Finding(status="missing", name="a:b", message="100% gone")]), end="")

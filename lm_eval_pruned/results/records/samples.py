@@ -91,7 +91,9 @@ def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, s
     Raises:
         DataError: a line is cut short, is not a row of the harness, or lacks the metric.
     """
-    filters = {name: _Columns(*(array(kind) for kind in "Qdqqdd")) for name in metrics}
+    filters = {
+        name: _Columns(array("Q"), array("d"), array("q"), array("q"), array("d"), array("d")) for name in metrics
+    }
     # Up to 0.4.2 a row does not name its filter: each question comes once for every filter, in their order.
     names, seen = list(metrics), Counter[int]()
     number = 0

@@ -112,7 +112,7 @@ def proportion_interval(mean: float, questions: float, *, level: float = LEVEL) 
     Reference: Agresti and Coull, The American Statistician 52 (1998); Brown, Cai and DasGupta, Statistical Science 16
     (2001), section 4.
     """
-    low, high = _agresti_coull(np.float64(mean), np.float64(questions), level)
+    low, high = _agresti_coull(np.array(mean), np.array(questions), level)
     return Interval(float(low), float(high))
 
 

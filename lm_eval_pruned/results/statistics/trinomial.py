@@ -41,7 +41,8 @@ class Region(NamedTuple):
         chance = np.minimum(1.0, lost / np.maximum(1 - won, 1e-300))[:, None]
         tail = np.where(allowed >= 0, special.bdtr(np.maximum(allowed, 0).astype(float), n - gains, chance), 0.0)
         # With nobody left to lose, bdtr(0, 0, chance) is 1, as it should be.
-        return (np.where(is_possible, stats.binom.pmf(gains, n, won[:, None]), 0.0) * tail).sum(axis=1)
+        total: Floats = (np.where(is_possible, stats.binom.pmf(gains, n, won[:, None]), 0.0) * tail).sum(axis=1)
+        return total
 
 
 def excludes_drop(losses: int, gains: int, questions: int, margin: float) -> float:
@@ -67,7 +68,7 @@ def excludes_drop(losses: int, gains: int, questions: int, margin: float) -> flo
 
     Reference: Tango, Statistics in Medicine 17 (1998), for T; Hsueh, Liu and Chen, Biometrics 57 (2001), for the test.
     """
-    score = _score(np.int64(losses), np.int64(gains), questions, margin)
+    score = _score(np.array(losses), np.array(gains), questions, margin)
     return _size(region(questions, margin, float(score) - _TIE), margin)
 
 
