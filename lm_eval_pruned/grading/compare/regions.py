@@ -192,7 +192,7 @@ def _contains(node: Node, variable: Node | None, point: Fraction) -> bool:
         point if side == variable else _approximate(side, at) if free_names(side) else _position(side) for side in parts
     ]
     if any(side != variable and free_names(side) for side in parts):
-        values = [round(value, _COMPUTED_PLACES) for value in values]
+        values = [value if isinstance(value, float) else round(value, _COMPUTED_PLACES) for value in values]
     signs = node.label.split()
     return all(_order(*pair) in _SIGNS[sign] for pair, sign in zip(pairwise(values), signs, strict=True))
 
