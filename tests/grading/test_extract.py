@@ -111,3 +111,9 @@ def test_only_explicit_answers_of_a_cut_response_count(
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown kind 'maths': did you mean 'math'"):
         extract("5", "maths")  # type: ignore[arg-type]
+
+
+def test_a_number_at_the_very_end_of_a_cut_response_may_lack_digits() -> None:
+    loop = "\n#### 40\n#### 40\n#### 4"
+    assert find_answer(loop, "math", finished=True) == ("4", "explicit")
+    assert find_answer(loop, "math", finished=False) == ("40", "explicit")

@@ -15,7 +15,8 @@ _NAME = (
 )
 _LABEL = rf"(?:(?:the )?{_NAME} ?[:#]?\s{{0,2}}){{1,2}}"
 # Words between a verb and its letter, whatever they are, except those that deny it or begin a reason.
-_WORDS = rf"(?:(?!(?:not?|never|neither|because|since|than|the|{_NAME})\b)[a-z\u00df-\u00ff]{{2,12}}[ ,]{{1,2}}){{0,3}}"
+_NOT_THEN = rf"(?:not?|never|neither|because|since|than|from|the|{_NAME})\b"
+_WORDS = rf"(?:(?!{_NOT_THEN})[a-z\u00df-\u00ff]{{2,12}}[ ,]{{1,2}}){{0,3}}"
 _LETTER = (
     r"[(\[<'\u2018]{0,3}\s?(?<![A-Za-z0-9])(?P<letter>[A-J]{1,9}|[a-d](?=\s?[)\].,:;!>]|\s{0,3}(?:\n|\Z)))"
     r"(?![A-Za-z0-9_^/])"

@@ -132,16 +132,17 @@ def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterat
 
 
 def _find_late(text: str) -> Iterator[str]:
-    is_bare = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text and not has_box(text) and is_short(text)
+    is_line = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text
+    is_bare = is_line and is_short(text) and not has_box(text) and not is_announced(text)
     is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
-    if is_bare and is_mathematics and not is_announced(text):
+    if is_bare and is_mathematics:
         yield unwrap(text)
     conclusion = find_conclusion(text)
     if conclusion is not None:
         yield conclusion
         return
     yield from map(unwrap, reversed(find_math(text)))
-    if is_bare and not is_announced(text):
+    if is_bare:
         yield unwrap(text)
 
 

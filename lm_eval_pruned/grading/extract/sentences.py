@@ -48,8 +48,10 @@ _APPOSITION = re.compile(
 )
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
-# "Express $5^3$ as an integer": the question once more.
-_TASK = re.compile(r"(?i:let(?:'s| us) )?(?i:find|express|compute|evaluate|determine|calculate|simplify|solve)\b")
+# "Express $5^3$ as an integer.": the question once more, unless the sentence has a value.
+_TASK = re.compile(
+    r"(?i:let(?:'s| us) )?(?i:find|express|compute|evaluate|determine|calculate|simplify|solve)\b[^=:\n]*\Z"
+)
 _GIVES_UP = re.compile(
     r"(?i:\b(?:do not|don't|cannot|can't|could not|unable to)\b[^.]{0,40}"
     r"\b(?:know|determine|solve|sure|find|say|answer)"
@@ -86,7 +88,7 @@ def is_cut(text: str) -> bool:
 def find_conclusion(text: str) -> str | None:
     r"""Return what the last sentence of a text concludes, or one of the few sentences before it.
 
-    It is empty if one of them says that there is no answer, or asks, and None if none concludes anything.
+    It is empty if one of them says that there is no answer, asks or sets a task, and None if none concludes anything.
 
     Example:
         >>> find_conclusion("We add. Therefore, the degree of $f(x)$ is 3."), find_conclusion("There are 9 ways.")
@@ -94,7 +96,7 @@ def find_conclusion(text: str) -> str | None:
     """
     sentences = [one for one in _SENTENCE.split(text[-_CLOSING_CHARACTERS:]) if one.strip(" *_#`-\t")]
     for sentence in reversed(sentences[-_CLOSING_SENTENCES:]):
-        if _GIVES_UP.search(sentence):
+        if _GIVES_UP.search(sentence) or _TASK.match(sentence):
             return ""
         # A box here is empty: a template that was not filled in.
         if not has_box(sentence) and (answer := conclude(sentence)):
@@ -139,8 +141,6 @@ def conclude(sentence: str) -> str | None:
     for verb in reversed(list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]):
         if answer := _read_value(line[verb.end() :]):
             return answer
-    if _TASK.match(line):
-        return None
     if formulas := find_math(line):
         return unwrap(formulas[-1])
     numbers = {number.rstrip(".,") for number in _NUMBER.findall(hidden)}
