@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -22,6 +24,7 @@ from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.checkpoint import writer as writing
 from lm_eval_pruned.pruning.checkpoint.open_offloaded import OffloadedCheckpoint, open_offloaded
+from lm_eval_pruned.pruning.checkpoint.reader import Shards
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import prune_model
@@ -173,6 +176,23 @@ def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_pa
     recipe, calibration = resolve(PruneConfig(**settings)), Calibration.of(windows)
     prune_offloaded(opened, recipe, calibration, artifacts=None, output=None, stopwatch=Stopwatch())
     assert max(present) <= 2 < len(blocks)
+
+
+@pytest.mark.parametrize(("index", "times"), [(1, 2), (3, 4), (4, 5)], ids=["magnitude", "wanda", "wanda-owl"])
+def test_how_often_a_block_is_read(model, windows, tmp_path, monkeypatch, index, times):
+    opened = open_checkpoint(checkpoint(model, tmp_path / "dense"))
+    reads = Counter[str]()
+    copy_into = Shards.copy_into
+
+    def count(self: Shards, destinations: Mapping[str, torch.Tensor]) -> None:
+        reads.update([*destinations])
+        copy_into(self, destinations)
+
+    monkeypatch.setattr(Shards, "copy_into", count)
+    prune_offloaded(
+        opened, resolve(PruneConfig(**SETTINGS[index])), windows, artifacts=None, output=None, stopwatch=Stopwatch()
+    )
+    assert reads[f"{opened.decoder.blocks[1].linears[0].name}.weight"] == times
 
 
 def test_a_writer_that_is_left_before_its_end_has_written_what_it_had_begun(monkeypatch, tmp_path):

@@ -52,9 +52,12 @@ def record(decoder: Decoder, windows: Windows) -> Activations | None:
         first, second = (_recording_pass(decoder, window, width, known=[]) for window in (longest, short))
         if first is None or second is None:
             return None
-        expected = _digests(decoder, longest)
-        if expected is None or not _replays(decoder, [first, second], expected):
-            return None
+        # Twice through all weights: an allocation that calibrates spares this to the method.
+        if not decoder.replayed:
+            expected = _digests(decoder, longest)
+            if expected is None or not _replays(decoder, [first, second], expected):
+                return None
+            decoder.replayed.append(True)
         # Only tensors of a window of the same length can be equal.
         by_length = {len(longest): first[1]}
         recorded: list[Recorded] = []

@@ -108,6 +108,7 @@ class Decoder:
         excluded: matrices that are never pruned.
         unknown: name of a stack of experts whose layout is not known, if there is one: the model cannot be pruned.
         residency: how the weights get into memory.
+        replayed: True once blocks, called one by one, were found to compute what the model computes; empty before.
     """
 
     model: nn.Module
@@ -115,6 +116,7 @@ class Decoder:
     excluded: tuple[Excluded, ...]
     unknown: str | None = None
     residency: Residency = RESIDENT
+    replayed: list[bool] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def linears(self) -> Iterator[Linear]:

@@ -74,7 +74,7 @@ class Batch:
 
         Sliding windows and the states of linear attention have places of their own for a token, or none.
         """
-        layers = getattr(self.cache, "layers", None)
+        layers: list[object] = getattr(self.cache, "layers", [])
         return bool(layers) and all(isinstance(layer, GrowingLayer) for layer in layers)
 
     def step(self, tokens: Sequence[int | None]) -> None:

@@ -131,8 +131,9 @@ class VLLMBackend(TokenizingBackend):
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,
-            # A row that continues another has its seed: with the length, the two do not repeat the same noise.
-            seed=derive_seed(row.seed, len(row.ids)),
+            # A row that continues another has its seed: with the length, the two do not repeat the same noise. Greedy
+            # rows draw nothing, and vLLM takes slower paths where a seed is given.
+            seed=derive_seed(row.seed, len(row.ids)) if sampling.is_random else None,
             detokenize=bool(condition.texts),
             skip_special_tokens=False,
             spaces_between_special_tokens=False,

@@ -6,7 +6,6 @@ with the held-out gradient G is sum_t d_t . (G x_t), which costs one matrix prod
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -59,12 +58,13 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
         known = mean_gradients.get(linear.name)
         mean_gradients[linear.name] = product if known is None else known.add_(product)
 
-    dots: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+    dots: dict[str, Tensor] = {}
 
     def dot(linear: Linear, inputs: Tensor, gradients: Tensor) -> None:
         if linear.name in mean_gradients:
             along = torch.nn.functional.linear(inputs, mean_gradients[linear.name])
-            dots[linear.name] = dots[linear.name] + (along.float() * gradients.float()).sum().double().cpu()
+            found = (along.float() * gradients.float()).sum().double()
+            dots[linear.name] = dots[linear.name] + found if linear.name in dots else found
 
     total = torch.zeros(len(dense.groups), len(decoder.blocks), dtype=torch.float64)
     with (
@@ -85,8 +85,11 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
         for window in training:
             dots.clear()
             backward([window], dot, lambda _: progress.update())
+            # One wait for the device in a window.
+            together = torch.stack([one.to(decoder.device) for one in dots.values()]).tolist() if dots else []
+            values = dict(zip(dots, together, strict=True))
             of_sample = [
-                [sum(float(dots[one.name]) for one in in_block) for in_block in g.blocks] for g in dense.groups
+                [sum(values.get(one.name, 0.0) for one in in_block) for in_block in g.blocks] for g in dense.groups
             ]
             total += torch.tensor(of_sample, dtype=torch.float64).clamp(min=0)
     if not total.isfinite().all():
