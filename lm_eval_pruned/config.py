@@ -16,7 +16,7 @@ from lm_eval_pruned.registry import plugin_names, registered_names
 # Methods that drop whole blocks, and all methods that ship.
 BlockMethod = Literal["shortgpt", "angular", "reverse", "random-blocks"]
 Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", BlockMethod]
-Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithmetic"]
+Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithmetic", "search"]
 Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]
 Propagate = Literal["pruned", "dense"]
@@ -60,6 +60,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "alphapruning_epsilon": "alphapruning: half of the spread of the relative sparsities",
     "dlp_alpha": "dlp: half of the spread of the sparsities",
     "arithmetic_slope": "arithmetic: sparsity of a block minus that of the block before it",
+    "search_evaluations": "search: candidates that are tried, one prefill of the held-out windows each",
+    "search_seed": "search: seed of the candidates",
     "layerif_min": "layerif: smallest relative sparsity",
     "layerif_max": "layerif: largest relative sparsity",
     "layerif_direction": "layerif: protect or prune the high scores",
@@ -127,6 +129,8 @@ class PruneConfig:
     alphapruning_epsilon: float = 0.3
     dlp_alpha: float = 0.15
     arithmetic_slope: float = 0.01
+    search_evaluations: int = 25
+    search_seed: int = 0
     layerif_min: float = 0.05
     layerif_max: float = 0.40
     layerif_direction: Direction = "protect"
@@ -146,7 +150,7 @@ class PruneConfig:
         self._check_exclude()
         self._check_pattern()
         self._check_dense()
-        for name in ("calib_samples", "calib_seqlen"):
+        for name in ("calib_samples", "calib_seqlen", "search_evaluations"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
         if not 0 <= self.layerif_min < self.layerif_max <= 1:

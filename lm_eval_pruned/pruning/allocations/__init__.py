@@ -13,6 +13,18 @@ from lm_eval_pruned.pruning.allocations.kinds import ALLOCATIONS, Allocation
 from lm_eval_pruned.pruning.allocations.layerif import layerif
 from lm_eval_pruned.pruning.allocations.listed import listed
 from lm_eval_pruned.pruning.allocations.owl import owl
+from lm_eval_pruned.pruning.allocations.search import search
 from lm_eval_pruned.pruning.allocations.uniform import uniform
 
-__all__ = ["ALLOCATIONS", "Allocation", "alphapruning", "arithmetic", "dlp", "layerif", "listed", "owl", "uniform"]
+__all__ = [
+    "ALLOCATIONS",
+    "Allocation",
+    "alphapruning",
+    "arithmetic",
+    "dlp",
+    "layerif",
+    "listed",
+    "owl",
+    "search",
+    "uniform",
+]
