@@ -16,7 +16,7 @@ from lm_eval_pruned.registry import plugin_names, registered_names
 # Methods that drop whole blocks, and all methods that ship.
 BlockMethod = Literal["shortgpt", "angular", "reverse", "random-blocks"]
 Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", BlockMethod]
-Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp"]
+Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithmetic", "search"]
 Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]
 Propagate = Literal["pruned", "dense"]
@@ -59,6 +59,9 @@ DESCRIPTIONS: Mapping[str, str] = {
     "owl_lambda": "owl: half of the spread of the sparsities",
     "alphapruning_epsilon": "alphapruning: half of the spread of the relative sparsities",
     "dlp_alpha": "dlp: half of the spread of the sparsities",
+    "arithmetic_slope": "arithmetic: sparsity of a block minus that of the block before it",
+    "search_evaluations": "search: candidates that are tried, one prefill of the held-out windows each",
+    "search_seed": "search: seed of the candidates",
     "layerif_min": "layerif: smallest relative sparsity",
     "layerif_max": "layerif: largest relative sparsity",
     "layerif_direction": "layerif: protect or prune the high scores",
@@ -126,6 +129,9 @@ class PruneConfig:
     owl_lambda: float = 0.08
     alphapruning_epsilon: float = 0.3
     dlp_alpha: float = 0.15
+    arithmetic_slope: float = 0.01
+    search_evaluations: int = 25
+    search_seed: int = 0
     layerif_min: float = 0.05
     layerif_max: float = 0.40
     layerif_direction: Direction = "protect"
@@ -146,7 +152,7 @@ class PruneConfig:
         self._check_exclude()
         self._check_pattern()
         self._check_dense()
-        for name in ("calib_samples", "calib_seqlen"):
+        for name in ("calib_samples", "calib_seqlen", "search_evaluations"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
         if not 0 <= self.layerif_min < self.layerif_max <= 1:
@@ -162,6 +168,8 @@ class PruneConfig:
         for name in ("alphapruning_epsilon", "dlp_alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is out of range: give 0 <= {name} <= 1")
+        if not -1 <= self.arithmetic_slope <= 1:
+            raise ArgumentError(f"arithmetic_slope={self.arithmetic_slope} is out of range: give -1 <= slope <= 1")
 
     def _check_exclude(self) -> None:
         try:

@@ -29,7 +29,8 @@ DEFAULTS = {
     "exclude": None,
     "num_blocks": None, "blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
     "calib_seqlen": 2048, "calib_seed": 0, "random_seed": 0, "owl_m": 7.0, "owl_lambda": 0.08,
-    "alphapruning_epsilon": 0.3, "dlp_alpha": 0.15, "layerif_min": 0.05, "layerif_max": 0.40,
+    "alphapruning_epsilon": 0.3, "dlp_alpha": 0.15, "arithmetic_slope": 0.01,
+    "search_evaluations": 25, "search_seed": 0, "layerif_min": 0.05, "layerif_max": 0.40,
     "layerif_direction": "protect", "layerif_groups": "module", "layerif_scores": None, "masks": None,
     "preset": "none",
 }  # fmt: skip
@@ -88,6 +89,7 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_lambda": "inf"}, "owl_lambda=inf: give m > 0"),
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_lambda": -0.1}, "owl_lambda=-0.1"),
         ({"method": "wanda", "sparsity": 0.2, "alloc": "owl", "owl_m": 0}, "owl_m=0.0"),
+        ({"method": "wanda", "arithmetic_slope": -2}, "arithmetic_slope=-2.0 is out of range"),
         ({"method": "wanda", "sparsity": 0.2, "alloc": "dlp", "dlp_alpha": 2}, "dlp_alpha=2.0 is out of range"),
         ({"method": "wanda", "sparsity": 0.2, "num_blocks": 2}, "num_blocks=2 is for methods that drop blocks"),
         ({"method": "shortgpt"}, "needs one of num_blocks, sparsity and blocks"),

@@ -41,6 +41,7 @@ MEMORY: Mapping[str, str] = {
     "block": "one block at work",
     "masks": "masks",
     "gradients": "summed gradients",
+    "copy": "dense copy of the prunable weights",
     "inputs": "inputs of blocks",
     "activations": "activations of one window",
 }

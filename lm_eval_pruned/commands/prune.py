@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lm_eval_pruned.pruning.recipe import Recipe
 
 SCORES_FILE = "layerif_scores.npy"
+SPARSITIES_FILE = "sparsities.json"
 PICTURE_FILE = "allocation.png"
 
 # Without this file a checkpoint cannot be loaded.
@@ -143,6 +145,10 @@ def prune_checkpoint(
     write_note(report, output, original=pretrained, revision=options.revision)
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)
+    if recipe.needs_whole_model and not recipe.needs_gradients:
+        # One group: what is out of scope or excluded has a target of 0.
+        sparsities = [max(block.attn, block.mlp) for block in report.blocks]
+        (output / SPARSITIES_FILE).write_text(json.dumps(sparsities) + "\n", encoding="utf-8")
     draw_beside(report.blocks, output, title=title_of(report.config, report.target_sparsity))
     return report
 

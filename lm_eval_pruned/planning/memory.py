@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lm_eval_pruned.divergence.traces import BATCH_TOKENS
 from lm_eval_pruned.pruning.allocations.signals.influence import held_out_windows
 from lm_eval_pruned.pruning.calibration.backward import kept_inputs, segment_length
 from lm_eval_pruned.pruning.model.shapes import (
@@ -42,6 +43,8 @@ def peak_memory_bytes(recipe: Recipe, architecture: Architecture, windows: Windo
         "block": max(_block_bytes(recipe, architecture, block, windows) for block in architecture.blocks),
         "masks": _mask_bytes(recipe, architecture),
     }
+    if not recipe.needs_gradients and recipe.needs_whole_model:
+        return weights | max(sequential, _search_bytes(architecture, windows), key=_sum)
     if not recipe.needs_gradients:
         return max(opening, weights | sequential, key=_sum)
     return weights | max(sequential, _gradient_bytes(architecture, windows), key=_sum)
@@ -79,6 +82,16 @@ def _mask_bytes(recipe: Recipe, architecture: Architecture) -> int:
     if recipe.method is None or not recipe.method.ranks or architecture.outside is not None:
         return 0
     return sum(count_weights(block.scoped) for block in architecture.blocks) // 8
+
+
+def _search_bytes(architecture: Architecture, windows: WindowShape) -> dict[str, int]:
+    """Return what candidates need besides the weights: a copy of those that are pruned, and a prefill."""
+    tokens = max(BATCH_TOKENS, windows.seqlen)
+    widest = max(elements(block.matrices) for block in architecture.blocks)
+    return {
+        "copy": architecture.itemsize * count_weights(architecture.scoped),
+        "activations": int(architecture.itemsize * tokens * widest),
+    }
 
 
 def _gradient_bytes(architecture: Architecture, windows: WindowShape) -> dict[str, int]:

@@ -44,7 +44,8 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
         case SolveMethod():
             prune = total(_solution(matrix) for matrix in architecture.scoped)
             calibrate = total([_calibration(recipe, blocks, windows), *(_grams(block, windows) for block in blocks)])
-    allocate = recipe.allocation.signal.work(architecture, windows) if recipe.measures_signal else Work()
+    signal = recipe.allocation.signal
+    allocate = signal.work(architecture, windows, recipe.config) if recipe.measures_signal else Work()
     return {"calibrate": calibrate, "allocate": allocate, "prune": prune}
 
 

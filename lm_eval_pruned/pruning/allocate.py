@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -32,8 +33,14 @@ class Allocated(NamedTuple):
     deterministic: bool
 
 
-def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Allocated:
+def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None, journal: Path | None = None) -> Allocated:
     """Return the target sparsity of every Linear in scope; signals are measured before anything is pruned.
+
+    Args:
+        recipe: how the model is pruned.
+        decoder: the model.
+        windows: calibration windows, if any.
+        journal: file from which an interrupted search goes on.
 
     Raises:
         PruningError: no Linear is in scope, or a sparsity is out of range.
@@ -55,7 +62,7 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None) -> Alloc
         raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
     deterministic = True
     if recipe.scores is None:
-        signal, deterministic = _measured(allocation.signal, DenseModel(decoder, groups, windows), config)
+        signal, deterministic = _measured(allocation.signal, DenseModel(decoder, groups, windows, journal), config)
     else:
         signal = _given_signal(recipe, len(decoder.blocks))
     spread = allocation.with_settings(config)

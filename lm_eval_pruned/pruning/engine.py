@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +92,7 @@ class PruningRun:
         sink: takes what an artifact stores, and each finished block.
         stopwatch: times the phases.
         deterministic: whether no operator was used whose sums differ from one run to the next.
+        journal: file from which an interrupted search goes on; None without an artifact cache.
     """
 
     recipe: Recipe
@@ -99,6 +100,7 @@ class PruningRun:
     sink: BlockSink = field(default_factory=InMemorySink)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     deterministic: bool = True
+    journal: Path | None = None
 
     def __post_init__(self) -> None:
         """Leave alone what the recipe excludes.
@@ -207,8 +209,11 @@ class PruningRun:
         with store.reserve(digest) as reservation:
             stored = reservation.artifact
             if stored is None:
+                self.journal = store.journal(digest)
                 report = self.report(self.prune(calibration), dense)
                 reservation.write(Artifact(report.as_dict(), self.sink.tensors))
+                with suppress(OSError):
+                    self.journal.unlink(missing_ok=True)
                 return report
         logger.info("what was pruned before is read from %s: nothing is calibrated", store.folder / digest)
         outcome = self.apply(stored)
@@ -219,7 +224,7 @@ class PruningRun:
     def _prune_weights(self, windows: Windows | None) -> Outcome:
         """Allocate sparsities and prune block by block; a dense model is only counted."""
         with self.stopwatch.phase("allocate"):
-            targets, signal, self.deterministic = allocate(self.recipe, self.decoder, windows)
+            targets, signal, self.deterministic = allocate(self.recipe, self.decoder, windows, self.journal)
         if self.recipe.allocation.signal.is_stored:
             self.sink.store(SCORES, signal.T.contiguous())
         if self.recipe.method is None:

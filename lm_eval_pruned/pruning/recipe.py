@@ -91,6 +91,11 @@ class Recipe:
         return self.measures_signal and self.allocation.signal.needs_gradients
 
     @property
+    def needs_whole_model(self) -> bool:
+        """Whether all weights have to be in memory at once, to take gradients or to run the pruned model."""
+        return self.needs_gradients or (self.measures_signal and self.allocation.signal.runs_whole_model)
+
+    @property
     def allocation_groups(self) -> Sequence[tuple[Sublayer, ...]]:
         """The sublayers of a block whose sparsity is allocated together, within the scope."""
         scoped = tuple(one for one in SUBLAYERS if self.config.scope in ("all", one))

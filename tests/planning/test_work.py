@@ -29,6 +29,7 @@ from tests.pruning.hand_weights import BLOCK, TWO, WINDOWS, recipe
         {"alloc": "owl"},
         {"alloc": "dlp", "method": "magnitude"},
         {"alloc": "layerif"},
+        {"alloc": "search", "search_evaluations": 3},
         {"alloc": "layerif", "scope": "attn"},
         {"method": "shortgpt", "num_blocks": 1, "sparsity": None},
         {"method": "angular", "num_blocks": 2, "sparsity": None},

@@ -62,6 +62,24 @@ def test_directions_that_a_matrix_lacks_do_not_count_in_its_tail_exponent():
     assert tail_exponent(low_rank.T) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("slope", [0.05, -0.05, 0.4])
+def test_arithmetic_equals_a_loop_over_shifts_and_weighs_no_excluded_block(deep_model, slope):
+    exclude = r"layers\.(0|3)\."
+    config = PruneConfig(method="magnitude", sparsity=0.5, alloc="arithmetic", arithmetic_slope=slope, exclude=exclude)
+    report = prune_model(deep_model, config)
+    left = [1, 2, 4, 5, 6, 7]
+    # A slope of 0.4 would leave [0, 0.99] at both ends.
+    first = min(
+        np.arange(-3, 1, 1e-5), key=lambda shift: abs(np.clip([shift + slope * n for n in left], 0, 0.99).mean() - 0.5)
+    )
+    if slope < 0:
+        first = 0.5 - slope * np.mean(left)
+    expected = np.clip([first + slope * n for n in left], 0, 0.99)
+    assert [report.blocks[index].mlp for index in left] == pytest.approx(expected, abs=1e-4)
+    assert [report.blocks[index].attn for index in (0, 3)] == [0, 0]
+    assert np.mean([report.blocks[index].attn for index in left]) == pytest.approx(0.5, abs=1e-9)
+
+
 @pytest.mark.parametrize("target", [0.2, 0.5])
 def test_alphapruning_equals_the_formula_and_needs_no_windows(model, target):
     expected = reference.alphapruning_sparsities(model, target)
@@ -144,7 +162,7 @@ def test_a_scope_takes_its_own_column_of_the_scores(model, tmp_path):
     assert [block.mlp for block in report.blocks] == [0.0] * 4
 
 
-@pytest.mark.parametrize("alloc", ["owl", "dlp", "alphapruning", "layerif"])
+@pytest.mark.parametrize("alloc", ["owl", "dlp", "alphapruning", "layerif", "arithmetic"])
 @pytest.mark.parametrize("target", [0.05, 0.1, 0.2, 0.5, 0.7, 0.9])
 def test_the_weighted_mean_over_the_model_is_the_target(deep_model, windows, alloc, target):
     report = prune_model(deep_model, PruneConfig(method="magnitude", sparsity=target, alloc=alloc), windows)

@@ -174,6 +174,8 @@ class TestEveryAllocation:
         assert ((sparsities >= 0) & (sparsities <= 0.99)).all()
 
     def test_a_constant_signal_gives_uniform(self, name):
+        if name == "arithmetic":
+            pytest.skip("it depends on the depth alone")
         sparsities = ALLOCATIONS[name].allocate(torch.full((7,), 0.3).double(), 0.2, torch.ones(7).double())
         assert sparsities.tolist() == pytest.approx([0.2] * 7)
 

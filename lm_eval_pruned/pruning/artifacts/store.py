@@ -119,6 +119,10 @@ class Store:
         """Return whether an artifact is there with every byte intact; it is not loaded."""
         return is_sealed(self._folder_of(fingerprint), REPORT, TENSORS)
 
+    def journal(self, fingerprint: str) -> Path:
+        """Return the file in which a search notes its candidates until the artifact is written."""
+        return self.folder / f"{fingerprint}.search.jsonl"
+
     def warn_not_stored(self, error: Exception) -> None:
         """Log why an artifact cannot be stored."""
         logger.warning(

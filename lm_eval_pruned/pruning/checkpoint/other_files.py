@@ -25,7 +25,8 @@ WEIGHTS = (
 )
 # Files that describe weights or a pruning that are not those of the new checkpoint.
 OUTDATED = (
-    *(".index.json", "pruning_report.json", "allocation.png", "layerif_scores.npy", "plan.json", "SHA256SUMS"),
+    *(".index.json", "pruning_report.json", "allocation.png", "layerif_scores.npy", "sparsities.json", "plan.json"),
+    "SHA256SUMS",
     *("adapter_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json"),
 )
 # Fields of a config; the last ones are set by loading and say nothing of the model.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel
 from lm_eval_pruned.pruning.calibration.calibrator import calibrate
@@ -46,7 +47,8 @@ def _scores(linears: Sequence[Linear], statistics: Mapping[str, InputStatistics]
     return lambda: (wanda(linear.weight, statistics[linear.name]) for linear in linears if linear.name in statistics)
 
 
-def work_of_block_scores(architecture: Architecture, windows: WindowShape) -> Work:
+def work_of_block_scores(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
     """Count a calibration with dense activations, and the scores it ranks."""
+    del config
     ranked = Work(sorted=count_weights(architecture.scoped))
     return total([dense_calibration(architecture.blocks, windows), ranked])

@@ -18,8 +18,8 @@ def zeros(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups block
     return torch.zeros(len(dense.groups), len(dense.decoder.blocks), dtype=torch.float64)
 
 
-def _no_work(architecture: Architecture, windows: WindowShape) -> Work:
-    del architecture, windows
+def _no_work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
+    del architecture, windows, config
     return Work()
 
 

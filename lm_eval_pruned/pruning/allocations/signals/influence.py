@@ -127,7 +127,8 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(needed)
 
 
-def _work(architecture: Architecture, windows: WindowShape) -> Work:
+def _work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
+    del config
     blocks, held_out = len(architecture.blocks), held_out_windows(windows.samples)
     return gradient_dot_products(architecture, windows, held_out, kept_inputs(blocks, held_out))
 

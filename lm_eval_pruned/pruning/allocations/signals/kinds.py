@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -46,11 +47,15 @@ class AllocationGroup:
 
 
 class DenseModel(NamedTuple):
-    """A model before pruning, with its allocation groups and the calibration windows, if any."""
+    """A model before pruning, with its allocation groups and the calibration windows, if any.
+
+    `journal` is a file in which a long measurement may note what an interrupted one need not repeat, if there is one.
+    """
 
     decoder: Decoder
     groups: Sequence[AllocationGroup]
     windows: Windows | None
+    journal: Path | None = None
 
     def required_windows(self) -> Windows:
         """Return the calibration windows.
@@ -78,8 +83,8 @@ class Measure(Protocol):
 class CountWork(Protocol):
     """A function that counts the operations of a measurement."""
 
-    def __call__(self, architecture: Architecture, windows: WindowShape) -> Work:
-        """Operations, from shapes alone."""
+    def __call__(self, architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
+        """Operations, from shapes and the model arguments that `Signal.settings` names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,7 @@ class Signal:
         description: noun phrase for `lm-eval-pruned plan`.
         settings: model arguments that it reads.
         scores_whole_blocks: whether it holds the scores of all Linears of a block at the same time.
+        runs_whole_model: whether it runs the whole model, besides taking gradients.
         is_stored: whether artifacts and reports hold it, because it is expensive to measure.
     """
 
@@ -104,6 +110,7 @@ class Signal:
     description: str
     settings: tuple[str, ...] = ()
     scores_whole_blocks: bool = False
+    runs_whole_model: bool = False
     is_stored: bool = False
 
     @property

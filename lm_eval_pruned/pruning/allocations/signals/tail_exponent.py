@@ -87,8 +87,8 @@ def tail_exponents(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "gro
     return torch.tensor(rows, dtype=torch.float64).T
 
 
-def _work(architecture: Architecture, windows: WindowShape) -> Work:
-    del windows
+def _work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
+    del windows, config
     return Work(svd_flops=sum(one.rows * one.columns * min(one.rows, one.columns) for one in architecture.scoped))
 
 
