@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from vllm import SamplingParams, TokensPrompt
 from vllm.logprobs import Logprob
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -91,7 +93,7 @@ def given(config: PruneConfig) -> dict[str, object]:
 def largest_logprobs(model: PrunedVLLM, traces: Sequence[TokenTrace], count: int, *, name: str) -> Largest:
     """Return the largest log-probabilities before each token of the responses; `name` is that of the progress bar."""
     params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=count, detokenize=False)
-    rows: list[Largest] = []
+    rows: list[_Token] = []
     with progress_bar(sum(trace.tokens for trace in traces), desc=name, unit="token") as bar:
         for start in range(0, len(traces), _TRACES):
             batch = traces[start : start + _TRACES]
@@ -107,19 +109,31 @@ def largest_logprobs(model: PrunedVLLM, traces: Sequence[TokenTrace], count: int
             for trace, output in zip(batch, outputs, strict=True):
                 rows += _of_output(trace, output.prompt_logprobs, count)
                 bar.update(trace.tokens)
-    return Largest(*(np.stack([row[place] for row in rows]) for place in range(len(Largest._fields))))
+    return Largest(
+        ids=np.stack([row.ids for row in rows]),
+        logps=np.stack([row.logps for row in rows]),
+        following=np.array([row.following for row in rows], dtype=np.float32),
+    )
 
 
-def _of_output(trace: TokenTrace, logprobs: Sequence[Mapping[int, Logprob] | None], count: int) -> Iterator[Largest]:
+class _Token(NamedTuple):
+    """The largest log-probabilities before one token [k], and its own."""
+
+    ids: NDArray[np.int32]
+    logps: NDArray[np.float32]
+    following: float
+
+
+def _of_output(trace: TokenTrace, logprobs: Sequence[Mapping[int, Logprob] | None], count: int) -> Iterator[_Token]:
     """Yield the largest log-probabilities before each token of a response."""
     for token, found in zip(trace.ids[trace.start :], logprobs[trace.start :], strict=True):
         assert found is not None, "only the first token of a prompt has none"
         # The token that follows is among them even if it is not one of the largest.
         ordered = sorted(found.items(), key=lambda item: -item[1].logprob)[:count]
-        yield Largest(
+        yield _Token(
             np.array([one for one, _ in ordered], dtype=np.int32),
             np.array([one.logprob for _, one in ordered], dtype=np.float32),
-            np.float32(found[token].logprob),
+            found[token].logprob,
         )
 
 
