@@ -41,6 +41,10 @@ class Trace:
     model: str | None
 
 
+class _ScoredError(TypeError):
+    """A row of a task that scores given texts and generates none."""
+
+
 class TraceFiles(NamedTuple):
     """The responses in some files, and all thinking budgets of them."""
 
@@ -52,7 +56,7 @@ def read_traces(places: Sequence[Path], markers: ThinkingFormat) -> TraceFiles:
     """Read the responses in files and folders; of those that share their thinking, only the longest is kept.
 
     One trace serves every budget of a question, so the thinking of a smaller budget is the beginning of a larger one's.
-    Samples of pruned runs are left out.
+    Samples of pruned runs are left out, and in folders those of tasks that generate no text.
 
     Args:
         places: samples files, response stores, or folders that hold some of them.
@@ -64,6 +68,7 @@ def read_traces(places: Sequence[Path], markers: ThinkingFormat) -> TraceFiles:
     """
     found: list[Trace] = []
     pruned: list[Path] = []
+    scored: list[Path] = []
     for file in _files(places):
         if file.name == FILE:
             found += _of_store(file)
@@ -72,12 +77,21 @@ def read_traces(places: Sequence[Path], markers: ThinkingFormat) -> TraceFiles:
         if run.get("method", "none") != "none":
             pruned.append(file)
             continue
-        found += _of_samples(file, markers, cast("str | None", run.get("fingerprint")))
+        try:
+            found += _of_samples(file, markers, cast("str | None", run.get("fingerprint")))
+        except _ScoredError as error:
+            if file in places:
+                raise DataError(f"--traces {file}: {error}: {_ADVICE}") from None
+            scored.append(file)
     shown = " ".join(map(str, places))
     if pruned and not found:
         raise DataError(f"--traces {shown} holds samples of a pruned model ({pruned[0].name}): {_ADVICE}")
     if pruned:
         logger.warning("%d samples files of pruned runs are left out, such as %s", len(pruned), pruned[0])
+    if scored:
+        logger.warning(
+            "%d samples files of tasks without generated text are left out, such as %s", len(scored), scored[0]
+        )
     kept = _longest([trace for trace in found if trace.thinking or trace.rest])
     if not kept:
         raise DataError(f"--traces {shown} holds no response that is not empty: {_ADVICE}")
@@ -127,6 +141,8 @@ def _of_samples(path: Path, markers: ThinkingFormat, model: str | None) -> Itera
         with path.open("rb") as file:
             for number, line in numbered_lines(file):  # noqa: B007  # named in the error
                 yield from _of_row(json.loads(line), markers, model)
+    except _ScoredError:
+        raise
     except MALFORMED as problem:
         raise DataError(
             f"{path}: line {number} is not a row of the harness with a generated text ({problem!r:.200}): {_ADVICE}"
@@ -141,7 +157,7 @@ def _of_row(row: Mapping[str, object], markers: ThinkingFormat, model: str | Non
     requests = [[*one.values()] for one in arguments.values()] if isinstance(arguments, Mapping) else arguments
     prompt, kwargs = cast("list[list[object]]", requests)[0][:2]
     if not isinstance(prompt, str) or not isinstance(kwargs, Mapping):
-        raise TypeError("its request is not a text to continue")
+        raise _ScoredError("its task scores given texts, and the model writes none")
     budget = kwargs.get("thinking_token_budget")
     opened = prompt.rstrip().endswith(markers.opening.strip())
     for response in _texts(row["resps"]):

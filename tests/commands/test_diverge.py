@@ -81,11 +81,19 @@ def test_the_dense_run_is_cached(tmp_path, samples, monkeypatch):
         (["--method", "magnitude", "--sparsity", "0.5", "--traces", "nowhere"], "--traces nowhere does not exist"),
         (["--method", "magnitude", "--sparsity", "0.5", "--pretrained", "/nowhere"], "is not a folder"),
         (["--method", "shortgpt", "--num_blocks", "9"], "drops 9 of the model's 5 blocks"),
+        (
+            ["--method", "magnitude", "--sparsity", "0.5", "--backend", "vlm"],
+            "unknown --backend 'vlm': did you mean 'vllm'",
+        ),
+        (["--method", "magnitude", "--sparsity", "0.5", "--backend", "vllm"], "--backend vllm needs vLLM: pip install"),
+        (["--method", "magnitude", "--sparsity", "0.5", "--engine_args", "a=1"], "are vLLM's: leave them out"),
+        (["--method", "magnitude", "--sparsity", "0.5", "--logprobs", "0"], "--logprobs 0: give 1 or more"),
     ],
 )
 def test_mistakes_are_found_before_any_weight_is_read(tmp_path, samples, monkeypatch, capsys, flags, error):
     monkeypatch.setattr(load, "load_checkpoint", None)
     monkeypatch.setattr("lm_eval_pruned.models.prune_checkpoint.load_checkpoint", None)
+    monkeypatch.setattr("lm_eval_pruned.commands.diverge.find_spec", lambda name: None)
     assert run(samples, tmp_path / "out", *flags) == 2
     assert error in capsys.readouterr().err
 

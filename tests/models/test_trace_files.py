@@ -108,6 +108,18 @@ def test_samples_of_pruned_runs_are_left_out(tmp_path, caplog):
     assert "1 samples files of pruned runs are left out" in caplog.text
 
 
+def test_tasks_without_generated_text_are_left_out_of_a_folder(tmp_path, caplog):
+    """A run of several tasks, some of which score choices by log-likelihood."""
+    write(tmp_path, row("<think>\nx</think>\n\n1"))
+    scored = {**row(""), "arguments": {"gen_args_0": {"arg_0": "1+1=", "arg_1": " 2"}}, "resps": [["-1.5", "True"]]}
+    file = write(tmp_path, scored, name="samples_hellaswag_2026.jsonl")
+    with caplog.at_level(logging.WARNING):
+        assert len(read(tmp_path)) == 1
+    assert f"1 samples files of tasks without generated text are left out, such as {file}" in caplog.text
+    with pytest.raises(DataError, match=r"samples_hellaswag_2026\.jsonl: its task scores given texts"):
+        read(file)
+
+
 @pytest.mark.parametrize(
     ("content", "error"),
     [
@@ -117,7 +129,7 @@ def test_samples_of_pruned_runs_are_left_out(tmp_path, caplog):
         ("", "holds no response that is not empty"),
         (
             json.dumps(row("x") | {"arguments": {"gen_args_0": {"arg_0": "2+2=", "arg_1": " 4"}}}),
-            "not a text to continue",
+            "its task scores given texts",
         ),
         (json.dumps(row("x") | {"resps": [[[-1.5, True]]]}), "is not a response"),
     ],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.divergence.traces import TokenTrace
 from lm_eval_pruned.errors import BudgetError
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
@@ -71,6 +74,31 @@ def test_greedy_texts_are_equal(both, kwargs):
     expected = as_dicts(ask(hf, PROBLEMS, budgets, **kwargs))
     assert as_dicts(ask(vllm, PROBLEMS, budgets, **kwargs)) == expected
     assert len({one["thinking_finish"] for one in expected}) == 2
+
+
+def test_the_largest_log_probabilities_of_prompts_are_those_of_transformers(both):
+    """What `diverge --backend vllm` compares, with the engine's own limit of 20."""
+    from lm_eval_pruned.models.vllm.diverge import largest_logprobs
+
+    hf, vllm = both
+    drawn = torch.randint(264, (10, 40), generator=torch.Generator().manual_seed(0))
+    traces = [
+        TokenTrace(question=str(place), ids=tuple(row[: 40 - place].tolist()), start=1 + 3 * place, thinking=1)
+        for place, row in enumerate(drawn)
+    ]
+    found = largest_logprobs(vllm, traces, 20, name="dense")
+    with torch.no_grad():
+        logps = torch.cat(
+            [
+                hf.model(torch.tensor([trace.ids])).logits[0, trace.start - 1 : -1].float().log_softmax(-1)
+                for trace in traces
+            ]
+        )
+    following = torch.tensor([token for trace in traces for token in trace.ids[trace.start :]])
+    np.testing.assert_allclose(found.following, logps.gather(1, following[:, None])[:, 0], atol=1e-3)
+    np.testing.assert_allclose(found.logps, logps.topk(20).values, atol=1e-3)
+    # Tokens in the order of vLLM, of which some are as likely as each other.
+    np.testing.assert_allclose(found.logps, logps.gather(1, torch.tensor(found.ids).long()), atol=1e-3)
 
 
 def test_budgets_share_one_trace(both, monkeypatch):

@@ -136,6 +136,7 @@ def summary_lines(summary: Mapping[str, object], perplexity: float) -> list[str]
         f"flips                {summary['flips']:.3%}".replace("%", " % of the tokens have another argmax"),
         f"survive              {summary['survive']:.1%}".replace("%", " % of the traces have no flip"),
         *_budget_lines(summary["by_budget"]),  # type: ignore[arg-type]
+        *([f"{summary['approximation']}."] if "approximation" in summary else []),
         f"This measures {MEANING}.",
     ]
 

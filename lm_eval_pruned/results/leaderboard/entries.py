@@ -222,7 +222,7 @@ def _divergence_fields(divergence: Divergence | None) -> _DivergenceFields:
         "survive": divergence.survive,
         "survive_low": divergence.survive_low,
         "survive_high": divergence.survive_high,
-        "divergence": MEANING,
+        "divergence": "; ".join(filter(None, [MEANING, divergence.approximation])),
     }
 
 

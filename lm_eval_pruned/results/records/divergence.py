@@ -14,6 +14,7 @@ class Divergence(NamedTuple):
         fingerprint: of the pruned model.
         kl: KL(dense || pruned) in nats a token.
         survive: share of the responses in which no argmax changed.
+        approximation: what `kl` is if it is not exact.
     """
 
     path: Path
@@ -24,3 +25,4 @@ class Divergence(NamedTuple):
     survive: float
     survive_low: float | None
     survive_high: float | None
+    approximation: str = ""

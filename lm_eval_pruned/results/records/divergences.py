@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,6 +92,7 @@ def read_divergence(path: Path) -> Divergence:
         survive=_finite(content["survive"]),
         survive_low=None if interval is None else interval.low,
         survive_high=None if interval is None else interval.high,
+        approximation=str(content.get("approximation", "")),
     )
 
 
@@ -106,7 +107,7 @@ def read_maps(places: Iterable[Path]) -> list[FoundMap]:
     return list(found.values())
 
 
-def _map(content: Mapping[str, Mapping[str, object]]) -> FoundMap:
+def _map(content: Mapping[str, Any]) -> FoundMap:
     cells = tuple(
         MapCell(int(cell["block"]), str(cell["part"]), _finite(cell["sparsity"]), _finite(cell["kl"]))
         for cell in content["cells"]
