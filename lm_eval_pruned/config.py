@@ -147,6 +147,9 @@ class PruneConfig:
         for name in ("calib_samples", "calib_seqlen"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
+        if self.random_seed < 0:
+            # Python's generator would draw for -1 what it draws for 1.
+            raise ArgumentError(f"random_seed={self.random_seed} is negative: give a whole number from 0")
         if not 0 <= self.layerif_min < self.layerif_max <= 1:
             raise ArgumentError(
                 f"layerif_min={self.layerif_min}, layerif_max={self.layerif_max}: give 0 <= min < max <= 1"

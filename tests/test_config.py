@@ -108,6 +108,7 @@ def test_the_rest_goes_to_the_parent():
         ({"method": "wanda", "pattern": "2:4", "alloc": "owl"}, "leave alloc=owl out"),
         ({"method": "wanda", "pattern": "2:4", "compare": "row"}, "leave compare=row out"),
         ({"method": "wanda", "sparsity": 0.2, "calib_samples": 0}, "calib_samples=0 is too small"),
+        ({"method": "random", "sparsity": 0.2, "random_seed": -1}, "random_seed=-1 is negative"),
         ({"method": "wanda", "sparsity": 0.2, "calib_samples": 1.5}, "calib_samples=1.5 is not a whole number"),
         ({"layerif_min": 0.5, "layerif_max": 0.4}, "give 0 <= min < max <= 1"),
         ({"calib_sample": 3}, "unknown model argument 'calib_sample': did you mean 'calib_samples'?"),
