@@ -36,7 +36,7 @@ from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import Block, find_decoder
-from lm_eval_pruned.pruning.model.drop_blocks import fit_slices
+from lm_eval_pruned.pruning.model.removal import fit_slices
 from lm_eval_pruned.pruning.model.shorter_config import Kept
 from lm_eval_pruned.pruning.recipe import Recipe
 
