@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, ScoreMethod, SolveMethod, WidthMethod
 from lm_eval_pruned.pruning.model.flops import (
     Work,
     calibration_pass,
@@ -38,6 +38,10 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
             if recipe.needs_calibration:
                 visited = blocks if isinstance(method, DropMethod) and method.consecutive else blocks[:-1]
                 calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in visited)])
+        case WidthMethod():
+            # The model is run on a few tokens before and after it is narrowed, and once more built anew.
+            prune = total(forward(block, WindowShape(1, TOKENS)) for block in blocks * 3)
+            calibrate = _calibration(recipe, blocks, windows)
         case ScoreMethod() as method:
             prune = Work(sorted=count_weights(architecture.scoped))
             calibrate = _calibration(recipe, blocks, windows) if method.needs_calibration else Work()

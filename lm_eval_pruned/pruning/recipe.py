@@ -70,9 +70,14 @@ class Recipe:
         return self.method is not None and self.method.drops_blocks
 
     @property
+    def reshapes(self) -> bool:
+        """Whether weights are taken out of the model, in blocks or channels, so that no mask is made."""
+        return self.method is not None and self.method.reshapes
+
+    @property
     def measures_signal(self) -> bool:
         """Whether the signal of the allocation is measured on the dense model."""
-        return self.method is not None and not self.method.drops_blocks and self.scores is None
+        return self.method is not None and not self.method.reshapes and self.scores is None
 
     @property
     def needs_calibration(self) -> bool:
@@ -146,6 +151,9 @@ class Recipe:
                 **seed,
                 **plugins,
             }
+        if self.method.reshapes:
+            settings = {"method": config.method, "sparsity": config.sparsity, "propagate": config.propagate}
+            return {**settings, **plugins}
         used = (*allocation.settings, *([allocation.split_by] if allocation.split_by else []))
         used += allocation.signal.settings
         settings = {name: getattr(config, name) for name in used}
@@ -186,9 +194,11 @@ def resolve(config: PruneConfig) -> Recipe:
     method = None if config.method == "none" else METHODS[config.method]
     check_amount(config, method)
     preset = apply_preset(config)
+    if method is not None and method.reshapes and not method.drops_blocks:
+        preset = preset._replace(config=replace(preset.config, scope="mlp"))
     allocation = listed(config.alloc) if config.is_listed else preset.allocation or ALLOCATIONS[config.alloc]
-    if method is None or method.drops_blocks:
-        # Nothing is allocated in a dense model, and whole blocks have no sparsity.
+    if method is None or method.reshapes:
+        # Nothing is allocated in a dense model, and neither have whole blocks a sparsity, nor do channels share one.
         allocation = ALLOCATIONS["uniform"]
     return Recipe(
         config=preset.config,
@@ -222,6 +232,13 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
             f"{name}={getattr(config, name)} is for methods that drop blocks ({', '.join(get_args(BlockMethod))}): use "
             "sparsity"
         )
+    elif method.reshapes:
+        for name in ("alloc", "pattern", "scope", "exclude", "compare"):
+            value = getattr(config, name)
+            if value != _DEFAULTS[name] and (name, value) != ("scope", "mlp"):
+                raise ArgumentError(f"method={config.method} removes whole channels of MLPs: leave {name}={value} out")
+        if config.sparsity is None:
+            raise ArgumentError(f"method={config.method} needs a sparsity, the fraction of channels, such as 0.2")
     elif config.sparsity is None and config.n_m is None and not config.is_listed:
         raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
 
