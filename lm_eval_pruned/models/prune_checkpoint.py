@@ -149,9 +149,10 @@ def prune_pretrained(
 def needs_whole(recipe: Recipe, calibration: CalibrationSource, options: LoadOptions) -> bool:
     """Return whether the model has to be loaded whole, whatever its checkpoint is like.
 
-    Gradients run through the whole model, the model itself generates traces, and remote code is saved along with it.
+    Gradients and searches run through the whole model, the model itself generates traces, and remote code is saved
+    along with it.
     """
-    return recipe.needs_gradients or calibration.needs_model or options.trust_remote_code
+    return recipe.needs_gradients or recipe.searches or calibration.needs_model or options.trust_remote_code
 
 
 def prune_offloaded(

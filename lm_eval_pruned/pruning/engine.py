@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
+from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifacts.apply import apply_artifact
 from lm_eval_pruned.pruning.artifacts.fingerprint import fingerprint, weights_digest
@@ -30,9 +31,10 @@ from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.channels import kept_channels
+from lm_eval_pruned.pruning.damage import BlockDamage, traces_of, trials
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.masks.packing import count_zeros
-from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, WidthMethod
+from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, SearchMethod, WidthMethod
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder, check_prunable, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
 from lm_eval_pruned.pruning.model.narrowing import Narrowing, tensor_of
@@ -93,6 +95,7 @@ class PruningRun:
         decoder: the model, pruned in place.
         sink: takes what an artifact stores, and each finished block.
         stopwatch: times the phases.
+        notes: file in which a search keeps what it has measured, until it is done; None for no such file.
         deterministic: whether no operator was used whose sums differ from one run to the next.
     """
 
@@ -101,6 +104,7 @@ class PruningRun:
     sink: BlockSink = field(default_factory=InMemorySink)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     deterministic: bool = True
+    notes: Path | None = None
     _sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +161,7 @@ class PruningRun:
             windows = calibration.windows() if calibration else None
         with evaluating(self.decoder.model), explain_out_of_memory(), reproducible():
             match self.recipe.method:
-                case DropMethod() | PositionMethod() as method:
+                case DropMethod() | PositionMethod() | SearchMethod() as method:
                     return self._drop(self._blocks_to_drop(method, windows))
                 case WidthMethod() as method:
                     assert windows is not None, "calibration windows were asked for"
@@ -206,8 +210,11 @@ class PruningRun:
         with store.reserve(digest) as reservation:
             stored = reservation.artifact
             if stored is None:
+                self.notes = store.folder / f"{digest}.search.json"
                 report = self.report(self.prune(calibration), dense)
                 reservation.write(Artifact(report.as_dict(), self.sink.tensors))
+                with suppress(OSError):
+                    self.notes.unlink(missing_ok=True)
                 return report
         logger.info("what was pruned before is read from %s: nothing is calibrated", store.folder / digest)
         outcome = self.apply(stored)
@@ -228,19 +235,36 @@ class PruningRun:
             zeros = prune_blocks(self.recipe, self.decoder, targets, used, self.sink, self.stopwatch)
         return Outcome(targets, frozenset(), zeros.after, zeros.before)
 
-    def _blocks_to_drop(self, method: DropMethod | PositionMethod, windows: Windows | None) -> frozenset[int]:
-        """Return the blocks that are named, or chosen by position, or of least influence."""
+    def _blocks_to_drop(
+        self, method: DropMethod | PositionMethod | SearchMethod, windows: Windows | None
+    ) -> frozenset[int]:
+        """Return the blocks that are named, or chosen by position, or of least influence or damage."""
         decoder = self.decoder
         if windows is None or isinstance(method, PositionMethod):
             return frozenset(self.recipe.known_drops(len(decoder.blocks)))
         count = count_to_drop(self.recipe.config, len(decoder.blocks))
         with self.stopwatch.phase("calibrate"):
+            if isinstance(method, SearchMethod):
+                return self._search(method, windows, count)
             if method.consecutive:
                 influences = run_influences(decoder, windows, method, count)
                 first = influences.index(min(influences))
                 return frozenset(range(first, first + count))
             influences = block_influences(decoder, windows, method)
             return frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+
+    def _search(self, method: SearchMethod, windows: Windows, count: int) -> frozenset[int]:
+        """Return the blocks that a search finds; what it has measured so far outlives an interruption."""
+        blocks = len(self.decoder.blocks)
+        with progress_bar(trials(blocks, count), desc="blocks left out", unit="trial") as progress:
+            damage = BlockDamage(
+                decoder=self.decoder,
+                traces=traces_of(windows),
+                by=self.recipe.config.greedy_by,
+                notes=self.notes,
+                on_measured=progress.update,
+            )
+            return frozenset(method.search(blocks, count, damage))
 
     def _drop(self, removed: frozenset[int]) -> Outcome:
         """Drop blocks; their Linears have a target of 1, all others of 0."""

@@ -24,7 +24,7 @@ from lm_eval_pruned.pruning.allocations.spread import to_unit
 from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
-from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod
+from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod, SearchMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.registry import source_digest
@@ -73,6 +73,11 @@ class Recipe:
     def reshapes(self) -> bool:
         """Whether weights are taken out of the model, in blocks or channels, so that no mask is made."""
         return self.method is not None and self.method.reshapes
+
+    @property
+    def searches(self) -> bool:
+        """Whether the blocks to drop are found by running the whole model without them."""
+        return isinstance(self.method, SearchMethod) and self.config.blocks is None
 
     @property
     def measures_signal(self) -> bool:
@@ -149,6 +154,7 @@ class Recipe:
                 "sparsity": config.sparsity,
                 **({} if config.blocks is None else {"blocks": config.blocks}),
                 **seed,
+                **({"greedy_by": config.greedy_by} if self.searches else {}),
                 **plugins,
             }
         if self.method.reshapes:

@@ -7,12 +7,14 @@ group `lm_eval_pruned.methods`.
 from __future__ import annotations
 
 from lm_eval_pruned.pruning.methods.angular import angular
+from lm_eval_pruned.pruning.methods.greedy import greedy
 from lm_eval_pruned.pruning.methods.kinds import (
     METHODS,
     DropMethod,
     Method,
     PositionMethod,
     ScoreMethod,
+    SearchMethod,
     SolveMethod,
     WidthMethod,
 )
@@ -32,9 +34,11 @@ __all__ = [
     "Method",
     "PositionMethod",
     "ScoreMethod",
+    "SearchMethod",
     "SolveMethod",
     "WidthMethod",
     "angular",
+    "greedy",
     "magnitude",
     "random",
     "random_blocks",

@@ -1,4 +1,4 @@
-"""The kinds of pruning method (score, solve, drop, position, width), their function types, and their registry."""
+"""The kinds of pruning method: score, solve, drop, position, search, width; their function types and registry."""
 
 from __future__ import annotations
 
@@ -184,7 +184,36 @@ class WidthMethod:
     solves: ClassVar[bool] = False
 
 
-Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod | WidthMethod
+# Returns what leaving out some blocks costs.
+Damage = Callable[[Collection[int]], float]
+
+
+@runtime_checkable
+class Search(Protocol):
+    """A pure function that chooses blocks to drop by the damage that their absence does."""
+
+    def __call__(self, blocks: int, count: int, damage: Damage) -> Collection[int]:
+        """The `count` blocks to drop, of `blocks` counted from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchMethod:
+    """A method that leaves out blocks and runs the whole model to choose those to drop; fields as in `ScoreMethod`."""
+
+    summary: str
+    search: Search
+    source: str | None = ""
+    compare: ClassVar[Ranking] = "matrix"
+    needs_calibration: ClassVar[Literal[True]] = True
+    by_rows: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    drops_blocks: ClassVar[bool] = True
+    reshapes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
+
+
+Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod | SearchMethod | WidthMethod
 
 METHODS: Registry[Method] = Registry("method", group=METHODS_GROUP)
 
@@ -266,5 +295,15 @@ def width_method(name: str) -> Callable[[ScoreChannels], ScoreChannels]:
     def register(score: ScoreChannels) -> ScoreChannels:
         METHODS.add(name, WidthMethod(summary=summary_of(score), score=score, source=source_digest(score)))
         return score
+
+    return register
+
+
+def search_method(name: str) -> Callable[[Search], Search]:
+    """Register a function that searches for blocks; the first line of its docstring becomes its summary."""
+
+    def register(search: Search) -> Search:
+        METHODS.add(name, SearchMethod(summary=summary_of(search), search=search, source=source_digest(search)))
+        return search
 
     return register
