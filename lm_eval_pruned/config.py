@@ -14,12 +14,13 @@ from lm_eval_pruned.errors import ArgumentError, unknown_name
 from lm_eval_pruned.registry import plugin_names, registered_names
 
 # Methods that drop whole blocks, and all methods that ship.
-BlockMethod = Literal["shortgpt", "angular", "reverse", "random-blocks"]
-Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", BlockMethod]
+BlockMethod = Literal["shortgpt", "angular", "greedy", "reverse", "random-blocks"]
+Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", "width", BlockMethod]
 Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithmetic", "search"]
 Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]
 Propagate = Literal["pruned", "dense"]
+GreedyBy = Literal["perplexity", "kl"]
 Direction = Literal["protect", "prune"]
 LayerIFGroups = Literal["module", "block"]
 Preset = Literal["none", "paper"]
@@ -41,11 +42,11 @@ DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
 DESCRIPTIONS: Mapping[str, str] = {
     "method": "how weights are scored",
     "alloc": "how the sparsity is spread over the blocks, or a .json list of one sparsity a block",
-    "sparsity": "fraction of the prunable weights removed, 0 <= s < 1",
+    "sparsity": "fraction of the prunable weights removed, 0 <= s < 1; width: of the channels",
     "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
     "scope": "which Linears are pruned",
     "exclude": "regular expression: matrices whose names match anywhere are not pruned",
-    "num_blocks": "shortgpt, angular, reverse, random-blocks: blocks to drop, instead of sparsity",
+    "num_blocks": "shortgpt, angular, greedy, reverse, random-blocks: blocks to drop, instead of sparsity",
     "blocks": "shortgpt and others: the blocks to drop, counted from 0, such as 16+17 or 16-19; nothing is calibrated",
     "compare": "rank scores within each row or the whole matrix; auto is the method's own choice",
     "propagate": "which activations flow on during calibration",
@@ -55,6 +56,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "calib_seqlen": "tokens a window, at most the model's context",
     "calib_seed": "seed of the choice of windows",
     "random_seed": "random, random-blocks: seed",
+    "greedy_by": "greedy: perplexity of the calibration text, or KL divergence from the dense model along it",
     "owl_m": "owl: an outlier is this many times the mean score",
     "owl_lambda": "owl: half of the spread of the sparsities",
     "alphapruning_epsilon": "alphapruning: half of the spread of the relative sparsities",
@@ -125,6 +127,7 @@ class PruneConfig:
     calib_seqlen: int = 2048
     calib_seed: int = 0
     random_seed: int = 0
+    greedy_by: GreedyBy = "perplexity"
     owl_m: float = 7.0
     owl_lambda: float = 0.08
     alphapruning_epsilon: float = 0.3
@@ -155,6 +158,9 @@ class PruneConfig:
         for name in ("calib_samples", "calib_seqlen", "search_evaluations"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
+        if self.random_seed < 0:
+            # Python's generator would draw for -1 what it draws for 1.
+            raise ArgumentError(f"random_seed={self.random_seed} is negative: give a whole number from 0")
         if not 0 <= self.layerif_min < self.layerif_max <= 1:
             raise ArgumentError(
                 f"layerif_min={self.layerif_min}, layerif_max={self.layerif_max}: give 0 <= min < max <= 1"

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
-from lm_eval_pruned.pruning.methods import METHODS, DropMethod, PositionMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods import (
+    METHODS,
+    DropMethod,
+    PositionMethod,
+    ScoreMethod,
+    SearchMethod,
+    SolveMethod,
+    WidthMethod,
+)
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "methods.md").read_text()
@@ -28,6 +36,10 @@ def function(name: str) -> Callable[..., object]:
             return influence
         case PositionMethod(choose=choose):
             return choose
+        case SearchMethod(search=search):
+            return search
+        case WidthMethod(score=score):
+            return score
 
 
 def test_nothing_else_has_a_section():

@@ -119,6 +119,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"  prunable     {plan.prunable_weights:>20,}   attention {parts['attn']:,}, MLP {parts['mlp']:,}"
     label = "will be zero" if plan.blocks else "zero, about"
     yield f"  {label:<12} {plan.zero_weights:>20,}   {share:.4f} of the prunable"
+    if plan.remaining_weights not in (None, plan.model_weights):
+        yield f"  {'will be left':<12} {plan.remaining_weights:>20,}   in the whole model"
     yield "matrices left alone"
     yield from _excluded_lines(plan.excluded)
     if plan.removed_blocks:

@@ -50,8 +50,8 @@ def title_of(config: Mapping[str, object], target: float) -> str:
         'wanda, mine.json, sparsity 0.25'
     """
     method = str(config["method"])
-    drops_blocks = method in METHODS and METHODS[method].drops_blocks
-    alloc = [] if drops_blocks else [Path(str(config["alloc"])).name]
+    reshapes = method in METHODS and METHODS[method].reshapes
+    alloc = [] if reshapes else [Path(str(config["alloc"])).name]
     return ", ".join([method, *alloc, f"sparsity {target:.4g}"])
 
 

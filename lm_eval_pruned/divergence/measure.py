@@ -110,6 +110,30 @@ def mean_kl(model: TwoParts, dense: DenseTraces) -> float:
     return float(diverge(model, dense).kl.mean())
 
 
+@torch.no_grad()
+def mean_loss(model: TwoParts, traces: Sequence[TokenTrace]) -> float:
+    """Return the mean loss of the responses in nats a token, whose exponential is their perplexity; NaN if it is none.
+
+    Args:
+        model: the model.
+        traces: what it is run over.
+    """
+    total, tokens, size = 0.0, 0, 1
+    following = torch.tensor([token for trace in traces for token in trace.ids[trace.start :]])
+    for batch in _run(model, traces):
+        start = 0
+        while start < len(batch.positions):
+            rows = slice(start, start + size)
+            logits = model.logits(batch.states[rows])
+            wanted = following[batch.positions[rows]].to(logits.device)
+            logp = torch.log_softmax(logits, -1, dtype=torch.float32).gather(-1, wanted[:, None])
+            total -= float(logp.double().sum())
+            tokens += len(wanted)
+            start += len(wanted)
+            size = chunk_tokens(logits.shape[-1])
+    return total / tokens
+
+
 class _Batch(NamedTuple):
     """States before the tokens of the responses of some traces [tokens width], and where they belong among all."""
 

@@ -6,7 +6,7 @@ Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` han
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,8 @@ from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.model.decoder import Block, find_decoder
-from lm_eval_pruned.pruning.model.drop_blocks import fit_slices
+from lm_eval_pruned.pruning.model.narrowing import Narrowing
+from lm_eval_pruned.pruning.model.removal import fit_slices
 from lm_eval_pruned.pruning.model.shorter_config import Kept
 from lm_eval_pruned.pruning.recipe import Recipe
 
@@ -141,7 +142,7 @@ def prune_pretrained(
         stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
         removed, keeps_dtype = report.removed_blocks, options.dtype == "auto"
         write_whole(model, stored, output, blocks=container, removed=removed, keeps_dtype=keeps_dtype)
-        write_other_files(source, options, model, output, dropped=bool(removed))
+        write_other_files(source, options, model, output, reshaped=recipe.reshapes)
     return report
 
 
@@ -191,7 +192,7 @@ def prune_offloaded(
                 rewriter.add(fit_slices(contents, shapes, kept), {name: name for name in contents})
             rewriter.finish(Renumbering(container=container, removed=report.removed_blocks))
     if output is not None:
-        write_other_files(source, options, model, output, dropped=bool(report.removed_blocks))
+        write_other_files(source, options, model, output, reshaped=recipe.reshapes)
     return report
 
 
@@ -211,10 +212,15 @@ class DiskSink:
     artifacts: Path | None
     rewriter: Rewriter | None
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    _narrowed: Callable[[str, Tensor], Tensor] = field(default=lambda name, tensor: tensor)
 
     def store(self, name: str, tensor: Tensor) -> None:
         """Store a tensor of the artifact until its block is done."""
         self.tensors[name] = tensor
+
+    def narrow(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> None:
+        """Write only the channels that are kept."""
+        self._narrowed = lambda name, tensor: narrowing.left_of(name, tensor, kept)
 
     def block_done(self, block: Block) -> None:
         """Move the tensors of a block to disk, and write the block."""
@@ -232,5 +238,5 @@ class DiskSink:
             # A tensor that blocks share has the name that it has in the first of them.
             old = f"{block.name}."
             stored = {f"{prefix}.{name.removeprefix(old)}" if name.startswith(old) else name: name for name in contents}
-            self.rewriter.add({new: contents[name] for new, name in stored.items()}, stored)
+            self.rewriter.add({new: self._narrowed(name, contents[name]) for new, name in stored.items()}, stored)
         trim_heap()

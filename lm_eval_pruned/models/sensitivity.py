@@ -151,7 +151,7 @@ def masks_of(recipe: Recipe, dense: Dense, windows: Calibration | None) -> Mappi
 
 
 def _check(recipe: Recipe) -> None:
-    if recipe.method is None or recipe.drops_blocks:
+    if recipe.method is None or recipe.reshapes:
         raise ArgumentError(
             f"method={recipe.config.method} removes no single weights: map prunes one part of a block at a time, so "
             "give a method that does, such as magnitude or wanda"

@@ -59,7 +59,7 @@ def _block_bytes(recipe: Recipe, architecture: Architecture, block: BlockShape, 
     activations = _activation_bytes(architecture, block, windows)
     scoped = block.scoped
     method = recipe.method
-    if method is None or method.drops_blocks or not scoped:
+    if method is None or method.reshapes or not scoped:
         return int(activations)
     scores_at_once = count_weights(scoped) if recipe.allocation.signal.scores_whole_blocks else 0
     by_rows = method.ranks and method.by_rows and recipe.compare == "row"

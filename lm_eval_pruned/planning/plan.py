@@ -13,8 +13,11 @@ from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
 from lm_eval_pruned.pruning.fit import check_fits
+from lm_eval_pruned.pruning.methods import WidthMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
+from lm_eval_pruned.pruning.model.narrowing import tensor_of
+from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
@@ -27,6 +30,7 @@ class Plan:
         zero_weights: zeros there will be; if the sparsities are not known before load, those of a uniform allocation.
         blocks: sparsities of the blocks; empty if they are not known before load.
         signal: the signal that decides the sparsities at load, else None.
+        remaining_weights: parameters of the model afterwards; None where that depends on which blocks go.
         dropped: how many of the `model_blocks` are dropped.
         removed_blocks: which ones, where the settings alone decide.
     """
@@ -40,6 +44,7 @@ class Plan:
     zero_weights: int
     blocks: Sequence[BlockReport]
     signal: Signal | None
+    remaining_weights: int | None
     dropped: int
     removed_blocks: Sequence[int]
     excluded: Sequence[Excluded]
@@ -68,6 +73,11 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     if dropped:
         check_droppable(decoder, dropped, named)
     targets = allocate(known, decoder, None).targets
+    total = sum(parameter.numel() for parameter in model.parameters())
+    narrowing = find_narrowing(decoder, recipe.config.target) if isinstance(recipe.method, WidthMethod) else None
+    if narrowing is not None:
+        share = 1 - narrowing.left / narrowing.channels
+        targets = {one.name: share for one in decoder.linears if tensor_of(one) in narrowing.slices}
     if named:
         targets = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
     scoped = [linear for linear in decoder.linears if linear.name in targets]
@@ -80,15 +90,16 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     return Plan(
         config=recipe.effective(),
         target_sparsity=recipe.config.target if recipe.config.is_stated else reached,
-        model_weights=sum(parameter.numel() for parameter in model.parameters()),
+        model_weights=total,
         model_blocks=blocks,
         prunable_weights=prunable,
         prunable_by_part=by_sublayer,
         zero_weights=prunable * dropped // blocks if dropped and not named else sum(zeros.values()),
         blocks=[]
         if (dropped and not named) or signal
-        else [report_block(block, targets, zeros) for block in decoder.blocks],
+        else [report_block(block, targets, zeros, decoder.sizes) for block in decoder.blocks],
         signal=signal,
+        remaining_weights=total - narrowing.removed if narrowing else None if dropped else total,
         dropped=dropped,
         removed_blocks=named,
         excluded=all_excluded(decoder, targets, recipe.config.scope),
@@ -100,6 +111,8 @@ def _zeros(linear: Linear, recipe: Recipe, target: float) -> int:
         return 0
     if recipe.drops_blocks:
         return int(target) * linear.weight.numel()
+    if recipe.reshapes:
+        return round(target * linear.weight.numel())
     try:
         return recipe.rule(target).zeros(*linear.weight.shape)
     except PruningError as error:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.damage import trials
+from lm_eval_pruned.pruning.methods import (
+    DropMethod,
+    PositionMethod,
+    ScoreMethod,
+    SearchMethod,
+    SolveMethod,
+    WidthMethod,
+)
 from lm_eval_pruned.pruning.model.flops import (
     Work,
     calibration_pass,
@@ -31,13 +39,25 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
     match recipe.method:
         case None:
             return dict.fromkeys(("calibrate", "allocate", "prune"), Work())
-        case DropMethod() | PositionMethod() as method:
+        case DropMethod() | PositionMethod() | SearchMethod() as method:
             # The model is run on a few tokens with the blocks bypassed, and twice without them.
             tried, left = WindowShape(1, TOKENS), blocks[count_to_drop(recipe.config, len(blocks)) :]
             prune, calibrate = total(forward(block, tried) for block in (*blocks, *left, *left)), Work()
-            if recipe.needs_calibration:
+            if recipe.needs_calibration and isinstance(method, SearchMethod):
+                passes = trials(len(blocks), count_to_drop(recipe.config, len(blocks)))
+                tokens = windows.samples * windows.seqlen
+                head = Work(matmul_flops=2 * tokens * architecture.vocabulary * architecture.hidden)
+                # With KL, the logits of the dense model are computed again each time, and its states once.
+                kl = recipe.config.greedy_by == "kl"
+                every = total([*(forward(block, windows) for block in blocks), *[head] * (2 if kl else 1)])
+                calibrate = total([every] * (passes + kl))
+            elif recipe.needs_calibration:
                 visited = blocks if isinstance(method, DropMethod) and method.consecutive else blocks[:-1]
                 calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in visited)])
+        case WidthMethod():
+            # The model is run on a few tokens before and after it is narrowed, and once more built anew.
+            prune = total(forward(block, WindowShape(1, TOKENS)) for block in blocks * 3)
+            calibrate = _calibration(recipe, blocks, windows)
         case ScoreMethod() as method:
             prune = Work(sorted=count_weights(architecture.scoped))
             calibrate = _calibration(recipe, blocks, windows) if method.needs_calibration else Work()

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
+from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifacts.apply import apply_artifact
 from lm_eval_pruned.pruning.artifacts.fingerprint import fingerprint, weights_digest
+from lm_eval_pruned.pruning.artifacts.journal import Journal
 from lm_eval_pruned.pruning.artifacts.report import (
     Outcome,
     PruneReport,
@@ -25,16 +27,21 @@ from lm_eval_pruned.pruning.artifacts.report import (
     peak_memory,
     software_versions,
 )
-from lm_eval_pruned.pruning.artifacts.sink import BlockSink, InMemorySink, visit_blocks
+from lm_eval_pruned.pruning.artifacts.sink import BlockSink, InMemorySink, narrow_blocks, visit_blocks
 from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
+from lm_eval_pruned.pruning.calibration.window_traces import window_traces
+from lm_eval_pruned.pruning.channels import kept_channels
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile
+from lm_eval_pruned.pruning.damage import BlockDamage, trials
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.masks.packing import count_zeros
-from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod
-from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_decoder, leave_alone
+from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, SearchMethod, WidthMethod
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder, check_prunable, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
+from lm_eval_pruned.pruning.model.narrowing import Narrowing, tensor_of
+from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
 from lm_eval_pruned.pruning.reproducible import reproducible
@@ -101,6 +108,7 @@ class PruningRun:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     deterministic: bool = True
     journal: Path | None = None
+    _sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Leave alone what the recipe excludes.
@@ -109,6 +117,8 @@ class PruningRun:
             ArgumentError: it excludes nothing of this model.
         """
         self.decoder = leave_alone(self.decoder, self.recipe.exclude)
+        # Those of the dense model: channels are taken out of its tensors.
+        self._sizes = self.decoder.sizes
 
     def execute(self, windows: Windows | Calibration | None, artifacts: Path | None) -> PruneReport:
         """Prune, or apply the artifact of an earlier run, and return the report.
@@ -130,7 +140,7 @@ class PruningRun:
         if self.recipe.masks is not None:
             self.recipe.masks.check_weights(weights)
         warn_if_pruned_before(self.decoder, sum(zeros.values()))
-        if self.recipe.method is not None and not self.recipe.drops_blocks:
+        if self.recipe.method is not None and not self.recipe.reshapes:
             check_fewer_zeros(self.recipe, self.decoder, zeros)
         dense = Dense(
             fingerprint=fingerprint(self.recipe.determining(), self.decoder, weights=weights, windows=identity),
@@ -158,14 +168,21 @@ class PruningRun:
             windows = calibration.windows() if calibration else None
         with evaluating(self.decoder.model), explain_out_of_memory(), reproducible():
             match self.recipe.method:
-                case DropMethod() | PositionMethod() as method:
+                case DropMethod() | PositionMethod() | SearchMethod() as method:
                     return self._drop(self._blocks_to_drop(method, windows))
+                case WidthMethod() as method:
+                    assert windows is not None, "calibration windows were asked for"
+                    return self._narrow(method, windows)
                 case _:
                     return self._prune_weights(windows)
 
     def apply(self, artifact: Artifact) -> Outcome:
         """Apply what an earlier run stored, in place."""
         with self.stopwatch.phase("prune"):
+            if isinstance(self.recipe.method, WidthMethod):
+                narrowing = find_narrowing(self.decoder, self.recipe.config.target)
+                kept = {block.name: artifact.tensors[kept_name(block)] for block in self.decoder.blocks}
+                return self._narrowed(narrowing, kept)
             return apply_artifact(artifact, self.decoder, self.sink)
 
     def _apply_shared(self, masks: MaskFile) -> Outcome:
@@ -187,7 +204,7 @@ class PruningRun:
         config = self.recipe.config
         scores = self.sink.tensors.get(SCORES)
         report = PruneReport(
-            **count_outcome(self.decoder, outcome, config.scope)._asdict(),
+            **count_outcome(self.decoder, outcome, config.scope, self._sizes)._asdict(),
             fingerprint=dense.fingerprint,
             config=self.recipe.effective(),
             target_sparsity=config.target if config.is_stated else mean_target(outcome.targets, self.decoder),
@@ -196,10 +213,11 @@ class PruningRun:
             seconds={name: round(value, 3) for name, value in self.stopwatch.seconds.items()},
             peak_memory_bytes=peak_memory(self.decoder.device),
             software=software_versions(self.decoder.device, deterministic=self.deterministic),
+            remaining_weights=sum(parameter.numel() for parameter in self.decoder.model.parameters()),
             scores=None if scores is None else scores.numpy(),
         )
-        # No weight of the blocks that are left is removed, whatever zeros they have.
-        if self.recipe.method is not None and not self.recipe.drops_blocks:
+        # Nothing is set to zero in what is left, whatever zeros that has.
+        if self.recipe.method is not None and not self.recipe.reshapes:
             check_counts(report, self.decoder, outcome.before)
         return report
 
@@ -234,19 +252,36 @@ class PruningRun:
             zeros = prune_blocks(self.recipe, self.decoder, targets, used, self.sink, self.stopwatch)
         return Outcome(targets, frozenset(), zeros.after, zeros.before)
 
-    def _blocks_to_drop(self, method: DropMethod | PositionMethod, windows: Windows | None) -> frozenset[int]:
-        """Return the blocks that are named, or chosen by position, or of least influence."""
+    def _blocks_to_drop(
+        self, method: DropMethod | PositionMethod | SearchMethod, windows: Windows | None
+    ) -> frozenset[int]:
+        """Return the blocks that are named, or chosen by position, or of least influence or damage."""
         decoder = self.decoder
         if windows is None or isinstance(method, PositionMethod):
             return frozenset(self.recipe.known_drops(len(decoder.blocks)))
         count = count_to_drop(self.recipe.config, len(decoder.blocks))
         with self.stopwatch.phase("calibrate"):
+            if isinstance(method, SearchMethod):
+                return self._search(method, windows, count)
             if method.consecutive:
                 influences = run_influences(decoder, windows, method, count)
                 first = influences.index(min(influences))
                 return frozenset(range(first, first + count))
             influences = block_influences(decoder, windows, method)
             return frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
+
+    def _search(self, method: SearchMethod, windows: Windows, count: int) -> frozenset[int]:
+        """Return the blocks that a search finds; what it has measured so far outlives an interruption."""
+        blocks = len(self.decoder.blocks)
+        with progress_bar(trials(blocks, count), desc="blocks left out", unit="trial") as progress:
+            damage = BlockDamage(
+                decoder=self.decoder,
+                traces=window_traces(windows),
+                by=self.recipe.config.greedy_by,
+                journal=Journal.read(self.journal),
+                on_measured=progress.update,
+            )
+            return frozenset(method.search(blocks, count, damage))
 
     def _drop(self, removed: frozenset[int]) -> Outcome:
         """Drop blocks; their Linears have a target of 1, all others of 0."""
@@ -255,6 +290,31 @@ class PruningRun:
         with self.stopwatch.phase("prune"):
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
         return Outcome(targets, removed, zeros.after, zeros.before)
+
+    def _narrow(self, method: WidthMethod, windows: Windows) -> Outcome:
+        """Choose the channels of every MLP that stay, and remove the others."""
+        with self.stopwatch.phase("prune"):
+            narrowing = find_narrowing(self.decoder, self.recipe.config.target)
+        with self.stopwatch.phase("calibrate"):
+            kept = kept_channels(
+                self.decoder, narrowing, windows, method, dense=self.recipe.config.propagate == "dense"
+            )
+        for block in self.decoder.blocks:
+            self.sink.store(kept_name(block), kept[block.name])
+        with self.stopwatch.phase("prune"):
+            return self._narrowed(narrowing, kept)
+
+    def _narrowed(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> Outcome:
+        """Remove channels; the Linears of MLPs have the removed fraction as their target."""
+        share = 1 - narrowing.left / narrowing.channels
+        targets = {linear.name: share for linear in self.decoder.linears if tensor_of(linear) in narrowing.slices}
+        zeros = narrow_blocks(self.decoder, narrowing, kept, self.sink)
+        return Outcome(targets, frozenset(), zeros.after, zeros.before)
+
+
+def kept_name(block: Block) -> str:
+    """Return the name under which an artifact stores the channels that a block keeps."""
+    return f"{block.name}.kept"
 
 
 def check_onloaded(decoder: Decoder) -> None:

@@ -9,7 +9,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.checkpoint.formats import check_prunable, quantised, quantization_of
+from lm_eval_pruned.pruning.methods import WidthMethod
 from lm_eval_pruned.pruning.model.decoder import find_decoder, leave_alone
+from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 HALF = ("float16", "half", "torch.float16")
@@ -25,8 +27,9 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
 
     Raises:
         ArgumentError: more blocks are dropped, or listed, than the model has, its rows do not divide into groups, or no
-            matrix is excluded.
-        PruningError: the model has an encoder or is quantised, or gradients would underflow.
+            matrix is excluded or channel removed.
+        PruningError: the model has an encoder or is quantised, its MLPs cannot be narrowed, or gradients would
+            underflow.
     """
     check_decoder_only(config)
     if recipe.method is not None:
@@ -46,23 +49,25 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
             f"pattern={recipe.config.pattern}: rows of {columns} weights do not divide into groups of "
             f"{recipe.config.n_m[1]}: choose another pattern"
         )
-    if recipe.exclude is not None:
-        _check_excludes(recipe.exclude, config)
+    if recipe.exclude is not None or isinstance(recipe.method, WidthMethod):
+        _check_matrices(recipe, config)
     if recipe.needs_gradients:
         stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
         if (str(stored) if dtype == "auto" else dtype) in HALF:
             raise PruningError("gradients in float16 underflow: load with dtype=bfloat16 or float32 for alloc=layerif")
 
 
-def _check_excludes(pattern: str, config: PretrainedConfig) -> None:
-    """Look for the pattern in the names of the model's matrices, where transformers can build it without weights."""
+def _check_matrices(recipe: Recipe, config: PretrainedConfig) -> None:
+    """Check the matrices to exclude or to narrow, where transformers can build the model without weights."""
     try:
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
     except (ValueError, ImportError):
         # Code of its own, or a missing package: loading says so.
         return
-    leave_alone(find_decoder(model), pattern)
+    decoder = leave_alone(find_decoder(model), recipe.exclude)
+    if isinstance(recipe.method, WidthMethod):
+        find_narrowing(decoder, recipe.config.target)
 
 
 def check_supported(recipe: Recipe, config: PretrainedConfig | None) -> None:

@@ -25,7 +25,7 @@ from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile, find_mask_file, read_mask_file
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
-from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod
+from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod, SearchMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.registry import source_digest
@@ -73,10 +73,20 @@ class Recipe:
         return self.method is not None and self.method.drops_blocks
 
     @property
+    def reshapes(self) -> bool:
+        """Whether weights are taken out of the model, in blocks or channels, so that no mask is made."""
+        return self.method is not None and self.method.reshapes
+
+    @property
+    def searches(self) -> bool:
+        """Whether the blocks to drop are found by running the whole model without them."""
+        return isinstance(self.method, SearchMethod) and self.config.blocks is None
+
+    @property
     def measures_signal(self) -> bool:
         """Whether the signal of the allocation is measured on the dense model."""
         has_signal = self.scores is None and self.masks is None
-        return self.method is not None and not self.method.drops_blocks and has_signal
+        return self.method is not None and not self.method.reshapes and has_signal
 
     @property
     def needs_calibration(self) -> bool:
@@ -92,8 +102,9 @@ class Recipe:
 
     @property
     def needs_whole_model(self) -> bool:
-        """Whether all weights have to be in memory at once, to take gradients or to run the pruned model."""
-        return self.needs_gradients or (self.measures_signal and self.allocation.signal.runs_whole_model)
+        """Whether all weights have to be in memory at once, to take gradients or to run candidates of a search."""
+        searched = self.measures_signal and self.allocation.signal.runs_whole_model
+        return self.needs_gradients or self.searches or searched
 
     @property
     def allocation_groups(self) -> Sequence[tuple[Sublayer, ...]]:
@@ -155,8 +166,12 @@ class Recipe:
                 "sparsity": config.sparsity,
                 **({} if config.blocks is None else {"blocks": config.blocks}),
                 **seed,
+                **({"greedy_by": config.greedy_by} if self.searches else {}),
                 **plugins,
             }
+        if self.method.reshapes:
+            settings = {"method": config.method, "sparsity": config.sparsity, "propagate": config.propagate}
+            return {**settings, **plugins}
         used = (*allocation.settings, *([allocation.split_by] if allocation.split_by else []))
         used += allocation.signal.settings
         settings = {name: getattr(config, name) for name in used}
@@ -201,9 +216,11 @@ def resolve(config: PruneConfig) -> Recipe:
     method = None if config.method == "none" else METHODS[config.method]
     check_amount(config, method)
     preset = apply_preset(config)
+    if method is not None and method.reshapes and not method.drops_blocks:
+        preset = preset._replace(config=replace(preset.config, scope="mlp"))
     allocation = listed(config.alloc) if config.is_listed else preset.allocation or ALLOCATIONS[config.alloc]
-    if method is None or method.drops_blocks:
-        # Nothing is allocated in a dense model, and whole blocks have no sparsity.
+    if method is None or method.reshapes:
+        # Nothing is allocated in a dense model, and neither have whole blocks a sparsity, nor do channels share one.
         allocation = ALLOCATIONS["uniform"]
     return Recipe(
         config=preset.config,
@@ -261,6 +278,13 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
             f"{name}={getattr(config, name)} is for methods that drop blocks ({', '.join(get_args(BlockMethod))}): use "
             "sparsity"
         )
+    elif method.reshapes:
+        for name in ("alloc", "pattern", "scope", "exclude", "compare"):
+            value = getattr(config, name)
+            if value != _DEFAULTS[name] and (name, value) != ("scope", "mlp"):
+                raise ArgumentError(f"method={config.method} removes whole channels of MLPs: leave {name}={value} out")
+        if config.sparsity is None:
+            raise ArgumentError(f"method={config.method} needs a sparsity, the fraction of channels, such as 0.2")
     elif config.sparsity is None and config.n_m is None and not config.is_listed:
         raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
 

@@ -36,6 +36,8 @@ def recipes() -> dict[str, PruneConfig]:
     for name, method in METHODS.items():
         if method.drops_blocks:
             settings.append({"method": name, "num_blocks": 1})
+        elif method.reshapes:
+            settings.append({"method": name, "sparsity": 0.3})
         else:
             settings += [{"method": name, "sparsity": 0.3, "alloc": alloc} for alloc in ALLOCATIONS if alloc != "list"]
             settings.append({"method": name, "pattern": "2:4"})
@@ -57,6 +59,7 @@ CASES = [
     for name, recipe in RECIPES.items()
     for model in MODELS
     if model == "float32" or recipe.alloc == "uniform" or recipe.method == "magnitude"
+    if (recipe.method, model) != ("width", "experts")
 ]
 
 

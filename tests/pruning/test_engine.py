@@ -202,7 +202,7 @@ def test_the_report_counts_the_weights_and_is_json(model, windows):
     assert list(content) == [
         "schema_version", "fingerprint", "config", "target_sparsity", "achieved_sparsity", "prunable_weights",
         "zero_weights", "model_weights", "blocks", "removed_blocks", "linears", "excluded", "seconds",
-        "peak_memory_bytes", "software", "dense_sha256",
+        "peak_memory_bytes", "software", "dense_sha256", "remaining_weights",
     ]  # fmt: skip
     assert content["blocks"][2].keys() == {"index", "attn", "mlp", "achieved"}
     assert content["linears"][0].keys() == {"name", "weights", "zeros", "target"}

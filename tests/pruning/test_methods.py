@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.calibration.statistics import InputGram, InputNorm, InputStatistics
 from lm_eval_pruned.pruning.masks.rule import MaskRule
@@ -88,6 +89,13 @@ def test_ria_scores_rows_and_columns_of_zeros_0(weight, statistics):
     assert score.isfinite().all()
     assert (score[2] == 0).all()
     assert (score[:, 5] == 0).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_ria_does_not_hide_a_damaged_weight(weight, statistics, value):
+    weight[2, 3] = value
+    with pytest.raises(PruningError, match="not a number"):
+        MaskRule(sparsity=0.5, compare="matrix").keep(METHODS["ria"].score(weight, statistics))
 
 
 def test_random_draws_anew_for_each_matrix_and_seed(weight):

@@ -21,11 +21,12 @@ def hf(**arguments: object) -> PrunedHFLM:
     return PrunedHFLM("tiny-reasoner", dtype="float32", batch_size=8, **arguments)
 
 
-def test_dropped_blocks(start, artifacts):
-    vllm = start("tiny-reasoner", **SHORT)
+@pytest.mark.parametrize("settings", [SHORT, {"method": "width", "sparsity": 0.25}], ids=["blocks", "channels"])
+def test_what_is_taken_out(start, artifacts, settings):
+    vllm = start("tiny-reasoner", **settings)
     assert vllm.model_args["model"] == str(artifacts / f"{vllm.report.fingerprint}.checkpoint")
-    assert len(vllm.report.removed_blocks) == 1
-    assert as_dicts(ask(vllm, PROBLEMS, BUDGETS)) == as_dicts(ask(hf(**SHORT), PROBLEMS, BUDGETS))
+    assert 0 < vllm.report.remaining_weights < vllm.report.model_weights
+    assert as_dicts(ask(vllm, PROBLEMS, BUDGETS)) == as_dicts(ask(hf(**settings), PROBLEMS, BUDGETS))
 
 
 def test_an_adapter_is_refused_before_an_engine_starts(start):

@@ -93,7 +93,7 @@ class Prepared:
     """The checkpoint or artifact that a vLLM engine loads.
 
     Attributes:
-        pretrained: the checkpoint, which is pruned already if whole blocks were dropped.
+        pretrained: the checkpoint, which is pruned already if blocks or channels were taken out.
         folder: the checksummed folder that was made: an artifact, or `pretrained` itself; None for a dense model.
         report: the pruning report.
     """
@@ -119,8 +119,8 @@ class Prepared:
 def prepare_here(job: Job) -> Prepared:
     """Prune a model, store the artifact, and return what an engine is to load.
 
-    Masks and solved weights are applied while the engine reads the checkpoint. If whole blocks are dropped, or the
-    checkpoint names its matrices differently from the model, a pruned checkpoint is written next to the artifact.
+    Masks and solved weights are applied while the engine reads the checkpoint. If blocks or channels are taken out, or
+    the checkpoint names its matrices differently from the model, a pruned checkpoint is written next to the artifact.
 
     Raises:
         PrunedEvalError: something is wrong with the settings, the model or the data, or nothing can be stored.
@@ -144,7 +144,7 @@ def prepare_here(job: Job) -> Prepared:
     shards = Shards.open(job.source, revision=job.options.revision, subfolder=job.options.subfolder)
     # A solved weight cannot take the place of a quantised one, whose scale would be multiplied in.
     is_plain = not (job.recipe.method.solves and any(map(is_code, shards.on_meta().values())))
-    if not job.recipe.drops_blocks and is_plain and can_stream(PrunedStream.open(artifact).names, shards.files):
+    if not job.recipe.reshapes and is_plain and can_stream(PrunedStream.open(artifact).names, shards.files):
         return Prepared(pretrained=job.source, folder=str(artifact), report=content)
     written = artifact.with_name(f"{report.fingerprint}.checkpoint")
     with FileLock(f"{written}.lock"):

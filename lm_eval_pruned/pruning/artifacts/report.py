@@ -48,8 +48,9 @@ class PruneReport:
     """`pruning_report.json`, and `config.pruning` of a results file of the harness.
 
     `dense_sha256` is the digest of the weights before pruning, which tells whether two runs are of one model; it is
-    empty in reports of older versions. `scores` [blocks groups] are LayerIF's, ready for a `.npy`; they are not part of
-    the JSON.
+    empty in reports of older versions. `remaining_weights` are the parameters of the model once blocks or channels are
+    taken out; 0 in reports of older versions. `scores` [blocks groups] are LayerIF's, ready for a `.npy`; they are not
+    part of the JSON.
     """
 
     fingerprint: str
@@ -68,6 +69,7 @@ class PruneReport:
     software: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
     dense_sha256: str = ""
+    remaining_weights: int = 0
     scores: NDArray[np.float64] | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -129,18 +131,18 @@ class Counts(NamedTuple):
     excluded: list[dict[str, str]]
 
 
-def count_outcome(decoder: Decoder, outcome: Outcome, scope: str) -> Counts:
+def count_outcome(decoder: Decoder, outcome: Outcome, scope: str, sizes: Mapping[str, int]) -> Counts:
     """Add up the zeros of a pruned model; `decoder` is that of the dense model.
 
-    Linears without a target are excluded. The weights of dropped blocks count as zero; blocks and Linears have the
-    indices and names of the dense model.
+    Linears without a target are excluded. `sizes` counts the weights of each Linear of the dense model; those of
+    dropped blocks count as zero. Blocks and Linears have the indices and names of the dense model.
     """
     targets, removed, zeros = outcome.targets, outcome.removed, outcome.zeros
     linears = {
         linear.name: LinearReport(
             name=linear.name,
-            weights=linear.weight.numel(),
-            zeros=linear.weight.numel() if block.index in removed else zeros[linear.name],
+            weights=sizes[linear.name],
+            zeros=sizes[linear.name] if block.index in removed else zeros[linear.name],
             target=targets[linear.name],
         )
         for block in decoder.blocks
@@ -154,7 +156,7 @@ def count_outcome(decoder: Decoder, outcome: Outcome, scope: str) -> Counts:
         achieved_sparsity=zero_weights / max(prunable, 1),
         prunable_weights=prunable,
         zero_weights=zero_weights,
-        blocks=[report_block(block, targets, counts) for block in decoder.blocks],
+        blocks=[report_block(block, targets, counts, sizes) for block in decoder.blocks],
         removed_blocks=sorted(removed),
         linears=list(linears.values()),
         excluded=[asdict(item) for item in all_excluded(decoder, targets, scope)],
@@ -182,14 +184,16 @@ def software_versions(device: torch.device, *, deterministic: bool) -> dict[str,
     }
 
 
-def report_block(block: Block, targets: Mapping[str, float], zeros: Mapping[str, int]) -> BlockReport:
-    """Sum up a block from the targets of its Linears in scope and their zeros, counted or planned."""
+def report_block(
+    block: Block, targets: Mapping[str, float], zeros: Mapping[str, int], sizes: Mapping[str, int]
+) -> BlockReport:
+    """Sum up a block from the targets of its Linears in scope, their zeros, counted or planned, and their sizes."""
     scoped = [linear for linear in block.linears if linear.name in targets]
     attn, mlp = (
         max((targets[linear.name] for linear in scoped if linear.sublayer == sublayer), default=0.0)
         for sublayer in SUBLAYERS
     )
-    weights = sum(linear.weight.numel() for linear in scoped)
+    weights = sum(sizes[linear.name] for linear in scoped)
     achieved = sum(zeros[linear.name] for linear in scoped) / weights if weights else 0.0
     return BlockReport(index=block.index, attn=attn, mlp=mlp, achieved=achieved)
 

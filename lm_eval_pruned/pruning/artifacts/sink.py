@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
+from lm_eval_pruned.pruning.model.narrowing import Narrowing, tensor_of
 
 
 @runtime_checkable
@@ -26,6 +27,9 @@ class BlockSink(Protocol):
     def block_done(self, block: Block) -> None:
         """Take a pruned block."""
 
+    def narrow(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> None:
+        """Leave channels out of each block that follows; see `Narrowing.apply`."""
+
 
 @dataclass(slots=True)
 class InMemorySink:
@@ -39,6 +43,9 @@ class InMemorySink:
 
     def block_done(self, block: Block) -> None:
         """Leave the block in the model."""
+
+    def narrow(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> None:
+        """Do nothing: the whole model is narrowed once all blocks are done."""
 
 
 class ZeroCounts(NamedTuple):
@@ -59,4 +66,26 @@ def visit_blocks(
         process(block)
         after |= {linear.name: count_zeros(linear.weight) for linear in block.linears}
         sink.block_done(block)
+    return ZeroCounts(before, after)
+
+
+def narrow_blocks(decoder: Decoder, narrowing: Narrowing, kept: Mapping[str, Tensor], sink: BlockSink) -> ZeroCounts:
+    """Remove channels from every block, in place; a weight that is taken out counts as zero.
+
+    Args:
+        decoder: the dense model.
+        narrowing: what changes.
+        kept: for each block, by its name, the channels to keep, in order.
+        sink: takes the blocks.
+    """
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
+    sink.narrow(narrowing, kept)
+    for block in decoder.onload_blocks():
+        for linear in block.linears:
+            left = narrowing.left_of(tensor_of(linear), linear.operand, kept)
+            before[linear.name] = count_zeros(linear.weight)
+            after[linear.name] = linear.weight.numel() - left.numel() + count_zeros(left)
+        sink.block_done(block)
+    narrowing.apply(decoder.model, kept)
     return ZeroCounts(before, after)

@@ -35,7 +35,7 @@ _INCIDENTAL = ("_name_or_path", "architectures", "transformers_version", "dtype"
 
 
 def write_other_files(
-    source: str, options: LoadOptions, model: PreTrainedModel, output: Path, *, dropped: bool
+    source: str, options: LoadOptions, model: PreTrainedModel, output: Path, *, reshaped: bool
 ) -> None:
     """Copy what is not weights from a checkpoint to `output`, and write its config.
 
@@ -44,7 +44,7 @@ def write_other_files(
         options: how it was loaded.
         model: the pruned model.
         output: folder of the new checkpoint.
-        dropped: whether blocks were dropped, which changes the config.
+        reshaped: whether blocks or channels were taken out, which changes the config.
 
     Raises:
         MissingDataError: the checkpoint cannot be reached.
@@ -59,7 +59,7 @@ def write_other_files(
         stored: dict[str, object] = json.loads((folder / CONFIG_NAME).read_bytes())
     except NOT_JSON as error:
         raise DataError(f"{folder / CONFIG_NAME} is not JSON ({error})") from None
-    changes = _changes(read_config(source, options), model.config, None if dropped else [TIED])
+    changes = _changes(read_config(source, options), model.config, None if reshaped else [TIED])
     content = changed_config(stored, changes, dtype=None if options.dtype == "auto" else options.dtype)
     if getattr(model.config, QUANTIZATION, None) is None:
         content = _without(content, QUANTIZATION)

@@ -7,7 +7,17 @@ group `lm_eval_pruned.methods`.
 from __future__ import annotations
 
 from lm_eval_pruned.pruning.methods.angular import angular
-from lm_eval_pruned.pruning.methods.kinds import METHODS, DropMethod, Method, PositionMethod, ScoreMethod, SolveMethod
+from lm_eval_pruned.pruning.methods.greedy import greedy
+from lm_eval_pruned.pruning.methods.kinds import (
+    METHODS,
+    DropMethod,
+    Method,
+    PositionMethod,
+    ScoreMethod,
+    SearchMethod,
+    SolveMethod,
+    WidthMethod,
+)
 from lm_eval_pruned.pruning.methods.magnitude import magnitude
 from lm_eval_pruned.pruning.methods.random import random
 from lm_eval_pruned.pruning.methods.random_blocks import random_blocks
@@ -16,6 +26,7 @@ from lm_eval_pruned.pruning.methods.ria import ria
 from lm_eval_pruned.pruning.methods.shortgpt import shortgpt
 from lm_eval_pruned.pruning.methods.sparsegpt import sparsegpt
 from lm_eval_pruned.pruning.methods.wanda import wanda
+from lm_eval_pruned.pruning.methods.width import width
 
 __all__ = [
     "METHODS",
@@ -23,8 +34,11 @@ __all__ = [
     "Method",
     "PositionMethod",
     "ScoreMethod",
+    "SearchMethod",
     "SolveMethod",
+    "WidthMethod",
     "angular",
+    "greedy",
     "magnitude",
     "random",
     "random_blocks",
@@ -33,4 +47,5 @@ __all__ = [
     "shortgpt",
     "sparsegpt",
     "wanda",
+    "width",
 ]

@@ -1,4 +1,4 @@
-"""The kinds of pruning method (score, solve, drop, position), their function types, and the registry of methods."""
+"""The kinds of pruning method: score, solve, drop, position, search, width; their function types and registry."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class ScoreMethod:
     seeded: bool = False
     source: str | None = ""
     drops_blocks: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = False
     ranks: ClassVar[bool] = True
     solves: ClassVar[bool] = False
 
@@ -84,6 +85,7 @@ class SolveMethod:
     by_rows: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
     solves: ClassVar[bool] = True
 
@@ -120,6 +122,7 @@ class DropMethod:
     by_rows: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = True
+    reshapes: ClassVar[bool] = True
     ranks: ClassVar[bool] = False
     solves: ClassVar[bool] = False
 
@@ -147,6 +150,7 @@ class PositionMethod:
     needs_calibration: ClassVar[Literal[False]] = False
     by_rows: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = True
+    reshapes: ClassVar[bool] = True
     ranks: ClassVar[bool] = False
     solves: ClassVar[bool] = False
 
@@ -155,7 +159,61 @@ class PositionMethod:
         return tuple(sorted(self.choose(blocks, count, **({"seed": seed} if self.seeded else {}))))
 
 
-Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod
+@runtime_checkable
+class ScoreChannels(Protocol):
+    """A pure function from the weight that reads the channels of an MLP and their norms to a score of each channel."""
+
+    def __call__(self, weight: Float[Tensor, "out in"], statistics: InputStatistics) -> Float[Tensor, " in"]:
+        """Scores [in], in float32; the channels with the lowest are removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidthMethod:
+    """A method that removes channels from the MLPs, as many from each; fields as in `ScoreMethod`."""
+
+    summary: str
+    score: ScoreChannels
+    source: str | None = ""
+    compare: ClassVar[Ranking] = "matrix"
+    needs_calibration: ClassVar[Literal[True]] = True
+    by_rows: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    drops_blocks: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
+
+
+# Returns what leaving out some blocks costs.
+Damage = Callable[[Collection[int]], float]
+
+
+@runtime_checkable
+class Search(Protocol):
+    """A pure function that chooses blocks to drop by the damage that their absence does."""
+
+    def __call__(self, blocks: int, count: int, damage: Damage) -> Collection[int]:
+        """The `count` blocks to drop, of `blocks` counted from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchMethod:
+    """A method that leaves out blocks and runs the whole model to choose those to drop; fields as in `ScoreMethod`."""
+
+    summary: str
+    search: Search
+    source: str | None = ""
+    compare: ClassVar[Ranking] = "matrix"
+    needs_calibration: ClassVar[Literal[True]] = True
+    by_rows: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    drops_blocks: ClassVar[bool] = True
+    reshapes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
+
+
+Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod | SearchMethod | WidthMethod
 
 METHODS: Registry[Method] = Registry("method", group=METHODS_GROUP)
 
@@ -227,5 +285,25 @@ def position_method(name: str, *, seeded: bool = False) -> Callable[[Choose], Ch
         method = PositionMethod(summary=summary_of(choose), choose=choose, seeded=seeded, source=source_digest(choose))
         METHODS.add(name, method)
         return choose
+
+    return register
+
+
+def width_method(name: str) -> Callable[[ScoreChannels], ScoreChannels]:
+    """Register a function that scores channels; the first line of its docstring becomes its summary."""
+
+    def register(score: ScoreChannels) -> ScoreChannels:
+        METHODS.add(name, WidthMethod(summary=summary_of(score), score=score, source=source_digest(score)))
+        return score
+
+    return register
+
+
+def search_method(name: str) -> Callable[[Search], Search]:
+    """Register a function that searches for blocks; the first line of its docstring becomes its summary."""
+
+    def register(search: Search) -> Search:
+        METHODS.add(name, SearchMethod(summary=summary_of(search), search=search, source=source_digest(search)))
+        return search
 
     return register

@@ -31,5 +31,6 @@ def ria(weight: Float[Tensor, "out in"], statistics: InputStatistics | None) -> 
     assert statistics is not None, "the engine passes statistics to every method that declares needs_calibration"
     size = weight.float().abs()
     rows, columns = size.sum(dim=1, keepdim=True), size.sum(dim=0, keepdim=True)
-    shares = (size / rows).nan_to_num_(nan=0.0).add_((size / columns).nan_to_num_(nan=0.0))
+    # Only what has the sum 0 is divided by something else: numbers that are not finite have to stay visible.
+    shares = (size / rows.where(rows != 0, 1)).add_(size / columns.where(columns != 0, 1))
     return shares.mul_(statistics.norm.to(weight.device).pow(POWER))

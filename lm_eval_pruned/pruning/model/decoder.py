@@ -124,6 +124,11 @@ class Decoder:
         return (linear for block in self.blocks for linear in block.linears)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """The number of weights of every Linear, by name."""
+        return {linear.name: linear.weight.numel() for linear in self.linears}
+
+    @property
     def shares_weights(self) -> bool:
         """Whether a parameter is part of several blocks."""
         uses = Counter(parameter for block in self.blocks for parameter in set(block.module.parameters()))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -15,15 +14,16 @@ from torch import Tensor
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.divergence.head import divide
 from lm_eval_pruned.divergence.measure import dense_traces, mean_kl
-from lm_eval_pruned.divergence.traces import TokenTrace
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.level_switches import search_levels
 from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
+from lm_eval_pruned.pruning.artifacts.journal import Journal
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.calibrator import calibrate
 from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.calibration.statistics import InputNorm, InputStatistics
+from lm_eval_pruned.pruning.calibration.window_traces import window_traces
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
 from lm_eval_pruned.pruning.methods.steps import linear_step
@@ -53,7 +53,7 @@ def searched_sparsities(dense: DenseModel, config: PruneConfig) -> Float[Tensor,
     if len(windows) < 2:
         raise ArgumentError("alloc=search needs at least two calibration windows, one of them held out")
     count = held_out_windows(len(windows))
-    traces = traces_of(windows[-count:])
+    traces = window_traces(windows[-count:])
     evaluations = config.search_evaluations
     with progress_bar(evaluations, desc="search", unit="candidate") as progress:
         norms = input_norms(dense, windows[:-count])
@@ -64,31 +64,19 @@ def searched_sparsities(dense: DenseModel, config: PruneConfig) -> Float[Tensor,
         journal = Journal.read(dense.journal)
         with Candidates.of(blocks, norms, config).restored() as candidates:
 
+            def measure(sparsities: list[float]) -> float:
+                candidates.prune(sparsities)
+                return mean_kl(model, along)
+
             def fitness(sparsities: Tensor) -> float:
-                known = journal.known.get(tuple(sparsities.tolist()))
-                if known is None:
-                    candidates.prune(sparsities.tolist())
-                    known = mean_kl(model, along)
-                    journal.add(sparsities, known)
+                listed: list[float] = sparsities.tolist()
                 progress.update()
-                return known
+                return journal.once(json.dumps(listed), lambda: measure(listed))
 
             found = search_levels(
                 fitness, config.target, dense.groups[0].sizes(), evaluations=evaluations, seed=config.search_seed
             )
     return found.sparsities[None]
-
-
-def traces_of(windows: Windows) -> list[TokenTrace]:
-    """Return windows as traces without a prompt."""
-    traces = [
-        TokenTrace(question=str(index), ids=tuple(window.tolist()), start=1, thinking=0)
-        for index, window in enumerate(windows)
-        if len(window) > 1
-    ]
-    if not traces:
-        raise ArgumentError("alloc=search needs windows of at least two tokens: one token predicts nothing")
-    return traces
 
 
 def held_out_windows(windows: int) -> int:
@@ -161,38 +149,6 @@ class Candidates:
     def _restore(self, linears: Sequence[Linear]) -> None:
         for linear in linears:
             linear.weight.copy_(self.dense[linear.name])
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """The fitness of each candidate, a line each in a file, from which an interrupted search goes on.
-
-    The search is deterministic, so it asks for the same candidates again, and those of the file are not evaluated.
-    """
-
-    path: Path | None
-    known: dict[tuple[float, ...], float]
-
-    @classmethod
-    def read(cls, path: Path | None) -> Journal:
-        """Read a file, without a line that was cut off; there may be none."""
-        known: dict[tuple[float, ...], float] = {}
-        lines: list[str] = []
-        if path is not None:
-            with suppress(OSError):
-                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        for line in lines:
-            with suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                known[tuple(row["sparsities"])] = float(row["kl"])
-        return cls(path, known)
-
-    def add(self, sparsities: Float[Tensor, " blocks"], fitness: float) -> None:
-        """Append a candidate; where nothing can be written, the search goes on without."""
-        if self.path is not None:
-            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-                # The line break comes first, so that a line that was cut off spoils no other one.
-                file.write("\n" + json.dumps({"sparsities": sparsities.tolist(), "kl": fitness}))
 
 
 def _work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:

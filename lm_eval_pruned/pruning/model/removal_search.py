@@ -1,0 +1,181 @@
+"""Find what dropping blocks changes, by building the model from its old and its new config and comparing the two.
+
+Attributes of modules (slots in the cache), lists beside the blocks and tensors with a slice a block are found so.
+Both models are run on stand-in weights before anything is changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.model.rebuild import (
+    MISFITS,
+    differing_attributes,
+    first_difference,
+    named_tensors,
+    one_line,
+)
+from lm_eval_pruned.pruning.model.removal import Removal, sliced_axis
+from lm_eval_pruned.pruning.model.shorter_config import Fields, Kept, alternatives, shorten, with_fields
+from lm_eval_pruned.pruning.model.stand_in import build_empty, fill, outputs_of
+
+
+@dataclass(slots=True)
+class RemovalSearch:
+    """Finds the config of the remaining blocks: where a field's form does not say what it counts, by trying.
+
+    Attributes:
+        model: the model with all its blocks.
+        kept: the blocks that are left.
+        container: name of the list of blocks.
+        refusal: why the last config did not do.
+        dense: the model of the old config, without weights.
+    """
+
+    model: PreTrainedModel
+    kept: Kept
+    container: str
+    refusal: str = ""
+    dense: PreTrainedModel | None = None
+
+    def find(self) -> Removal:
+        """Return the removal with which the remaining blocks compute what they computed.
+
+        Raises:
+            PruningError: there is none.
+        """
+        fields = shorten(self.model.config.get_text_config(), self.kept)
+        found = self.attempt(fields)
+        if found is not None and self.is_right(found.removal):
+            return found.removal
+        while better := self._improve(fields, found):
+            fields, found = better
+            if self.is_right(found.removal):
+                return found.removal
+        raise PruningError(f"{self.refusal}: drop other blocks, or use a method that removes weights")
+
+    def _improve(self, fields: Fields, found: _Comparison | None) -> tuple[Fields, _Comparison] | None:
+        """Return the change of one field that leaves the fewest differences, if that is fewer than now."""
+        refusal = self.refusal
+        least: tuple[Fields, _Comparison] | None = None
+        others = [] if found is None else found.removal.attributes.values()
+        is_scaled = any(isinstance(value, float) for values in others for value in values.values())
+        for name, value in alternatives(fields, self.kept, constants=is_scaled):
+            tried = self.attempt({**fields, name: value})
+            limit = least[1] if least else found
+            if tried is not None and (limit is None or tried.differences < limit.differences):
+                least = {**fields, name: value}, tried
+        self.refusal = refusal
+        return least
+
+    def attempt(self, fields: Fields) -> _Comparison | None:
+        """Compare the model with one of these fields; None if there is none."""
+        try:
+            config = with_fields(self.model.config, fields)
+            after = build_empty(type(self.model), config)
+        except MISFITS as error:
+            self.refusal = (
+                f"no config of {type(self.model).__name__} describes the remaining blocks ({one_line(error)})"
+            )
+            return None
+        if self.dense is None:
+            self.dense = build_empty(type(self.model), self.model.config)
+        comparison = _compare(self.dense, after, kept=self.kept, config=config, container=self.container)
+        if comparison is None:
+            self.refusal = f"the config of {type(self.model).__name__} does not say how many blocks are left"
+        return comparison
+
+    def is_right(self, removal: Removal) -> bool:
+        """Run the dense model with bypassed blocks, the rebuilt one and the changed one, and compare their outputs.
+
+        Raises:
+            PruningError: the dense model does not run.
+        """
+        assert removal.config is not None
+        model_class, indices, container = type(self.model), self.kept.indices, self.container
+        before, after = build_empty(model_class, self.model.config), build_empty(model_class, removal.config)
+        values = {now: value for old, value in fill(before).items() if (now := removal.renamed(old)) is not None}
+        for sliced, axis in removal.sliced.items():
+            if sliced in values:
+                values[sliced] = self.kept.slice(values[sliced], axis)
+        fill(after, values)
+        blocks = before.get_submodule(container)
+        assert isinstance(blocks, nn.ModuleList)
+        remaining = [blocks[index] for index in indices]
+        bypassed = [block for block in blocks if block not in remaining]
+        cached = True
+        try:
+            try:
+                expected = outputs_of(before, remaining, bypassed, cached=True)
+            except MISFITS:
+                cached = False
+                expected = outputs_of(before, remaining, bypassed, cached=False)
+        except MISFITS as error:
+            raise PruningError(
+                f"{model_class.__name__} does not run on a few tokens, so that no block can be dropped: "
+                f"{one_line(error)}"
+            ) from None
+        try:
+            rebuilt = outputs_of(after, [*after.get_submodule(container).children()], cached=cached)
+            # The stand-in's own config, whose attention windows are short.
+            replace(removal, config=after.config).apply(before)
+            changed = outputs_of(before, [*before.get_submodule(container).children()], cached=cached)
+        except MISFITS as error:
+            self.refusal = f"{model_class.__name__} does not run without the dropped blocks ({one_line(error)})"
+            return False
+        places = [first_difference(expected, found) for found in (rebuilt, changed)]
+        place = next((place for place in places if place is not None), None)
+        if place is not None:
+            one = f"{container}.{indices[place]}" if place < len(indices) else "a block"
+            self.refusal = (
+                f"{one} of {model_class.__name__} would compute something else once blocks are dropped, as it depends "
+                "on its index, on the number of blocks or on what a dropped block passes on, and no config says so"
+            )
+        return place is None
+
+
+class _Comparison(NamedTuple):
+    """What changes between two models, and the number of differences between their remaining blocks."""
+
+    removal: Removal
+    differences: int
+
+
+def _compare(
+    before: PreTrainedModel, after: PreTrainedModel, *, kept: Kept, config: PretrainedConfig, container: str
+) -> _Comparison | None:
+    """Compare a model with that of a new config; None if the latter has another number of blocks."""
+    old, new = dict(before.named_modules()), dict(after.named_modules())
+    lists = [name for name in old if _length(old[name]) == kept.blocks and _length(new.get(name)) == len(kept.indices)]
+    if container not in lists:
+        return None
+    removal = Removal(kept=kept, lists=lists, config=config, attributes={}, sliced={})
+    names = {now: name for name in old if (now := removal.renamed(name)) is not None}
+    attributes = {
+        now: differing
+        for now, name in names.items()
+        if now in new and (differing := dict(differing_attributes(old[name], new[now])))
+    }
+    differences = sum(map(len, attributes.values())) + len(new.keys() ^ names.keys())
+    differences += sum(type(new[now]) is not type(old[name]) for now, name in names.items() if now in new)
+    sliced: dict[str, int] = {}
+    shapes = {name: value.shape for name, value in named_tensors(after)}
+    for name, value in named_tensors(before):
+        now = removal.renamed(name)
+        if now is not None and shapes.get(now) != value.shape:
+            axis = sliced_axis(value.shape, shapes.get(now, torch.Size()), kept)
+            if axis is None or name.startswith(f"{container}."):
+                differences += 1
+            else:
+                sliced[now] = axis
+    return _Comparison(replace(removal, attributes=attributes, sliced=sliced), differences)
+
+
+def _length(module: nn.Module | None) -> int | None:
+    return len(module) if isinstance(module, nn.ModuleList) else None
