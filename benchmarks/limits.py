@@ -3,7 +3,7 @@
     python benchmarks/limits.py draw FOLDER PICTURE      # after: lm-eval-pruned sweep limits --output FOLDER
     python benchmarks/limits.py smollm2 [--windows 4] [--seqlen 256] [--picture PICTURE]
 
-SmolLM2 takes about ten minutes of one core: each method on held-out English prose, perplexity relative to the
+SmolLM2: each method on held-out English prose, perplexity relative to the
 dense model's, and KL(dense || pruned) in nats a token.
 """
 
