@@ -145,7 +145,7 @@ def prune_checkpoint(
     write_note(report, output, original=pretrained, revision=options.revision)
     if report.scores is not None:
         np.save(output / SCORES_FILE, report.scores, allow_pickle=False)
-    if recipe.needs_whole_model and not recipe.needs_gradients:
+    if recipe.searches_sparsities:
         # One group: what is out of scope or excluded has a target of 0.
         sparsities = [max(block.attn, block.mlp) for block in report.blocks]
         (output / SPARSITIES_FILE).write_text(json.dumps(sparsities) + "\n", encoding="utf-8")

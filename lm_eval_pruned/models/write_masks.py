@@ -25,8 +25,8 @@ def check_has_masks(recipe: Recipe) -> None:
     Raises:
         ArgumentError: it does not.
     """
-    if recipe.method is None or recipe.drops_blocks or recipe.method.solves:
-        reason = "drops whole blocks" if recipe.drops_blocks else "changes the weights that stay"
+    if recipe.method is None or recipe.reshapes or recipe.method.solves:
+        reason = "takes weights out of the model" if recipe.reshapes else "changes the weights that stay"
         what = "removes nothing" if recipe.method is None else reason
         raise ArgumentError(
             f"--masks-only with method={recipe.config.method}, which {what}: give another method, or leave it out to "

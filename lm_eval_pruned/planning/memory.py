@@ -43,8 +43,8 @@ def peak_memory_bytes(recipe: Recipe, architecture: Architecture, windows: Windo
         "block": max(_block_bytes(recipe, architecture, block, windows) for block in architecture.blocks),
         "masks": _mask_bytes(recipe, architecture),
     }
-    if not recipe.needs_gradients and recipe.needs_whole_model:
-        return weights | max(sequential, _search_bytes(architecture, windows), key=_sum)
+    if recipe.searches_blocks or recipe.searches_sparsities:
+        return weights | max(sequential, _search_bytes(recipe, architecture, windows), key=_sum)
     if not recipe.needs_gradients:
         return max(opening, weights | sequential, key=_sum)
     return weights | max(sequential, _gradient_bytes(architecture, windows), key=_sum)
@@ -84,12 +84,12 @@ def _mask_bytes(recipe: Recipe, architecture: Architecture) -> int:
     return sum(count_weights(block.scoped) for block in architecture.blocks) // 8
 
 
-def _search_bytes(architecture: Architecture, windows: WindowShape) -> dict[str, int]:
-    """Return what candidates need besides the weights: a copy of those that are pruned, and a prefill."""
+def _search_bytes(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> dict[str, int]:
+    """Return what candidates need besides the weights: a prefill, and a copy of the weights that they prune."""
     tokens = max(BATCH_TOKENS, windows.seqlen)
     widest = max(elements(block.matrices) for block in architecture.blocks)
     return {
-        "copy": architecture.itemsize * count_weights(architecture.scoped),
+        "copy": architecture.itemsize * count_weights(architecture.scoped) if recipe.searches_sparsities else 0,
         "activations": int(architecture.itemsize * tokens * widest),
     }
 

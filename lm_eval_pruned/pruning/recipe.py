@@ -78,7 +78,7 @@ class Recipe:
         return self.method is not None and self.method.reshapes
 
     @property
-    def searches(self) -> bool:
+    def searches_blocks(self) -> bool:
         """Whether the blocks to drop are found by running the whole model without them."""
         return isinstance(self.method, SearchMethod) and self.config.blocks is None
 
@@ -101,10 +101,14 @@ class Recipe:
         return self.measures_signal and self.allocation.signal.needs_gradients
 
     @property
+    def searches_sparsities(self) -> bool:
+        """Whether the sparsities of the blocks are found by running the model pruned to them."""
+        return self.measures_signal and self.allocation.signal.runs_whole_model
+
+    @property
     def needs_whole_model(self) -> bool:
         """Whether all weights have to be in memory at once, to take gradients or to run candidates of a search."""
-        searched = self.measures_signal and self.allocation.signal.runs_whole_model
-        return self.needs_gradients or self.searches or searched
+        return self.needs_gradients or self.searches_blocks or self.searches_sparsities
 
     @property
     def allocation_groups(self) -> Sequence[tuple[Sublayer, ...]]:
@@ -166,7 +170,7 @@ class Recipe:
                 "sparsity": config.sparsity,
                 **({} if config.blocks is None else {"blocks": config.blocks}),
                 **seed,
-                **({"greedy_by": config.greedy_by} if self.searches else {}),
+                **({"greedy_by": config.greedy_by} if self.searches_blocks else {}),
                 **plugins,
             }
         if self.method.reshapes:

@@ -119,7 +119,8 @@ def test_a_pattern_comes_back(tmp_path):
     [
         ({}, "method=none, which removes nothing"),
         ({"method": "sparsegpt", "sparsity": 0.5}, "which changes the weights that stay"),
-        ({"method": "shortgpt", "num_blocks": 1}, "which drops whole blocks"),
+        ({"method": "shortgpt", "num_blocks": 1}, "which takes weights out of the model"),
+        ({"method": "width", "sparsity": 0.2}, "which takes weights out of the model"),
     ],
 )
 def test_methods_without_masks(tmp_path, capsys, settings, message):
