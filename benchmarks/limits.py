@@ -31,10 +31,10 @@ from lm_eval_pruned.results.leaderboard.entries import build_entries
 from lm_eval_pruned.results.records.reading import read_records
 
 DROPS = get_args(BlockMethod)
-SCORES = ("magnitude", "wanda", "ria", "sparsegpt", "random")
+SCORES = ("magnitude", "wanda", "ria", "sparsegpt", "random", "width")
 COUNTS, SPARSITIES = (1, 2, 4), (0.2, 0.5)
 # One line style for each place of a method: colours alone do not tell nine lines apart.
-STYLES = ("o-", "s--", "^-.", "D:", "v-")
+STYLES = ("o-", "s--", "^-.", "D:", "v-", "P-")
 
 
 class Point(NamedTuple):
@@ -56,6 +56,7 @@ def draw(columns: Mapping[str, list[Point]], *, log: bool, path: Path) -> None:
                 axis.plot(*zip(*curve, strict=True), style, label=method, alpha=0.8, markersize=5)
             axis.set(xlabel=title, yscale="log" if log else "linear")
             axis.grid(alpha=0.3)
+            axis.xaxis.get_major_locator().set_params(integer=title == "blocks dropped")
             axis.legend(fontsize="small")
         row[0].set_ylabel(name)
     figure.savefig(path, dpi=110)

@@ -226,6 +226,6 @@ def test_sparsities_out_of_range_are_named():
 
 
 def test_unknown_names_are_listed_once():
-    with pytest.raises(UnknownNameError, match="Known: angular, magnitude, none, ") as caught:
+    with pytest.raises(UnknownNameError, match="Known: angular, greedy, magnitude, none, ") as caught:
         PruneConfig(method="wandaa")
     assert str(caught.value).count("magnitude") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lm_eval_pruned.pruning.allocations.signals.kinds import Needs
 from lm_eval_pruned.pruning.damage import trials
 from lm_eval_pruned.pruning.methods import (
     DropMethod,
@@ -71,10 +72,13 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
 
 def _calibration(recipe: Recipe, blocks: Sequence[BlockShape], windows: WindowShape) -> Work:
     """Count the operations of calibrating all blocks, with dense or pruned activations propagated."""
+    # Calls of blocks were verified when the signal was measured.
+    verified = recipe.measures_signal and recipe.allocation.signal.needs == Needs.ACTIVATIONS
     if recipe.config.propagate == "dense":
-        return dense_calibration(blocks, windows)
+        return dense_calibration(blocks, windows, verified=verified)
+    captured = capture_pass(blocks, windows, verified=verified)
     propagated = (forward(block, windows) for block in blocks[:-1])
-    return total([capture_pass(blocks, windows), *(calibration_pass(block, windows) for block in blocks), *propagated])
+    return total([captured, *(calibration_pass(block, windows) for block in blocks), *propagated])
 
 
 def _grams(block: BlockShape, windows: WindowShape) -> Work:
