@@ -15,7 +15,7 @@ from lm_eval_pruned.registry import plugin_names, registered_names
 
 # Methods that drop whole blocks, and all methods that ship.
 BlockMethod = Literal["shortgpt", "angular", "greedy", "reverse", "random-blocks"]
-Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", "width", BlockMethod]
+Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", "width", "reap", BlockMethod]
 Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithmetic", "search"]
 Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]
@@ -42,7 +42,7 @@ DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
 DESCRIPTIONS: Mapping[str, str] = {
     "method": "how weights are scored",
     "alloc": "how the sparsity is spread over the blocks, or a .json list of one sparsity a block",
-    "sparsity": "fraction of the prunable weights removed, 0 <= s < 1; width: of the channels",
+    "sparsity": "fraction of the prunable weights removed, 0 <= s < 1; width: of the channels; reap: of the experts",
     "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
     "scope": "which Linears are pruned",
     "exclude": "regular expression: matrices whose names match anywhere are not pruned",

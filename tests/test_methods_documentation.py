@@ -12,6 +12,7 @@ from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.methods import (
     METHODS,
     DropMethod,
+    ExpertMethod,
     PositionMethod,
     ScoreMethod,
     SearchMethod,
@@ -38,7 +39,7 @@ def function(name: str) -> Callable[..., object]:
             return choose
         case SearchMethod(search=search):
             return search
-        case WidthMethod(score=score):
+        case WidthMethod(score=score) | ExpertMethod(score=score):
             return score
 
 

@@ -6,7 +6,7 @@ Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` han
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from lm_eval_pruned.pruning.checkpoint.rewrite import Rewriter, write_whole
 from lm_eval_pruned.pruning.checkpoint.writer import CheckpointWriter
 from lm_eval_pruned.pruning.engine import PruningRun, prune_model
 from lm_eval_pruned.pruning.fit import check_fits
+from lm_eval_pruned.pruning.methods import ExpertMethod
 from lm_eval_pruned.pruning.model.decoder import Block, find_decoder
 from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.removal import fit_slices
@@ -140,8 +141,9 @@ def prune_pretrained(
         # The default can always be saved; transformers refuses some generation configs that it reads.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
-        removed, keeps_dtype = report.removed_blocks, options.dtype == "auto"
-        write_whole(model, stored, output, blocks=container, removed=removed, keeps_dtype=keeps_dtype)
+        drops_experts = isinstance(recipe.method, ExpertMethod)
+        renumbering = Renumbering(container=container, removed=report.removed_blocks, drops_experts=drops_experts)
+        write_whole(model, stored, output, renumbering=renumbering, keeps_dtype=options.dtype == "auto")
         write_other_files(source, options, model, output, reshaped=recipe.reshapes)
     return report
 
@@ -212,15 +214,15 @@ class DiskSink:
     artifacts: Path | None
     rewriter: Rewriter | None
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    _narrowed: Callable[[str, Tensor], Tensor] = field(default=lambda name, tensor: tensor)
+    _narrowing: tuple[Narrowing, Mapping[str, Tensor]] | None = None
 
     def store(self, name: str, tensor: Tensor) -> None:
         """Store a tensor of the artifact until its block is done."""
         self.tensors[name] = tensor
 
     def narrow(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> None:
-        """Write only the channels that are kept."""
-        self._narrowed = lambda name, tensor: narrowing.left_of(name, tensor, kept)
+        """Write only the channels or experts that are kept."""
+        self._narrowing = narrowing, kept
 
     def block_done(self, block: Block) -> None:
         """Move the tensors of a block to disk, and write the block."""
@@ -238,5 +240,11 @@ class DiskSink:
             # A tensor that blocks share has the name that it has in the first of them.
             old = f"{block.name}."
             stored = {f"{prefix}.{name.removeprefix(old)}" if name.startswith(old) else name: name for name in contents}
-            self.rewriter.add({new: self._narrowed(name, contents[name]) for new, name in stored.items()}, stored)
+            written = {new: contents[name] for new, name in stored.items()}
+            if self._narrowing is not None:
+                narrowing, kept = self._narrowing
+                left = [*narrowing.narrowed(block, contents, kept)]
+                written, stored = {new: one for _, new, one in left}, {new: old for old, new, _ in left}
+                self.rewriter.leave_out(contents.keys() - {*stored.values()})
+            self.rewriter.add(written, stored)
         trim_heap()

@@ -13,10 +13,9 @@ from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
 from lm_eval_pruned.pruning.fit import check_fits
-from lm_eval_pruned.pruning.methods import WidthMethod
+from lm_eval_pruned.pruning.methods import ExpertMethod, WidthMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
-from lm_eval_pruned.pruning.model.narrowing import tensor_of
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
@@ -74,10 +73,11 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         check_droppable(decoder, dropped, named)
     targets = allocate(known, decoder, None).targets
     total = sum(parameter.numel() for parameter in model.parameters())
-    narrowing = find_narrowing(decoder, recipe.config.target) if isinstance(recipe.method, WidthMethod) else None
-    if narrowing is not None:
-        share = 1 - narrowing.left / narrowing.channels
-        targets = {one.name: share for one in decoder.linears if tensor_of(one) in narrowing.slices}
+    narrowing = None
+    if isinstance(recipe.method, WidthMethod | ExpertMethod):
+        narrowing = find_narrowing(decoder, recipe.method.unit, recipe.config.target)
+        # All units are of one size, whichever will go.
+        targets = narrowing.targets(decoder, narrowing.first(decoder))
     if named:
         targets = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
     scoped = [linear for linear in decoder.linears if linear.name in targets]

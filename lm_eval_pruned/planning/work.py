@@ -8,6 +8,7 @@ from lm_eval_pruned.pruning.allocations.signals.kinds import Needs
 from lm_eval_pruned.pruning.damage import trials
 from lm_eval_pruned.pruning.methods import (
     DropMethod,
+    ExpertMethod,
     PositionMethod,
     ScoreMethod,
     SearchMethod,
@@ -59,6 +60,10 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
             # The model is run on a few tokens before and after it is narrowed, and once more built anew.
             prune = total(forward(block, WindowShape(1, TOKENS)) for block in blocks * 3)
             calibrate = _calibration(recipe, blocks, windows)
+        case ExpertMethod():
+            # The model is run on a few tokens three times, and on the windows once, with the experts once more.
+            prune = total(forward(block, WindowShape(1, TOKENS)) for block in blocks * 3)
+            calibrate = dense_calibration(blocks, windows)
         case ScoreMethod() as method:
             prune = Work(sorted=count_weights(architecture.scoped))
             calibrate = _calibration(recipe, blocks, windows) if method.needs_calibration else Work()

@@ -44,7 +44,7 @@ def kept_channels(
             if not scores.isfinite().all():
                 raise PruningError(f"{reader.name}: a weight is not a number (NaN) or infinite: check the checkpoint")
             order = scores.cpu().argsort(stable=True)
-            kept[block.name] = order[narrowing.channels - narrowing.left :].sort().values.to(torch.int64)
+            kept[block.name] = order[narrowing.units - narrowing.left :].sort().values.to(torch.int64)
             stop_reading(reader, kept[block.name])
             calibrator.advance(block)
     return kept

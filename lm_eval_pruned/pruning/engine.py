@@ -35,12 +35,13 @@ from lm_eval_pruned.pruning.calibration.window_traces import window_traces
 from lm_eval_pruned.pruning.channels import kept_channels
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile
 from lm_eval_pruned.pruning.damage import BlockDamage, trials
+from lm_eval_pruned.pruning.expert_scores import kept_experts
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.masks.packing import count_zeros
-from lm_eval_pruned.pruning.methods import DropMethod, PositionMethod, SearchMethod, WidthMethod
-from lm_eval_pruned.pruning.model.decoder import Block, Decoder, check_prunable, find_decoder, leave_alone
+from lm_eval_pruned.pruning.methods import DropMethod, ExpertMethod, PositionMethod, SearchMethod, WidthMethod
+from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
-from lm_eval_pruned.pruning.model.narrowing import Narrowing, tensor_of
+from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
@@ -170,7 +171,7 @@ class PruningRun:
             match self.recipe.method:
                 case DropMethod() | PositionMethod() | SearchMethod() as method:
                     return self._drop(self._blocks_to_drop(method, windows))
-                case WidthMethod() as method:
+                case WidthMethod() | ExpertMethod() as method:
                     assert windows is not None, "calibration windows were asked for"
                     return self._narrow(method, windows)
                 case _:
@@ -179,9 +180,9 @@ class PruningRun:
     def apply(self, artifact: Artifact) -> Outcome:
         """Apply what an earlier run stored, in place."""
         with self.stopwatch.phase("prune"):
-            if isinstance(self.recipe.method, WidthMethod):
-                narrowing = find_narrowing(self.decoder, self.recipe.config.target)
-                kept = {block.name: artifact.tensors[kept_name(block)] for block in self.decoder.blocks}
+            if isinstance(self.recipe.method, WidthMethod | ExpertMethod):
+                narrowing = find_narrowing(self.decoder, self.recipe.method.unit, self.recipe.config.target)
+                kept = {name: artifact.tensors[kept_name(name)] for name in narrowing.first(self.decoder)}
                 return self._narrowed(narrowing, kept)
             return apply_artifact(artifact, self.decoder, self.sink)
 
@@ -291,30 +292,31 @@ class PruningRun:
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
         return Outcome(targets, removed, zeros.after, zeros.before)
 
-    def _narrow(self, method: WidthMethod, windows: Windows) -> Outcome:
-        """Choose the channels of every MLP that stay, and remove the others."""
+    def _narrow(self, method: WidthMethod | ExpertMethod, windows: Windows) -> Outcome:
+        """Choose the channels of every MLP, or the experts of every mixture, that stay, and remove the others."""
         with self.stopwatch.phase("prune"):
-            narrowing = find_narrowing(self.decoder, self.recipe.config.target)
+            narrowing = find_narrowing(self.decoder, method.unit, self.recipe.config.target)
         with self.stopwatch.phase("calibrate"):
-            kept = kept_channels(
-                self.decoder, narrowing, windows, method, dense=self.recipe.config.propagate == "dense"
-            )
-        for block in self.decoder.blocks:
-            self.sink.store(kept_name(block), kept[block.name])
+            if isinstance(method, ExpertMethod):
+                kept = kept_experts(self.decoder, narrowing, windows, method)
+            else:
+                dense = self.recipe.config.propagate == "dense"
+                kept = kept_channels(self.decoder, narrowing, windows, method, dense=dense)
+        for name, units in kept.items():
+            self.sink.store(kept_name(name), units)
         with self.stopwatch.phase("prune"):
             return self._narrowed(narrowing, kept)
 
     def _narrowed(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> Outcome:
-        """Remove channels; the Linears of MLPs have the removed fraction as their target."""
-        share = 1 - narrowing.left / narrowing.channels
-        targets = {linear.name: share for linear in self.decoder.linears if tensor_of(linear) in narrowing.slices}
+        """Remove channels or experts; the Linears that have, or are, some have the removed fraction as their target."""
+        targets = narrowing.targets(self.decoder, kept)
         zeros = narrow_blocks(self.decoder, narrowing, kept, self.sink)
         return Outcome(targets, frozenset(), zeros.after, zeros.before)
 
 
-def kept_name(block: Block) -> str:
-    """Return the name under which an artifact stores the channels that a block keeps."""
-    return f"{block.name}.kept"
+def kept_name(block: str) -> str:
+    """Return the name under which an artifact stores the channels or experts that a block keeps."""
+    return f"{block}.kept"
 
 
 def check_onloaded(decoder: Decoder) -> None:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.checkpoint.formats import check_prunable, quantised, quantization_of
-from lm_eval_pruned.pruning.methods import WidthMethod
+from lm_eval_pruned.pruning.methods import ExpertMethod, WidthMethod
 from lm_eval_pruned.pruning.model.decoder import find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
@@ -27,9 +27,9 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
 
     Raises:
         ArgumentError: more blocks are dropped, or listed, than the model has, its rows do not divide into groups, or no
-            matrix is excluded or channel removed.
-        PruningError: the model has an encoder or is quantised, its MLPs cannot be narrowed, or gradients would
-            underflow.
+            matrix is excluded or channel or expert removed.
+        PruningError: the model has an encoder or is quantised, its MLPs or mixtures cannot be narrowed, or gradients
+            would underflow.
     """
     check_decoder_only(config)
     if recipe.method is not None:
@@ -49,7 +49,7 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
             f"pattern={recipe.config.pattern}: rows of {columns} weights do not divide into groups of "
             f"{recipe.config.n_m[1]}: choose another pattern"
         )
-    if recipe.exclude is not None or isinstance(recipe.method, WidthMethod):
+    if recipe.exclude is not None or isinstance(recipe.method, WidthMethod | ExpertMethod):
         _check_matrices(recipe, config)
     if recipe.needs_gradients:
         stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
@@ -66,8 +66,8 @@ def _check_matrices(recipe: Recipe, config: PretrainedConfig) -> None:
         # Code of its own, or a missing package: loading says so.
         return
     decoder = leave_alone(find_decoder(model), recipe.exclude)
-    if isinstance(recipe.method, WidthMethod):
-        find_narrowing(decoder, recipe.config.target)
+    if isinstance(recipe.method, WidthMethod | ExpertMethod):
+        find_narrowing(decoder, recipe.method.unit, recipe.config.target)
 
 
 def check_supported(recipe: Recipe, config: PretrainedConfig | None) -> None:

@@ -25,7 +25,7 @@ from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile, find_mask_file, read_mask_file
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
-from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod, SearchMethod
+from lm_eval_pruned.pruning.methods import METHODS, ExpertMethod, Method, PositionMethod, SearchMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.registry import source_digest
@@ -224,7 +224,7 @@ def resolve(config: PruneConfig) -> Recipe:
         preset = preset._replace(config=replace(preset.config, scope="mlp"))
     allocation = listed(config.alloc) if config.is_listed else preset.allocation or ALLOCATIONS[config.alloc]
     if method is None or method.reshapes:
-        # Nothing is allocated in a dense model, and neither have whole blocks a sparsity, nor do channels share one.
+        # Nothing is allocated in a dense model; whole blocks, channels and experts have no sparsity of their own.
         allocation = ALLOCATIONS["uniform"]
     return Recipe(
         config=preset.config,
@@ -283,12 +283,15 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
             "sparsity"
         )
     elif method.reshapes:
-        for name in ("alloc", "pattern", "scope", "exclude", "compare"):
+        drops_experts = isinstance(method, ExpertMethod)
+        units, whole = ("experts", "experts") if drops_experts else ("channels", "channels of MLPs")
+        # Experts are all scored in the dense model.
+        for name in ("alloc", "pattern", "scope", "exclude", "compare", *(["propagate"] if drops_experts else [])):
             value = getattr(config, name)
             if value != _DEFAULTS[name] and (name, value) != ("scope", "mlp"):
-                raise ArgumentError(f"method={config.method} removes whole channels of MLPs: leave {name}={value} out")
+                raise ArgumentError(f"method={config.method} removes whole {whole}: leave {name}={value} out")
         if config.sparsity is None:
-            raise ArgumentError(f"method={config.method} needs a sparsity, the fraction of channels, such as 0.2")
+            raise ArgumentError(f"method={config.method} needs a sparsity, the fraction of {units}, such as 0.2")
     elif config.sparsity is None and config.n_m is None and not config.is_listed:
         raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
 

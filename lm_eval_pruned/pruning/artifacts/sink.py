@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
-from lm_eval_pruned.pruning.model.narrowing import Narrowing, tensor_of
+from lm_eval_pruned.pruning.model.narrowing import Narrowing
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class BlockSink(Protocol):
         """Take a pruned block."""
 
     def narrow(self, narrowing: Narrowing, kept: Mapping[str, Tensor]) -> None:
-        """Leave channels out of each block that follows; see `Narrowing.apply`."""
+        """Leave channels or experts out of each block that follows; see `Narrowing.apply`."""
 
 
 @dataclass(slots=True)
@@ -70,12 +70,12 @@ def visit_blocks(
 
 
 def narrow_blocks(decoder: Decoder, narrowing: Narrowing, kept: Mapping[str, Tensor], sink: BlockSink) -> ZeroCounts:
-    """Remove channels from every block, in place; a weight that is taken out counts as zero.
+    """Remove channels or experts from every block, in place; a weight that is taken out counts as zero.
 
     Args:
         decoder: the dense model.
         narrowing: what changes.
-        kept: for each block, by its name, the channels to keep, in order.
+        kept: for each block, by its name, the channels or experts to keep, in order.
         sink: takes the blocks.
     """
     before: dict[str, int] = {}
@@ -83,7 +83,7 @@ def narrow_blocks(decoder: Decoder, narrowing: Narrowing, kept: Mapping[str, Ten
     sink.narrow(narrowing, kept)
     for block in decoder.onload_blocks():
         for linear in block.linears:
-            left = narrowing.left_of(tensor_of(linear), linear.operand, kept)
+            left = narrowing.weight_left(block, linear, kept)
             before[linear.name] = count_zeros(linear.weight)
             after[linear.name] = linear.weight.numel() - left.numel() + count_zeros(left)
         sink.block_done(block)

@@ -17,6 +17,7 @@ class Renumbering:
     Attributes:
         container: name of the list of blocks.
         removed: indices of the blocks that are dropped.
+        drops_experts: whether blocks lose experts, so that numbered ones that were not written are gone.
 
     Example:
         >>> shorter = Renumbering(container="layers", removed=frozenset({1}))
@@ -26,6 +27,7 @@ class Renumbering:
 
     container: str
     removed: Collection[int] = frozenset()
+    drops_experts: bool = False
 
     def new_name(self, name: str) -> str | None:
         """Return the name that a tensor has afterwards; None if it belonged to a dropped block."""
@@ -36,6 +38,17 @@ class Renumbering:
         if index in self.removed:
             return None
         return f"{self.container}.{index - sum(other < index for other in self.removed)}.{match['rest']}"
+
+
+def of_first_expert(name: str) -> str:
+    """Return the name that a tensor of a numbered expert has in the first one; another name as it is.
+
+    Example:
+        >>> of_first_expert("layers.3.experts.7.up.weight"), of_first_expert("layers.3.gate.weight")
+        ('layers.3.experts.0.up.weight', 'layers.3.gate.weight')
+    """
+    match = _INDEXED.match(name)
+    return name if match is None else name[: match.start("rest")] + re.sub(r"(?<=\.)\d+(?=\.)", "0", match["rest"])
 
 
 def stored_container(stored: Iterable[str], container: str, block: Collection[str]) -> str:

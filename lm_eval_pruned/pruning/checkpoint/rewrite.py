@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm_eval_pruned.pruning.checkpoint.names import Renumbering, block_prefix, paired, stored_container
+from lm_eval_pruned.pruning.checkpoint.names import Renumbering, block_prefix, of_first_expert, paired, stored_container
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
 from lm_eval_pruned.pruning.checkpoint.writer import SHARD_BYTES, CheckpointWriter
 
@@ -56,9 +56,15 @@ class Rewriter:
         written = set(new.values()) if self.keeps_dtype else set()
         self.writer.add({name: tensor for name, tensor in tensors.items() if name not in written})
 
+    def leave_out(self, names: Collection[str]) -> None:
+        """Leave out tensors of the source, by name."""
+        self._done.update(names)
+
     def finish(self, renumbering: Renumbering) -> None:
         """Copy what is left of the source, log what the model did not read, and write the index."""
         left = [name for name in self.source.files if name not in self._done and renumbering.new_name(name)]
+        if renumbering.drops_experts:
+            left = [name for name in left if of_first_expert(name) not in self._done]
         quantised = left_quantised(self.source, left)
         copied = [name for name in left if name not in quantised]
         for name, tensor in self.source.read_each(copied):
@@ -78,7 +84,7 @@ class Rewriter:
 
 
 def write_whole(
-    model: PreTrainedModel, source: Shards, output: Path, *, blocks: str, removed: Collection[int], keeps_dtype: bool
+    model: PreTrainedModel, source: Shards, output: Path, *, renumbering: Renumbering, keeps_dtype: bool
 ) -> None:
     """Write the weights of a loaded model to `output` under the names that they have in its source.
 
@@ -89,15 +95,15 @@ def write_whole(
         model: the pruned model.
         source: the checkpoint that it was read from; without tensors, the model is saved as it is.
         output: folder of the new checkpoint.
-        blocks: name of the list of blocks in the model.
-        removed: indices of the dropped blocks.
+        renumbering: which blocks are dropped, with the name that their list has in the model.
         keeps_dtype: whether a tensor that did not change is written in the dtype of the source.
     """
     with TemporaryDirectory(dir=output, prefix=".whole") as folder, CheckpointWriter(folder=output) as writer:
         model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
         saved = Shards.open(folder, revision="main")
+        blocks = renumbering.container
         own = {name.removeprefix(f"{blocks}.0.") for name in model.state_dict() if name.startswith(f"{blocks}.0.")}
-        renumbering = Renumbering(container=stored_container(source.files, blocks, own), removed=removed)
+        renumbering = replace(renumbering, container=stored_container(source.files, blocks, own))
         new = {renumbered: name for name in source.files if (renumbered := renumbering.new_name(name))}
         pairs = paired(saved.files, new)
         rewriter = Rewriter(source=source, writer=writer, keeps_dtype=keeps_dtype)

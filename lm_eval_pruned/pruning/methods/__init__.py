@@ -11,6 +11,7 @@ from lm_eval_pruned.pruning.methods.greedy import greedy
 from lm_eval_pruned.pruning.methods.kinds import (
     METHODS,
     DropMethod,
+    ExpertMethod,
     Method,
     PositionMethod,
     ScoreMethod,
@@ -21,6 +22,7 @@ from lm_eval_pruned.pruning.methods.kinds import (
 from lm_eval_pruned.pruning.methods.magnitude import magnitude
 from lm_eval_pruned.pruning.methods.random import random
 from lm_eval_pruned.pruning.methods.random_blocks import random_blocks
+from lm_eval_pruned.pruning.methods.reap import reap
 from lm_eval_pruned.pruning.methods.reverse import reverse
 from lm_eval_pruned.pruning.methods.ria import ria
 from lm_eval_pruned.pruning.methods.shortgpt import shortgpt
@@ -31,6 +33,7 @@ from lm_eval_pruned.pruning.methods.width import width
 __all__ = [
     "METHODS",
     "DropMethod",
+    "ExpertMethod",
     "Method",
     "PositionMethod",
     "ScoreMethod",
@@ -42,6 +45,7 @@ __all__ = [
     "magnitude",
     "random",
     "random_blocks",
+    "reap",
     "reverse",
     "ria",
     "shortgpt",

@@ -1,4 +1,4 @@
-"""The kinds of pruning method: score, solve, drop, position, search, width; their function types and registry."""
+"""Kinds of pruning methods: score, solve, drop, position, search, width, expert; their function types, registry."""
 
 from __future__ import annotations
 
@@ -174,6 +174,35 @@ class WidthMethod:
     summary: str
     score: ScoreChannels
     source: str | None = ""
+    unit: ClassVar[Literal["channel"]] = "channel"
+    compare: ClassVar[Ranking] = "matrix"
+    needs_calibration: ClassVar[Literal[True]] = True
+    by_rows: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    drops_blocks: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
+
+
+@runtime_checkable
+class ScoreTokens(Protocol):
+    """A pure function from the gates and outputs of the tokens that were routed to an expert to a score of each."""
+
+    def __call__(
+        self, gates: Float[Tensor, " tokens"], outputs: Float[Tensor, "tokens hidden"]
+    ) -> Float[Tensor, " tokens"]:
+        """Scores [tokens], in float32; the experts with the lowest means are removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertMethod:
+    """A method that removes experts, as many from each block that has some; fields as in `ScoreMethod`."""
+
+    summary: str
+    score: ScoreTokens
+    source: str | None = ""
+    unit: ClassVar[Literal["expert"]] = "expert"
     compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
     by_rows: ClassVar[bool] = False
@@ -213,7 +242,7 @@ class SearchMethod:
     solves: ClassVar[bool] = False
 
 
-Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod | SearchMethod | WidthMethod
+Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod | SearchMethod | WidthMethod | ExpertMethod
 
 METHODS: Registry[Method] = Registry("method", group=METHODS_GROUP)
 
@@ -294,6 +323,16 @@ def width_method(name: str) -> Callable[[ScoreChannels], ScoreChannels]:
 
     def register(score: ScoreChannels) -> ScoreChannels:
         METHODS.add(name, WidthMethod(summary=summary_of(score), score=score, source=source_digest(score)))
+        return score
+
+    return register
+
+
+def expert_method(name: str) -> Callable[[ScoreTokens], ScoreTokens]:
+    """Register a function that scores the tokens of an expert; the first line of its docstring becomes its summary."""
+
+    def register(score: ScoreTokens) -> ScoreTokens:
+        METHODS.add(name, ExpertMethod(summary=summary_of(score), score=score, source=source_digest(score)))
         return score
 
     return register

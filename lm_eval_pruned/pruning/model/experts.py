@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, cast
@@ -132,6 +133,12 @@ def _is_transposed(module: nn.Module, fused: Mapping[str, nn.Parameter]) -> bool
     if first == (height, width) or (first[1] == width != first[0]):
         return False
     return True if first[0] == width != first[1] else None
+
+
+def takes_routes(module: nn.Module) -> bool:
+    """Return whether a module takes hidden states, the experts that tokens are routed to, and their gates."""
+    names = [*inspect.signature(module.forward).parameters][:3]
+    return len(names) == 3 and ("index" in names[1] or "indices" in names[1]) and "weights" in names[2]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Find how the MLPs of a model are narrowed: the field of its config that counts channels, and the tensors that follow.
+"""Find how the blocks of a model are narrowed: the field of its config that counts units, and the tensors that follow.
 
 The model is built, without weights, from its old and its new config, and the two are compared. The narrowed model is
 run on stand-in weights before anything is changed.
@@ -7,7 +7,7 @@ run on stand-in weights before anything is changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
-from lm_eval_pruned.pruning.model.narrowing import Narrowing, Slices, is_read, tensor_of
+from lm_eval_pruned.pruning.model.experts import takes_routes
+from lm_eval_pruned.pruning.model.narrowing import Narrowing, Slices, Unit, is_read, mixture_of, tensor_of
 from lm_eval_pruned.pruning.model.rebuild import (
     MISFITS,
     differing_attributes,
@@ -28,27 +29,56 @@ from lm_eval_pruned.pruning.model.rebuild import (
 from lm_eval_pruned.pruning.model.shorter_config import with_fields
 from lm_eval_pruned.pruning.model.stand_in import build_empty, fill, outputs_of
 
-# Names of config fields that count the channels of an MLP.
-_COUNTS = re.compile(r"intermediate|ffn|inner|d_?ff$|dim_ff|hidden_dim$")
+# Names of config fields that count the channels of an MLP, or the experts of a mixture.
+_COUNTS: Mapping[Unit, re.Pattern[str]] = {
+    "channel": re.compile(r"intermediate|ffn|inner|d_?ff$|dim_ff|hidden_dim$"),
+    "expert": re.compile(r"^(?!.*(per_tok|shared|top_?k)).*experts"),
+}
+# Names of config fields that say how many experts a token is routed to, and in how many groups experts are.
+_CHOSEN = re.compile(r"experts_per_tok(en)?$|^(moe_)?top_?k(_experts)?$|^moe_k$")
+_GROUPS = re.compile(r"^(n_groups?|num_expert_groups?|expert_groups?)$")
 # Channels of the model that is tried, and how many it keeps: enough to tell, and little to multiply.
 _TRIED = (48, 32)
 
 
-def find_narrowing(decoder: Decoder, sparsity: float) -> Narrowing:
-    """Find what changes when the fraction `sparsity` of the channels is removed; weights may be on the meta device.
+def find_narrowing(decoder: Decoder, unit: Unit, sparsity: float) -> Narrowing:
+    """Find what changes when the fraction `sparsity` of the units is removed; weights may be on the meta device.
 
     Raises:
-        ArgumentError: no channel would be removed.
+        ArgumentError: none would be removed, or too few experts would be left.
         PruningError: the blocks cannot be narrowed alike, or would compute something else.
     """
     model, name = decoder.model, type(decoder.model).__name__
     if not isinstance(model, PreTrainedModel):
-        raise PruningError(f"{name} has no config of transformers to count its channels: use another method")
-    if any(linear.routed for linear in decoder.linears):
+        raise PruningError(f"{name} has no config of transformers to count its {unit}s: use another method")
+    routed = [block for block in decoder.blocks if any(linear.routed for linear in block.linears)]
+    if unit == "expert":
+        _check_mixtures(name, routed)
+    elif routed:
         raise PruningError(f"{name} has experts, and method=width narrows one MLP a block: use another method")
     if decoder.shares_weights:
         raise PruningError(f"the blocks of {name} share weights and cannot be narrowed one by one: use another method")
-    return _Search(model, decoder, sparsity).find()
+    return _Search(model, decoder, unit, sparsity).find()
+
+
+def _check_mixtures(name: str, blocks: Sequence[Block]) -> None:
+    if not blocks:
+        raise PruningError(f"{name} has no experts, which method=reap removes: use another method")
+    for block in blocks:
+        routed = [linear for linear in block.linears if linear.routed]
+        if any(linear.expert is None or linear.module is not mixture_of(block) for linear in routed):
+            raise PruningError(
+                f"{name} does not stack the experts of {block.name} in the tensors of one module, as transformers 5 "
+                "does for most models, and method=reap removes slices of such tensors: use another method"
+            )
+        if not takes_routes(mixture_of(block)):
+            raise PruningError(f"the experts of {name} do not take the gates of their tokens: use another method")
+
+
+def _alike(one: Narrowing, other: Narrowing) -> bool:
+    """Return whether two models change in the same tensors and axes, whatever the size of a unit."""
+    axes = ({name: (slices.axis, slices.groups) for name, slices in each.slices.items()} for each in (one, other))
+    return next(axes) == next(axes)
 
 
 class _Compared(NamedTuple):
@@ -60,99 +90,149 @@ class _Compared(NamedTuple):
 
 @dataclass(slots=True)
 class _Search:
-    """Finds the field that counts channels by trying those whose names say so.
+    """Finds the field that counts units by trying those whose names say so.
 
     Attributes:
         model: the dense model.
         decoder: its blocks.
-        sparsity: the fraction of channels that is removed.
+        unit: what is removed.
+        sparsity: the fraction that is removed.
         refusal: why the last field did not do.
     """
 
     model: PreTrainedModel
     decoder: Decoder
+    unit: Unit
     sparsity: float
     refusal: str = "its config has no field that counts them"
 
     def find(self) -> Narrowing:
         """Return the narrowing; raises as `find_narrowing`."""
-        for name, channels in self._counts():
-            if not self._is_width(name, channels):
+        for name, units in self._counts():
+            if not self._is_count(name, units):
                 continue
-            full = self._compare(name, channels, channels - self._removed(channels))
+            full = self._compare({}, name, units, units - self._removed(units))
             if full is None:
                 continue
-            small = self._compare(name, *_TRIED)
-            alike = small is not None and small.narrowing.slices == full.narrowing.slices
+            small = self._compare_small(name, full.narrowing)
+            alike = small is not None and _alike(small.narrowing, full.narrowing)
             if self._computes_the_same(small if small is not None and alike else full):
                 return full.narrowing
+        whole = "MLPs" if self.unit == "channel" else "mixtures"
         raise PruningError(
-            f"the MLPs of {type(self.model).__name__} cannot be narrowed alike, as {self.refusal}: use another method"
+            f"the {whole} of {type(self.model).__name__} cannot be narrowed alike, as {self.refusal}: use another "
+            "method"
         )
 
     def _counts(self) -> Iterator[tuple[str, int]]:
-        """Yield the fields that may count channels, with the number that their model has."""
-        columns = {one.weight.shape[1] for one in self.decoder.linears if one.sublayer == "mlp"}
+        """Yield the fields that may count units, with the number that their model has."""
+        if self.unit == "channel":
+            columns = {one.weight.shape[1] for one in self.decoder.linears if one.sublayer == "mlp"}
+        else:
+            columns = {one.members for one in self.decoder.linears if one.routed}
         for name, value in self.model.config.get_text_config().to_dict().items():
-            if _COUNTS.search(name):
+            if _COUNTS[self.unit].search(name):
                 values = {*value} if isinstance(value, list) and all(isinstance(one, int) for one in value) else {value}
                 # GPT-2 has four times its width where nothing is said.
-                yield from ((name, one) for one in sorted(columns) if values in ({one}, {None}))
+                unsaid = [{None}] if self.unit == "channel" else []
+                yield from ((name, one) for one in sorted(columns) if values in ({one}, *unsaid))
 
-    def _is_width(self, name: str, channels: int) -> bool:
-        """Return whether the config with this number of channels builds the model."""
+    def _is_count(self, name: str, units: int) -> bool:
+        """Return whether the config with this number of units builds the model."""
         try:
-            built = build_empty(type(self.model), self._with(name, channels))
+            built = build_empty(type(self.model), self._with({name: units}))
         except MISFITS:
             return False
         sizes = ({key: value.shape for key, value in named_tensors(one)} for one in (built, self.model))
         return next(sizes) == next(sizes)
 
-    def _removed(self, channels: int) -> int:
+    def _removed(self, units: int) -> int:
+        whole = "an MLP" if self.unit == "channel" else "a mixture"
         # 0.3 * 10 is slightly below 3 in floating point.
-        removed = int(self.sparsity * channels + 1e-9)
+        removed = int(self.sparsity * units + 1e-9)
         if removed < 1:
             raise ArgumentError(
-                f"sparsity={self.sparsity} removes none of the {channels} channels of an MLP: give at least "
-                f"{1 / channels:.4f}"
+                f"sparsity={self.sparsity} removes none of the {units} {self.unit}s of {whole}: give at least "
+                f"{1 / units:.4f}"
             )
+        if self.unit == "expert":
+            self._check_routing(units, units - removed)
         return removed
 
-    def _compare(self, name: str, channels: int, left: int) -> _Compared | None:
-        """Compare the models with `channels` and with `left` channels; None where something else differs."""
+    def _check_routing(self, units: int, left: int) -> None:
+        """Check that a token finds as many experts as it is routed to, and that they are in no groups."""
+        fields = self.model.config.get_text_config().to_dict()
+        counts = {name: value for name, value in fields.items() if isinstance(value, int) and value > 1}
+        chosen = max((value for name, value in counts.items() if _CHOSEN.search(name)), default=1)
+        groups = max((value for name, value in counts.items() if _GROUPS.search(name)), default=1)
+        if left < chosen:
+            raise ArgumentError(
+                f"sparsity={self.sparsity} leaves {left} of the {units} experts of a mixture, and a token is routed to "
+                f"{chosen}: give at most {(units - chosen) / units:.4f}"
+            )
+        if groups > 1:
+            raise PruningError(
+                f"the experts of {type(self.model).__name__} are in {groups} groups, which would be other groups "
+                "without the removed ones: use another method"
+            )
+
+    def _compare_small(self, name: str, full: Narrowing) -> _Compared | None:
+        """Compare models with few channels, which say as much as those of the real sizes and need less memory."""
+        if self.unit == "channel":
+            return self._compare({}, name, *_TRIED)
+        fields = self.model.config.get_text_config().to_dict()
+        few = {
+            key: _TRIED[0]
+            for key, value in fields.items()
+            if _COUNTS["channel"].search(key) and type(value) is int and value > _TRIED[0]
+        }
+        return self._compare(few, name, full.units, full.left)
+
+    def _compare(self, others: Mapping[str, int], name: str, units: int, left: int) -> _Compared | None:
+        """Compare the models with `units` and with `left` units, and `others` in place; None where they do not fit."""
         try:
-            wide, narrow = self._with(name, channels), self._with(name, left)
+            wide, narrow = self._with({**others, name: units}), self._with({**others, name: left})
             before, after = build_empty(type(self.model), wide), build_empty(type(self.model), narrow)
         except MISFITS as error:
             self.refusal = f"its config does not take another {name} ({one_line(error)})"
             return None
-        slices = self._slices(before, after, channels, left)
+        slices = self._slices(before, after, units, left)
         if slices is None:
             return None
         old, new = dict(before.named_modules()), dict(after.named_modules())
-        if old.keys() != new.keys() or not all(self._narrows_one_mlp(block, slices) for block in self.decoder.blocks):
-            self.refusal = f"{name} in its config is not the width of one MLP in each block"
+        fits, what = (
+            (self._narrows_one_mlp, "is not the width of one MLP")
+            if self.unit == "channel"
+            else (self._narrows_one_mixture, "is not the number of experts")
+        )
+        if old.keys() != new.keys() or not all(fits(block, slices) for block in self.decoder.blocks):
+            self.refusal = f"{name} in its config {what} in each block"
             return None
         attributes = {key: dict(differing_attributes(old[key], new[key])) for key in old}
         narrowing = Narrowing(
-            channels=channels,
+            unit=self.unit,
+            units=units,
             left=left,
             config=narrow,
             slices=slices,
             attributes={key: differing for key, differing in attributes.items() if differing},
-            removed=sum(dict(named_tensors(before))[key].numel() // channels * (channels - left) for key in slices),
+            removed=sum(
+                value.numel() // units * (units - left)
+                for key, value in before.named_parameters(remove_duplicate=False)
+                if key in slices
+            ),
         )
         return _Compared(wide, narrowing)
 
-    def _with(self, name: str, channels: int) -> PretrainedConfig:
+    def _with(self, counts: Mapping[str, int]) -> PretrainedConfig:
         fields = self.model.config.get_text_config().to_dict()
-        value = fields[name]
-        return with_fields(
-            self.model.config, {**fields, name: [channels] * len(value) if isinstance(value, list) else channels}
-        )
+        for name, count in counts.items():
+            value = fields[name]
+            fields[name] = [count] * len(value) if isinstance(value, list) else count
+        return with_fields(self.model.config, fields)
 
     def _slices(
-        self, before: PreTrainedModel, after: PreTrainedModel, channels: int, left: int
+        self, before: PreTrainedModel, after: PreTrainedModel, units: int, left: int
     ) -> dict[str, Slices] | None:
         """Return the slices of each tensor that is shorter afterwards, None where one changes in another way."""
         shapes = {name: value.shape for name, value in named_tensors(after)}
@@ -162,11 +242,11 @@ class _Search:
             axes = [axis for axis, size in enumerate(shape) if size != value.shape[axis]]
             if not axes:
                 continue
-            groups, rest = divmod(value.shape[axes[0]], channels)
-            if len(axes) > 1 or rest or shape[axes[0]] != groups * left:
-                self.refusal = f"{name} has other sizes than its channels"
+            times, rest = divmod(value.shape[axes[0]], units)
+            if len(axes) > 1 or rest or shape[axes[0]] != times * left:
+                self.refusal = f"{name} has other sizes than its {self.unit}s"
                 return None
-            found[name] = Slices(axes[0], groups)
+            found[name] = Slices(axes[0], groups=times) if self.unit == "channel" else Slices(axes[0], width=times)
         return found
 
     def _narrows_one_mlp(self, block: Block, slices: Mapping[str, Slices]) -> bool:
@@ -183,30 +263,49 @@ class _Search:
             and all(name.rpartition(".")[0] in modules for name in names)
         )
 
+    def _narrows_one_mixture(self, block: Block, slices: Mapping[str, Slices]) -> bool:
+        """Return whether all stacks of experts have slices, and nothing has where there are none."""
+        names = {name for name in slices if name.startswith(f"{block.name}.")}
+        routed = [one for one in block.linears if one.routed]
+        if not routed:
+            return not names
+        prefix = routed[0].name.rpartition(f".{routed[0].expert}")[0]
+        stacked = {f"{prefix}.{one.parameter}" for one in routed}
+        inside = all(name.startswith(tuple(f"{one.name}." for one in self.decoder.blocks)) for name in slices)
+        return inside and stacked < names and all(slices[name].axis == 0 for name in stacked)
+
     def _computes_the_same(self, compared: _Compared) -> bool:
-        """Run the dense model whose channels are not read, the rebuilt one and the changed one, and compare outputs."""
+        """Run a dense model, the rebuilt one and the changed one on a few tokens, and compare their outputs.
+
+        The dense one does not read channels that are removed. Of experts, the dense model has to compute the same if
+        all are put in another order: the tensors with slices then hold all that tells one from another.
+        """
         narrowing, names = compared.narrowing, [block.name for block in self.decoder.blocks]
         model_class = type(self.model)
-        kept = torch.randperm(narrowing.channels, generator=torch.Generator().manual_seed(0))[: narrowing.left]
-        kept = kept.sort().values
+        order = torch.randperm(narrowing.units, generator=torch.Generator().manual_seed(0))
+        kept = order[: narrowing.left].sort().values
         of_all = dict.fromkeys(names, kept)
-        readers = {tensor_of(narrowing.reader(block)) for block in self.decoder.blocks}
+        readers = (
+            {tensor_of(narrowing.reader(block)) for block in self.decoder.blocks} if self.unit == "channel" else set()
+        )
         before, after = build_empty(model_class, compared.config), build_empty(model_class, narrowing.config)
         values = fill(before)
         # All blocks have the same stand-ins where there are slices, of which one copy is in memory then.
         shared: dict[tuple[str, str], Tensor] = {}
-        unread: dict[str, Tensor] = {}
+        unused: dict[str, Tensor] = {}
         left: dict[str, Tensor] = {}
         for name in values.keys() & narrowing.slices.keys():
             relative = name.removeprefix(next(one for one in names if name.startswith(f"{one}.")))
-            own, removed = narrowing.slices[name], torch.ones(narrowing.channels, dtype=torch.bool)
+            own, removed = narrowing.slices[name], torch.ones(narrowing.units, dtype=torch.bool)
             removed[kept] = False
             values[name] = shared.setdefault(("whole", relative), values[name].clone())
             left[name] = shared.setdefault(("left", relative), own.of(values[name], kept))
-            if name in readers:
+            if self.unit == "expert":
+                unused[name] = shared.setdefault(("reordered", relative), own.of(values[name], order))
+            elif name in readers:
                 zeros = values[name].index_fill(own.axis, removed.nonzero()[:, 0], 0)
-                unread[name] = shared.setdefault(("unread", relative), zeros)
-        fill(before, {**values, **unread})
+                unused[name] = shared.setdefault(("unread", relative), zeros)
+        fill(before, {**values, **unused})
         fill(after, {**values, **left})
 
         def run(model: PreTrainedModel, *, cached: bool) -> list[Tensor]:
@@ -220,13 +319,15 @@ class _Search:
                 cached = False
                 expected = run(before, cached=False)
             rebuilt = run(after, cached=cached)
+            fill(before, values)
+            dense = run(before, cached=cached) if self.unit == "expert" else rebuilt
             # The stand-in's own config, whose attention windows are short.
             replace(narrowing, config=after.config).apply(before, of_all)
             changed = run(before, cached=cached)
         except MISFITS as error:
             self.refusal = f"it does not run on a few tokens once it is narrowed ({one_line(error)})"
             return False
-        if all(first_difference(expected, found) is None for found in (rebuilt, changed)):
+        if first_difference(expected, dense) is None and first_difference(rebuilt, changed) is None:
             return True
-        self.refusal = "what is left would compute something else than the dense model without these channels"
+        self.refusal = f"what is left would compute something else than the dense model without these {self.unit}s"
         return False

@@ -30,7 +30,7 @@ _BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
 TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 # Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
-_WITHOUT_ALLOCATION = ("dense", "width", *get_args(BlockMethod))
+_WITHOUT_ALLOCATION = ("dense", "width", "reap", *get_args(BlockMethod))
 # How many generated questions are shown solved, and how they are written.
 _GENERATED = ("examples", "form")
 # Settings that a run may have; those of a model type come on top.
