@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError, DataError, PruningError
+from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
@@ -34,24 +34,27 @@ from lm_eval_pruned.pruning.calibration.source import Calibration
 from lm_eval_pruned.pruning.calibration.window_traces import window_traces
 from lm_eval_pruned.pruning.channels import kept_channels
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile
+from lm_eval_pruned.pruning.checks import (
+    check_counts,
+    check_fewer_zeros,
+    check_onloaded,
+    check_token_ids,
+    warn_if_pruned_before,
+    zeros_inside,
+)
 from lm_eval_pruned.pruning.damage import BlockDamage, trials
 from lm_eval_pruned.pruning.expert_scores import kept_experts
 from lm_eval_pruned.pruning.fit import check_supported
-from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.methods import DropMethod, ExpertMethod, PositionMethod, SearchMethod, WidthMethod
 from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
 from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
-from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
 from lm_eval_pruned.pruning.reproducible import reproducible
 from lm_eval_pruned.pruning.sequential import block_influences, prune_blocks, run_influences
 
 logger = logging.getLogger(__name__)
-
-# A trained weight is hardly ever exactly 0; a larger fraction of zeros means that the model was pruned before.
-ZEROS_OF_A_DENSE_MODEL = 1e-3
 
 
 def prune_model(
@@ -317,92 +320,6 @@ class PruningRun:
 def kept_name(block: str) -> str:
     """Return the name under which an artifact stores the channels or experts that a block keeps."""
     return f"{block}.kept"
-
-
-def check_onloaded(decoder: Decoder) -> None:
-    """Check that all weights of a resident model are in memory.
-
-    Raises:
-        PruningError: some were offloaded to disk by accelerate.
-    """
-    if decoder.residency is RESIDENT and any(parameter.is_meta for parameter in decoder.model.parameters()):
-        raise PruningError(
-            "a part of the model was left outside of memory by device_map, parallelize or max_memory: give it more or "
-            "larger devices, or let `lm-eval-pruned prune`, which needs one block at a time, write a checkpoint first"
-        )
-
-
-def check_token_ids(model: nn.Module, windows: Windows) -> None:
-    """Check that a model has an embedding for each token id of calibration windows.
-
-    Raises:
-        DataError: it lacks one, or there are no windows.
-    """
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    known = getattr(embeddings, "num_embeddings", None)
-    ids = [window for window in windows if window.numel()]
-    if not ids:
-        raise DataError("the calibration windows hold no token: pass token ids [samples, seqlen]")
-    smallest, largest = min(int(window.min()) for window in ids), max(int(window.max()) for window in ids)
-    if known is not None and not 0 <= smallest <= largest < known:
-        raise DataError(
-            f"the calibration windows have token ids from {smallest} to {largest}, but the model knows 0 to "
-            f"{known - 1}: were they made with another tokenizer?"
-        )
-
-
-def zeros_inside(module: nn.Module, decoder: Decoder) -> dict[str, int]:
-    """Return the number of zeros of each Linear of an onloaded block, or of all where `module` is the model."""
-    linears = [
-        linear
-        for block in decoder.blocks
-        if module is decoder.model or module is block.module
-        for linear in block.linears
-    ]
-    return {linear.name: count_zeros(linear.weight) for linear in linears}
-
-
-def check_fewer_zeros(recipe: Recipe, decoder: Decoder, zeros: Mapping[str, int]) -> None:
-    """Check that a model has not more zeros than it is to have, before anything is calibrated.
-
-    A single row or matrix may have more than its share: it then loses nothing.
-
-    Raises:
-        PruningError: it has more in all.
-    """
-    if not recipe.config.is_stated:
-        return
-    scoped = [linear for linear in decoder.linears if recipe.config.scope in ("all", linear.sublayer)]
-    weights, found = sum(linear.weight.numel() for linear in scoped), sum(zeros[linear.name] for linear in scoped)
-    if found > weights * (recipe.config.target + ZEROS_OF_A_DENSE_MODEL):
-        raise PruningError(
-            f"{found} of {weights} prunable weights ({found / weights:.4f}) are zero already, and "
-            f"{recipe.config.target:.4f} is asked for: the model was pruned before; ask for more, or take the dense one"
-        )
-
-
-def check_counts(report: PruneReport, decoder: Decoder, before: Mapping[str, int]) -> None:
-    """Compare the zeros of every Linear with its target; zeros that were there before may come on top.
-
-    Raises:
-        PruningError: they differ by more than one weight per row.
-    """
-    rows = {linear.name: len(linear.weight) for linear in decoder.linears}
-    for item in report.linears:
-        surplus = item.zeros - item.weights * item.target
-        if surplus < -rows[item.name] or surplus > rows[item.name] + before.get(item.name, item.weights):
-            raise PruningError(
-                f"{item.name}: {item.zeros} of {item.weights} weights are zero, but {item.target:.4f} was asked for"
-            )
-
-
-def warn_if_pruned_before(decoder: Decoder, zeros: int) -> None:
-    """Warn if the dense model has more than a few zero weights."""
-    total = sum(linear.weight.numel() for linear in decoder.linears)
-    if zeros > total * ZEROS_OF_A_DENSE_MODEL:
-        logger.warning(
-            "%d of the %d prunable weights were zero before: they count towards the achieved sparsity", zeros, total
-        )
 
 
 @contextmanager

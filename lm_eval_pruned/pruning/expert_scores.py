@@ -50,7 +50,7 @@ def kept_experts(decoder: Decoder, narrowing: Narrowing, windows: Windows, metho
             return
         module = mixtures[block.index]
         hidden, chosen, gates = routed.pop(block.index)
-        for expert in chosen.unique().tolist():
+        for expert in sorted(set(chosen.flatten().tolist())):
             rows, places = (chosen == expert).nonzero(as_tuple=True)
             # An expert on its own, with a gate of 1, returns its output.
             outputs = module.forward(hidden[rows], chosen[rows, places][:, None], torch.ones_like(gates[rows, :1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, linalg
 
 from lm_eval_pruned.pruning.methods.kinds import expert_method
 
@@ -23,4 +23,5 @@ def reap(gates: Float[Tensor, " tokens"], outputs: Float[Tensor, "tokens hidden"
     Reference: Lasby et al. 2025, arXiv 2510.13999.
     Differs: the published code takes a softmax of the router for the gate, also where the model has a sigmoid.
     """
-    return gates.float() * outputs.float().norm(dim=-1)
+    norms: Tensor = linalg.vector_norm(outputs.float(), dim=-1)
+    return gates.float() * norms
