@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -104,8 +105,9 @@ def test_weights_stored_by_input(start, tmp_path):
     assert not any(count_zeros(one.weight) for one in linears if one.name.endswith("mlp.c_proj"))
 
 
-def test_experts_are_pruned(start, tmp_path):
-    """Every expert is pruned before vLLM fuses them."""
+@pytest.fixture
+def mixture(tmp_path: Path) -> dict[str, str]:
+    """Model arguments of a small Qwen3-MoE of random weights, with calibration windows."""
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
         vocab_size=264, hidden_size=64, intermediate_size=96, moe_intermediate_size=64, num_experts=4,
@@ -115,9 +117,26 @@ def test_experts_are_pruned(start, tmp_path):
     source = tmp_path / "mixture"
     Qwen3MoeForCausalLM(config).save_pretrained(source)
     AutoTokenizer.from_pretrained(TINY).save_pretrained(source)
-    windows = tmp_path / "windows.npy"
-    np.save(windows, np.random.default_rng(0).integers(0, 264, (4, 64)))
-    inside = start(str(source), method="wanda", sparsity=0.3, calib=str(windows), worker_extension_cls=EXTENSION)
+    np.save(tmp_path / "windows.npy", np.random.default_rng(0).integers(0, 264, (4, 64)))
+    return {"pretrained": str(source), "calib": str(tmp_path / "windows.npy")}
+
+
+def test_experts_are_pruned(start, mixture):
+    """Every expert is pruned before vLLM fuses them."""
+    inside = start(**mixture, method="wanda", sparsity=0.3, worker_extension_cls=EXTENSION)
     assert inside.report.linears[4].name == "model.layers.0.mlp.experts.0.gate_proj"
     (zeros,) = inside.model.collective_rpc("zeros_inside", args=("model.layers.",))
     assert zeros == inside.report.zero_weights > 0
+
+
+def test_experts_are_taken_out(start, mixture):
+    settings = {**mixture, "method": "reap", "sparsity": 0.25}
+    inside = start(**settings)
+    model = PrunedHFLM(**settings, dtype="float32", artifacts="off")
+    assert model.model.config.num_experts == 3
+    pairs = [("a=1;b=a+1;", " 2"), ("b mod 10?", " 7")]
+    asked = [
+        Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0, task_name="", doc_id=0) for pair in pairs
+    ]
+    expected = [value for value, _ in model.loglikelihood(asked)]
+    assert [value for value, _ in inside.loglikelihood(asked)] == pytest.approx(expected, abs=1e-3)
