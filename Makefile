@@ -55,7 +55,7 @@ test: .venv/.test-model ## all tests that need no GPU and no network
 test-slow: .venv/.test-model ## whole benchmarks instead of samples of them: a quarter of an hour
 	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rA tests
 
-test-rehearsal: .venv/.installed ## pruning and decoding on pretend CUDA devices, compared with the CPU: three minutes
+test-rehearsal: .venv/.installed ## pruning and decoding on pretend CUDA devices, compared with the CPU: four minutes
 	JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m rehearsal tests/gpu_rehearsal
 
 test-browser: .venv/.installed ## the leaderboard page in headless Chromium: half a minute
