@@ -19,7 +19,7 @@ def greedy(blocks: int, count: int, damage: Damage) -> Collection[int]:
         [1, 2]
 
     Reference: Song et al. 2024, arXiv 2402.09025 (SLEB).
-    Differs: the published code never drops the first and the last block.
+    Differs: by default, the published code keeps the first and the last block.
     """
     removed: list[int] = []
     for _ in range(count):
