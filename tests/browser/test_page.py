@@ -264,7 +264,7 @@ class TestOthers:
 class TestCharts:
     def test_two_plots_a_benchmark_and_a_line_a_run(self, browser, page):
         browser.open(page)
-        assert browser.texts("figcaption") == ["t_tts", "u_tts"]
+        assert browser.texts("#charts figcaption") == ["t_tts", "u_tts"]
         plots = browser.all("#charts svg[role=group]")
         assert len(plots) == 4
         lines = [len(plot.find_elements("css selector", "g.series")) for plot in plots]
