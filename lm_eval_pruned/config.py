@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple, TypeVar, get_args, get_type_hints
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 from lm_eval_pruned.registry import plugin_names, registered_names
 
-# Methods that drop whole blocks, and all methods that ship.
+# Methods that drop whole blocks, methods that remove channels or experts from each, and all methods that ship.
 BlockMethod = Literal["shortgpt", "angular", "greedy", "reverse", "random-blocks"]
-Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", "width", "reap", BlockMethod]
+UnitMethod = Literal["width", "reap"]
+Method = Literal["none", "magnitude", "wanda", "ria", "sparsegpt", "random", UnitMethod, BlockMethod]
 Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithmetic", "search"]
 Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]

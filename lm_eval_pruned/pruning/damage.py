@@ -17,6 +17,7 @@ from lm_eval_pruned.pruning.artifacts.journal import Journal
 from lm_eval_pruned.pruning.calibration.activations import split_call
 from lm_eval_pruned.pruning.calibration.recording import Forward, replaced_forward
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
+from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class BlockDamage:
     def _measure(self, removed: frozenset[int]) -> float:
         if self._parts is None:
             self._parts = divide(
-                self.decoder.model, torch.tensor([self.traces[0].ids[:16]], device=self.decoder.device)
+                self.decoder.model, torch.tensor([self.traces[0].ids[:SHORT_WINDOW]], device=self.decoder.device)
             )
             if self.by == "kl":
                 self._dense = dense_traces(self._parts, self.traces)

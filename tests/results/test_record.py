@@ -123,9 +123,16 @@ class TestOurs:
         (found,) = read(tmp_path, {"results": {task: {"acc,none": 1.0}}, "configs": configs, "config": {}}).results
         assert (found.budget, found.benchmark) == (budget, "mine" if task == "mine" else "t_tts")
 
-    def test_labels(self, tmp_path):
-        report = {"config": {"method": "shortgpt", "num_blocks": 2, "compare": "row"}}
-        assert edited(write_run(tmp_path, CURVE), pruning=report).configuration.label == "shortgpt 2 blocks"
+    @pytest.mark.parametrize(
+        ("config", "label"),
+        [
+            ({"method": "shortgpt", "num_blocks": 2, "compare": "row"}, "shortgpt 2 blocks"),
+            ({"method": "width", "sparsity": 0.2, "scope": "mlp"}, "width 0.2"),
+            ({"method": "wanda", "sparsity": 0.2, "scope": "mlp"}, "wanda uniform 0.2 scope=mlp"),
+        ],
+    )
+    def test_labels(self, tmp_path, config, label):
+        assert edited(write_run(tmp_path, CURVE), pruning={"config": config}).configuration.label == label
 
 
 class TestOthers:

@@ -90,6 +90,17 @@ class SolveMethod:
     solves: ClassVar[bool] = True
 
 
+class _Reshaping:
+    """What all methods have in common that take blocks, channels or experts out of the model."""
+
+    __slots__ = ()
+    compare: ClassVar[Ranking] = "matrix"
+    by_rows: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
+
+
 @runtime_checkable
 class Influence(Protocol):
     """A pure function from the hidden states before and after a block to how much the block changes each token."""
@@ -104,7 +115,7 @@ class Influence(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DropMethod:
+class DropMethod(_Reshaping):
     """A method that ranks blocks by their influence and drops whole ones; other fields as in `ScoreMethod`.
 
     Attributes:
@@ -117,14 +128,9 @@ class DropMethod:
     influence: Influence
     consecutive: bool = False
     source: str | None = ""
-    compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
-    by_rows: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = True
-    reshapes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False
-    solves: ClassVar[bool] = False
 
 
 @runtime_checkable
@@ -139,20 +145,15 @@ class Choose(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PositionMethod:
+class PositionMethod(_Reshaping):
     """A method that drops blocks by their positions; fields as in `ScoreMethod`."""
 
     summary: str
     choose: Choose
     seeded: bool = False
     source: str | None = ""
-    compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[False]] = False
-    by_rows: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = True
-    reshapes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False
-    solves: ClassVar[bool] = False
 
     def chosen(self, blocks: int, count: int, seed: int) -> tuple[int, ...]:
         """Return the blocks to drop, in order."""
@@ -168,21 +169,16 @@ class ScoreChannels(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WidthMethod:
+class WidthMethod(_Reshaping):
     """A method that removes channels from the MLPs, as many from each; fields as in `ScoreMethod`."""
 
     summary: str
     score: ScoreChannels
     source: str | None = ""
     unit: ClassVar[Literal["channel"]] = "channel"
-    compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
-    by_rows: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
-    reshapes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False
-    solves: ClassVar[bool] = False
 
 
 @runtime_checkable
@@ -196,21 +192,16 @@ class ScoreTokens(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertMethod:
+class ExpertMethod(_Reshaping):
     """A method that removes experts, as many from each block that has some; fields as in `ScoreMethod`."""
 
     summary: str
     score: ScoreTokens
     source: str | None = ""
     unit: ClassVar[Literal["expert"]] = "expert"
-    compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
-    by_rows: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
-    reshapes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False
-    solves: ClassVar[bool] = False
 
 
 # Returns what leaving out some blocks costs.
@@ -226,20 +217,15 @@ class Search(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchMethod:
+class SearchMethod(_Reshaping):
     """A method that leaves out blocks and runs the whole model to choose those to drop; fields as in `ScoreMethod`."""
 
     summary: str
     search: Search
     source: str | None = ""
-    compare: ClassVar[Ranking] = "matrix"
     needs_calibration: ClassVar[Literal[True]] = True
-    by_rows: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = True
-    reshapes: ClassVar[bool] = True
-    ranks: ClassVar[bool] = False
-    solves: ClassVar[bool] = False
 
 
 Method = ScoreMethod | SolveMethod | DropMethod | PositionMethod | SearchMethod | WidthMethod | ExpertMethod

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, get_args
 
-from lm_eval_pruned.config import BlockMethod, PruneConfig, RunConfig
+from lm_eval_pruned.config import BlockMethod, PruneConfig, RunConfig, UnitMethod
 from lm_eval_pruned.results.limits import MAX_BUDGET, ZEROS_OF_A_DENSE_MODEL
 from lm_eval_pruned.results.records.identity import backend, run_model
 from lm_eval_pruned.results.records.run_settings import Settings, as_settings, as_text, is_seed, model_args, section
@@ -30,7 +30,7 @@ _BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
 TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 # Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
-_WITHOUT_ALLOCATION = ("dense", "width", "reap", *get_args(BlockMethod))
+_WITHOUT_ALLOCATION = ("dense", *get_args(UnitMethod), *get_args(BlockMethod))
 # How many generated questions are shown solved, and how they are written.
 _GENERATED = ("examples", "form")
 # Settings that a run may have; those of a model type come on top.
@@ -80,8 +80,10 @@ class Configuration:
         if named := given.pop("blocks", ""):
             amount = f"block{'s' * ('+' in named)} {named}"
         alloc = given.pop("alloc", "" if method in _WITHOUT_ALLOCATION else "uniform")
-        # The method decides what `auto` stood for.
+        # The method decides what `auto` stood for, and these two where they prune.
         given.pop("compare", None)
+        if method in get_args(UnitMethod):
+            given.pop("scope", None)
         return Words(method, alloc, amount, " ".join(f"{name}={value}" for name, value in given.items()))
 
     @property
