@@ -176,7 +176,7 @@ class _Run:
             if not remaining:
                 return
             joining = self._next_to_join(limits, len(running), batch.width) if self.joins else []
-            many_finished = not joining and len(remaining) <= (1 - FINISHED_SHARE) * len(running)
+            many_finished = len(remaining) <= (1 - FINISHED_SHARE) * len(running)
             if forks or many_finished or fitting < len(running):
                 kept = keep_places(remaining[:fitting])
                 batch.select([index for index, _ in kept])
