@@ -24,6 +24,7 @@ from lm_eval_pruned.pruning.model.flops import (
     total,
 )
 from lm_eval_pruned.pruning.model.shapes import (
+    SHORT_WINDOW,
     Architecture,
     BlockShape,
     Matrix,
@@ -46,13 +47,7 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
             tried, left = WindowShape(1, TOKENS), blocks[count_to_drop(recipe.config, len(blocks)) :]
             prune, calibrate = total(forward(block, tried) for block in (*blocks, *left, *left)), Work()
             if recipe.needs_calibration and isinstance(method, SearchMethod):
-                passes = trials(len(blocks), count_to_drop(recipe.config, len(blocks)))
-                tokens = windows.samples * windows.seqlen
-                head = Work(matmul_flops=2 * tokens * architecture.vocabulary * architecture.hidden)
-                # With KL, the logits of the dense model are computed again each time, and its states once.
-                kl = recipe.config.greedy_by == "kl"
-                every = total([*(forward(block, windows) for block in blocks), *[head] * (2 if kl else 1)])
-                calibrate = total([every] * (passes + kl))
+                calibrate = _search(recipe, architecture, windows)
             elif recipe.needs_calibration:
                 visited = blocks if isinstance(method, DropMethod) and method.consecutive else blocks[:-1]
                 calibrate = total([capture_pass(blocks, windows), *(forward(block, windows) for block in visited)])
@@ -63,7 +58,8 @@ def phases(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> 
         case ExpertMethod():
             # The model is run on a few tokens three times, and on the windows once, with the experts once more.
             prune = total(forward(block, WindowShape(1, TOKENS)) for block in blocks * 3)
-            calibrate = dense_calibration(blocks, windows)
+            again = (forward(block, windows, [one for one in block.matrices if one.share < 1]) for block in blocks)
+            calibrate = total([dense_calibration(blocks, windows), *again])
         case ScoreMethod() as method:
             prune = Work(sorted=count_weights(architecture.scoped))
             calibrate = _calibration(recipe, blocks, windows) if method.needs_calibration else Work()
@@ -84,6 +80,22 @@ def _calibration(recipe: Recipe, blocks: Sequence[BlockShape], windows: WindowSh
     captured = capture_pass(blocks, windows, verified=verified)
     propagated = (forward(block, windows) for block in blocks[:-1])
     return total([captured, *(calibration_pass(block, windows) for block in blocks), *propagated])
+
+
+def _search(recipe: Recipe, architecture: Architecture, windows: WindowShape) -> Work:
+    """Count the passes of a greedy search: one of all windows for each set of blocks that is tried.
+
+    With KL, dense states are computed once, and dense logits again for each set.
+    """
+    blocks = architecture.blocks
+    tried = trials(len(blocks), count_to_drop(recipe.config, len(blocks)))
+    kl = recipe.config.greedy_by == "kl"
+    every = total(forward(block, windows) for block in blocks)
+    # No token comes after the last one of a window. The model is run twice on a few tokens, to see that it divides.
+    heads = tried * windows.samples * (windows.seqlen - 1) * (1 + kl)
+    short = WindowShape(2, min(SHORT_WINDOW, windows.seqlen))
+    head = Work(matmul_flops=2 * (heads + 2 * short.seqlen) * architecture.vocabulary * architecture.hidden)
+    return total([*[every] * (tried + kl), head, *(forward(block, short) for block in blocks)])
 
 
 def _grams(block: BlockShape, windows: WindowShape) -> Work:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import PreTrainedModel
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.planning.architecture import read_architecture
@@ -27,21 +27,6 @@ from lm_eval_pruned.pruning.recipe import resolve
 SAME = (
     "config", "target_sparsity", "model_weights", "prunable_weights", "zero_weights", "blocks",
 )  # fmt: skip
-
-
-@pytest.fixture
-def mixture() -> Qwen3MoeForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen3MoeConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=40, moe_intermediate_size=24, num_experts=6,
-        num_experts_per_tok=2, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
-        mlp_only_layers=[1], tie_word_embeddings=True,
-    )  # fmt: skip
-    model = Qwen3MoeForCausalLM(config).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def outline(model: PreTrainedModel, folder) -> PreTrainedModel:

@@ -12,6 +12,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.planning.architecture import read_architecture
 from lm_eval_pruned.planning.work import phases
+from lm_eval_pruned.pruning import engine
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.flops import Work, seconds, total
 from lm_eval_pruned.pruning.model.shapes import BlockShape, Matrix, WindowShape
@@ -34,6 +35,8 @@ from tests.pruning.hand_weights import BLOCK, TWO, WINDOWS, recipe
         {"method": "shortgpt", "num_blocks": 1, "sparsity": None},
         {"method": "angular", "num_blocks": 2, "sparsity": None},
         {"method": "reverse", "num_blocks": 2, "sparsity": None},
+        {"method": "greedy", "num_blocks": 2, "sparsity": None},
+        {"method": "greedy", "num_blocks": 1, "sparsity": None, "greedy_by": "kl"},
         {"method": "ria"},
     ],
     ids=str,
@@ -52,6 +55,31 @@ def test_operations_are_those_that_pytorch_counts(model, windows, settings):
     assert expected.matmul_flops + expected.fp32_matmul_flops == sum(
         counted[kind] for kind in matmul if kind in counted
     )
+
+
+@pytest.mark.parametrize(("method", "choose"), [("width", "kept_channels"), ("reap", "kept_experts")])
+def test_operations_of_choosing_channels_and_experts_are_those_that_pytorch_counts(
+    mixture, model, windows, monkeypatch, method, choose
+):
+    given = recipe(method=method)
+    pruned = mixture if method == "reap" else model
+    shape = read_architecture(given, pruned, torch.float32, whole=True)
+    # A plan leaves out routers, 6 x 32 here, which run where experts do.
+    router = (Matrix(6, 32, "router", in_scope=False),)
+    blocks = (
+        block._replace(attention=0, matrices=block.matrices + router * any(one.share < 1 for one in block.matrices))
+        for block in shape.blocks
+    )
+    works = phases(given, replace(shape, blocks=tuple(blocks)), WindowShape(*windows.shape))
+    counter, chosen = FlopCounterMode(display=False), getattr(engine, choose)
+
+    def counted(*arguments, **keywords):
+        with counter:
+            return chosen(*arguments, **keywords)
+
+    monkeypatch.setattr(engine, choose, counted)
+    prune_model(pruned, given.config, windows)
+    assert counter.get_flop_counts()["Global"][torch.ops.aten.mm] == works["calibrate"].matmul_flops
 
 
 def test_operations_of_gradients_include_inputs_that_are_computed_again(windows):

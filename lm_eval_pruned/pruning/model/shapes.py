@@ -83,5 +83,5 @@ def distinct_inputs(matrices: Iterable[Matrix]) -> list[Matrix]:
 
 def elements(matrices: Sequence[Matrix]) -> float:
     """Return the number of elements per token that go into the products and come out of them."""
-    outputs = sum(matrix.share * matrix.rows for matrix in matrices)
+    outputs = sum((matrix.share * matrix.rows for matrix in matrices), start=0.0)
     return outputs + sum(matrix.share * matrix.columns for matrix in distinct_inputs(matrices))
