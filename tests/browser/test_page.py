@@ -125,6 +125,19 @@ class TestTable:
         browser.open(page, fragment)
         assert browser.one("#table").is_displayed()
 
+    def test_details_are_columns_that_are_asked_for(self, browser, page):
+        browser.open(page)
+        details = {"Onset", "rep-2"}
+        assert not details & set(browser.texts("#table thead th"))
+        assert browser.one("#details").text == "Show Onset, rep-2"
+        browser.one("#details").click()
+        assert set(column(browser, "rep-2")) == {"0.38", DASH}
+        assert browser.one("#details").text == "Hide Onset, rep-2"
+        browser.open(page, "#columns=all")
+        assert details <= set(browser.texts("#table thead th"))
+        browser.open(page, "#sort=rep-2&down=1")
+        assert details & set(browser.texts("#table thead th")) == {"rep-2"}
+
 
 def write_others(folder: Path) -> None:
     """Runs of other people: many models, a metric that is better when lower, curves that coincide, a limit."""

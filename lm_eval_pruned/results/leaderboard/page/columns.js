@@ -73,9 +73,9 @@ const COLUMNS = [
   share("answer-cut", "Answer cut", "answer_cut", "Answers that were cut at their greatest length (max_gen_toks)."),
   share("empty", "Empty", "no_answer", "Responses without an answer."),
   share("looping", "Looping", "looping", "Responses in degenerate repetition."),
-  fraction("onset", "Onset", "loop_onset", "Share of a response before its loop begins; 1 for responses without one."),
-  fraction("rep-2", "rep-2", "rep_2", "Share of pairs of words that occurred before in the same phase of a response."),
-  fraction("rep-3", "rep-3", "rep_3", "Share of triples of words that occurred before in the same phase of a response."),
+  detail("onset", "Onset", "loop_onset", "Share of a response before its loop begins; 1 for responses without one."),
+  detail("rep-2", "rep-2", "rep_2", "Share of pairs of words that occurred before in the same phase of a response."),
+  detail("rep-3", "rep-3", "rep_3", "Share of triples of words that occurred before in the same phase of a response."),
   {
     id: "finished", title: "Finished", number: true, value: (line) => line.finished,
     cell: (line) => [percent(line.finished), isKnown(line.acc_finished) ? `${score(line, line.acc_finished)} right` : ""],
@@ -91,10 +91,15 @@ const COLUMNS = [
 
 const [FIGURES, SMALL] = [["acc", "difference"], matchMedia("(max-width: 640px)")];
 
-// Columns that say nothing of these lines are left out. On a small screen the figures come first, and the first column
-// says what they are about.
+function knownColumns(lines) {
+  return COLUMNS.filter((column) => lines.some(column.has ?? ((line) => isKnown(column.value(line)))));
+}
+
+// Columns that say nothing of these lines are left out, and details until they are asked for. On a small screen the
+// figures come first, and the first column says what they are about.
 function columnsOf(lines) {
-  const known = COLUMNS.filter((column) => lines.some(column.has ?? ((line) => isKnown(column.value(line)))));
+  const isShown = (column) => !column.detail || state.columns === "all" || state.sort === column.id;
+  const known = knownColumns(lines).filter(isShown);
   if (!SMALL.matches) return known;
   const isFigure = (column) => FIGURES.includes(column.id);
   const [first, ...others] = known;
@@ -127,8 +132,9 @@ function range(low, high, text) {
   return low === null || high === null ? "" : `${text(low)} – ${text(high)}`;
 }
 
-function fraction(id, title, name, about) {
-  return { id, title, number: true, value: (line) => line[name], cell: (line) => [fixed(line[name], 2)], about };
+function detail(id, title, name, about) {
+  const cell = (line) => [fixed(line[name], 2)];
+  return { id, title, number: true, detail: true, value: (line) => line[name], cell, about };
 }
 
 function methodCell(line) {

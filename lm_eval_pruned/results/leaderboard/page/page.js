@@ -62,6 +62,10 @@ function listen() {
     if (button?.dataset.sort) sortBy(button.dataset.sort);
     else if (button?.dataset.line) openComparison(Number(button.dataset.line));
   });
+  find("details").addEventListener("click", () => {
+    writeState({ columns: state.columns === "all" ? "" : "all" });
+    showTable();
+  });
   find("more").addEventListener("click", () => {
     rowsShown += CHUNK;
     showTable();

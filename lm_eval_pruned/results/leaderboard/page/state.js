@@ -2,7 +2,7 @@
 
 const DEFAULTS = {
   sort: "", down: "", q: "", model: "", benchmark: "", method: "", alloc: "", amount: "", budget: "",
-  runs: "", comparison: "", side: "", theme: "",
+  runs: "", comparison: "", side: "", theme: "", columns: "",
 };
 const state = { ...DEFAULTS };
 

@@ -75,7 +75,14 @@ function showTable() {
   find("more").hidden = left <= 0;
   find("more").textContent = `Show ${Math.min(left, CHUNK)} more of ${left}`;
   showReasons(lines);
+  offerDetails(lines.length ? lines : LINES);
   announceScroll();
+}
+
+function offerDetails(lines) {
+  const titles = knownColumns(lines).filter((column) => column.detail).map((column) => titleOf(column, lines));
+  find("details").hidden = !titles.length;
+  find("details").textContent = `${state.columns === "all" ? "Hide" : "Show"} ${titles.join(", ")}`;
 }
 
 // Why lines are not compared, each reason once: a touch screen has no hover.
