@@ -190,8 +190,9 @@ def _operate(mp: MPContext, node: Node, values: list[Numeric]) -> Numeric:
         case "*":
             value = mp.fprod(values)
         case "^":
-            if abs(values[1]) > MAX_NUMERIC_EXPONENT:
-                raise UndefinedError("too large")
+            # The power of a tiny exponent is close to one, whatever its base.
+            if values[1] and not MAX_NUMERIC_EXPONENT**-3 < abs(values[1]) <= MAX_NUMERIC_EXPONENT:
+                raise UndefinedError("too large or too small an exponent")
             value = _raise(mp, values[0], values[1], evaluate_exactly(node.parts[1]))
         case _:
             largest = MAX_GROWING_ARGUMENT if node.label in _GROWING else MAX_NUMERIC_EXPONENT**3

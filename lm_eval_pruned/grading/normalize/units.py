@@ -107,7 +107,8 @@ def split_unit(form: str) -> Quantity:
     if suffix and form[suffix.start() - 1] in "0123456789.}) ]":
         unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else WORDS.get(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])
-    counted = _COUNTED.fullmatch(form)
+    chain, sign, last = form.rpartition("=")
+    counted = _COUNTED.fullmatch(last)
     if counted and not _NOT_COUNTED.fullmatch(counted["noun"]):
-        return Quantity(counted["value"], counted["noun"].strip("()").removesuffix("s"))
+        return Quantity(chain + sign + counted["value"], counted["noun"].strip("()").removesuffix("s"))
     return Quantity(form, "")
