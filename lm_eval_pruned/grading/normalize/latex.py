@@ -27,35 +27,14 @@ _GAPS = commands(
     "therefore checkmark blacksquare qed mathstrut strut nonumber notag"
 ) | {"\\ ", "$", "~"}
 
-_SPELLINGS = {
-    "\\cdot": "* \\times",
-    "\\%": "%",
-    "/": "\\div",
-    "\\sqrt": "\\surd",
-    "\\\\": "\\cr",
-    "\\pmod": "\\mod",
-    "\\frac": "\\dfrac \\tfrac \\cfrac \\nicefrac \\sfrac",
-    "\\binom": "\\dbinom \\tbinom",
-    "T": "\\top \\intercal",
-    "\\le": "\\leq \\leqslant",
-    "\\ge": "\\geq \\geqslant",
-    "\\ne": "\\neq",
-    "<": "\\lt",
-    ">": "\\gt",
-    "\\land": "\\wedge",
-    "\\lor": "\\vee",
-    "\\overline": "\\bar",
-    "\\ldots": "\\dots \\cdots",
-    "\\{": "\\lbrace",
-    "\\}": "\\rbrace",
-    "[": "\\lbrack",
-    "]": "\\rbrack",
-    "\\emptyset": "\\varnothing",
-    ":": "\\colon",
-    "^{\\circ}": "\\degree \\textdegree",
-    "\\$": "\\dollar",
-}
-_SYNONYMS = {spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+# The spelling that is kept, and the others.
+_SPELLINGS = (
+    r"\cdot * \times; \% %; / \div; \sqrt \surd; \\ \cr; \pmod \mod; \frac \dfrac \tfrac \cfrac \nicefrac \sfrac; "
+    r"\binom \dbinom \tbinom; T \top \intercal; \le \leq \leqslant; \ge \geq \geqslant; \ne \neq; < \lt; > \gt; "
+    r"\land \wedge; \lor \vee; \overline \bar; \ldots \dots \cdots; \{ \lbrace; \} \rbrace; [ \lbrack; ] \rbrack; "
+    r"\emptyset \varnothing; : \colon; ^{\circ} \degree \textdegree; \$ \dollar"
+)
+_SYNONYMS = {other: kept for kept, *others in map(str.split, _SPELLINGS.split(";")) for other in others}
 # Arguments of each command. Every pair of braces after a command in neither list is an argument.
 _ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}
 _BARE = commands(

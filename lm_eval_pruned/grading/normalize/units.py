@@ -18,17 +18,9 @@ class Quantity(NamedTuple):
 
 
 _SIGNS = {
-    "\\%": "percent",
-    "^{\\circ}": "degree",
-    "\\$": "dollar",
-    "\u00a2": "cent",
-    "\u20ac": "euro",
-    "\u00a3": "pound sterling",
-    "\u00a5": "yen",
-    "\u20b9": "rupee",
-    "usd": "dollar",
-    "eur": "euro",
-}
+    "\\%": "percent", "^{\\circ}": "degree", "\\$": "dollar", "\u00a2": "cent", "\u20ac": "euro",
+    "\u00a3": "pound sterling", "\u00a5": "yen", "\u20b9": "rupee", "usd": "dollar", "eur": "euro",
+}  # fmt: skip
 # Only names in letters: normal forms have no others.
 _NAME = "|".join(sorted(filter(str.isalpha, {*NAMES, *WORDS}), key=len, reverse=True))
 _FACTORS = rf"(?:{_NAME})(?:\^\{{-?[0-9]\}})?(?:\\cdot ?(?:{_NAME})(?:\^\{{-?[0-9]\}})?){{0,4}}"
