@@ -13,9 +13,8 @@ from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.compare.expand import is_constant_chain
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_SECOND_OPINION_CHARACTERS
-from lm_eval_pruned.grading.normalize.conjunctions import normalize_conjunctions
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
-from lm_eval_pruned.grading.normalize.remarks import strip_remarks
+from lm_eval_pruned.grading.normalize.remarks import normalize_conjunctions, strip_remarks
 from lm_eval_pruned.grading.normalize.units import split_unit
 from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
 from lm_eval_pruned.grading.read.parser import read

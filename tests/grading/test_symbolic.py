@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from contextlib import redirect_stdout
-from types import ModuleType
-
 import pytest
 import sympy
 
@@ -159,18 +154,3 @@ def test_sizes_are_bounded_before_anything_is_computed(monkeypatch: pytest.Monke
 def test_decimals_are_exact() -> None:
     assert parse.parse("0.1") == sympy.Rational(1, 10)
     assert decide("0.3333333333333333333333333333333333333333", r"\frac13").equal is False
-
-
-def test_the_older_parser_is_used_if_it_is_the_only_one_and_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def latex2sympy(text: str) -> sympy.Expr:
-        print(text)
-        return sympy.Symbol(text)
-
-    old = ModuleType("latex2sympy2")
-    old.latex2sympy = latex2sympy  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "latex2sympy2", old)
-    monkeypatch.setattr(parse, "find_spec", lambda name: None)
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        assert parse._parse_latex("x") == sympy.Symbol("x")
-    assert not printed.getvalue()

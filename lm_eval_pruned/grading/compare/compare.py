@@ -141,7 +141,7 @@ def _compare_vector(matrix: Node, bracket: Node) -> bool | None:
         return _compare_sequence(
             [Node("bracket", row.parts) for row in rows], [Node("bracket", part.parts) for part in bracket.parts]
         )
-    if bracket.label != "()" or not (len(rows) == 1 or all(len(row.parts) == 1 for row in rows)):
+    if bracket.label not in ("()", "[]") or not (len(rows) == 1 or all(len(row.parts) == 1 for row in rows)):
         return False
     return _compare_sequence([cell for row in rows for cell in row.parts], bracket.parts)
 

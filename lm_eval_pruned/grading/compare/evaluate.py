@@ -22,17 +22,11 @@ LOST_DIGITS = 8
 _SMALL = 1e-15
 
 # The names of our functions in mpmath.
-_FUNCTIONS = {
-    **{name: name for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "ln", "exp")},
-    **{name: name for name in ("floor", "ceil", "factorial", "binomial")},
-    "arcsin": "asin",
-    "arccos": "acos",
-    "arctan": "atan",
-    "arccot": "acot",
-    "log": "log10",
-    "lg": "log10",
+_SAME_NAMES = "sin cos tan cot sec csc sinh cosh tanh ln exp floor ceil factorial binomial"
+_FUNCTIONS = {name: name for name in _SAME_NAMES.split()} | {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "log": "log10", "lg": "log10",
     "abs": "fabs",
-}
+}  # fmt: skip
 _OF_RATIONALS: dict[str, Callable[..., Fraction | int]] = {
     "abs": abs, "floor": floor, "ceil": ceil, "max": max, "min": min,
 }  # fmt: skip
@@ -190,8 +184,9 @@ def _operate(mp: MPContext, node: Node, values: list[Numeric]) -> Numeric:
         case "*":
             value = mp.fprod(values)
         case "^":
-            if abs(values[1]) > MAX_NUMERIC_EXPONENT:
-                raise UndefinedError("too large")
+            # The power of a tiny exponent is close to one, whatever its base.
+            if values[1] and not MAX_NUMERIC_EXPONENT**-3 < abs(values[1]) <= MAX_NUMERIC_EXPONENT:
+                raise UndefinedError("too large or too small an exponent")
             value = _raise(mp, values[0], values[1], evaluate_exactly(node.parts[1]))
         case _:
             largest = MAX_GROWING_ARGUMENT if node.label in _GROWING else MAX_NUMERIC_EXPONENT**3

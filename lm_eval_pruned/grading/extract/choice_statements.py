@@ -25,7 +25,7 @@ _CHOICE = rf"[\s:=>.\u2026-]{{0,6}}{_WORDS}(?P<label>{_LABEL})?{_LETTER}"
 _MARKED = rf"[\s:=>]{{0,4}}{_WORDS}(?P<label>{_LABEL}|(?=[(\[])){_LETTER}"
 _ALONE = r"(?<![A-Za-z0-9'\u2019_=+/-])"
 _SUBJECT = rf"{_ALONE}(?:{_NAME} )?\(?{_ALONE}(?P<letter>[A-D]|(?<=ption )[a-d])(?![A-Za-z0-9_^])\)?"
-_END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!]\s|\n|\Z))"
+_END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!](?:\s|\Z)|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
 _VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
@@ -44,7 +44,7 @@ _I = (
     r"(?:\A|[\n.;:!,]\s{0,2}|\b(?:I|we|you|I['\u2019](?:d|ll|m)|am|would|should|will|must|can|so|thus|hence|therefore|and"
     r"|let['\u2019]s|going to|have to) )"
 )
-_CHOOSE = r"(?:choose|choosing|chose|select|pick|go(?:ing)? with|opt for|settle on|vote for|say|answer)\b"
+_CHOOSE = r"(?:choose|choosing|chose|select|pick|go(?:ing)? with|opt for|settle on|vote for|say|think|believe|answer)\b"
 _CONCLUDING = r"(?:so|thus|hence|therefore|consequently|finally|accordingly|conclusion|summary|overall)"
 _IT_IS = r"(?:it|that|this)(?:['\u2019]s| is| must be| has to be| should be| would be)"
 _CJK_RIGHT = r"\u662f?(?:\u6b63\u786e|\u6b63\u78ba|\u5bf9\u7684)"

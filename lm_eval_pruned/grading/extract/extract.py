@@ -32,9 +32,11 @@ _ANSWER_END = re.compile(
     r"|<\|return\|>|<end_of_turn>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\|start_header_id\|>user"
     r"|<start_of_turn>user|<\|user\|>|\[INST\]"
 )
-_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|Question|Problem|Q)(?: [0-9]{1,4})?\s?:")
+_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
 _FORCED = re.compile(r"\n(?:therefore, the answer is|final answer:)[^\n]{1,200}\Z", re.IGNORECASE)
+# GSM8K's own calculations in "48/2 = <<48/2=24>>24".
+_CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 
@@ -75,7 +77,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
         Extraction(answer='\\frac{1}{2}', stage='explicit')
     """
     check_kind(kind)
-    response = response[-MAX_RESPONSE_CHARACTERS:]
+    response = _CALCULATION.sub("", response[-MAX_RESPONSE_CHARACTERS:])
     find = {"choice": find_letter, "brackets": find_brackets, "math": find_value}[kind]
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)

@@ -26,10 +26,12 @@ _VERB = re.compile(
 _REASON = re.compile(
     r"\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
-    r"|, (?:which|not|(?:and|but) not|rather than)\b"
+    r"|, (?:which(?! (?:means|gives|implies|yields|makes|leaves))|not|(?:and|but) not|rather than)\b"
     r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+# "Maria saved $15", with few words and yet a sentence.
+_CLAUSE = re.compile(r"[A-Z][a-z]{1,20} [a-z]{2,20} \\?\$?[0-9][0-9.,]{0,20}\Z")
 # "their sum: $7$": words that describe what follows.
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
@@ -46,6 +48,12 @@ _DIGIT = re.compile(r"[0-9\0]")
 _APPOSITION = re.compile(
     r"[0-9][^,]{0,60}, (?:or|which is|making) \$?([0-9][0-9,.]*[0-9]|[0-9])(?=[\s.,]|\Z)(?![.,][0-9])"
 )
+# "37 is the largest prime factor of 999": a number is described by what follows the verb.
+_DESCRIBED = re.compile(
+    r"(?:\A|[\s,:(])(?:\$|\\\()?(-?\\?\$?[0-9](?:[0-9,.]*[0-9])?)(?:\$|\\\))? (?:is|are|was|were)(?= (?:the|an?|our) )"
+)
+# "He had 3 apples and ate 1, so 2 remain."
+_CONSEQUENCE = re.compile(r",? (?:so|thus|hence|therefore|leaving) ")
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
 # "Express $5^3$ as an integer.": the question once more, unless the sentence has a value.
@@ -117,7 +125,7 @@ def read_statement(text: str) -> str:
     reason = _find_reason(_hide(sentence))
     value = sentence[: reason.start()] if reason else sentence
     answer = unwrap(strip_lead(value))
-    if is_short(answer) and not _DESCRIPTION.match(answer):
+    if is_short(answer) and not _DESCRIPTION.match(answer) and not _CLAUSE.match(answer):
         return answer
     return (None if text[:1].isalpha() else _read_value(value)) or conclude(sentence) or answer
 
@@ -137,17 +145,28 @@ def conclude(sentence: str) -> str | None:
     reason = _find_reason(hidden)
     if reason:
         line, hidden = line[: reason.start()], hidden[: reason.start()]
+    consequence = _CONSEQUENCE.split(hidden)[1:]
+    if consequence and (number := _only_number(consequence[-1])):
+        return number
     # What follows the last verb wins over a formula of the subject.
-    for verb in reversed(list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]):
+    verbs = list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]
+    described = _DESCRIBED.search(line)
+    if described and verbs and described.end() == verbs[-1].end():
+        return described[1]
+    for verb in reversed(verbs):
         if answer := _read_value(line[verb.end() :]):
             return answer
     if formulas := find_math(line):
         return unwrap(formulas[-1])
-    numbers = {number.rstrip(".,") for number in _NUMBER.findall(hidden)}
-    if len(numbers) == 1 and not _FORMULA.search(hidden) and not re.match(r"\s*(?:Step |#|[0-9]+[.)] )", line):
-        return str(numbers.pop())
+    if (number := _only_number(hidden)) and not re.match(r"\s*(?:Step |#|[0-9]+[.)] )", line):
+        return number
     bare = unwrap(line)
     return bare if any(map(str.isdigit, bare)) and count_words(bare) <= 1 and "=" not in bare else None
+
+
+def _only_number(hidden: str) -> str | None:
+    numbers = {number.rstrip(".,") for number in _NUMBER.findall(hidden)}
+    return str(numbers.pop()) if len(numbers) == 1 and "\0" not in hidden and not _FORMULA.search(hidden) else None
 
 
 def _read_value(rest: str) -> str | None:

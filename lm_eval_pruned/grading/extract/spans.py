@@ -22,7 +22,7 @@ _REJECTED = re.compile(r"(?:\bnot|\binstead of|\brather than)[\s$(\[\\]{1,9}\Z",
 _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Za-z](?![A-Za-z])")
 # A box with only a question mark or dots is a template that was not filled in.
 _SAYS_SOMETHING = re.compile(r"[^\W_]|\\")
-_TAG = re.compile(r"<(/?)(?:final_)?answer>|(?-i:\[(/?)ANSWER\])", re.IGNORECASE)
+_TAG = re.compile(r"<\s?(/?)\s?(?:final_)?answer\s?>|(?-i:\[(/?)ANSWER\])", re.IGNORECASE)
 _FIELD = re.compile(
     r'"(?:final[_ ]?)?answer"\s{0,9}:\s{0,9}(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
     re.IGNORECASE,
@@ -58,7 +58,8 @@ def find_boxes(text: str) -> Iterator[str]:
         if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
             continue
         if contents and _JOINED.fullmatch(text, end, box.start()):
-            contents[-1] += f", {content}" if content != contents[-1] else ""
+            joint = " or " if "or" in text[end : box.start()] else ", "
+            contents[-1] += joint + content if content != contents[-1] else ""
             end = stop
             continue
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())

@@ -38,7 +38,7 @@ _JUDGEMENT = re.compile(
     r"valid|consistent|clear|unclear|confirmed|verified|true|false|in|not|still unknown|unknown)\b",
     re.IGNORECASE,
 )
-CLOSING_TAG = re.compile(r"\s*(?:</|\[/)(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
+CLOSING_TAG = re.compile(r"\s*(?:<\s?/|\[/)\s?(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
 # A box whose closing brace ended the generation and was removed.
 _OPEN_BOX = re.compile(r"\A(?:\\\(|\$)?\s?\\boxed\{(?=[^{}]*\Z)")
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
@@ -46,6 +46,7 @@ _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
 _MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
+_BRACKETED = re.compile(r"<(-?\$?[0-9][0-9.,/]{0,20}%?)>")
 _DISPLAYS = ("$$\n", "\\[")
 _ENVIRONMENT = re.compile(r"\\begin\{((?:equation|align|aligned|gather|displaymath|math)\*?)\}")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("`", "`"))
@@ -109,7 +110,7 @@ def unwrap(text: str) -> str:
         >>> unwrap(" **$25$**. ")
         '25'
     """
-    text = _MARKUP.sub("", text)
+    text = _BRACKETED.sub(r"\1", _MARKUP.sub("", text))
     text = _trim(_BULLET.sub("", text.replace("**", "") if text.count("**") == 1 else text, count=1))
     if text.endswith("$") and text.count("$") == 1 and not text.endswith("\\$"):
         text = _trim(text[:-1])

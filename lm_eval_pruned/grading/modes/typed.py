@@ -28,13 +28,7 @@ _NO_BRACES = str.maketrans("", "", "{}")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _TAKES_ARGUMENT = re.compile(r"\\(frac|sqrt)(?![A-Za-z]) *(?:\[[^][]{0,10}\] *)?")
 _DROPPED = "frac left right text textbf textrm textit mathrm mathbf mbox quad"
-_TYPED = {
-    **dict.fromkeys(_DROPPED.split(), ""),
-    "cdot": "*",
-    "times": "*",
-    "infty": "inf",
-    "cup": "U",
-}
+_TYPED = dict.fromkeys(_DROPPED.split(), "") | {"cdot": "*", "times": "*", "infty": "inf", "cup": "U"}
 
 
 def type_answer(answer: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.normalize.braces import match_braces
-from lm_eval_pruned.grading.normalize.latex_writer import Writer
 from lm_eval_pruned.grading.normalize.typed_math import normalize_typed_math
 from lm_eval_pruned.grading.vocabulary import commands
 
@@ -23,41 +22,26 @@ _SIZES = commands(
 )
 # Commands whose first argument only changes the appearance.
 _APPEARANCE = commands("color textcolor colorbox hspace vspace phantom hphantom vphantom tag label")
-_THIN = commands("! ,")
 _GAPS = commands(
     "( ) [ ] , : ; > quad qquad enspace thinspace medspace thickspace hfill "
     "therefore checkmark blacksquare qed mathstrut strut nonumber notag"
 ) | {"\\ ", "$", "~"}
 
-_SPELLINGS = {
-    "\\cdot": "* \\times",
-    "\\%": "%",
-    "/": "\\div",
-    "\\sqrt": "\\surd",
-    "\\\\": "\\cr",
-    "\\pmod": "\\mod",
-    "\\frac": "\\dfrac \\tfrac \\cfrac \\nicefrac \\sfrac",
-    "\\binom": "\\dbinom \\tbinom",
-    "T": "\\top \\intercal",
-    "\\le": "\\leq \\leqslant",
-    "\\ge": "\\geq \\geqslant",
-    "\\ne": "\\neq",
-    "<": "\\lt",
-    ">": "\\gt",
-    "\\land": "\\wedge",
-    "\\lor": "\\vee",
-    "\\overline": "\\bar",
-    "\\ldots": "\\dots \\cdots",
-    "\\{": "\\lbrace",
-    "\\}": "\\rbrace",
-    "[": "\\lbrack",
-    "]": "\\rbrack",
-    "\\emptyset": "\\varnothing",
-    ":": "\\colon",
-    "^{\\circ}": "\\degree \\textdegree",
-    "\\$": "\\dollar",
-}
-_SYNONYMS = {spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+# The spelling that is kept, and the others.
+_SPELLINGS = (
+    r"\cdot * \times; \% %; / \div; \sqrt \surd; \\ \cr; \pmod \mod; \frac \dfrac \tfrac \cfrac \nicefrac \sfrac; "
+    r"\binom \dbinom \tbinom; T \top \intercal; \le \leq \leqslant; \ge \geq \geqslant; \ne \neq; < \lt; > \gt; "
+    r"\land \wedge; \lor \vee; \overline \bar; \ldots \dots \cdots; \{ \lbrace; \} \rbrace; [ \lbrack; ] \rbrack; "
+    r"\emptyset \varnothing; : \colon; ^{\circ} \degree \textdegree; \$ \dollar"
+)
+_SYNONYMS = {other: kept for kept, *others in map(str.split, _SPELLINGS.split(";")) for other in others}
+# Arguments of each command. Every pair of braces after a command in neither list is an argument.
+_ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}
+_BARE = commands(
+    "sin cos tan cot sec csc arcsin arccos arctan log ln exp cdot pm mp le ge ne in cup cap to infty pi circ ldots "
+    "triangle angle"
+)
+_FIGURES = tuple("0123456789.")
 _DISPLAY = re.compile(r"\\(?:begin|end)\{(?:align(?:ed)?|split|gather(?:ed)?|equation|(?:display)?math)\*?\}")
 # Matches most short answers, which need no rewriting.
 _PLAIN = re.compile(r"[A-Za-z0-9+\-()|!':/]*(?:[.=<>](?![.=])[A-Za-z0-9+\-()|!':/]*)*")
@@ -66,6 +50,14 @@ _ALIGNMENT = re.compile(
     r"\A\s?&|(?<=[=<>])\s{0,9}&|&\s{0,9}(?=[=<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|approx|equiv)(?![A-Za-z]))"
 )
 _DIGRAPHS = {"...": "\\ldots ", "<=": "\\le ", ">=": "\\ge ", " != ": "\\ne "}
+
+
+class _Group(list["_Item"]):
+    """What stands in a pair of braces, the last item first."""
+
+
+# A token or a run of ordinary characters, a command with its arguments, a group, None for a blank, "" for a font.
+_Item = str | list["_Item"] | None
 
 
 def normalize_latex(text: str) -> str:
@@ -89,17 +81,7 @@ def normalize_latex(text: str) -> str:
     tokens = [_SYNONYMS.get(token, token) for token in _TOKEN.findall(text)]
     if "^" in text and "(" in text:
         tokens = _brace_exponents(tokens)
-    partners = match_braces(enumerate(tokens))
-    closing = set(partners.values())
-    writer, index = Writer(), 0
-    while index < len(tokens):
-        token = tokens[index]
-        if token[0].isascii() and token[0].isalnum():
-            writer.put_run(token)
-            index += 1
-            continue
-        index = _write_token(writer, tokens, index, partners, closing)
-    return writer.finish()
+    return _join(_attach_arguments(tokens))
 
 
 def _brace_exponents(tokens: list[str]) -> list[str]:
@@ -121,27 +103,74 @@ def _brace_exponents(tokens: list[str]) -> list[str]:
     return braced
 
 
-def _write_token(writer: Writer, tokens: list[str], index: int, partners: dict[int, int], closing: set[int]) -> int:
-    """Write the token at `index` and return the index of the next one."""
-    token, after = tokens[index], index + 1
-    following = tokens[after] if after < len(tokens) else ""
-    if token in _GAPS or token.isspace():
-        writer.skip_blank()
-    elif token in _FONTS:
-        writer.end_arguments()
-    elif token in _APPEARANCE and following == "{" and after in partners:
-        return partners[after] + 1
-    elif token in _SIZES:
-        return after + (following == ".")
-    elif token == "," and not writer.waiting:
-        writer.put(", " if following.isspace() else ",")
-        return after + (following in _THIN)
-    elif token == "{" and index in partners:
-        writer.open()
-    elif token == "}" and index in closing:
-        writer.close()
-    elif token == "[" and writer.waiting and writer.last == "\\sqrt":
-        writer.open_option()
-    elif token not in ("{", "}", "\\!"):
-        writer.put(token)
-    return after
+def _attach_arguments(tokens: list[str]) -> list[_Item]:
+    """Return the items of a text, the last one first; from the right, a command finds its arguments complete."""
+    partners = match_braces(enumerate(tokens))
+    closing = set(partners.values())
+    levels: list[list[_Item]] = [[]]
+    for index, token in reversed(list(enumerate(tokens))):
+        items, following = levels[-1], tokens[index + 1] if index + 1 < len(tokens) else ""
+        if token == "}":
+            levels += [[]] if index in closing else []
+        elif token == "{":
+            if index in partners:
+                levels[-2].append(_Group(levels.pop()))
+        elif token in _GAPS or token.isspace():
+            items.append(None)
+        elif token in _FONTS:
+            items.append("")
+        elif (token in _APPEARANCE and index + 1 in partners) or token in _SIZES:
+            # `\left.` has no bracket.
+            if token in _APPEARANCE or following == ".":
+                items.pop()
+        elif token == ",":
+            if following == "\\,":
+                items.pop()
+            items.append(", " if following.isspace() else ",")
+        elif token != "\\!":
+            items.append(_take_arguments(token, items) if token in _ARGUMENTS or token[0] == "\\" else token)
+    return levels[0]
+
+
+def _take_arguments(command: str, items: list[_Item]) -> list[_Item]:
+    """Return a command with its arguments, the last one first; they are taken from the items that follow it."""
+    written: list[_Item] = [command]
+    is_known = command in _ARGUMENTS or command in _BARE or not command[1:].isalpha()
+    missing = _ARGUMENTS.get(command, 0) if is_known else len(items)
+    while missing:
+        while items and (items[-1] is None or (is_known and items[-1] == "")):
+            items.pop()
+        if not items or not (is_known or isinstance(items[-1], _Group)):
+            break
+        argument = items.pop()
+        if command == "\\sqrt" == written[-1] and argument == "[":
+            end = next((place for place in reversed(range(len(items))) if items[place] == "]"), None)
+            written += ["[", *reversed(items[end:])]
+            del items[end:]
+            missing -= end is None
+            continue
+        if isinstance(argument, str) and argument[0] not in "\\^":
+            # The first character of a run, or a comma with its blank.
+            items += [argument[1:]] if argument[1:].strip() else []
+            argument = argument[0]
+        written += ["{", argument, "}"]
+        missing -= 1
+    return written[::-1]
+
+
+def _join(items: list[_Item]) -> str:
+    """Write items, the last one first, with a blank only in 1 2/3 and where a letter would be part of a command."""
+    out = [""]
+    is_gap = False
+    while items:
+        item = items.pop()
+        if item is None or not isinstance(item, str):
+            is_gap = is_gap or item is None
+            items += item or ()
+        elif item:
+            before = out[-1]
+            is_number = is_gap and before[-1:] in _FIGURES and item[0] in _FIGURES
+            is_letter = before[:1] == "\\" and before[-1].isalpha() and item[0].isascii() and item[0].isalpha()
+            out.append(f" {item}" if is_number or is_letter else item)
+            is_gap = False
+    return "".join(out)

@@ -35,11 +35,10 @@ def restore_backslashes(text: str) -> str:
     if "\\\\" not in text and "\b" not in text and "\f" not in text:
         return text
     text = text.translate(_LOST_ESCAPES)
-    if "\\begin" not in text.replace("\\\\", ""):
-        # Without a matrix, two backslashes before a word are no line break.
-        text = _DOUBLED_COMMAND.sub(r"\\", text)
-    is_doubled = "\\" not in text.replace("\\\\", "") and _DOUBLED.search(text)
-    return text.replace("\\\\", "\\") if is_doubled else text
+    if "\\" not in text.replace("\\\\", "") and _DOUBLED.search(text):
+        return text.replace("\\\\", "\\")
+    # Without a matrix, two backslashes before a word are no line break.
+    return text if "\\begin" in text else _DOUBLED_COMMAND.sub(r"\\", text)
 
 
 def _infix(match: re.Match[str]) -> str:
@@ -72,6 +71,8 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
     ("_", re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})"), r"\1_{\2}"),
     ("sqrt", re.compile(r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})"), r"\\sqrt{\1}"),
     ("{", re.compile(r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)"), r"\\\1"),
+    ("\\", re.compile(r"\\(sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[a-gi-pr-z](?![A-Za-z]))"), r"\\\1 "),
+    ("(", re.compile(r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\()"), r"arc\1"),
     (
         "...",
         re.compile(r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z"),

@@ -13,44 +13,31 @@ _INVISIBLE = ("Cc", "Cf", "Cs")
 _RAISED = {"<super>": "^", "<sub>": "_"}
 _DEGREES = "\u00b0\u00ba\u02da"
 
-_SYMBOLS = str.maketrans(
-    {
-        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
-        **dict.fromkeys("\u00b7\u00d7\u2219\u22c5", "\\cdot "),
-        **dict.fromkeys("\u2044\u2215\u00f7", "/"),
-        **dict.fromkeys(_DEGREES, "^\\circ "),
-        **dict.fromkeys("\u2032\u2019", "'"),
-        **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"'),
-        "\u00b1": "\\pm ",
-        "\u2236": ":",
-        "\u2208": "\\in ",
-        "\u2205": "\\emptyset ",
-        "\u221e": "\\infty ",
-        "\u2229": "\\cap ",
-        "\u222a": "\\cup ",
-        "\u2248": "\\approx ",
-        "\u2260": "\\ne ",
-        "\u2264": "\\le ",
-        "\u2265": "\\ge ",
-    }
+# A spelling and the characters that are rewritten so.
+_SPELLINGS = (
+    "- \u2010\u2011\u2012\u2013\u2014\u2212; \\cdot \u00b7\u00d7\u2219\u22c5; / \u2044\u2215\u00f7; ' \u2032\u2019; "
+    '" \u201c\u201d\u201e\u00ab\u00bb; : \u2236; \\pm \u00b1; \\in \u2208; \\emptyset \u2205; \\infty \u221e; '
+    f"\\cap \u2229; \\cup \u222a; \\approx \u2248; \\ne \u2260; \\le \u2264; \\ge \u2265; ^\\circ {_DEGREES}"
 )
 _GREEK = (
-    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
-    *("xi", "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau "
+    "upsilon phi chi psi omega"
 )
 _SMALL_ALPHA, _CAPITAL_ALPHA = 0x3B1, 0x391
-_LETTERS = {
-    **{_CAPITAL_ALPHA + index: f"\\{name.capitalize()} " for index, name in enumerate(_GREEK)},
-    **{_SMALL_ALPHA + index: f"\\{name} " for index, name in enumerate(_GREEK)},
+_SYMBOLS: dict[int, str] = {
+    **{
+        ord(one): kept + " " * kept[-1].isalpha()
+        for kept, those in map(str.split, _SPELLINGS.split(";"))
+        for one in those
+    },
+    **{_CAPITAL_ALPHA + index: f"\\{name.capitalize()} " for index, name in enumerate(_GREEK.split())},
+    **{_SMALL_ALPHA + index: f"\\{name} " for index, name in enumerate(_GREEK.split())},
 }
 
 # NFKC would make plain letters of the number sets.
-_NUMBER_SETS = str.maketrans(
-    {
-        f"{character}": f"\\mathbb{{{name}}}"
-        for character, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)
-    }
-)
+_NUMBER_SETS = {
+    ord(sign): f"\\mathbb{{{name}}}" for sign, name in zip("\u2102\u2115\u211a\u211d\u2124", "CNQRZ", strict=True)
+}
 
 _ROOT = re.compile(r"([√∛]) ?(?:([0-9]+|[A-Za-z])|\(([^()]*)\))")
 
@@ -74,7 +61,7 @@ def normalize_characters(text: str) -> str:
             pieces.extend(_fraction(character) for character in characters)
         else:
             pieces.append("".join(map(_plain_character, characters)))
-    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SYMBOLS).translate(_LETTERS)
+    plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SYMBOLS)
     return _ROOT.sub(lambda root: f"\\sqrt{'[3]' * (root[1] == '∛')}{{{root[2] or root[3]}}}", plain)
 
 

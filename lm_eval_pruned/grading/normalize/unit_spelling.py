@@ -148,18 +148,10 @@ def _spell_product(factors: list[_Factor]) -> str:
     for factor in factors:
         numerator, _, denominator = factor.unit.partition("/")
         powers[numerator] += factor.power
-        if denominator:
-            powers[denominator] -= factor.power
-    numerator, denominator = (
-        "\\cdot ".join(
-            unit if sign * power == 1 else f"{unit}^{{{sign * power}}}"
-            for unit, power in sorted(powers.items())
-            if sign * power > 0
-        )
-        for sign in (1, -1)
-    )
-    return (
-        (numerator + f"/{denominator}" if denominator else numerator)
-        if numerator
-        else "".join(f"{unit}^{{{powers[unit]}}}" for unit in sorted(powers))
-    )
+        powers[denominator] -= factor.power
+    del powers[""]
+    spelt = {unit: f"{unit}^{{{abs(power)}}}".removesuffix("^{1}") for unit, power in sorted(powers.items())}
+    above, below = ("\\cdot ".join(spelt[unit] for unit in spelt if sign * powers[unit] > 0) for sign in (1, -1))
+    if not above:
+        return "".join(f"{unit}^{{{powers[unit]}}}" for unit in spelt)
+    return f"{above}/{below}" if below else above

@@ -31,21 +31,11 @@ SYMBOLS = {
     "ms": "millisecond",
     **_ALONE,
 }
-_IRREGULAR = {
-    "percent": "percent percentage pct",
-    "inch": "inch inches",
-    "foot": "foot feet",
-    "hertz": "hertz",
-    "dollar": "usd",
-    "centimeter": "cms",
-    "kilometer": "kms",
-    "kilogram": "kilo kilos kgs",
-    "second": "secs",
-    "celsius": "degreescelsius degreecelsius",
-    "fahrenheit": "fahrenheit degreesfahrenheit degreefahrenheit",
-    "year": "yearsold yearold",
-    "yen": "yen",
-}
+_IRREGULAR = (
+    "percent percent percentage pct; inch inch inches; foot foot feet; hertz hertz; dollar usd; centimeter cms; "
+    "kilometer kms; kilogram kilo kilos kgs; second secs; celsius degreescelsius degreecelsius; year yearsold yearold; "
+    "yen yen; fahrenheit fahrenheit degreesfahrenheit degreefahrenheit"
+)
 _COUNTED = "celsius cent euro rupee month day week cup unit angstrom micrometer"
 _REGULAR = {*SYMBOLS.values(), *_COUNTED.split()} - {"inch", "foot", "hertz", "rpm", "kilometer/hour", "mile/hour"}
 WORDS = {
@@ -57,7 +47,7 @@ WORDS = {
         for plural in ("", "s")
         if name.endswith(("meter", "liter"))
     },
-    **{word: name for name, words in _IRREGULAR.items() for word in words.split()},
+    **{word: name for name, *words in map(str.split, _IRREGULAR.split(";")) for word in words},
 }
 # Units that may follow a number without a blank; other letters there may be a product of variables.
 _PLAIN = (

@@ -18,17 +18,9 @@ class Quantity(NamedTuple):
 
 
 _SIGNS = {
-    "\\%": "percent",
-    "^{\\circ}": "degree",
-    "\\$": "dollar",
-    "\u00a2": "cent",
-    "\u20ac": "euro",
-    "\u00a3": "pound sterling",
-    "\u00a5": "yen",
-    "\u20b9": "rupee",
-    "usd": "dollar",
-    "eur": "euro",
-}
+    "\\%": "percent", "^{\\circ}": "degree", "\\$": "dollar", "\u00a2": "cent", "\u20ac": "euro",
+    "\u00a3": "pound sterling", "\u00a5": "yen", "\u20b9": "rupee", "usd": "dollar", "eur": "euro",
+}  # fmt: skip
 # Only names in letters: normal forms have no others.
 _NAME = "|".join(sorted(filter(str.isalpha, {*NAMES, *WORDS}), key=len, reverse=True))
 _FACTORS = rf"(?:{_NAME})(?:\^\{{-?[0-9]\}})?(?:\\cdot ?(?:{_NAME})(?:\^\{{-?[0-9]\}})?){{0,4}}"
@@ -107,7 +99,8 @@ def split_unit(form: str) -> Quantity:
     if suffix and form[suffix.start() - 1] in "0123456789.}) ]":
         unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else WORDS.get(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])
-    counted = _COUNTED.fullmatch(form)
+    chain, sign, last = form.rpartition("=")
+    counted = _COUNTED.fullmatch(last)
     if counted and not _NOT_COUNTED.fullmatch(counted["noun"]):
-        return Quantity(counted["value"], counted["noun"].strip("()").removesuffix("s"))
+        return Quantity(chain + sign + counted["value"], counted["noun"].strip("()").removesuffix("s"))
     return Quantity(form, "")

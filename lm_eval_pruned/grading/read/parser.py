@@ -34,21 +34,15 @@ _RELATIONS = {
     "\\approx": "=", "\\equiv": "==", "\\subset": "sub", "\\subseteq": "sub", "\\to": "to", "\\sim": "~",
 }  # fmt: skip
 _SET_OPERATIONS: dict[str, Head] = {
-    "\\cup": "union",
-    "\\cap": "intersection",
-    "\\setminus": "difference",
-    "\\backslash": "difference",
-}
+    "\\cup": "union", "\\cap": "intersection", "\\setminus": "difference", "\\backslash": "difference",
+}  # fmt: skip
 _SUCH_THAT = (":", "|", "\\mid")
 _IN_REALS = ((), ("\\in", "\\mathbb", "{", "R", "}"))
 _CLOSING_BRACKETS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
 _CLOSING_BARS = {
-    "\\lfloor": ("\\rfloor", "floor"),
+    "|": ("|", "abs"), "\\mid": ("\\mid", "abs"), "\\lvert": ("\\rvert", "abs"), "\\lfloor": ("\\rfloor", "floor"),
     "\\lceil": ("\\rceil", "ceil"),
-    "\\lvert": ("\\rvert", "abs"),
-    "|": ("|", "abs"),
-    "\\mid": ("\\mid", "abs"),
-}
+}  # fmt: skip
 _SIGNS = {"+", "-", "\\pm", "\\mp"}
 _UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
 _INVERTIBLE = ("sin", "cos", "tan")

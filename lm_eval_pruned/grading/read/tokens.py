@@ -9,7 +9,8 @@ from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-    r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+)|(?P<blank>[ ]+)|(?P<sign>.)",
+    r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]{1,2}(?=(?:sin|cos|tan|exp|ln|log)\()|[A-Za-z]+)"
+    r"|(?P<blank>[ ]+)|(?P<sign>.)",
     re.DOTALL,
 )
 
