@@ -22,6 +22,19 @@ def write_text(path: Path, content: str) -> None:
         raise ArgumentError(f"--output {path} cannot be written: {problem.strerror}") from None
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, and return it.
+
+    Raises:
+        ArgumentError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ArgumentError(f"--output {path} cannot be made: {problem.strerror}") from None
+    return path
+
+
 def printable(content: str) -> str:
     r"""Escape lone surrogates, which JSON can hold and UTF-8 cannot.
 
