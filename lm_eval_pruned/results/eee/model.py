@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lm_eval_pruned.paths import BUNDLED, is_there
+from lm_eval_pruned.paths import BUNDLED, is_hub_id, without_folders
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import model_args, section
 
 OURS, LOCAL = "lm-eval-pruned", "local"
-# A name on the hub; names without an owner are those of its first models.
-_HUB = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 _NO_PART_OF_AN_ID = re.compile(r"[^A-Za-z0-9._]+")
 _DIGITS = 8
 # Where the harness's model types run a model; others ask a service, whose model nobody can see.
@@ -74,7 +72,7 @@ def public_id(name: str) -> str:
     """
     if name == BUNDLED:
         return f"{OURS}/{BUNDLED}"
-    if _HUB.fullmatch(name) and not is_there(Path(name)):
+    if is_hub_id(name):
         return name
     return f"{LOCAL}/{_slug(Path(name).name) or 'model'}"
 
@@ -86,17 +84,6 @@ def _pruned_id(record: Record, config: Mapping[str, object], original: str) -> s
         return loaded
     parts = (original.rpartition("/")[2], _slug(_label(record.configuration)), record.fingerprint[:_DIGITS])
     return f"{OURS}/" + "-".join(part for part in parts if part)
-
-
-def without_folders(text: str) -> str:
-    """Return a setting as it is, or of a path on this machine the last part.
-
-    Example:
-        >>> without_folders("allenai/c4"), without_folders("/home/me/mine.json"), without_folders("./lists/mine.json")
-        ('allenai/c4', 'mine.json', 'mine.json')
-    """
-    is_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or ("/" in text and is_there(Path(text)))
-    return Path(text).name if is_path else text
 
 
 def _label(configuration: Configuration) -> str:
