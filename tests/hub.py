@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: the HTTP interface that its client uses to make a repository and upload to it."""
+"""A stand-in for the Hugging Face hub: the HTTP requests with which its client makes a repository and uploads to it."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository = "/".join(parts[3:5])
         if path.startswith("/api/models/") and repository in self.state.repositories:
             files = self.state.repositories[repository]
-            entries = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in files.items()]
             if parts[5:6] == ["tree"]:
-                return self._send(200, entries)
+                tree = [{"type": "file", "path": name, "size": len(files[name]), "oid": COMMIT} for name in files]
+                return self._send(200, tree)
             siblings = [{"rfilename": name} for name in files]
             return self._send(200, {"id": repository, "sha": COMMIT, "siblings": siblings})
         return self._send(404, {"error": "Repository not found"}, code="RepoNotFound")

@@ -59,6 +59,18 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
+def with_results(card: str, table: str) -> str | None:
+    r"""Return the text of a card with other results in it, and all else unchanged; None if it has no place for them.
+
+    Example:
+        >>> with_results(f"Mine.\n{RESULTS_BEGIN}\nold\n{RESULTS_END}\n", "new").splitlines()[2]
+        'new'
+    """
+    before, begin, rest = card.partition(RESULTS_BEGIN)
+    _, end, after = rest.partition(RESULTS_END)
+    return f"{before}{begin}\n{table}\n{end}{after}" if end else None
+
+
 def inherited_data(folders: Sequence[Path]) -> dict[str, object]:
     """Return the licence, the languages and the task that the first card in some folders gives; {} if none does."""
     for folder in folders:
