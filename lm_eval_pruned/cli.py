@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from lm_eval_pruned import __version__
-from lm_eval_pruned.commands import baseline, check, diverge, grade, leaderboard, plan, prune, run, sweep
+from lm_eval_pruned.commands import baseline, card, check, diverge, grade, leaderboard, plan, prune, run, sweep
 from lm_eval_pruned.commands import list as list_command
 from lm_eval_pruned.commands import map as map_command
 from lm_eval_pruned.errors import PrunedEvalError, error_line
 
 PROGRAM = "lm-eval-pruned"
-COMMANDS = (run, prune, plan, diverge, map_command, grade, sweep, leaderboard, baseline, check, list_command)
+COMMANDS = (run, prune, plan, diverge, map_command, grade, sweep, leaderboard, card, baseline, check, list_command)
 
 # The exit code a shell reports for a program ended by SIGPIPE, as most are when the reader of their output leaves.
 BROKEN_PIPE = 141

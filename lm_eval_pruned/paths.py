@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ PACKAGE = Path(__file__).parent
 
 # The name of the bundled model and of its benchmark.
 BUNDLED = "tiny-reasoner"
+# On the hub, names without an owner are those of its first models.
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
 def tasks_folder() -> Path:
@@ -45,6 +48,27 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name can be that of a repository on the hub, and is neither a path here nor the bundled model.
+
+    Example:
+        >>> [is_hub_id(name) for name in ("Qwen/Qwen3-8B", "gpt2", "/models/mine", "a/b/c", "tiny-reasoner")]
+        [True, True, False, False, False]
+    """
+    return name != BUNDLED and _HUB_ID.fullmatch(name) is not None and not is_there(Path(name))
+
+
+def without_folders(text: str) -> str:
+    """Return a setting as it is, or of a path on this machine the last part: folders are nobody else's business.
+
+    Example:
+        >>> without_folders("allenai/c4"), without_folders("/home/me/mine.json"), without_folders("./lists/mine.json")
+        ('allenai/c4', 'mine.json', 'mine.json')
+    """
+    is_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or ("/" in text and is_there(Path(text)))
+    return Path(text).name if is_path else text
 
 
 def _shipped(*candidates: Path) -> Path:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lm_eval_pruned.results.leaderboard.write import Written
 
 ENDINGS = (".html", ".md", ".csv", ".json")
+# Of records of single runs, as a file and as a folder.
+RECORDS = (".eee.json", ".eee")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -24,9 +26,13 @@ def add_parser(subparsers: Subparsers) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
-    endings = " ".join(ENDINGS)
+    endings = " ".join((*ENDINGS, *RECORDS))
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help=f"page or table; its ending decides: {endings}"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=f"page, table, or records of Every Eval Ever (file or folder); the ending decides: {endings}",
     )
     parser.add_argument(
         "--reference", type=Path, metavar="FILE.csv", help="published rows: model, method, budget, task, acc, ..."
@@ -34,6 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--against", metavar="LABEL", help="compare with the run of this label instead of the dense run of each model"
     )
+    parser.add_argument("--organization", metavar="NAME", help="who evaluated, for records of Every Eval Ever")
     parser.set_defaults(main=main)
 
 
@@ -43,8 +50,13 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         PrunedEvalError: the format is unknown, no run can be read, or the file cannot be written.
     """
+    if args.output.name.endswith(RECORDS):
+        return _write_records(args)
     if args.output.suffix not in ENDINGS:
-        raise ArgumentError(f"--output {args.output} is of no known format: let it end in {', '.join(ENDINGS)}")
+        known = ", ".join((*ENDINGS, *RECORDS))
+        raise ArgumentError(f"--output {args.output} is of no known format: let it end in {known}")
+    if args.organization:
+        raise ArgumentError(f"--organization is for records, which end in {' or '.join(RECORDS)}: leave it out")
 
     from lm_eval_pruned.grading.extract.extract import extract
     from lm_eval_pruned.results.leaderboard.published import read_reference
@@ -52,6 +64,19 @@ def main(args: argparse.Namespace) -> int:
 
     published = read_reference(args.reference) if args.reference else []
     report(write(args.places, args.output, extract=extract, published=published, against=args.against))
+    return 0
+
+
+def _write_records(args: argparse.Namespace) -> int:
+    from lm_eval_pruned.results.eee.write import UNKNOWN, write_records
+    from lm_eval_pruned.results.output import warn_skipped
+
+    for name in ("reference", "against"):
+        if getattr(args, name):
+            raise ArgumentError(f"--{name} is for tables and pages: a record describes one run, so leave it out")
+    written = write_records(args.places, args.output, organization=args.organization or UNKNOWN)
+    warn_skipped(written.problems)
+    print(f"{args.output}: {written.records} records of Every Eval Ever, one a run")
     return 0
 
 

@@ -43,17 +43,22 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--masks-only", action="store_true", help="write no weights but one file of masks, to be given as masks=FILE"
     )
+    parser.add_argument(
+        "--push-to-hub", metavar="REPO", help="also upload the checkpoint, to a new repository of the Hugging Face hub"
+    )
+    parser.add_argument("--private", action="store_true", help="make that repository private")
     add_config_flags(parser)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check the arguments, then load, prune and write.
+    """Check the arguments, then load, prune, write, and upload if asked to.
 
     Raises:
         ArgumentError: the output folder already holds something.
-        PrunedEvalError: the arguments, the model or the calibration data are invalid.
+        PrunedEvalError: the arguments, the model or the calibration data are invalid, or nothing can be uploaded.
     """
+    from lm_eval_pruned.commands.hub import check_upload, upload
     from lm_eval_pruned.process_memory import use_huge_pages
 
     recipe, run, options = parse_flags(args)
@@ -61,6 +66,12 @@ def main(args: argparse.Namespace) -> int:
         not args.output.is_dir() or any(path.name != PARTIAL for path in args.output.iterdir())
     ):
         raise ArgumentError(f"--output {args.output} already exists: give a new or an empty folder")
+    if args.private and not args.push_to_hub:
+        raise ArgumentError("--private is for a repository that --push-to-hub makes: give both, or leave it out")
+    if args.push_to_hub:
+        if args.masks_only:
+            raise ArgumentError("--push-to-hub uploads checkpoints: leave it out with --masks-only")
+        check_upload(args.push_to_hub)
     use_huge_pages()
     if args.masks_only:
         report = _write_masks(args.pretrained, recipe, run, options, args.output)
@@ -71,6 +82,8 @@ def main(args: argparse.Namespace) -> int:
         f"{args.output}: {report.zero_weights} of {report.prunable_weights} prunable weights are zero "
         f"(sparsity {report.achieved_sparsity:.4f}, target {report.target_sparsity:.4g})"
     )
+    if args.push_to_hub:
+        print(upload(args.output, args.push_to_hub, private=args.private))
     return 0
 
 
@@ -126,7 +139,7 @@ def _completed(output: Path) -> Iterator[Path]:
 def prune_checkpoint(
     pretrained: str, recipe: Recipe, run: RunConfig, options: LoadOptions, output: Path
 ) -> PruneReport:
-    """Prune a checkpoint, write it with its report to `output`, and return the report.
+    """Prune a checkpoint, write it with its report and its model card to `output`, and return the report.
 
     Args:
         pretrained: hub id, folder, or the bundled model.
@@ -139,7 +152,10 @@ def prune_checkpoint(
 
     from lm_eval_pruned.commands.plot_allocation import title_of
     from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
+    from lm_eval_pruned.pruning.checkpoint.card import inherited_data, model_card
     from lm_eval_pruned.pruning.checkpoint.note import write_note
+    from lm_eval_pruned.pruning.checkpoint.other_files import CARD_FILE
+    from lm_eval_pruned.pruning.checkpoint.resolve import checkpoint_folder, resolve_pretrained
 
     report = prune_pretrained(pretrained, recipe, run, options, output=output)
     write_note(report, output, original=pretrained, revision=options.revision)
@@ -149,15 +165,26 @@ def prune_checkpoint(
         # One group: what is out of scope or excluded has a target of 0.
         sparsities = [max(block.attn, block.mlp) for block in report.blocks]
         (output / SPARSITIES_FILE).write_text(json.dumps(sparsities) + "\n", encoding="utf-8")
-    draw_beside(report.blocks, output, title=title_of(report.config, report.target_sparsity))
+    is_drawn = draw_beside(report.blocks, output, title=title_of(report.config, report.target_sparsity))
+    source = checkpoint_folder(resolve_pretrained(pretrained), revision=options.revision)
+    card = model_card(
+        report,
+        original=pretrained,
+        revision=options.revision,
+        inherited=inherited_data([source / options.subfolder, source]),
+        picture=PICTURE_FILE if is_drawn else None,
+    )
+    card.save(output / CARD_FILE)
     return report
 
 
-def draw_beside(blocks: Sequence[BlockReport], folder: Path, *, title: str) -> None:
-    """Plot the sparsities into a folder; without matplotlib only warn, as the rest is complete."""
+def draw_beside(blocks: Sequence[BlockReport], folder: Path, *, title: str) -> bool:
+    """Plot the sparsities into a folder, and return whether it could: without matplotlib it only warns."""
     from lm_eval_pruned.commands.plot_allocation import draw_allocation
 
     try:
         draw_allocation(blocks, folder / PICTURE_FILE, title=title)
     except MissingPackageError as error:
         logger.warning("%s was not written: %s", PICTURE_FILE, error)
+        return False
+    return True

@@ -10,8 +10,8 @@ from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.files import write_atomically
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write a file atomically, with what UTF-8 cannot hold escaped.
+def write_text(path: Path, content: str, *, flag: str = "--output ") -> None:
+    """Write a file atomically, with what UTF-8 cannot hold escaped; `flag` is where a user gave its name.
 
     Raises:
         ArgumentError: it cannot be written.
@@ -19,7 +19,20 @@ def write_text(path: Path, content: str) -> None:
     try:
         write_atomically(path, printable(content))
     except OSError as problem:
-        raise ArgumentError(f"--output {path} cannot be written: {problem.strerror}") from None
+        raise ArgumentError(f"{flag}{path} cannot be written: {problem.strerror}") from None
+
+
+def make_folder(path: Path, *, flag: str = "--output ") -> Path:
+    """Make a folder and those above it, and return it; `flag` is where a user gave its name.
+
+    Raises:
+        ArgumentError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ArgumentError(f"{flag}{path} cannot be made: {problem.strerror}") from None
+    return path
 
 
 def printable(content: str) -> str:

@@ -26,7 +26,10 @@ def test_writes_what_the_ending_says(tmp_path, capsys, ending):
 @pytest.mark.parametrize("name", ["page.htm", "table.txt", "table"])
 def test_other_endings_are_refused_before_anything_is_read(tmp_path, capsys, name):
     assert leaderboard(tmp_path / "nowhere", "--output", tmp_path / name) == 2
-    assert f"{name} is of no known format: let it end in .html, .md, .csv, .json" in capsys.readouterr().err
+    assert (
+        f"{name} is of no known format: let it end in .html, .md, .csv, .json, .eee.json, .eee"
+        in capsys.readouterr().err
+    )
 
 
 def test_skips_and_counts_what_it_cannot_read(tmp_path, capsys):

@@ -29,6 +29,8 @@ OUTDATED = (
     "SHA256SUMS",
     *("adapter_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json"),
 )
+# A card describes the model that it lies beside.
+CARD_FILE = "README.md"
 # Fields of a config; the last ones are set by loading and say nothing of the model.
 QUANTIZATION, TIED = "quantization_config", "tie_word_embeddings"
 _INCIDENTAL = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", QUANTIZATION)
@@ -79,11 +81,11 @@ def source_folder(source: str, options: LoadOptions) -> Path:
 
 
 def copied_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a checkpoint that are as true of a pruned one; its config is written separately."""
+    """Yield the files of a checkpoint that are as true of a pruned one; config and card are written separately."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         is_hidden = any(part.startswith((".", "__")) for part in parts)
-        is_outdated = path.name.endswith((*WEIGHTS, *OUTDATED)) or parts == (CONFIG_NAME,)
+        is_outdated = path.name.endswith((*WEIGHTS, *OUTDATED)) or parts in ((CONFIG_NAME,), (CARD_FILE,))
         if path.is_file() and not is_hidden and not is_outdated:
             yield path
 

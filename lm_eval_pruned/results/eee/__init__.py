@@ -1,0 +1,1 @@
+"""Runs as records of Every Eval Ever, schema 0.3.0: one for each results file of the harness."""

@@ -1,0 +1,58 @@
+"""Write runs as records: into one file, or into a folder that is laid out as the datastore of Every Eval Ever is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lm_eval_pruned.results.eee.record import EeeRecord, eee_record
+from lm_eval_pruned.results.output import make_folder, write_text
+from lm_eval_pruned.results.records.reading import read_records
+
+# Endings of a file, and of a folder.
+FILE, FOLDER = ".eee.json", ".eee"
+UNKNOWN = "unknown"
+_NO_PATH = re.compile(r'[<>:"\\|?*/\x00-\x1f]')
+
+
+class WrittenRecords(NamedTuple):
+    """The number of records written, and a sentence for each file that was skipped."""
+
+    records: int
+    problems: list[str]
+
+
+def write_records(places: Sequence[Path], output: Path, *, organization: str) -> WrittenRecords:
+    """Write a record for each run in some folders.
+
+    Args:
+        places: folders with results of lm_eval, or results files.
+        output: ends in FILE or FOLDER. A file holds the record of a single run, and of several a list of records.
+        organization: who evaluated.
+
+    Raises:
+        PrunedEvalError: nothing can be read or written.
+    """
+    found, problems = read_records(places)
+    records = [eee_record(record, organization=organization) for record in found]
+    if output.name.endswith(FILE):
+        contents = [one.content for one in records]
+        write_text(output, as_json(contents[0] if len(contents) == 1 else contents))
+    else:
+        for one in records:
+            write_text(make_folder(output / place(one)) / f"{one.uuid}.json", as_json(one.content))
+    return WrittenRecords(len(records), problems)
+
+
+def place(record: EeeRecord) -> Path:
+    """Return the folder of a record: data/COLLECTION/DEVELOPER/MODEL."""
+    developer, _, name = record.model_id.rpartition("/")
+    return Path("data", *(_NO_PATH.sub("_", part or UNKNOWN) for part in (record.collection, developer, name)))
+
+
+def as_json(content: object) -> str:
+    """Return strict JSON: NaN and infinity are errors."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
