@@ -17,7 +17,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "what happened to each question.",
         allow_abbrev=False,
     )
-    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
+    parser.add_argument(
+        "places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval, Inspect or lighteval"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.json", help="the baseline")
     parser.set_defaults(main=main)
 

@@ -23,7 +23,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "3, with --sequential: undecided. Every line says from which size on it would have seen one.",
         allow_abbrev=False,
     )
-    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
+    parser.add_argument(
+        "places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval, Inspect or lighteval"
+    )
     parser.add_argument("--baseline", required=True, type=Path, metavar="FILE.json", help="written by baseline")
     parser.add_argument("--alpha", type=float, default=0.05, help="chance of any false alarm [0.05]")
     parser.add_argument(

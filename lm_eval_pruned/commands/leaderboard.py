@@ -22,10 +22,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "leaderboard",
         help="put runs in one page or table, with intervals and paired differences to dense",
-        description="Reads results of lm_eval, of any model type. Runs that differ in their seeds alone are merged.",
+        description="Reads results of lm_eval, of any model type, and of Inspect and lighteval. Runs that differ in "
+        "their seeds alone are merged.",
         allow_abbrev=False,
     )
-    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval")
+    parser.add_argument(
+        "places", nargs="+", type=Path, metavar="DIR", help="folders with results of lm_eval, Inspect or lighteval"
+    )
     endings = " ".join((*ENDINGS, *RECORDS))
     parser.add_argument(
         "--output",

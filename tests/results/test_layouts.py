@@ -91,8 +91,8 @@ def test_a_given_file_of_another_kind_is_named(tmp_path):
         read_records([write(tmp_path / "a.json", {"a": 1})])
     with pytest.raises(MissingDataError, match="holds no results file"):
         read_records([tmp_path])
-    with pytest.raises(NotResultsError, match="lighteval"):
-        read_record(write(tmp_path / "b.json", {"config_general": {}, "results": {}}))
+    with pytest.raises(NotResultsError, match="lacks results, versions or configs"):
+        read_record(write(tmp_path / "b.json", {"results": {}}))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "N/A", True, None])

@@ -15,7 +15,7 @@ from lm_eval_pruned.results.records.run_settings import Settings, as_settings, a
 # The pruning of a model that has zeros and comes without a method: their fraction.
 ZEROS = "zeros"
 # Model arguments that decide where and how fast a model runs, and its name, which is a field of its own.
-_HARDWARE = frozenset(
+HARDWARE = frozenset(
     {
         *("pretrained", "device", "gpus", "parallelize", "device_map_option", "offload_folder"),
         *("batch_size", "max_batch_size", "num_concurrent", "swap_space", "enforce_eager"),
@@ -39,7 +39,7 @@ SETTINGS = frozenset(
         *("backend", "limit", *_PROMPTING),
         *("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks", "thinking_token_budget"),
         *("num_fewshot", "num_samples", *_GENERATED, "dtype", "revision", "tokenizer", "max_length", "add_bos_token"),
-        *(name for name in asdict(RunConfig()) if name not in _HARDWARE),
+        *(name for name in asdict(RunConfig()) if name not in HARDWARE),
     }
 )
 _PRUNING_DEFAULTS = asdict(PruneConfig())
@@ -104,7 +104,7 @@ def run_configuration(content: Mapping[str, object]) -> Configuration:
         **{
             key: value
             for key, value in arguments.items()
-            if key not in _HARDWARE | own and value != _RUN_DEFAULTS.get(key, _HARDWARE)
+            if key not in HARDWARE | own and value != _RUN_DEFAULTS.get(key, HARDWARE)
         },
         "backend": backend(content),
         **({"thinking": thinking} if thinking else {}),

@@ -60,7 +60,7 @@ def newest_layout(content: Mapping[str, object], path: Path) -> dict[str, object
             for task, entry in results.items()
             if (count := _questions(_object(content.get("n-samples")).get(task), entry)) is not None
         },
-        "date": content.get("date") if _is_number(content.get("date")) else _date(path),
+        "date": content.get("date") if _is_number(content.get("date")) else file_date(path),
         "model_name": content.get("model_name") or _model_name(content, config, path),
     }
 
@@ -99,7 +99,8 @@ def _model_name(content: Mapping[str, object], config: Mapping[str, object], pat
     return config.get("model") or content.get("model") or f"{path.parent.name}/{path.name}"
 
 
-def _date(path: Path) -> float:
+def file_date(path: Path) -> float:
+    """Return the time in a file's name, or else that of its last change, in seconds since 1970."""
     if found := _STAMP.search(path.stem):
         try:
             return datetime.fromisoformat(":".join(found.groups())).replace(tzinfo=UTC).timestamp()

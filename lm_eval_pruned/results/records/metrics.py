@@ -80,13 +80,18 @@ def is_row_mean(content: Mapping[str, object], task: str, metric: str, *, report
 
     The rows of a perplexity hold log-likelihoods: their mean is another quantity, with the opposite direction.
     """
-    if isclose(reported, mean, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
+    if is_same(reported, mean):
         return True
     aggregations = [entry.get("aggregation") for entry in _entries(content, task, metric)]
     aggregation = next((one for one in aggregations if isinstance(one, str)), None)
     if aggregation is None:
         return not _NOT_MEANS.fullmatch(metric)
     return aggregation == "mean" or bool(_FUNCTION.match(aggregation))
+
+
+def is_same(reported: float, mean: float) -> bool:
+    """Whether a reported metric is the mean over its rows, but for rounding."""
+    return isclose(reported, mean, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
 
 
 def _entries(content: Mapping[str, object], task: str, metric: str) -> Iterator[Mapping[str, object]]:

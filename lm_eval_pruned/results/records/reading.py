@@ -1,4 +1,4 @@
-"""Read all results files in and below folders, and collect what could not be read."""
+"""Read all results files in and below folders, of three harnesses, and collect what could not be read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lm_eval_pruned.errors import DataError, MissingDataError
+from lm_eval_pruned.errors import DataError, MissingDataError, MissingPackageError
+from lm_eval_pruned.results.records.answered import Answered
+from lm_eval_pruned.results.records.inspect_log import inspect_answers, is_inspect_log, read_inspect_log
+from lm_eval_pruned.results.records.lighteval import is_lighteval, lighteval_answers, read_lighteval
 from lm_eval_pruned.results.records.record import NotResultsError, Record, read_record
 
-# The names that the harness gives to results files, and to samples files, where the user gives none.
-_HARNESS_NAME = re.compile(r"results(_.*)?\.json")
+# The names that results files and logs have, and samples files, where the user gives none.
+_NAME = re.compile(r"results(_.*)?\.json|.*\.eval")
 _SAMPLES_PREFIX = "samples_"
 # How a JSON object begins, and how a results file does. Up to 0.4.2 it could have any name.
 _OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")
@@ -51,11 +54,11 @@ def read_records(places: Sequence[Path]) -> Records:
     records, problems = [], []
     for path, is_meant in find_results(places):
         try:
-            records.append(read_record(path))
+            records.append(read_run(path))
         except NotResultsError as problem:
             if is_meant:
                 problems.append(str(problem))
-        except DataError as problem:
+        except (DataError, MissingPackageError) as problem:
             problems.append(str(problem))
         else:
             problems += records[-1].problems
@@ -64,6 +67,32 @@ def read_records(places: Sequence[Path]) -> Records:
     if not records:
         raise _no_results(places)
     return Records(sorted(records, key=lambda record: record.date), problems)
+
+
+def read_run(path: Path) -> Record:
+    """Read one results file of lm_eval or lighteval, or one log of Inspect.
+
+    Raises:
+        NotResultsError: it is JSON of another kind.
+        DataError: it cannot be read, or no task in it has a result.
+        MissingPackageError: the package that reads it is not installed.
+    """
+    head = _head(path)
+    if is_inspect_log(path, head):
+        return read_inspect_log(path)
+    return read_lighteval(path) if is_lighteval(head) else read_record(path)
+
+
+def read_answers(path: Path, task: str, *, filter_name: str, shots: str, metric: str) -> Iterator[Answered] | None:
+    """Return the questions of one result in a file of Inspect or lighteval; None for a file of lm_eval.
+
+    Raises:
+        DataError: the file, or what belongs to it, has changed since it was read, and cannot be read any more.
+    """
+    head = _head(path)
+    if is_inspect_log(path, head):
+        return inspect_answers(path, filter_name)
+    return lighteval_answers(path, task, shots, metric) if is_lighteval(head) else None
 
 
 def find_results(places: Sequence[Path]) -> list[Candidate]:
@@ -75,7 +104,7 @@ def find_results(places: Sequence[Path]) -> list[Candidate]:
     files: dict[Path, Candidate] = {}
     for place in places:
         if not place.exists():
-            raise MissingDataError(f"there is no {place}: give folders with results of lm_eval")
+            raise MissingDataError(f"there is no {place}: give folders with results of lm_eval, Inspect or lighteval")
         found = _search(place) if place.is_dir() else [Candidate(place, is_meant=True)]
         for one in found:
             # A file of a cache of the hub is a link: only its own name, not its target's, tells its samples.
@@ -87,7 +116,9 @@ def find_results(places: Sequence[Path]) -> list[Candidate]:
 
 def _no_results(places: Iterable[Path]) -> MissingDataError:
     shown = " ".join(map(str, places))
-    return MissingDataError(f"{shown} holds no results file of lm_eval: run lm_eval with --output_path {shown} first")
+    return MissingDataError(
+        f"{shown} holds no results file of lm_eval, Inspect or lighteval: run lm_eval with --output_path {shown} first"
+    )
 
 
 def _search(folder: Path) -> Iterator[Candidate]:
@@ -95,7 +126,7 @@ def _search(folder: Path) -> Iterator[Candidate]:
         folders[:] = sorted(name for name in folders if name not in _NOT_SEARCHED)
         for name in names:
             path = Path(parent, name)
-            is_meant = _HARNESS_NAME.fullmatch(name) is not None
+            is_meant = _NAME.fullmatch(name) is not None
             if (is_meant or (not name.startswith(_SAMPLES_PREFIX) and _looks_like_results(path))) and path.is_file():
                 yield Candidate(path, is_meant)
 
@@ -110,9 +141,19 @@ def _looks_like_results(path: Path) -> bool:
             head = file.read(_HEAD_BYTES)
             if path.suffix != ".json":
                 return _RESULTS_FIRST.match(head) is not None
+            if is_inspect_log(path, head):
+                return True
             if not _OBJECT.match(head):
                 return False
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return content.find(b'"results"') >= 0 and any(content.find(mark) >= 0 for mark in _MARKS)
     except (OSError, ValueError):
         return False
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}") from None

@@ -108,8 +108,6 @@ def read_record(path: Path) -> Record:
     """
     try:
         given = json.loads(path.read_text(encoding="utf-8-sig"))
-        if isinstance(given, Mapping) and "config_general" in given:
-            raise NotResultsError(f"{path} is a results file of lighteval, not of lm_eval")
         if not is_results(given):
             raise NotResultsError(f"{path} is not a results file of lm_eval: it lacks results, versions or configs")
         content = newest_layout(given, path)

@@ -29,7 +29,7 @@ _SCORED, _SEVERAL = re.compile(rb'\["-?(?:inf|[0-9.e+-]+)", "(?:True|False)"\]')
 # The answer of a row that gives no single one.
 UNKNOWN = 0
 # Hexadecimal digits of 64 bits: among ten million questions two collide with a probability of 3 in a million.
-_DIGITS = 16
+DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +57,20 @@ def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[n
     return mask
 
 
-class _Columns(NamedTuple):
+class Columns(NamedTuple):
+    """Columns of the rows read so far: keys, metrics, hashes of responses and answers, and finished shares."""
+
     keys: array[int]
     values: array[float]
     digests: array[int]
     answers: array[int]
     shares: array[float]
     right: array[float]
+
+    @classmethod
+    def empty(cls) -> Columns:
+        """Return columns without rows."""
+        return cls(array("Q"), array("d"), array("q"), array("q"), array("d"), array("d"))
 
 
 def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
@@ -91,9 +98,7 @@ def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, s
     Raises:
         DataError: a line is cut short, is not a row of the harness, or lacks the metric.
     """
-    filters = {
-        name: _Columns(array("Q"), array("d"), array("q"), array("q"), array("d"), array("d")) for name in metrics
-    }
+    filters = {name: Columns.empty() for name in metrics}
     # Up to 0.4.2 a row does not name its filter: each question comes once for every filter, in their order.
     names, seen = list(metrics), Counter[int]()
     number = 0
@@ -123,7 +128,7 @@ def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, s
                 del filters[name]
     except MALFORMED as problem:
         raise DataError(f"{path}: line {number} is cut short or not a row of the harness ({problem!r:.200})") from None
-    return {name: _outcomes(columns, path) for name, columns in filters.items() if columns.keys}
+    return {name: ordered(columns, path) for name, columns in filters.items() if columns.keys}
 
 
 def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Iterator[tuple[int, dict[str, object]]]:
@@ -148,7 +153,7 @@ def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Itera
                     return
                 start = line.rfind(_HASH) + len(_HASH)
                 # Nearly all rows are skipped by their hash, without parsing them.
-                if start >= len(_HASH) and int(line[start : start + _DIGITS], 16) not in wanted:
+                if start >= len(_HASH) and int(line[start : start + DIGITS], 16) not in wanted:
                     continue
                 row = json.loads(line)
                 key = _key(row)
@@ -178,7 +183,7 @@ def _row(line: bytes) -> dict[str, object]:
     return whole
 
 
-def _append_texts(columns: _Columns, line: object) -> None:
+def _append_texts(columns: Columns, line: object) -> None:
     """Hash the responses and the answer of a row, which stand before the filter, without parsing them."""
     if not isinstance(line, bytes):
         return
@@ -218,14 +223,19 @@ def _value(given: object) -> float | None:
 def _key(row: Mapping[str, object]) -> int:
     given = row.get("doc_hash")
     if isinstance(given, str):
-        return int(given[:_DIGITS], 16)
+        return int(given[:DIGITS], 16)
     number = row["doc_id"]
     if isinstance(number, int) or (isinstance(number, str) and number.isdecimal()):
         return int(number)
     raise ValueError("doc_id is not a whole number")
 
 
-def _outcomes(columns: _Columns, path: Path) -> Outcomes:
+def ordered(columns: Columns, path: Path) -> Outcomes:
+    """Return the outcomes in the order of their keys, each repetition of a question under a key of its own.
+
+    Raises:
+        DataError: a metric is infinite or not a number; `path` is named.
+    """
     keys = np.frombuffer(columns.keys, dtype=np.uint64)
     values = np.frombuffer(columns.values, dtype=np.float64)
     if not np.isfinite(values).all():

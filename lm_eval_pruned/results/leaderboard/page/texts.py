@@ -1,4 +1,4 @@
-"""Read the texts of a few questions, their gold answers and responses from the harness's samples files."""
+"""Read the texts of a few questions, their gold answers and responses from the files of their runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key, measure
+from lm_eval_pruned.results.records.reading import read_answers
 from lm_eval_pruned.results.records.record import Record, samples_file
 from lm_eval_pruned.results.records.samples import find_rows
 
@@ -36,7 +37,7 @@ def newest_runs(records: Sequence[Record]) -> dict[Key, Record]:
 
 
 def read_texts(record: Record, key: Key, questions: Collection[int], extract: Extract) -> dict[int, Text]:
-    """Return the texts of some questions, by their keys, as far as the samples file has them.
+    """Return the texts of some questions, by their keys, as far as the files of the run have them.
 
     Args:
         record: the run.
@@ -47,6 +48,15 @@ def read_texts(record: Record, key: Key, questions: Collection[int], extract: Ex
     Raises:
         DataError: the file has changed since its outcomes were read.
     """
+    shots = dict(key.configuration.settings).get("num_fewshot", "")
+    answers = read_answers(record.path, key.task, filter_name=key.filter, shots=shots, metric=key.metric)
+    if answers is not None:
+        found: dict[int, Text] = {}
+        for one in answers:
+            # Of a repeated question, the first.
+            if one.key in questions and one.key not in found:
+                found[one.key] = _shortened(one.question, one.gold, next(iter(one.responses), ""), one.answer, extract)
+        return found
     rows = find_rows(samples_file(record.path, key.task), questions, key.filter)
     return {question: _text(row, extract) for question, row in rows}
 
@@ -67,13 +77,16 @@ def shorten(text: str) -> str:
 def _text(row: Mapping[str, object], extract: Extract) -> Text:
     response = next(_strings(row.get("resps")), "")
     filtered = next(_strings(row.get("filtered_resps")), "")
-    gold = _as_text(row.get("target"))
+    return _shortened(_question(row), _as_text(row.get("target")), response, filtered, extract)
+
+
+def _shortened(question: str, gold: str, response: str, filtered: str, extract: Extract) -> Text:
     # A filter of the harness has extracted the answer; our tasks' filter leaves the response as it is.
     if filtered not in ("", response):
         answer = filtered
     else:
         answer = extract(response, "choice" if gold in set("ABCDEFGHIJ") else "math") or ""
-    return Text(shorten(_question(row)), shorten(gold), shorten(response), shorten(answer))
+    return Text(shorten(question), shorten(gold), shorten(response), shorten(answer))
 
 
 def _question(row: Mapping[str, object]) -> str:
