@@ -21,6 +21,7 @@ Allocation = Literal["uniform", "owl", "layerif", "alphapruning", "dlp", "arithm
 Scope = Literal["all", "attn", "mlp"]
 Compare = Literal["auto", "row", "matrix"]
 Propagate = Literal["pruned", "dense"]
+CalibTokens = Literal["all", "thinking"]
 GreedyBy = Literal["perplexity", "kl"]
 Direction = Literal["protect", "prune"]
 LayerIFGroups = Literal["module", "block"]
@@ -56,6 +57,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "calib_samples": "calibration windows",
     "calib_seqlen": "tokens a window, at most the model's context",
     "calib_seed": "seed of the choice of windows",
+    "calib_tokens": "traces: all tokens count, or thinking, those alone that the model wrote after a prompt",
     "random_seed": "random, random-blocks: seed",
     "greedy_by": "greedy: perplexity of the calibration text, or KL divergence from the dense model along it",
     "owl_m": "owl: an outlier is this many times the mean score",
@@ -89,6 +91,9 @@ _TEXTS = frozenset(
         *("dtype", "attn_implementation"),
     }
 )
+
+# The value of `calib` for the model's own chains of thought.
+TRACES = "traces"
 
 _PATTERN = re.compile(r"(\d+):(\d+)")
 
@@ -127,6 +132,7 @@ class PruneConfig:
     calib_samples: int = 128
     calib_seqlen: int = 2048
     calib_seed: int = 0
+    calib_tokens: CalibTokens = "all"
     random_seed: int = 0
     greedy_by: GreedyBy = "perplexity"
     owl_m: float = 7.0
@@ -159,6 +165,12 @@ class PruneConfig:
         for name in ("calib_samples", "calib_seqlen", "search_evaluations"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is too small: give at least 1")
+        if self.calib_tokens == "thinking" and not is_traces(self.calib):
+            given = f"calib={self.calib}" if self.calib else "the default calibration text"
+            raise ArgumentError(
+                f"calib_tokens=thinking counts what the model wrote after a prompt, and {given} has no prompts: give "
+                f"calib={TRACES}, or calib_tokens=all"
+            )
         if self.random_seed < 0:
             # Python's generator would draw for -1 what it draws for 1.
             raise ArgumentError(f"random_seed={self.random_seed} is negative: give a whole number from 0")
@@ -305,6 +317,16 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
         run=RunConfig(**_typed(RunConfig, arguments)),  # type: ignore[arg-type]
         parent={name: value for name, value in arguments.items() if name not in ours},
     )
+
+
+def is_traces(calib: str | None) -> bool:
+    """Return whether `calib` names the model's own chains of thought, about default questions or those of a file.
+
+    Example:
+        >>> is_traces("traces"), is_traces("traces:questions.jsonl"), is_traces("c4"), is_traces(None)
+        (True, True, False, False)
+    """
+    return calib is not None and (calib == TRACES or calib.startswith(f"{TRACES}:"))
 
 
 def field_names(settings: type) -> set[str]:

@@ -103,6 +103,8 @@ def main(args: argparse.Namespace) -> int:
     if not whole:
         size = plan.model_weights * dtype.itemsize / 1e6
         print(f"  (prune has two blocks in memory at a time, pruned-hf all weights: {size:,.1f} MB)")
+    if recipe.needs_calibration and recipe.config.calib_tokens == "thinking":
+        print("  statistics are of the tokens that the model writes after each prompt")
     if calibration.needs_model:
         print("  the time in which the model writes its traces comes on top")
     if args.output is not None:

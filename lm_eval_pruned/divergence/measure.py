@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from lm_eval_pruned.errors import PruningError
 
 # Called with the number of tokens of each finished batch.
 Progress = Callable[[int], object]
+# Which tokens of the responses of all traces, joined, count; None for all.
+Counted: TypeAlias = NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +103,32 @@ def diverge(model: TwoParts, dense: DenseTraces, progress: Progress = lambda _: 
     return found
 
 
-def mean_kl(model: TwoParts, dense: DenseTraces) -> float:
+def mean_kl(model: TwoParts, dense: DenseTraces, counted: Counted = None) -> float:
     """Return KL(dense || pruned) in nats a token of the traces: the fitness of an allocation, lower is better.
+
+    Args:
+        model: the pruned model.
+        dense: traces with the states of the dense model.
+        counted: which tokens of all responses, joined, the mean is over; all if it is None.
 
     Raises:
         PruningError: logits are not finite.
     """
-    return float(diverge(model, dense).kl.mean())
+    kl = diverge(model, dense).kl
+    return float((kl if counted is None else kl[counted]).mean())
 
 
 @torch.no_grad()
-def mean_loss(model: TwoParts, traces: Sequence[TokenTrace]) -> float:
+def mean_loss(model: TwoParts, traces: Sequence[TokenTrace], counted: Counted = None) -> float:
     """Return the mean loss of the responses in nats a token, whose exponential is their perplexity; NaN if it is none.
 
     Args:
         model: the model.
         traces: what it is run over.
+        counted: as for `mean_kl`.
     """
     total, tokens, size = 0.0, 0, 1
+    every = np.ones(int(offsets(traces)[-1]), dtype=np.bool_) if counted is None else counted
     following = torch.tensor([token for trace in traces for token in trace.ids[trace.start :]])
     for batch in _run(model, traces):
         start = 0
@@ -127,8 +137,9 @@ def mean_loss(model: TwoParts, traces: Sequence[TokenTrace]) -> float:
             logits = model.logits(batch.states[rows])
             wanted = following[batch.positions[rows]].to(logits.device)
             logp = torch.log_softmax(logits, -1, dtype=torch.float32).gather(-1, wanted[:, None])
-            total -= float(logp.double().sum())
-            tokens += len(wanted)
+            chosen = torch.from_numpy(every)[batch.positions[rows]].to(logits.device)
+            total -= float(logp[chosen].double().sum())
+            tokens += int(chosen.sum())
             start += len(wanted)
             size = chunk_tokens(logits.shape[-1])
     return total / tokens

@@ -12,20 +12,20 @@ from math import ceil
 from typing import cast
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import MAX_STEPS, benchmark_chains, sample_chain
+from lm_eval_pruned.config import TRACES, CalibTokens
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import sha256_of_json
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.models.trace_tokens import harness_encoder
+from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.calibration.counted import CountedWindows
 from lm_eval_pruned.pruning.calibration.readers import read_hub
 from lm_eval_pruned.pruning.calibration.source import (
     DEFAULT_CONTEXT,
     LOCAL_CHOICES,
-    TRACES,
     Calibration,
     CalibrationSource,
     Traces,
@@ -96,6 +96,7 @@ class TraceRequest:
         samples: number of windows.
         seqlen: tokens per window.
         seed: seed of the order of questions and of sampling.
+        tokens: whether all tokens count, or those of the thoughts alone.
     """
 
     prompts: tuple[str, ...]
@@ -103,6 +104,7 @@ class TraceRequest:
     samples: int
     seqlen: int
     seed: int
+    tokens: CalibTokens = "all"
 
 
 def trace_request(
@@ -122,19 +124,20 @@ def trace_request(
         samples=traces.samples,
         seqlen=traces.seqlen,
         seed=traces.seed,
+        tokens=traces.tokens,
     )
 
 
-def trace_windows(backend: TransformersBackend, request: TraceRequest) -> Int[Tensor, "samples seqlen"]:
+def trace_windows(backend: TransformersBackend, request: TraceRequest) -> Windows:
     """Generate chains of thought about randomly drawn questions until they fill all windows.
 
     Thoughts are sampled at temperature 1 and end at the close marker, at an end-of-sequence token, or when prompt and
     thought are as long as a window. They are concatenated and cut into windows; at most one window more than needed is
     generated. A question repeats, with another thought, only after all others were asked. Windows are capped at the
-    model's context.
+    model's context. With `tokens="thinking"` they are the same, and know which of their tokens were generated.
 
     Raises:
-        DataError: every question takes up more than half of a window.
+        DataError: every question takes up more than half of a window, or a window that should count thoughts has none.
 
     Reference: Lucas et al. 2025, arXiv 2509.12464 (calibration on the model's own chains of thought).
     Differs: its code asks OpenR1-Math-220k or Codeforces and lets a thought run to 8192 tokens; here a window ends it.
@@ -143,12 +146,22 @@ def trace_windows(backend: TransformersBackend, request: TraceRequest) -> Int[Te
     wanted = request.samples * width
     draws = _draws(_fitting(backend, request, width), request.seed)
     stream: list[int] = []
+    thinking: list[bool] = []
     while len(stream) < wanted:
         ready = _prepare(backend, request, list(islice(draws, ceil((wanted - len(stream)) / width))))
         for one, thought in zip(ready, _thoughts(backend, ready, width), strict=True):
             stream += one.ids + thought
+            thinking += [False] * len(one.ids) + [True] * len(thought)
         logger.info("calib=%s: %d of %d tokens written", TRACES, min(len(stream), wanted), wanted)
-    return torch.tensor(stream[:wanted]).reshape(request.samples, width)
+    windows, counted = (torch.tensor(each[:wanted]).reshape(request.samples, width) for each in (stream, thinking))
+    if request.tokens == "all":
+        return windows
+    if not counted.any(1).all():
+        raise DataError(
+            f"calib_tokens=thinking: the model wrote nothing in a whole window of {width} tokens: give "
+            "calib_tokens=all, or the thinking format of this model"
+        )
+    return CountedWindows(windows, counted)
 
 
 def _thoughts(backend: TransformersBackend, ready: Sequence[PreparedRequest], width: int) -> list[list[int]]:
@@ -193,6 +206,7 @@ def trace_digest(backend: TransformersBackend, request: TraceRequest) -> str:
         "windows": [request.samples, width],
         "device": backend.model.device.type,
         "autocast": str(backend.autocast),
+        **({} if request.tokens == "all" else {"tokens": request.tokens}),
     }
     return sha256_of_json(content)
 

@@ -10,7 +10,7 @@ import torch
 
 from lm_eval_pruned.config import GreedyBy
 from lm_eval_pruned.divergence.head import TwoParts, divide
-from lm_eval_pruned.divergence.measure import DenseTraces, dense_traces, mean_kl, mean_loss
+from lm_eval_pruned.divergence.measure import Counted, DenseTraces, dense_traces, mean_kl, mean_loss
 from lm_eval_pruned.divergence.traces import TokenTrace
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.artifacts.journal import Journal
@@ -27,6 +27,7 @@ class BlockDamage:
     Attributes:
         decoder: the model, with all its blocks in memory.
         traces: the calibration windows.
+        counted: which of their tokens count; None counts all.
         by: what is measured.
         journal: the numbers that an interrupted search has measured.
         on_measured: called after each number.
@@ -34,6 +35,7 @@ class BlockDamage:
 
     decoder: Decoder
     traces: Sequence[TokenTrace]
+    counted: Counted
     by: GreedyBy
     journal: Journal
     on_measured: Callable[[], object]
@@ -61,7 +63,9 @@ class BlockDamage:
             if self.by == "kl":
                 self._dense = dense_traces(self._parts, self.traces)
         with _left_out(self.decoder, removed):
-            return mean_loss(self._parts, self.traces) if self._dense is None else mean_kl(self._parts, self._dense)
+            if self._dense is None:
+                return mean_loss(self._parts, self.traces, self.counted)
+            return mean_kl(self._parts, self._dense, self.counted)
 
 
 def trials(blocks: int, count: int) -> int:

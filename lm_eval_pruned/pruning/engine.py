@@ -31,7 +31,7 @@ from lm_eval_pruned.pruning.artifacts.sink import BlockSink, InMemorySink, narro
 from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.source import Calibration
-from lm_eval_pruned.pruning.calibration.window_traces import window_traces
+from lm_eval_pruned.pruning.calibration.window_traces import counted_responses, window_traces
 from lm_eval_pruned.pruning.channels import kept_channels
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile
 from lm_eval_pruned.pruning.checks import (
@@ -281,6 +281,7 @@ class PruningRun:
             damage = BlockDamage(
                 decoder=self.decoder,
                 traces=window_traces(windows),
+                counted=counted_responses(windows),
                 by=self.recipe.config.greedy_by,
                 journal=Journal.read(self.journal),
                 on_measured=progress.update,

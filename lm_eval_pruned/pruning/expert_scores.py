@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import partial
 
@@ -13,9 +12,10 @@ from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.calibrator import visit_outputs
+from lm_eval_pruned.pruning.calibration.counted import select_counted
 from lm_eval_pruned.pruning.methods import ExpertMethod
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
-from lm_eval_pruned.pruning.model.experts import unfused_experts
+from lm_eval_pruned.pruning.model.experts import routed_arguments, unfused_experts
 from lm_eval_pruned.pruning.model.narrowing import Narrowing, mixture_of
 
 
@@ -40,16 +40,16 @@ def kept_experts(decoder: Decoder, narrowing: Narrowing, windows: Windows, metho
     routed: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def remember(index: int, module: nn.Module, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor]) -> None:
-        given = inspect.signature(module.forward).bind(*arguments, **keywords).arguments.values()
-        hidden, chosen, gates = [*given][:3]
-        routed[index] = hidden, chosen, gates
+        routed[index] = routed_arguments(module, arguments, keywords)
 
-    def score(block: Block, before: Tensor, after: Tensor) -> None:
+    def score(block: Block, before: Tensor, after: Tensor, counted: Tensor | None) -> None:
         del before, after
         if block.index not in mixtures:
             return
         module = mixtures[block.index]
-        hidden, chosen, gates = routed.pop(block.index)
+        hidden, chosen, gates = (
+            select_counted(one, counted, f"the router of {block.name}") for one in routed.pop(block.index)
+        )
         for expert in sorted(set(chosen.flatten().tolist())):
             rows, places = (chosen == expert).nonzero(as_tuple=True)
             # An expert on its own, with a gate of 1, returns its output.

@@ -141,7 +141,13 @@ class Recipe:
 
     def calibration_source(self, pretrained: str) -> CalibrationSource:
         """Return where the calibration windows for the checkpoint `pretrained` (folder or hub id) come from."""
-        return choose_source(self.config, pretrained, is_needed=self.needs_calibration, paper_chunks=self.paper_chunks)
+        return choose_source(
+            self.config,
+            pretrained,
+            is_needed=self.needs_calibration,
+            paper_chunks=self.paper_chunks,
+            least=self.allocation.signal.least_windows if self.measures_signal else 1,
+        )
 
     @property
     def plugin_sources(self) -> list[str | None]:

@@ -15,6 +15,7 @@ from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.sink import BlockSink, ZeroCounts, visit_blocks
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.calibrator import calibrate, visit_outputs
+from lm_eval_pruned.pruning.calibration.counted import select_counted
 from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import DropMethod
@@ -85,14 +86,15 @@ def block_influences(decoder: Decoder, windows: Windows, method: DropMethod) -> 
     means: list[list[Tensor]] = [[] for _ in decoder.blocks]
     with progress_bar(len(blocks) * len(windows), desc="block influence", unit="window") as progress:
 
-        def on_call(block: Block, before: Tensor, after: Tensor) -> None:
+        def on_call(block: Block, before: Tensor, after: Tensor, counted: Tensor | None) -> None:
             if before.shape != after.shape:
                 raise PruningError(
                     f"{block.name} reads {list(before.shape)} and writes {list(after.shape)}: its influence is "
                     "undefined, use another method"
                 )
             # The block may be the first on another device than the block before it.
-            influence = method.influence(before.to(after.device), _finite(after, block.name))
+            pair = (select_counted(one, counted, block.name) for one in (before, _finite(after, block.name)))
+            influence = method.influence(*(one.to(after.device) for one in pair))
             means[block.index].append(influence.mean())
             progress.update()
 
@@ -107,8 +109,8 @@ def block_influences(decoder: Decoder, windows: Windows, method: DropMethod) -> 
 def run_influences(decoder: Decoder, windows: Windows, method: DropMethod, count: int) -> list[float]:
     """Return the influence of each run of `count` consecutive blocks, by its first block.
 
-    It is measured at the last token of each window, between what the first block reads and the last block writes, and
-    averaged over windows.
+    It is measured at the last token of each window that counts, between what the first block reads and the last block
+    writes, and averaged over windows.
 
     Raises:
         PruningError: a hidden state is not finite, or there is not exactly one for each token and call of a block.
@@ -117,15 +119,16 @@ def run_influences(decoder: Decoder, windows: Windows, method: DropMethod, count
     written: list[list[Tensor]] = [[] for _ in decoder.blocks]
     with progress_bar(len(decoder.blocks) * len(windows), desc="angles of blocks", unit="window") as progress:
 
-        def on_call(block: Block, before: Tensor, after: Tensor) -> None:
+        def on_call(block: Block, before: Tensor, after: Tensor, counted: Tensor | None) -> None:
             if before.shape != after.shape or before.ndim != 3:
                 raise PruningError(
                     f"{block.name} reads {list(before.shape)} and writes {list(after.shape)}, and not one hidden state "
                     "a token: the influence of several blocks is undefined, use another method"
                 )
             # Copies on the CPU, since a slice would keep the hidden states of all tokens.
-            read[block.index].append(before[:, -1:].cpu().clone())
-            written[block.index].append(_finite(after[:, -1:], block.name).cpu().clone())
+            last = [select_counted(one, counted, block.name)[:, -1:] for one in (before, after)]
+            read[block.index].append(last[0].cpu().clone())
+            written[block.index].append(_finite(last[1], block.name).cpu().clone())
             progress.update()
 
         visit_outputs(decoder, decoder.blocks, windows, on_call)

@@ -31,7 +31,7 @@ from lm_eval_pruned.sweeps.recipes import resolved
 
 # Arguments of a run that change no text.
 _WITHOUT_EFFECT = ("artifacts", "responses", "share_traces")
-_CALIBRATION = ("calib", "calib_samples", "calib_seqlen", "calib_seed")
+_CALIBRATION = ("calib", "calib_samples", "calib_seqlen", "calib_seed", "calib_tokens")
 
 
 def check_cell(cell: Cell, recipe: Recipe) -> None:

@@ -262,8 +262,8 @@ JSON = st.recursive(
         (
             lambda arguments: parse_model_args(arguments, parent=["dtype"]),
             "method alloc sparsity pattern scope num_blocks compare propagate calib calib_samples calib_seqlen "
-            "calib_seed owl_m owl_lambda layerif_min layerif_max layerif_direction layerif_scores preset thinking "
-            "share_traces artifacts responses dtype trust_remote_code x",
+            "calib_seed calib_tokens owl_m owl_lambda layerif_min layerif_max layerif_direction layerif_scores preset "
+            "thinking share_traces artifacts responses dtype trust_remote_code x",
         ),
         (
             parse_gen_kwargs,

@@ -115,6 +115,26 @@ def test_windows_are_questions_with_the_thoughts_an_evaluation_would_see(backend
         assert opening + thought == "<think>\n" + completion.thinking
 
 
+def test_only_what_the_model_wrote_counts(backend, request_, windows, written):
+    found = trace_windows(backend, replace(request_, tokens="thinking"))
+    assert torch.equal(found.ids, windows)
+    expected = [place >= len(row.ids) for row, result in written for place in range(len(row.ids + result.ids))]
+    assert found.counted.flatten().tolist() == expected[: found.ids.numel()]
+    counted = backend.decode(found.ids[found.counted].tolist())
+    assert not any(part in counted for part in ("<think>", "mod 10", "<|im_start|>"))
+
+
+def test_windows_without_a_thought_are_refused(checkpoint, backend, monkeypatch):
+    def run(self, rows):
+        for row in rows:
+            row.on_finish(Generated([], "stop"))
+
+    monkeypatch.setattr(TransformersBackend, "run", run)
+    request = replace(request_for(checkpoint, ["a=1;b=a+1;b mod 10?"], samples=1), tokens="thinking")
+    with pytest.raises(DataError, match="calib_tokens=thinking: the model wrote nothing in a whole window of 256 tok"):
+        trace_windows(backend, request)
+
+
 def test_windows_do_not_depend_on_the_batch_size(backend, request_, windows):
     assert torch.equal(trace_windows(replace(backend, batch_size=1), request_), windows)
 
@@ -201,6 +221,7 @@ def test_the_digest_knows_what_decides_the_windows_and_generates_nothing(backend
                 {"samples": 4},
                 {"seqlen": 255},
                 {"seed": 1},
+                {"tokens": "thinking"},
             )
         ),
     ]

@@ -283,3 +283,16 @@ def test_sources_that_may_exist_pass(calib):
 def test_a_file_of_questions_that_exists_passes(tmp_path):
     calib = f"traces:{write_jsonl(tmp_path / 'questions.jsonl', ['1+1?'])}"
     source_of(PruneConfig(method="wanda", sparsity=0.1, calib=calib)).check()
+
+
+@pytest.mark.parametrize("alloc", ["search", "layerif"])
+def test_one_window_is_too_few_to_hold_some_out(tmp_path, alloc):
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.zeros((1, 8), dtype=np.int64))
+    for source in ({"calib": "c4", "calib_samples": 1}, {"calib": "traces", "calib_samples": 1}, {"calib": str(rows)}):
+        config = PruneConfig(method="wanda", sparsity=0.5, alloc=alloc, **source)
+        with pytest.raises(ArgumentError, match=r"gives too few calibration windows \(1\): .* at least 2"):
+            resolve(config).calibration_source("x/y").check()
+        resolve(replace(config, alloc="owl")).calibration_source("x/y").check()
+    measured = PruneConfig(method="magnitude", sparsity=0.5, calib="c4", calib_samples=1)
+    resolve(measured).calibration_source("x/y").check()

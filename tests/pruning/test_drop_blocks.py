@@ -203,8 +203,9 @@ def test_what_no_config_can_say_is_refused(windows):
 
 def mixture(**settings) -> Qwen3MoeForCausalLM:
     torch.manual_seed(0)
+    settings = {"vocab_size": 61, **settings}
     config = Qwen3MoeConfig(
-        vocab_size=61, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=4,
+        hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=4,
         num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2,
         max_position_embeddings=64, **settings,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.allocations.signals.influence import influences
 from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
+from lm_eval_pruned.pruning.calibration.counted import CountedWindows
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import find_decoder
 
@@ -55,14 +56,16 @@ def matrices(model: Qwen3MoeForCausalLM) -> dict[str, torch.Tensor]:
     return found
 
 
-def routed_inputs(model: Qwen3MoeForCausalLM, block: int, windows: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+def routed_inputs(
+    model: Qwen3MoeForCausalLM, block: int, windows: torch.Tensor, counted: torch.Tensor | None = None
+) -> list[dict[str, torch.Tensor]]:
     """What goes into the matrices of each expert, computed by hand from what the router is fed."""
     mixture, weights, seen = model.model.layers[block].mlp, matrices(model), []
     handle = mixture.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].detach()))
     for window in windows:
         model(window[None])
     handle.remove()
-    tokens = torch.cat(seen)
+    tokens = torch.cat(seen) if counted is None else torch.cat(seen)[counted.flatten()]
     chosen = (tokens @ mixture.gate.weight.T).topk(2, dim=-1).indices
     found = []
     for index in range(EXPERTS):
@@ -73,10 +76,15 @@ def routed_inputs(model: Qwen3MoeForCausalLM, block: int, windows: torch.Tensor)
     return found
 
 
+@pytest.mark.parametrize("some", [False, True], ids=["all", "counted"])
 @torch.no_grad()
-def test_wanda_uses_the_tokens_that_were_routed(mixture, windows):
-    found, dense = routed_inputs(mixture, 0, windows), matrices(mixture)
-    prune_model(mixture, PruneConfig(method="wanda", sparsity=0.5), windows)
+def test_wanda_uses_the_tokens_that_were_routed(mixture, windows, some):
+    if some and not is_fused(mixture):
+        pytest.skip("experts in separate modules are refused where only some tokens count")
+    counted = torch.rand(windows.shape, generator=torch.Generator().manual_seed(2)) < 0.5 if some else None
+    found, dense = routed_inputs(mixture, 0, windows, counted), matrices(mixture)
+    given = windows if counted is None else CountedWindows(windows, counted)
+    prune_model(mixture, PruneConfig(method="wanda", sparsity=0.5), given)
     pruned = matrices(mixture)
     for index, inputs in enumerate(found):
         assert len(inputs["gate_proj"])

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.calibration.observing import Observer
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.calibration.statistics import SharedInputs, Statistic
 from lm_eval_pruned.pruning.model.decoder import Block, Linear
@@ -105,11 +106,13 @@ class Activations:
     Attributes:
         states: for each window, what the block before the current one wrote.
         calls: for each window, the call of each block.
+        counted: for each window, which of its tokens count; None counts all.
         on_window: called after every window that a block has been calibrated with.
     """
 
     states: list[State]
     calls: Sequence[Sequence[Call]]
+    counted: Sequence[Tensor | None]
     on_window: Callable[[], object] = field(default=lambda: None)
 
     @torch.no_grad()
@@ -134,17 +137,26 @@ class Activations:
                 that is needed.
 
         Raises:
-            PruningError: a Linear is never called, or its inputs are not finite.
+            PruningError: a Linear is never called, or its inputs are not finite, or not one row for each token where
+                only some tokens count.
         """
         inputs = SharedInputs(linears, collect)
+        observer = Observer(linears, inputs)
+        if any(one is not None for one in self.counted):
+            observer.check_experts(block.module)
 
         def observe(watched: Sequence[Linear], tensor: Tensor) -> None:
-            inputs.update([linear.name for linear in watched], tensor)
+            observer(watched, tensor)
             if not advance and inputs.is_last(watched[-1].name):
                 raise StopForward
 
-        with unfused_experts(block.module), Watch(linears, before=observe):
+        with (
+            unfused_experts(block.module),
+            observer.experts_apart(block.module),
+            Watch(linears, before=observe),
+        ):
             for index in range(len(self.states)):
+                observer.begin_window(self.counted[index])
                 self._run(block, index, keep_output=advance)
                 inputs.next_window()
                 self.on_window()

@@ -21,12 +21,16 @@ from torch import Tensor
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.pruning.calibration.activations import Call, State, Windows, split_call
+from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.calibration.recording import Forward, digest, memory_errors_alone, replaced_forward
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
 from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 
 logger = logging.getLogger(__name__)
+
+# The label of a token without a loss, in PyTorch and transformers.
+IGNORED = -100
 
 # Takes a Linear, its inputs [tokens in] and its output gradients [tokens out].
 OnGradient = Callable[[Linear, Tensor, Tensor], None]
@@ -106,10 +110,10 @@ def _through_model(
     decoder: Decoder, wanted: Wanted, windows: Windows, on_gradient: OnGradient, on_block: OnBlock
 ) -> None:
     linears = [linear for in_block in wanted.values() for linear in in_block]
-    for window in windows:
+    for window, counted in zip(windows, counted_tokens(windows), strict=True):
         try:
             with _passed_on(linears, on_gradient):
-                loss = _loss(decoder, window)
+                loss = _loss(decoder, window, counted)
             loss.backward()  # type: ignore[no-untyped-call]
         except PruningError:
             raise
@@ -146,7 +150,10 @@ def _block_by_block(
     *blocks, last = decoder.blocks
     kept = kept_inputs(len(decoder.blocks), len(windows))
     length = segment_length(len(decoder.blocks), len(windows))
-    tapes = [_forward(decoder, window, kept, _passed_on(wanted[last.index], on_gradient)) for window in windows]
+    tapes = [
+        _forward(decoder, window, counted, kept, _passed_on(wanted[last.index], on_gradient))
+        for window, counted in zip(windows, counted_tokens(windows), strict=True)
+    ]
     on_block(last.index)
     for start in reversed(range(0, len(blocks), length)):
         segment = blocks[start : start + length]
@@ -158,7 +165,9 @@ def _block_by_block(
             on_block(block.index)
 
 
-def _forward(decoder: Decoder, window: Tensor, kept: Collection[int], passed_on: Watch) -> _Tape:
+def _forward(
+    decoder: Decoder, window: Tensor, counted: Tensor | None, kept: Collection[int], passed_on: Watch
+) -> _Tape:
     """Run a window through the model, and backward through the last block and what follows it."""
     tape, last = _Tape(), decoder.blocks[-1]
     leaves: list[Tensor] = []
@@ -179,7 +188,7 @@ def _forward(decoder: Decoder, window: Tensor, kept: Collection[int], passed_on:
         return called
 
     with replaced_forward(decoder.blocks, around):
-        loss = _loss(decoder, window)
+        loss = _loss(decoder, window, counted)
     loss.backward()  # type: ignore[no-untyped-call]
     tape.gradient = leaves[-1].grad
     return tape
@@ -210,10 +219,12 @@ def _leaf(hidden: Tensor, block: Block) -> Tensor:
     return hidden.detach().requires_grad_(block.index > 0)
 
 
-def _loss(decoder: Decoder, window: Tensor) -> Tensor:
+def _loss(decoder: Decoder, window: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean loss of the tokens that count."""
     ids = window[None].to(decoder.device)
+    labels = ids if counted is None else ids.where(counted[None].to(ids.device), IGNORED)
     with torch.enable_grad():
-        loss: Tensor = decoder.model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss: Tensor = decoder.model(input_ids=ids, labels=labels, use_cache=False).loss
     return loss
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.calibration.activations import Activations, Windows
+from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.calibration.recording import record
-from lm_eval_pruned.pruning.calibration.whole_passes import WholePasses, visit_calls
+from lm_eval_pruned.pruning.calibration.whole_passes import OnCall, WholePasses, visit_calls
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 
@@ -92,9 +92,9 @@ def visit_outputs(
     decoder: Decoder,
     blocks: Sequence[Block],
     windows: Windows,
-    on_call: Callable[[Block, Tensor, Tensor], None],
+    on_call: OnCall,
 ) -> None:
-    """Call `on_call(block, before, after)` with the hidden states before and after each call of a block.
+    """Call `on_call(block, before, after, counted)` with the hidden states before and after each call of a block.
 
     Args:
         decoder: the model.
@@ -107,13 +107,13 @@ def visit_outputs(
     """
     activations = _recorded(decoder, windows)
     if activations is None:
-        for window in windows:
-            visit_calls(decoder, window, on_call)
+        for window, counted in zip(windows, counted_tokens(windows), strict=True):
+            visit_calls(decoder, window, counted, on_call)
         return
     for block in blocks:
         with decoder.residency.onload(block.module):
-            for before, after in activations.steps(block):
-                on_call(block, before, after)
+            for (before, after), counted in zip(activations.steps(block), activations.counted, strict=True):
+                on_call(block, before, after, counted)
 
 
 def _recorded(decoder: Decoder, windows: Windows) -> Activations | None:

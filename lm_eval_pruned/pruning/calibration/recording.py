@@ -28,6 +28,7 @@ from lm_eval_pruned.pruning.calibration.activations import (
     Windows,
     split_call,
 )
+from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 
@@ -67,7 +68,7 @@ def record(decoder: Decoder, windows: Windows) -> Activations | None:
                 return None
             by_length.setdefault(len(window), found[1])
             recorded.append(found)
-    return Activations([state for state, _ in recorded], [calls for _, calls in recorded])
+    return Activations([state for state, _ in recorded], [calls for _, calls in recorded], counted_tokens(windows))
 
 
 def run_model(decoder: Decoder, window: Tensor) -> None:

@@ -16,19 +16,19 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.config import TRACES, CalibTokens, PruneConfig, is_traces
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.paths import bundled_folder, is_there
 from lm_eval_pruned.pruning.artifacts.fingerprint import windows_digest
 from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.calibration.readers import read_hub, read_jsonl, read_token_ids
+from lm_eval_pruned.pruning.calibration.counted import counted_tokens
+from lm_eval_pruned.pruning.calibration.readers import read_array, read_hub, read_jsonl, read_token_ids
 from lm_eval_pruned.pruning.calibration.windows import CHUNK_CHARACTERS, Encode, sample_chunks, sample_windows
 from lm_eval_pruned.pruning.model.shapes import WindowShape
 
 logger = logging.getLogger(__name__)
 
 LOCAL_CHOICES = "Local choices: a .jsonl file whose rows have a 'text', or a .npy of token ids [samples, seqlen]"
-TRACES = "traces"
 # Fields of a row that can hold a question, in order of preference.
 QUESTION_FIELDS = ("question", "problem", "text")
 
@@ -66,7 +66,8 @@ class Calibration(NamedTuple):
     @classmethod
     def of(cls, windows: Windows) -> Calibration:
         """Wrap windows that exist."""
-        return cls(windows_digest(windows), lambda: windows)
+        counted = [one for one in counted_tokens(windows) if one is not None]
+        return cls(windows_digest([*windows, *counted]), lambda: windows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class CalibrationSource(Protocol):
         """Check before any weight is loaded.
 
         Raises:
-            ArgumentError: the name is neither a local file nor a data set.
+            ArgumentError: the name is neither a local file nor a data set, or there are fewer windows than are needed.
             MissingDataError: a local file does not exist.
             DataError: a local file cannot be used.
         """
@@ -176,11 +177,15 @@ class TokenIds:
     """Calibration windows from a `.npy` of token ids [samples seqlen], used verbatim."""
 
     calib: str
+    least: int = 1
     needs_model: bool = False
 
     def check(self) -> None:
-        """Check that the file exists."""
+        """Check that the file exists and has enough rows."""
         _check_exists(self.calib, Path(self.calib))
+        if self.least > 1:
+            array = read_array(Path(self.calib), f"calib={self.calib}")
+            _check_enough(f"calib={self.calib}", len(array) if array.ndim else 0, self.least)
 
     def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
         """Return the shape of the matrix."""
@@ -202,10 +207,12 @@ class Texts:
     samples: int
     seqlen: int
     seed: int
+    least: int = 1
     needs_model: bool = False
 
     def check(self) -> None:
-        """Check that the name can be a data set, or that the file exists."""
+        """Check that the name can be a data set, or that the file exists, and that enough windows are cut."""
+        _check_enough(f"calib_samples={self.samples}", self.samples, self.least)
         _check_text_source(self.calib)
 
     def shape(self, checkpoint: CheckpointInfo) -> WindowShape:
@@ -260,10 +267,13 @@ class Traces:
     seqlen: int
     seed: int
     is_bundled: bool
+    tokens: CalibTokens = "all"
+    least: int = 1
     needs_model: bool = True
 
     def check(self) -> None:
-        """Check a named file of questions."""
+        """Check a named file of questions, and that enough windows are written."""
+        _check_enough(f"calib_samples={self.samples}", self.samples, self.least)
         self.read_file()
 
     def read_file(self) -> list[str] | None:
@@ -311,7 +321,9 @@ class Traces:
         return checkpoint.generate_traces(self)
 
 
-def choose_source(config: PruneConfig, pretrained: str, *, is_needed: bool, paper_chunks: bool) -> CalibrationSource:
+def choose_source(
+    config: PruneConfig, pretrained: str, *, is_needed: bool, paper_chunks: bool, least: int
+) -> CalibrationSource:
     """Return what `calib` means for a checkpoint.
 
     Args:
@@ -319,24 +331,33 @@ def choose_source(config: PruneConfig, pretrained: str, *, is_needed: bool, pape
         pretrained: folder or hub id of the checkpoint; a bundled model brings its own windows.
         is_needed: whether the method or the allocation reads calibration data.
         paper_chunks: whether texts are cut into chunks as the code of the paper did for ShortGPT.
+        least: fewest windows that method and allocation can use.
     """
-    source = _named_source(config, pretrained, paper_chunks=paper_chunks)
+    source = _named_source(config, pretrained, paper_chunks=paper_chunks, least=least if is_needed else 1)
     return source if is_needed else NoCalibration(unused=source)
 
 
-def _named_source(config: PruneConfig, pretrained: str, *, paper_chunks: bool) -> CalibrationSource:
+def _named_source(config: PruneConfig, pretrained: str, *, paper_chunks: bool, least: int) -> CalibrationSource:
     bundled = bundled_windows(pretrained)
     samples, seqlen, seed = config.calib_samples, config.calib_seqlen, config.calib_seed
     calib = config.calib or "c4"
-    if calib == TRACES or calib.startswith(f"{TRACES}:"):
-        return Traces(calib=calib, samples=samples, seqlen=seqlen, seed=seed, is_bundled=bundled is not None)
+    if is_traces(calib):
+        return Traces(
+            calib=calib,
+            samples=samples,
+            seqlen=seqlen,
+            seed=seed,
+            is_bundled=bundled is not None,
+            tokens=config.calib_tokens,
+            least=least,
+        )
     if calib.endswith(".npy"):
-        return TokenIds(calib=calib)
+        return TokenIds(calib=calib, least=least)
     if paper_chunks:
         return PaperChunks(calib=calib, samples=samples, seed=seed)
     if config.calib is None and bundled is not None:
-        return TokenIds(calib=str(bundled))
-    return Texts(calib=calib, samples=samples, seqlen=seqlen, seed=seed)
+        return TokenIds(calib=str(bundled), least=least)
+    return Texts(calib=calib, samples=samples, seqlen=seqlen, seed=seed, least=least)
 
 
 def bundled_windows(pretrained: str) -> Path | None:
@@ -382,6 +403,14 @@ def _check_text_source(calib: str) -> None:
 def _check_exists(calib: str, path: Path) -> None:
     if not is_there(path.expanduser()):
         raise MissingDataError(f"calib={calib} does not exist: check the path. {LOCAL_CHOICES}")
+
+
+def _check_enough(given: str, windows: int, least: int) -> None:
+    if windows < least:
+        raise ArgumentError(
+            f"{given} gives too few calibration windows ({windows}): this allocation holds some of them out, and needs "
+            f"at least {least}"
+        )
 
 
 def _read_if_local(calib: str) -> None:

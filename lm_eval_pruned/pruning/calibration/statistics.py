@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
+from lm_eval_pruned.pruning.calibration.counted import select_counted
 from lm_eval_pruned.pruning.model.decoder import Linear
 
 Result = TypeVar("Result")
@@ -111,8 +112,17 @@ class SharedInputs(Generic[Result]):
         self._first_window = True
         self._last = ""
 
-    def update(self, names: Sequence[str], inputs: Tensor) -> None:
-        """Add `inputs` to the statistic of the Linears `names`, once if several of them are fed the same tensor."""
+    def update(self, names: Sequence[str], inputs: Tensor, counted: Tensor | None = None) -> None:
+        """Add `inputs` to the statistic of the Linears `names`, once if several of them are fed the same tensor.
+
+        Args:
+            names: the Linears.
+            inputs: their inputs.
+            counted: which rows of the inputs count [tokens]; None adds all.
+
+        Raises:
+            PruningError: rows are to be left out, and the inputs are not one row for each token.
+        """
         first = names[0]
         if first not in self._leaders:
             held = self._inputs if self._share else []
@@ -122,7 +132,8 @@ class SharedInputs(Generic[Result]):
             return
         if self._share:
             self._inputs.append((inputs, first))
-        self._statistics.setdefault(first, self._collect()).update(inputs)
+        rows = select_counted(inputs, counted, f"the input of {first}")
+        self._statistics.setdefault(first, self._collect()).update(rows)
         if self._first_window:
             self._last = names[-1]
 

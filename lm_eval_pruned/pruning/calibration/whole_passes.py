@@ -18,17 +18,19 @@ import torch
 from torch import Tensor
 
 from lm_eval_pruned.pruning.calibration.activations import State, StopForward, Windows, split_call
+from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.calibration.observed import Observed
+from lm_eval_pruned.pruning.calibration.observing import Observer
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
 from lm_eval_pruned.pruning.calibration.recording import Forward, replaced_forward, run_model
 from lm_eval_pruned.pruning.calibration.statistics import SharedInputs
-from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.experts import unfused_experts
 
 Result = TypeVar("Result")
 
-# Takes a block and the hidden states before and after one call of it.
-OnCall = Callable[[Block, Tensor, Tensor], None]
+# Takes a block, the hidden states before and after one call of it, and which tokens count, None for all.
+OnCall = Callable[[Block, Tensor, Tensor, Tensor | None], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,23 +71,28 @@ class WholePasses(Generic[Result]):
     def _measure(self, blocks: Sequence[Block]) -> dict[str, Result]:
         linears = [linear for block in blocks for linear in self.observed.of(block)]
         inputs = SharedInputs(linears, self.observed.collect, share=False)
-
-        def observe(watched: Sequence[Linear], tensor: Tensor) -> None:
-            inputs.update([linear.name for linear in watched], tensor)
+        observer, counted = Observer(linears, inputs), counted_tokens(self.windows)
+        if any(one is not None for one in counted):
+            observer.check_experts(self.decoder.model)
 
         if self._repeats is None:
             self._repeats = self.decoder.shares_weights or _calls_repeat(self.decoder, self.windows[0])
         # A block that is called once has seen all that it will see; what follows it need not be run.
         last = None if self._repeats or self.observed.dense else blocks[-1]
-        with unfused_experts(self.decoder.model), Watch(linears, before=observe):
-            for window in self.windows:
+        with (
+            unfused_experts(self.decoder.model),
+            observer.experts_apart(self.decoder.model),
+            Watch(linears, before=observer),
+        ):
+            for window, of_window in zip(self.windows, counted, strict=True):
+                observer.begin_window(of_window)
                 _run_until(self.decoder, window, last)
                 self.on_window(len(blocks))
         return inputs.results()
 
 
 @torch.no_grad()
-def visit_calls(decoder: Decoder, window: Tensor, on_call: OnCall) -> None:
+def visit_calls(decoder: Decoder, window: Tensor, counted: Tensor | None, on_call: OnCall) -> None:
     """Run a window through the model, and call `on_call` after every call of a block."""
 
     def around(block: Block, forward: Forward) -> Forward:
@@ -93,7 +100,7 @@ def visit_calls(decoder: Decoder, window: Tensor, on_call: OnCall) -> None:
             # A copy, as some blocks write into their input.
             before = split_call(arguments, keywords)[0].clone()
             output = forward(*arguments, **keywords)
-            on_call(block, before, State.of(output).hidden)
+            on_call(block, before, State.of(output).hidden, counted)
             return output
 
         return called

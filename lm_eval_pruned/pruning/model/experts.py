@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 # The third matrix of an expert of DBRX is multiplied as it is stored, [in out]; nothing in the module says so.
@@ -139,6 +139,14 @@ def takes_routes(module: nn.Module) -> bool:
     """Return whether a module takes hidden states, the experts that tokens are routed to, and their gates."""
     names = [*inspect.signature(module.forward).parameters][:3]
     return len(names) == 3 and ("index" in names[1] or "indices" in names[1]) and "weights" in names[2]
+
+
+def routed_arguments(
+    module: nn.Module, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hidden states, chosen experts and gates, a row for each token, from a call of what `takes_routes`."""
+    hidden, chosen, gates = [*inspect.signature(module.forward).bind(*arguments, **keywords).arguments.values()][:3]
+    return hidden, chosen, gates
 
 
 @contextmanager

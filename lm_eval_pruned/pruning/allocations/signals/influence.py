@@ -82,9 +82,10 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
 
         backward = choose_backward(decoder, wanted, windows)
         backward(held_out, accumulate, round_sums)
-        for window in training:
+        for index in range(len(training)):
             dots.clear()
-            backward([window], dot, lambda _: progress.update())
+            # A slice knows which of its tokens count.
+            backward(training[index : index + 1], dot, lambda _: progress.update())
             # One wait for the device in a window.
             together = torch.stack([one.to(decoder.device) for one in dots.values()]).tolist() if dots else []
             values = dict(zip(dots, together, strict=True))
@@ -139,5 +140,6 @@ INFLUENCE = Signal(
     measure=influences,
     work=_work,
     description="how far gradients agree with held-out ones in each block",
+    least_windows=2,
     is_stored=True,
 )

@@ -100,6 +100,7 @@ class Signal:
         settings: model arguments that it reads.
         scores_whole_blocks: whether it holds the scores of all Linears of a block at the same time.
         runs_whole_model: whether it runs the whole model, besides taking gradients.
+        least_windows: fewest calibration windows that it can be measured with.
         is_stored: whether artifacts and reports hold it, because it is expensive to measure.
     """
 
@@ -111,6 +112,7 @@ class Signal:
     settings: tuple[str, ...] = ()
     scores_whole_blocks: bool = False
     runs_whole_model: bool = False
+    least_windows: int = 1
     is_stored: bool = False
 
     @property

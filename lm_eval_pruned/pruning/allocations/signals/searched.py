@@ -23,7 +23,7 @@ from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.calibrator import calibrate
 from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.calibration.statistics import InputNorm, InputStatistics
-from lm_eval_pruned.pruning.calibration.window_traces import window_traces
+from lm_eval_pruned.pruning.calibration.window_traces import counted_responses, window_traces
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
 from lm_eval_pruned.pruning.methods.steps import linear_step
@@ -53,7 +53,7 @@ def searched_sparsities(dense: DenseModel, config: PruneConfig) -> Float[Tensor,
     if len(windows) < 2:
         raise ArgumentError("alloc=search needs at least two calibration windows, one of them held out")
     count = held_out_windows(len(windows))
-    traces = window_traces(windows[-count:])
+    traces, counted = window_traces(windows[-count:]), counted_responses(windows[-count:])
     evaluations = config.search_evaluations
     with progress_bar(evaluations, desc="search", unit="candidate") as progress:
         norms = input_norms(dense, windows[:-count])
@@ -66,7 +66,7 @@ def searched_sparsities(dense: DenseModel, config: PruneConfig) -> Float[Tensor,
 
             def measure(sparsities: list[float]) -> float:
                 candidates.prune(sparsities)
-                return mean_kl(model, along)
+                return mean_kl(model, along, counted)
 
             def fitness(sparsities: Tensor) -> float:
                 listed: list[float] = sparsities.tolist()
@@ -174,4 +174,5 @@ SEARCHED = Signal(
     description="a search over the sparsities of the blocks",
     settings=("search_evaluations", "search_seed"),
     runs_whole_model=True,
+    least_windows=2,
 )
