@@ -15,8 +15,8 @@ _SHARE = re.compile(
 
 
 def is_share(line: LeaderboardLine) -> bool:
-    """Whether the metric of a line is a share: known by its name, and between 0 and 1."""
-    return _SHARE.fullmatch(line.metric.removeprefix(AREA)) is not None and 0 <= line.acc <= 1
+    """Whether the metric of a line is a share: known by its name, and between 0 and 1 where it is known."""
+    return _SHARE.fullmatch(line.metric.removeprefix(AREA)) is not None and (line.acc is None or 0 <= line.acc <= 1)
 
 
 def plain_number(value: float, sign: str = "") -> str:
