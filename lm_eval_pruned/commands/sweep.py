@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEADERBOARD = "leaderboard"
 EARLY = "early"
-EQUIVALENCE = 0.05
+EQUIVALENCE = 0.1
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import Any, NamedTuple, TypeAlias
@@ -24,36 +24,25 @@ Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, object]]]
 
 
 class Decision(NamedTuple):
-    """The tasks that need more questions, and what the results file says if the others get none."""
+    """The tasks that need more questions with the number to have asked of each, and what the results file says.
 
-    open_tasks: Collection[str]
+    The report is about all tasks, and is that of the file if none needs more.
+    """
+
+    ask: Mapping[str, int]
     report: Mapping[str, object]
 
 
 # Called after every round.
 Decide: TypeAlias = Callable[[Rows], Decision]
 
-# The first round, and the factor from one round to the next.
-FIRST, GROWTH = 16, 1.25
+# Questions of the first round.
+FIRST = 16
 _NEEDED = ("task_dict", "limit", "samples", "log_samples", "bootstrap_iters", "write_out")
 
 
-def round_ends(questions: int) -> Iterator[int]:
-    """Yield how many questions have been asked after each round.
-
-    Example:
-        >>> [*round_ends(64)]
-        [16, 20, 25, 32, 40, 50, 63, 64]
-    """
-    end = FIRST
-    while end < questions:
-        yield end
-        end = ceil(end * GROWTH)
-    yield questions
-
-
 def hashed_order(documents: Sequence[object]) -> list[int]:
-    """Return the indices of questions in the order in which they are asked: by their `doc_hash`."""
+    """Return the indices of questions in the order in which they are asked, that of their `doc_hash`."""
     hashes = [
         hashlib.sha256(
             json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False).encode()
@@ -104,12 +93,9 @@ def _evaluate(original: Callable[..., Any], arguments: Mapping[str, Any], decide
     }
     rows: dict[str, list[Mapping[str, object]]] = {name: [] for name in orders}
     asked = dict.fromkeys(orders, 0)
-    decision = Decision(orders.keys(), {})
     quiet = {"limit": None, "log_samples": True, "bootstrap_iters": 0, "write_out": False}
-    for end in round_ends(max(map(len, orders.values()))):
-        new = {name: orders[name][asked[name] : end] for name in decision.open_tasks if asked[name] < len(orders[name])}
-        if not new:
-            break
+    decision = Decision(dict.fromkeys(orders, FIRST), {})
+    while new := {name: part for name, end in decision.ask.items() if (part := orders[name][asked[name] : end])}:
         # A task that needs no more is asked a question whose response is stored: without any, it would be asked all.
         samples = {name: sorted(new.get(name) or order[:1]) for name, order in orders.items()}
         results = original(**{**arguments, **quiet, "samples": samples})

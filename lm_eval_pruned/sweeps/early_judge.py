@@ -38,19 +38,20 @@ class EarlyJudge:
         self._verdicts: dict[str, Verdict] = {}
 
     def __call__(self, rows: Rows) -> Decision:
-        """Return which tasks need more questions, and what the results file says of this if they get none."""
+        """Return which tasks need more questions, and what the results file says of those that were asked."""
         pairs = {task: self._pair(task, of_task) for task, of_task in rows.items()}
         curves = task_curves(rows)
+        ask: dict[str, int] = {}
         for name, tasks in curves.items():
             if self._verdicts.get(name, "undecided") == "undecided":
-                self._verdicts[name] = judge(_curve_gains([pairs[task] for task in tasks], tasks), self._rule)
-        open_tasks = [task for name, tasks in curves.items() if self._verdicts[name] == "undecided" for task in tasks]
+                self._verdicts[name], needed = judge(_lines([pairs[task] for task in tasks], tasks), self._rule)
+                ask |= dict.fromkeys(tasks, needed) if self._verdicts[name] == "undecided" else {}
         entries = {
             task: self._entry(pairs[task], self._verdicts[name], self._dense[task].metric)
             for name, tasks in curves.items()
             for task in tasks
         }
-        return Decision(open_tasks, {"rule": asdict(self._rule), "tasks": entries})
+        return Decision(ask, {"rule": asdict(self._rule), "tasks": entries})
 
     def _pair(self, task: str, rows: Sequence[Mapping[str, object]]) -> Pair:
         dense = self._dense[task]
@@ -75,7 +76,10 @@ def _outcomes(result: TaskResult) -> Outcomes:
     return result.outcomes
 
 
-def _curve_gains(pairs: Sequence[Pair], tasks: Sequence[str]) -> Floats:
-    """Return the gains [questions] of a task, or of the area under the curve of several."""
-    weights = area_weights([int(task.rpartition("_")[2]) for task in tasks]) if len(tasks) > 1 else [1.0]
-    return np.asarray(weights) @ np.stack([gains(pair) for pair in pairs])
+def _lines(pairs: Sequence[Pair], tasks: Sequence[str]) -> list[Floats]:
+    """Return the gains [questions] of each task, and last those of the area under the curve of several."""
+    lines = [gains(pair) for pair in pairs]
+    if len(lines) > 1:
+        weights = area_weights([int(task.rpartition("_")[2]) for task in tasks])
+        lines.append(np.asarray(weights) @ np.stack(lines))
+    return lines
