@@ -78,6 +78,9 @@ def main(args: argparse.Namespace) -> int:
     stops = _stops(sweep.cells, args)
     if args.dry_run:
         print("\n".join(estimate_lines(sweep.cells)))
+        if args.stop:
+            count = sum(stop is not None for stop in stops)
+            print(f"{count} cells may be stopped early; the estimates are those of all questions")
         return 0
     if args.output is None:
         raise ArgumentError("--output DIR is missing: give the folder of the sweep, new or begun, or --dry-run")
