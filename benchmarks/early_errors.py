@@ -4,7 +4,7 @@
 
 Sweeps of a dense cell and 13 others, 200 questions, answers simulated from the seed 0, judged after every question and
 at the end as the leaderboard judges. The exit code is 1 if more than 5 % of the sweeps have a false drop or gain, or a
-false equivalence. Two minutes on one core.
+false equivalence. Ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from lm_eval_pruned.results.statistics.early import LOOKS, log_e_changed, log_e_same
+from lm_eval_pruned.results.statistics.multiple import holm
 from lm_eval_pruned.results.statistics.paired import mcnemar
 
 Counts = NDArray[np.int64]
@@ -72,9 +73,9 @@ def judged(counted: Counted) -> Verdicts:
     first = np.where(says.any(axis=-1), np.arange(QUESTIONS), QUESTIONS).min(axis=-1)
     is_open = first == QUESTIONS
     verdict = np.take_along_axis(says, np.minimum(first, QUESTIONS - 1)[..., None, None], axis=2)[:, :, 0]
-    at_end = np.array([[ends(*map(int, cell)) for cell in sweep] for sweep in np.stack(counted, axis=-1)[:, :, -1]])
     early = ~is_open & verdict[..., 0]
-    return Verdicts(early, early | (is_open & at_end), ~is_open & ~early)
+    at_end = [ends(*one) for one in zip(counted.lost[..., -1], counted.won[..., -1], is_open, early, strict=True)]
+    return Verdicts(early, early | np.array(at_end), ~is_open & ~early)
 
 
 @cache
@@ -85,10 +86,21 @@ def says_of(lost: int, won: int, asked: int) -> tuple[bool, bool]:
     return changed, log_e_same(gains, MARGIN) >= log(CELLS / ALPHA)
 
 
+def ends(lost: Counts, won: Counts, is_open: Booleans, early: Booleans) -> Booleans:
+    """Whether the leaderboard of a sweep calls each cell [cells] significant that was asked all questions.
+
+    By Holm's correction over the table; p is doubled where a cell was stopped.
+    """
+    looks = 1 if is_open.all() else LOOKS
+    whole = [looks * exact(*pair) for pair in zip(lost.tolist(), won.tolist(), strict=True)]
+    p = np.where(is_open, whole, np.where(early, 0.0, 1.0))
+    return is_open & (np.array(holm(np.minimum(p, 1).tolist())) <= ALPHA)
+
+
 @cache
-def ends(lost: int, won: int) -> bool:
-    """Whether the leaderboard calls these counts significant, at the first step of Holm's correction."""
-    return LOOKS * CELLS * mcnemar(lost, won, "two-sided") <= ALPHA
+def exact(lost: int, won: int) -> float:
+    """Return p of McNemar's test."""
+    return mcnemar(lost, won, "two-sided")
 
 
 def errors(dense: float, cells: Floats, sweeps: int, generator: np.random.Generator) -> bool:

@@ -23,7 +23,7 @@ from lm_eval_pruned.results.records.samples import Outcomes
 from lm_eval_pruned.results.statistics.early import StoppingRule, anytime_p, judge, share_sequence
 from lm_eval_pruned.results.statistics.paired import paired_test
 from tests.results.test_gate import frozen
-from tests.results.written_runs import write_run
+from tests.results.written_runs import stop, write_run
 
 RULE = StoppingRule(lines=13, curves=13)
 DENSE = {"t_tts_16": [1] * 60, "t_tts_32": [1] * 60}
@@ -112,14 +112,6 @@ def test_in_a_table_with_a_stopped_line_every_p_counts_twice():
     assert (both[1].test, both[1].detectable) == ("e-process", None)
     assert both[1].low < plain[0].low
     assert both[1].high > plain[0].high
-
-
-def stop(path: Path, asked: int, of: int = 60, verdict: str = "drop") -> None:
-    """Mark a run as stopped by a sweep."""
-    content = json.loads(path.read_text())
-    entry = {"stopped_at": asked, "of": of, "verdict": verdict}
-    content["early_stopping"] = {"rule": {}, "tasks": dict.fromkeys(content["results"], entry)}
-    path.write_text(json.dumps(content))
 
 
 @pytest.fixture
