@@ -66,7 +66,8 @@ def sweep_points(folder: Path) -> dict[str, list[Point]]:
     """Return the accuracy of each run of the sweep, by task."""
     columns: dict[str, list[Point]] = {}
     for entry in build_entries(read_records([folder / "cells"]).records):
-        if entry.key is not None and not entry.line.task.startswith("parens"):
+        # A run that was stopped early has no mean to draw.
+        if entry.key is not None and entry.line.acc is not None and not entry.line.task.startswith("parens"):
             words = entry.key.configuration.words
             amount = 0.0 if words.method == "dense" else float(words.amount.split()[0])
             columns.setdefault(f"accuracy, {entry.line.task}", []).append(Point(words.method, amount, entry.line.acc))

@@ -9,6 +9,7 @@ import numpy as np
 
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.samples import Outcomes
+from lm_eval_pruned.results.records.stopped import merged_stopped
 
 # Prefix of the metric name of an area, before the metric of the curve.
 AREA = "area of "
@@ -81,4 +82,5 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         higher_is_better=directions.pop() if len(directions) == 1 else None,
         shots=points[-1].shots,
         divergence=points[-1].divergence,
+        stopped=merged_stopped([point.stopped for point in points]),
     )

@@ -10,9 +10,11 @@ import numpy as np
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.records.samples import Outcomes, isin
+from lm_eval_pruned.results.statistics.early import LOOKS, anytime_p
+from lm_eval_pruned.results.statistics.eprocess import mean_sequence
 from lm_eval_pruned.results.statistics.intervals import difference_interval, is_bounded
 from lm_eval_pruned.results.statistics.multiple import holm
-from lm_eval_pruned.results.statistics.paired import Alternative, Floats, paired_test
+from lm_eval_pruned.results.statistics.paired import Alternative, Floats, PairedTest, paired_test
 from lm_eval_pruned.results.statistics.power import detectable_drop
 
 
@@ -36,11 +38,15 @@ class Comparison:
 
 
 class Pair(NamedTuple):
-    """Outcomes of a run (`new`) and of its reference run (`old`), and whether higher ones are better, if known."""
+    """Outcomes of a run (`new`) and of its reference run (`old`), and whether higher ones are better, if known.
+
+    `is_stopped` if a sweep stopped one of them early: how many questions there are depends on the answers.
+    """
 
     new: Outcomes
     old: Outcomes
     higher_is_better: bool | None = True
+    is_stopped: bool = False
 
 
 def is_comparable(pair: Pair) -> bool:
@@ -83,27 +89,38 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
         margin: the test asks whether gain + margin is as likely above 0 as below; the gain is new - old, or old - new
             where lower is better.
 
+    The p-value of a stopped pair holds whenever one stops asking. In a table with one, all p-values are doubled: each
+    comparison may be made twice, while questions are asked and when all have been.
+
     Raises:
         DataError: a pair has no question in common.
     """
+    looks = LOOKS if any(pair.is_stopped for pair in pairs) else 1
     deltas = [differences(pair) for pair in pairs]
     better = [gains(pair) for pair in pairs]
-    tests = [paired_test(values + margin, alternative) for values in better]
-    corrected = holm([test.p for test in tests])
     bounded = [is_share(pair) for pair in pairs]
+    tests = [
+        _anytime_test(values, alternative, margin=margin, bounded=one)
+        if pair.is_stopped
+        else paired_test(values + margin, alternative)
+        for pair, values, one in zip(pairs, better, bounded, strict=True)
+    ]
+    corrected = holm([min(1.0, looks * test.p) for test in tests])
     intervals = [
-        difference_interval(values, bounded=one, level=1 - alpha) or (None, None)
-        for values, one in zip(deltas, bounded, strict=True)
+        _interval(pair, values, bounded=one, alpha=alpha)
+        for pair, values, one in zip(pairs, deltas, bounded, strict=True)
     ]
     detectable = [
-        detectable_drop(
+        None
+        if pair.is_stopped
+        else detectable_drop(
             values,
-            alpha=alpha / len(pairs),
+            alpha=alpha / len(pairs) / looks,
             margin=margin,
             is_two_sided=alternative == "two-sided",
             bounded=one,
         )
-        for values, one in zip(better, bounded, strict=True)
+        for pair, values, one in zip(pairs, better, bounded, strict=True)
     ]
     return [
         Comparison(
@@ -118,3 +135,15 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
         )
         for values, test, p_holm, (low, high), drop in zip(deltas, tests, corrected, intervals, detectable, strict=True)
     ]
+
+
+def _anytime_test(gains: Floats, alternative: Alternative, *, margin: float, bounded: bool) -> PairedTest:
+    # Nobody knows how much one value of a metric without bounds can weigh.
+    p = anytime_p(gains, two_sided=alternative == "two-sided", margin=margin) if bounded else 1.0
+    return PairedTest(p, "e-process")
+
+
+def _interval(pair: Pair, deltas: Floats, *, bounded: bool, alpha: float) -> tuple[float | None, float | None]:
+    if pair.is_stopped:
+        return mean_sequence(deltas, alpha=alpha) if bounded else (None, None)
+    return difference_interval(deltas, bounded=bounded, level=1 - alpha) or (None, None)

@@ -87,7 +87,9 @@ def _known(value: float | None, layout: str) -> str:
 
 
 def _accuracy(point: Measurement) -> str:
-    """Return the mean, and with several seeds the standard deviation over them."""
+    """Return the mean, and with several seeds the standard deviation over them; a stopped run has none."""
+    if point.stopped is not None:
+        return f"{point.stopped.asked} of {point.stopped.of} asked"
     return f"{point.accuracy:.3f}" + (f" ± {point.std:.3f}" if point.std is not None else "")
 
 
@@ -121,13 +123,14 @@ def draw(lines: Sequence[Curve]) -> Figure:
         shown = [line for line in lines if line.benchmark == benchmark]
         drawn = []
         for index, line in enumerate(shown):
-            budgets = [point.budget or 0 for point in line.points]
+            points = [point for point in line.points if point.stopped is None]
+            budgets = [point.budget or 0 for point in points]
             # Shifted sideways, since runs that agree would hide each other.
             shift = _SHIFT ** (index - (len(shown) - 1) / 2)
             bars = axes.errorbar(
                 [budget * shift for budget in budgets],
-                [point.accuracy for point in line.points],
-                list(zip(*map(_reach, line.points), strict=True)),
+                [point.accuracy for point in points],
+                list(zip(*map(_reach, points), strict=True)) or None,
                 marker=_MARKERS[index % len(_MARKERS)],
                 capsize=3,
             )

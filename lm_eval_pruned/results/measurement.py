@@ -15,8 +15,13 @@ from lm_eval_pruned.results.records.metrics import ACCURACIES, direction
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
+from lm_eval_pruned.results.records.stopped import Stopped, merged_stopped
 from lm_eval_pruned.results.repeats import Seeded, distinct
+from lm_eval_pruned.results.statistics.early import share_sequence
 from lm_eval_pruned.results.statistics.intervals import Interval, mean_interval, reported_interval
+
+# Level of the intervals of stopped runs is 1 - ALPHA.
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +33,8 @@ class Measurement:
     single run reported. `budget` is None for the area under a whole curve and for tasks without a budget.
     `higher_is_better` is None where neither the files nor the name of the metric say it. `questions` is the number that
     were asked, None if unknown. `repeats` counts the runs that are left out, since under another seed they gave the
-    very responses of a run that is not. `divergence` is that of the newest run that has one.
+    very responses of a run that is not. `divergence` is that of the newest run that has one. If a run was `stopped`
+    early, outcomes are those of the questions that all seeds were asked, and no mean over them is that of the task.
     """
 
     configuration: Configuration
@@ -47,6 +53,7 @@ class Measurement:
     higher_is_better: bool | None = None
     shots: str = ""
     divergence: Divergence | None = None
+    stopped: Stopped | None = None
 
     @property
     def accuracy(self) -> float:
@@ -60,7 +67,12 @@ class Measurement:
 
     @property
     def interval(self) -> Interval | None:
-        """The 95 % interval of the accuracy, clustered by question; None where nothing is known of its error."""
+        """The 95 % interval of the accuracy, clustered by question; None where nothing is known of its error.
+
+        Of a stopped run, whose number of questions depends on its answers, it is a confidence sequence.
+        """
+        if self.stopped is not None:
+            return None if self.outcomes is None else Interval(*share_sequence(self.outcomes.correct, alpha=ALPHA))
         if self.outcomes is not None:
             return mean_interval(self.outcomes.correct)
         is_share = self.metric in ACCURACIES
@@ -120,6 +132,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
     results = distinct([Seeded(record.seeds + result.seeds, result) for record, result in runs])
     newest, last = runs[-1]
     outcomes = [result.outcomes for result in results if result.outcomes is not None]
+    stopped = merged_stopped([result.stopped for result in results])
     shared = [name for name in last.metrics if all(name in result.metrics for result in results)]
     return Measurement(
         configuration=key.configuration,
@@ -133,7 +146,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
             for result in results
         ),
         metrics={name: fmean(result.metrics[name] for result in results) for name in shared},
-        outcomes=_mean(outcomes) if len(outcomes) == len(results) else None,
+        outcomes=_mean(outcomes, shared=stopped is not None) if len(outcomes) == len(results) else None,
         error=last.errors.get(key.metric) if len(results) == 1 else None,
         sparsity=newest.sparsity,
         questions=last.questions,
@@ -141,17 +154,19 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         higher_is_better=higher_is_better,
         shots=last.shots,
         divergence=next((run.divergence for run, _ in reversed(runs) if run.divergence), None),
+        stopped=stopped,
     )
 
 
-def _mean(outcomes: Sequence[Outcomes]) -> Outcomes:
-    """Average the outcomes of each question over the seeds that asked it."""
+def _mean(outcomes: Sequence[Outcomes], *, shared: bool) -> Outcomes:
+    """Average the outcomes of each question over the seeds that asked it; `shared` keeps those that all asked."""
     if len(outcomes) == 1:
         return outcomes[0]
     questions, inverse = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
-    sums = np.bincount(inverse, weights=np.concatenate([one.correct for one in outcomes]))
+    sums, seeds = np.bincount(inverse, weights=np.concatenate([one.correct for one in outcomes])), np.bincount(inverse)
+    keep = seeds == len(outcomes) if shared else seeds > 0
     return Outcomes(
-        questions=questions,
-        correct=sums / np.bincount(inverse),
+        questions=questions[keep],
+        correct=(sums / seeds)[keep],
         finished=merged([one.finished for one in outcomes]),
     )

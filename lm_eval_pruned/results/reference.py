@@ -95,7 +95,8 @@ def _hold(
         new, old = measured[key].outcomes, measured[other].outcomes
         if new is None or old is None or _budgets(measured, key) != _budgets(measured, other):
             continue
-        pair = Pair(new, old, measured[key].higher_is_better)
+        is_stopped = any(measured[one].stopped is not None for one in (key, other))
+        pair = Pair(new, old, measured[key].higher_is_better, is_stopped)
         if is_comparable(pair):
             found[key] = Reference(other, pair)
             return

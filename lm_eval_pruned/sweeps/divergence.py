@@ -20,7 +20,7 @@ _LOADING = ("pretrained", "dtype", "revision", "subfolder", "thinking", "artifac
 
 def is_diverging(cell: Cell) -> bool:
     """Whether a cell gets a divergence: it asks for one, and is pruned."""
-    return cell.diverge and _is_pruned(cell)
+    return cell.diverge and is_pruned(cell)
 
 
 def dense_cell(cell: Cell, cells: Iterable[Cell]) -> Cell:
@@ -32,7 +32,7 @@ def dense_cell(cell: Cell, cells: Iterable[Cell]) -> Cell:
     candidates = [
         one
         for one in cells
-        if not _is_pruned(one) and (one.task, _loading(one.model_args)) == (cell.task, _loading(cell.model_args))
+        if not is_pruned(one) and (one.task, _loading(one.model_args)) == (cell.task, _loading(cell.model_args))
     ]
     if not candidates:
         raise ArgumentError(
@@ -72,7 +72,8 @@ def is_diverged(folder: Path) -> bool:
         return False
 
 
-def _is_pruned(cell: Cell) -> bool:
+def is_pruned(cell: Cell) -> bool:
+    """Whether the model of a cell is pruned by its arguments."""
     return str(cell.model_args.get("method") or "none") != "none"
 
 

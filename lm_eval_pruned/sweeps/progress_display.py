@@ -62,8 +62,8 @@ class ProgressDisplay:
             self._live.update(self._table(), refresh=True)
         elif event is not None and not self._live:
             state = "failed" if event.error else "done"
-            label = self._jobs[event.cell].label
-            _write(f"[{len(self._outcomes)}/{len(self._jobs)}] {state} in {event.seconds:.0f} s: {label}")
+            label, stopped = self._jobs[event.cell].label, f", {event.stopped}" if event.stopped else ""
+            _write(f"[{len(self._outcomes)}/{len(self._jobs)}] {state} in {event.seconds:.0f} s: {label}{stopped}")
         elif not self._live and now - self._refreshed >= LINE_SECONDS:
             self._look(now)
             _write(self._running_line())
@@ -129,7 +129,8 @@ class ProgressDisplay:
         for outcome in self._outcomes[-LAST:]:
             state = Text("failed", "red") if outcome.error else Text("done", "green")
             # Text, so that square brackets in a name are not read as markup.
-            table.add_row(state, duration(outcome.seconds), Text(self._jobs[outcome.cell].label))
+            stopped = f", {outcome.stopped}" if outcome.stopped else ""
+            table.add_row(state, duration(outcome.seconds), Text(self._jobs[outcome.cell].label + stopped))
         for name, seconds in self._running.items():
             table.add_row("running", duration(seconds), Text(self._jobs[name].label))
         for name in [name for name in self._waiting if name not in self._running][:NEXT]:

@@ -10,7 +10,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -21,8 +22,11 @@ from tqdm import tqdm
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.results.output import write_text
+from lm_eval_pruned.results.records.stopped import EARLY_STOPPING, stopped_task
+from lm_eval_pruned.results.statistics.early import StoppingRule
 from lm_eval_pruned.sweeps.cell import Cell
 from lm_eval_pruned.sweeps.divergence import DIVERGENCE_LOG, diverge_arguments, is_diverged
+from lm_eval_pruned.sweeps.early import EarlyStop
 
 RESULTS, PARTIAL, RESPONSES = "results", "partial", "responses"
 DONE_FILE, CELL_FILE, LOG_FILE, LOCK_FILE, RUNNING_FILE = "done.json", "cell.json", "log.txt", ".lock", "running"
@@ -42,7 +46,8 @@ Harness: TypeAlias = Callable[[Sequence[str]], object]
 class CellJob:
     """A cell to be run in `folder`; `start` identifies the sweep's process, `memory` is in bytes.
 
-    With `traces`, the results of its dense cell, the cell has been run, and its divergence is measured.
+    With `traces`, the results of its dense cell, the cell has been run, and its divergence is measured. `stop` ends it
+    when its verdict is certain; without it all questions are asked, of a cell that was stopped those that are left.
     """
 
     cell: Cell
@@ -51,6 +56,7 @@ class CellJob:
     memory: int
     environment: Mapping[str, str]
     traces: Path | None = None
+    stop: EarlyStop | None = None
 
     @property
     def label(self) -> str:
@@ -64,16 +70,19 @@ class CellJob:
 
     @property
     def is_done(self) -> bool:
-        """Whether its results are complete."""
-        return is_done(self.folder, self.cell) if self.traces is None else is_diverged(self.folder)
+        """Whether its results are complete, or those of a cell that this rule has stopped."""
+        if self.traces is not None:
+            return is_diverged(self.folder)
+        return is_done(self.folder, self.cell, rule=self.stop.rule if self.stop else None)
 
 
 class CellOutcome(NamedTuple):
-    """How a cell ended; `error` is empty if it succeeded."""
+    """How a cell ended; `error` is empty if it succeeded, and `stopped` unless it was stopped early."""
 
     cell: str
     seconds: float
     error: str
+    stopped: str = ""
 
 
 def cell_folder(output: Path, cell: Cell) -> Path:
@@ -81,14 +90,22 @@ def cell_folder(output: Path, cell: Cell) -> Path:
     return output / "cells" / cell.id
 
 
-def is_done(folder: Path, cell: Cell) -> bool:
-    """Whether the folder has the complete results of this cell."""
+def is_done(folder: Path, cell: Cell, *, rule: StoppingRule | None = None) -> bool:
+    """Whether the folder has the complete results of this cell, or those of one that `rule` has stopped."""
     try:
         done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
         sizes = {str(name): int(size) for name, size in done["files"].items()}
-        return bool(sizes) and done["cell"] == cell.id and sizes == _sizes(folder / RESULTS)
+        is_asked = done.get("stopped") is None or (rule is not None and done["stopped"]["rule"] == asdict(rule))
+        return bool(sizes) and is_asked and done["cell"] == cell.id and sizes == _sizes(folder / RESULTS)
     except (OSError, *MALFORMED):
         return False
+
+
+def stopped_words(folder: Path) -> str:
+    """Say after how many questions a cell that is done was stopped, and with which verdicts; "" if it was not."""
+    stopped = json.loads((folder / DONE_FILE).read_text(encoding="utf-8")).get("stopped") or {"tasks": {}}
+    found = [stopped_task({EARLY_STOPPING: stopped}, task) for task in stopped["tasks"]]
+    return "; ".join(dict.fromkeys(one.words() for one in found if one is not None))
 
 
 def running_seconds(job: CellJob) -> float | None:
@@ -128,7 +145,7 @@ def supervise(job: CellJob, harness: Harness) -> Generator[CellOutcome | None]:
             break
     seconds = time.monotonic() - started
     if job.is_done:
-        yield CellOutcome(job.cell.id, seconds, "")
+        yield CellOutcome(job.cell.id, seconds, "", "" if job.stop is None else stopped_words(job.folder))
     else:
         died = f"ended by signal {-code}, {1 + RETRIES} times" if code and code < 0 else f"ended with exit code {code}"
         yield CellOutcome(job.cell.id, seconds, last_error(job.log) if code and code > 0 else died)
@@ -170,15 +187,28 @@ def _run(job: CellJob, harness: Harness) -> None:
     (folder / PARTIAL).mkdir()
     # Until the rename nobody who searches for results_*.json finds an incomplete file.
     started = time.monotonic()
-    harness(job.cell.arguments(responses=folder / RESPONSES, output=folder / PARTIAL / "run.json"))
+    with _stopping(job):
+        harness(job.cell.arguments(responses=folder / RESPONSES, output=folder / PARTIAL / "run.json"))
     seconds = time.monotonic() - started
     files = list((folder / PARTIAL).glob("run_*.json"))
     if len(files) != 1:
         raise DataError(f"the harness wrote {len(files)} results files")
+    stopped = json.loads(files[0].read_text(encoding="utf-8")).get(EARLY_STOPPING)
     files[0].rename(files[0].with_name(files[0].name.replace("run_", "results_", 1)))
     (folder / PARTIAL).rename(folder / RESULTS)
-    content = {"cell": job.cell.id, "seconds": round(seconds, 3), "files": _sizes(folder / RESULTS)}
+    content = {"cell": job.cell.id, "seconds": round(seconds, 3), "files": _sizes(folder / RESULTS), "stopped": stopped}
     write_text(folder / DONE_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def _stopping(job: CellJob) -> AbstractContextManager[None]:
+    """Let the harness ask in rounds, if the cell is to be stopped."""
+    if job.stop is None:
+        return nullcontext()
+    # Imports the harness, which the process of the sweep itself does without.
+    from lm_eval_pruned.models.rounds import asking_in_rounds
+    from lm_eval_pruned.sweeps.early_judge import EarlyJudge
+
+    return asking_in_rounds(EarlyJudge(job.stop))
 
 
 def last_error(log: Path) -> str:

@@ -94,6 +94,14 @@ def _metrics(values: Sequence[float]) -> dict[str, object]:
     }  # fmt: skip
 
 
+def stop(path: Path, asked: int, of: int = 60, verdict: str = "drop") -> None:
+    """Mark a run as one that a sweep stopped after some of its questions."""
+    content = json.loads(path.read_text())
+    entry = {"stopped_at": asked, "of": of, "verdict": verdict}
+    content["early_stopping"] = {"rule": {}, "tasks": dict.fromkeys(content["results"], entry)}
+    path.write_text(json.dumps(content))
+
+
 def write_divergence(
     run: Path,
     folder: Path,

@@ -26,8 +26,14 @@ def dump_baseline(measurements: Mapping[Key, Measurement]) -> str:
     """Return measurements as JSON, leaving out those without outcomes.
 
     Raises:
-        DataError: no measurement has outcomes.
+        DataError: no measurement has outcomes, or a sweep stopped one early.
     """
+    for key, one in measurements.items():
+        if one.stopped is not None:
+            raise DataError(
+                f"{key.configuration.model} {key.configuration.label} · {key.task}: {one.stopped.words()}; a baseline "
+                "needs all questions: finish it by the same sweep without --stop early"
+            )
     entries = [_entry(key, one, one.outcomes) for key, one in measurements.items() if one.outcomes is not None]
     if not entries:
         raise DataError("these runs hold no outcome of any question: run lm_eval with --log_samples")

@@ -178,6 +178,9 @@ def _lost_questions(match: Match) -> Iterator[Finding]:
     elif match.old.outcomes is not None and (lost := _lost(match.new.outcomes, match.old.outcomes)):
         named = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
         message = f"{len(lost)} of {len(match.old.outcomes.questions)} questions are missing: {named}"
+        if match.new.stopped is not None:
+            message += f" (the sweep {match.new.stopped.words()}; --sequential judges what was asked, and the sweep "
+            message += "without --stop early asks the rest)"
         yield Finding(status="missing", name=match.name, message=message)
 
 

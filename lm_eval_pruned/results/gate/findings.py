@@ -39,7 +39,7 @@ def pair_of(match: Match) -> Pair | None:
         return None
     metric = match.old.metric.removeprefix(AREA)
     stated = (match.old.higher_is_better, match.new.higher_is_better)
-    pair = Pair(match.new.outcomes, match.old.outcomes, direction(metric, stated))
+    pair = Pair(match.new.outcomes, match.old.outcomes, direction(metric, stated), match.new.stopped is not None)
     return pair if is_comparable(pair) else None
 
 

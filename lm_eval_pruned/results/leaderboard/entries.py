@@ -39,9 +39,10 @@ class LeaderboardLine:
     `kl` and `survive` say how much pruning changed along the dense model's responses, all tokens of them, with
     intervals; `divergence` says what they do not. `note` names runs and samples that are not repetitions, since they
     gave the same responses. `thinking_eos` is None where thinking has no markers. `limit` and `shots`, the numbers of
-    questions and of few-shot examples asked for, are
-    "" where the file does not say. `why_not_compared` is empty for lines that are compared, and for those that others
-    are compared with.
+    questions and of few-shot examples asked for, are "" where the file does not say. A line that a sweep stopped after
+    `stopped_at` of `stopped_of` questions has no mean of the metric and no difference, but confidence sequences as
+    intervals, and a `verdict` on its curve. `why_not_compared` is empty for lines that are compared, and
+    for those that others are compared with.
     """
 
     model: str
@@ -52,7 +53,7 @@ class LeaderboardLine:
     filter: str
     metric: str
     higher_is_better: bool | None
-    acc: float
+    acc: float | None
     low: float | None = None
     high: float | None = None
     std: float | None = None
@@ -93,6 +94,9 @@ class LeaderboardLine:
     source: str = ""
     reference: str = ""
     why_not_compared: str = ""
+    stopped_at: int | None = None
+    stopped_of: int | None = None
+    verdict: str = ""
     note: str = ""
 
 
@@ -128,7 +132,8 @@ def build_entries(
     lines = {key: _line(one, settings[key], comparisons.get(key)) for key, one in measured.items()}
     for key, reference in found.items():
         # Whole curves have no answer of their own.
-        changed = {} if key.metric.startswith(AREA) else flips(reference.pair)._asdict()
+        has_flips = not key.metric.startswith(AREA) and not reference.pair.is_stopped
+        changed = flips(reference.pair)._asdict() if has_flips else {}
         lines[key] = replace(lines[key], reference=labels[reference.dense], **changed)
     for key, why in missing.items():
         lines[key] = replace(lines[key], why_not_compared=why)
@@ -144,7 +149,8 @@ def build_entries(
 
 def _line(measurement: Measurement, settings: str, comparison: Comparison | None) -> LeaderboardLine:
     low, high = measurement.interval or (None, None)
-    complete = measurement.outcomes.finished if measurement.outcomes else None
+    stopped = measurement.stopped
+    complete = measurement.outcomes.finished if measurement.outcomes and not stopped else None
     return LeaderboardLine(
         model=measurement.configuration.model,
         run=measurement.configuration.label,
@@ -154,10 +160,10 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         filter=measurement.filter,
         metric=measurement.metric,
         higher_is_better=measurement.higher_is_better,
-        acc=measurement.accuracy,
+        acc=None if stopped else measurement.accuracy,
         low=low,
         high=high,
-        std=measurement.std,
+        std=None if stopped else measurement.std,
         seeds=len(measurement.accuracies),
         questions=measurement.questions if measurement.outcomes is None else len(measurement.outcomes.questions),
         finished=complete.share if complete else None,
@@ -167,7 +173,10 @@ def _line(measurement: Measurement, settings: str, comparison: Comparison | None
         shots=measurement.shots,
         settings=settings,
         note=note(measurement.repeats, measurement.configuration.settings),
-        **_comparison_fields(comparison),
+        stopped_at=stopped.asked if stopped else None,
+        stopped_of=stopped.of if stopped else None,
+        verdict=stopped.verdict if stopped else "",
+        **_comparison_fields(comparison, is_stopped=stopped is not None),
         **_metrics(measurement),  # type: ignore[arg-type]
         **_divergence_fields(measurement.divergence),
     )
@@ -181,7 +190,7 @@ def _metrics(measurement: Measurement) -> dict[str, float | None]:
 
 
 class _ComparisonFields(TypedDict, total=False):
-    difference: float
+    difference: float | None
     difference_low: float | None
     difference_high: float | None
     p: float
@@ -189,11 +198,11 @@ class _ComparisonFields(TypedDict, total=False):
     detectable: float | None
 
 
-def _comparison_fields(comparison: Comparison | None) -> _ComparisonFields:
+def _comparison_fields(comparison: Comparison | None, *, is_stopped: bool) -> _ComparisonFields:
     if comparison is None:
         return {}
     return {
-        "difference": comparison.difference,
+        "difference": None if is_stopped else comparison.difference,
         "difference_low": comparison.low,
         "difference_high": comparison.high,
         "p": comparison.p,
@@ -253,13 +262,14 @@ def _order(line: LeaderboardLine) -> tuple[object, ...]:
     budget = float("inf") if line.budget is None else line.budget
     # Without a direction none is the best.
     sign = {True: -1, False: 1, None: 0}[line.higher_is_better]
+    score = line.acc if line.acc is not None else ((line.low or 0.0) + (line.high or 0.0)) / 2
     return (
         line.benchmark,
         budget,
         line.filter,
         line.metric,
         model,
-        sign * line.acc,
+        sign * score,
         line.run,
         line.source,
         line.settings,

@@ -15,18 +15,18 @@ _SHARE = re.compile(
 
 
 def is_share(line: LeaderboardLine) -> bool:
-    """Whether the metric of a line is a share: known by its name, and between 0 and 1."""
+    """Whether the metric of a line is a share: known by its name, and between 0 and 1 where it is known."""
     return is_share_metric(line.metric, line.acc)
 
 
-def is_share_metric(metric: str, value: float) -> bool:
-    """Whether a metric with this value is a share.
+def is_share_metric(metric: str, value: float | None) -> bool:
+    """Whether a metric with this value, or None where it is not known, is a share.
 
     Example:
         >>> is_share_metric("acc", 0.5), is_share_metric("acc", 50.0), is_share_metric("perplexity", 0.5)
         (True, False, False)
     """
-    return _SHARE.fullmatch(metric.removeprefix(AREA)) is not None and 0 <= value <= 1
+    return _SHARE.fullmatch(metric.removeprefix(AREA)) is not None and (value is None or 0 <= value <= 1)
 
 
 def plain_number(value: float, sign: str = "") -> str:

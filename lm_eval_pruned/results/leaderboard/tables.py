@@ -36,6 +36,12 @@ _LEGEND = (
     "acc finished: the accuracy among these. zero: share of the prunable weights that is zero. shots: few-shot "
     "examples. limit: the first questions, or the share of them, that was asked. -: not known, or not applicable."
 )
+_STOPPED = (
+    " stopped at 20 of 200: a sweep asked no more questions, as the verdict on the curve was certain. The mean over "
+    "them is not that of all, so only intervals are given, which are confidence sequences and hold whenever one stops; "
+    "so do the p-values, and all p-values of the table are doubled, since each line may be tested twice. thinking and "
+    "the shares after it are of the questions that were asked."
+)
 _DIVERGENCE = (
     " KL: KL(dense || pruned) in nats a token along the dense model's responses, and survive: the share of those "
     f"responses in which no argmax changed, both with their 95 % intervals by question: {MEANING}."
@@ -44,7 +50,8 @@ _DIVERGENCE = (
 
 def markdown(lines: Sequence[LeaderboardLine]) -> str:
     """Return one table per benchmark, after a legend."""
-    legend = _LEGEND + (_DIVERGENCE if any(line.kl is not None for line in lines) else "")
+    legend = _LEGEND + (_STOPPED if any(line.stopped_at is not None for line in lines) else "")
+    legend += _DIVERGENCE if any(line.kl is not None for line in lines) else ""
     parts = [f"# Leaderboard\n\n{legend}\n"]
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         shown = [line for line in lines if line.benchmark == benchmark]
@@ -100,16 +107,16 @@ def _reasons(lines: Sequence[LeaderboardLine]) -> list[str]:
 def _cells(line: LeaderboardLine, reasons: Mapping[str, int]) -> dict[str, str]:
     parts = [line.metric, "" if line.filter == "none" else line.filter, direction_words(line)]
     metric = ", ".join(part for part in parts if part)
-    number = "{:.4f}".format if is_share(line) else plain_number
     cells = {
         "budget": "area" if line.metric.startswith(AREA) else _number(line.budget, "d"),
         "model": line.model,
         "run": line.run,
         "settings": line.settings or _NONE,
         "metric": _NONE if metric in ("acc", AREA + "acc") else metric,
-        "acc": number(line.acc) + (f" ± {number(line.std)}" if line.std is not None else ""),
+        "acc": _score(line),
         "95 %": _interval(line),
         "vs dense": _difference(line, reasons),
+        "verdict": line.verdict or _NONE,
         # The dense run of the same model goes without saying.
         "reference": _NONE if line.reference in ("", f"{line.model} · dense") else line.reference,
         "p": _number(line.p_holm, ".2g"),
@@ -166,6 +173,13 @@ def _with_interval(value: float | None, low: float | None, high: float | None, l
     return f"{_number(value, layout)} ({low:{layout}} to {high:{layout}})"
 
 
+def _score(line: LeaderboardLine) -> str:
+    if line.acc is None:
+        return f"stopped at {line.stopped_at} of {line.stopped_of}"
+    number = "{:.4f}".format if is_share(line) else plain_number
+    return number(line.acc) + (f" ± {number(line.std)}" if line.std is not None else "")
+
+
 def _interval(line: LeaderboardLine) -> str:
     if line.low is None or line.high is None:
         return _NONE
@@ -174,13 +188,14 @@ def _interval(line: LeaderboardLine) -> str:
 
 
 def _difference(line: LeaderboardLine, reasons: Mapping[str, int]) -> str:
-    if line.difference is None:
-        return f"- ({reasons[line.why_not_compared]})" if line.why_not_compared else _NONE
+    if line.why_not_compared:
+        return f"- ({reasons[line.why_not_compared]})"
     mark = "*" if line.p_holm is not None and line.p_holm < ALPHA else ""
-    change = _change(line, line.difference) + mark
+    change = "" if line.difference is None else _change(line, line.difference) + mark
     if line.difference_low is None or line.difference_high is None:
-        return change
-    return f"{change} ({_change(line, line.difference_low)} to {_change(line, line.difference_high)})"
+        return change or _NONE
+    ends = f"{_change(line, line.difference_low)} to {_change(line, line.difference_high)}"
+    return f"{change} ({ends})" if change else ends + mark
 
 
 def _change(line: LeaderboardLine, value: float) -> str:

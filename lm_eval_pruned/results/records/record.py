@@ -27,6 +27,7 @@ from lm_eval_pruned.results.records.layout import is_group, is_results, newest_l
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
 from lm_eval_pruned.results.records.run_settings import Settings, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
+from lm_eval_pruned.results.records.stopped import Stopped, stopped_task
 
 # The only metric under --predict_only; its values (0 and 999) measure nothing.
 _BYPASS = "bypass"
@@ -41,7 +42,7 @@ class TaskResult:
 
     `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
     is the task's name without its thinking budget. `questions` is the number that were asked, None if unknown, and
-    `shots` that of few-shot examples, "" where the file does not say.
+    `shots` that of few-shot examples, "" where the file does not say. `stopped` is None unless a sweep stopped it.
     """
 
     task: str
@@ -57,6 +58,7 @@ class TaskResult:
     outcomes: Outcomes | None
     questions: int | None = None
     shots: str = ""
+    stopped: Stopped | None = None
 
 
 class BlockSparsity(NamedTuple):
@@ -178,6 +180,7 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             outcomes=known,
             questions=asked if known is None else len(known.questions),
             shots=task_shots(content, task),
+            stopped=stopped_task(content, task),
         )
 
 

@@ -49,11 +49,17 @@ def log_e_losses(losses: Floats, gains: Floats) -> Floats:
     return total
 
 
-def log_e_mean(values: Floats, least: float) -> float:
+def log_e_mean(values: Floats, least: float, *, lean: float = 0, times: float = 1) -> float:
     """Return log e of values [questions], none below `least` < 0, against a mean of at most 0.
 
     e is the mean, over bets b in (0, 1 / -least), of the capital prod(1 + b value): each factor has an expectation of
     at most 1 whatever came before, if questions come in random order.
+
+    Args:
+        values: the values.
+        least: the least value that is possible.
+        lean: bets weigh as this power of their size; 0 gives equal weights.
+        times: 2 returns what log e would be after twice as many questions with the same shares of values.
 
     Raises:
         ArgumentError: a value is below `least`, or `least` is not negative.
@@ -66,9 +72,11 @@ def log_e_mean(values: Floats, least: float) -> float:
     """
     if least >= 0 or (values.size and float(values.min()) < least - 1e-9):
         raise ArgumentError(f"bets on values that may be {least} need that to be negative, and no value below it")
-    bets = (np.arange(BETS) + 0.5) / BETS / -least
+    shares = (np.arange(BETS) + 0.5) / BETS
+    weights = shares**lean / (shares**lean).sum()
     distinct, counts = np.unique(values, return_counts=True)
-    return float(special.logsumexp(np.log1p(np.outer(bets, distinct)) @ counts)) - log(BETS)
+    capitals = np.log1p(np.outer(shares / -least, distinct)) @ (times * counts)
+    return float(special.logsumexp(capitals + np.log(weights)))
 
 
 def mean_sequence(differences: Floats, *, alpha: float) -> tuple[float, float]:

@@ -30,8 +30,9 @@ function seriesClass(id) {
   return `series ${colour} d${dash}${DATA.runs[id].published ? " published" : ""}`;
 }
 
+// A run that was stopped early has intervals, and no mean to draw.
 function curveLines() {
-  return filtered("budget").filter((line) => !line.area && line.budget > 0);
+  return filtered("budget").filter((line) => !line.area && line.budget > 0 && !isStopped(line));
 }
 
 function drawnRuns(lines) {
@@ -217,6 +218,8 @@ function showCharts() {
   const figures = [...groups].slice(0, BENCHMARKS_DRAWN).map(([name, group]) => drawBenchmark(name, group));
   const left = groups.size - BENCHMARKS_DRAWN;
   if (left > 0) figures.push(html("p", { class: "note" }, `${left} more benchmarks: choose one above.`));
+  const stopped = new Set(filtered("budget").filter(isStopped).map((line) => line.id)).size;
+  if (stopped) figures.push(html("p", { class: "note" }, `Not drawn: ${stopped} ${stopped > 1 ? "runs" : "run"} stopped early.`));
   if (!groups.size) figures.push(html("p", { class: "note" }, "No run with a thinking budget is chosen."));
   find("charts").replaceChildren(...figures);
 }

@@ -31,12 +31,14 @@ const COLUMNS = [
     about: "Thinking budget in tokens. area: accuracy averaged over the whole curve, against log2 of the budget.",
   },
   {
-    id: "acc", title: scoreTitle, number: true, value: (line) => line.acc, cell: scoreCell,
-    about: "Mean of the metric; ± is its standard deviation over seeds. Below it the 95 % interval over questions.",
+    id: "acc", title: scoreTitle, number: true, value: (line) => line.acc ?? middle(line.low, line.high), cell: scoreCell,
+    about: "Mean of the metric; ± is its standard deviation over seeds. Below it the 95 % interval over questions. A run " +
+      "that a sweep stopped early has no mean, but an interval that holds whenever one stops; below it the questions asked.",
   },
   {
-    id: "difference", title: differenceTitle, number: true, value: (line) => line.difference, cell: differenceCell,
-    has: (line) => line.difference !== null || line.why_not_compared,
+    id: "difference", title: differenceTitle, number: true, cell: differenceCell,
+    value: (line) => line.difference ?? middle(line.difference_low, line.difference_high),
+    has: (line) => line.difference !== null || line.difference_low !== null || line.why_not_compared,
     about: "Difference to the dense or chosen run on the same questions, in points for shares, and its 95 % interval. " +
       "* and green (better) or red (worse): significant. why?: the reason why nothing is compared.",
   },
@@ -149,19 +151,23 @@ function taskCell(line) {
 }
 
 function scoreCell(line) {
+  if (isStopped(line)) return [range(line.low, line.high, (end) => score(line, end)), `${line.stopped_at} of ${line.stopped_of} asked`];
   const spread = line.std === null ? "" : ` ± ${score(line, line.std)}`;
   return [score(line, line.acc) + spread, line.low === null ? "" : `${score(line, line.low)} – ${score(line, line.high)}`];
 }
 
 function differenceCell(line) {
-  if (line.difference === null) return line.why_not_compared ? [whyButton(line)] : [NONE];
-  const mark = isSignificant(line) ? html("span", { class: "mark", title: "significant" }, "*") : "";
-  const better = isSignificant(line) ? isBetter(line, line.difference) : null;
-  const size = html("span", { class: better === null ? null : better ? "better" : "worse" });
-  size.append(change(line, line.difference), mark);
-  if (line.reference) explain(size, [`against ${line.reference}`]);
+  if (line.why_not_compared) return [whyButton(line)];
   const isOpen = line.difference_low === null || line.difference_high === null;
-  return [size, isOpen ? "" : `${change(line, line.difference_low)} to ${change(line, line.difference_high)}`];
+  const ends = isOpen ? "" : `${change(line, line.difference_low)} to ${change(line, line.difference_high)}`;
+  const size = line.difference ?? middle(line.difference_low, line.difference_high);
+  if (size === null) return [NONE];
+  const mark = isSignificant(line) ? html("span", { class: "mark", title: "significant" }, "*") : "";
+  const better = isSignificant(line) ? isBetter(line, size) : null;
+  const main = html("span", { class: better === null ? null : better ? "better" : "worse" });
+  main.append(line.difference === null ? ends : change(line, line.difference), mark);
+  if (line.reference) explain(main, [`against ${line.reference}`]);
+  return [main, line.difference === null ? line.verdict : ends];
 }
 
 function whyButton(line) {

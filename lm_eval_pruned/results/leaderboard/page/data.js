@@ -49,6 +49,15 @@ function isSignificant(line) {
   return line.p_holm !== null && line.p_holm < DATA.alpha;
 }
 
+// Whether a sweep stopped asking before the end.
+function isStopped(line) {
+  return line.stopped_at !== null;
+}
+
+function middle(low, high) {
+  return low === null || high === null ? null : (low + high) / 2;
+}
+
 // Whether a change is for the better; null where nobody knows.
 function isBetter(line, change) {
   return line.higher_is_better === null || !change ? null : change > 0 === line.higher_is_better;
