@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 from lm_eval_pruned import cli
 from lm_eval_pruned.pruning.checkpoint.card import RESULTS_BEGIN, RESULTS_END
-from tests.results.written_runs import write_run
+from tests.results.written_runs import stop, write_run
 
 hub = pytest.importorskip("huggingface_hub", minversion="1.4")
 # The data sets that our tasks name.
@@ -45,6 +45,7 @@ def written(folder, checkpoint, *, values=(0, 1), method="magnitude", **kwargs):
         report = json.loads((checkpoint / "pruning_report.json").read_text())
         content["config"]["pruning"]["fingerprint"] = report["fingerprint"]
     path.write_text(json.dumps(content))
+    return path
 
 
 def card(*arguments):
@@ -123,6 +124,14 @@ def test_a_part_of_a_benchmark_belongs_on_no_leaderboard(tmp_path, checkpoint, c
     text = (checkpoint / "README.md").read_text()
     assert "40 (limit 40)" in text
     assert "Not compared: no run of an unpruned model" in text
+
+
+def test_a_run_that_was_stopped_early_has_no_value(tmp_path, checkpoint, capsys):
+    stop(written(tmp_path / "runs", checkpoint), asked=20, of=40)
+    assert card(checkpoint, tmp_path / "runs") == 0
+    assert "math500_tts_1024: stopped after 20 of 40 questions" in capsys.readouterr().err
+    assert not (checkpoint / ".eval_results").exists()
+    assert "| acc | stopped at 20 of 40 | 0." in (checkpoint / "README.md").read_text()
 
 
 def test_runs_of_other_models_are_refused(tmp_path, checkpoint, capsys):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from lm_eval_pruned import cli
-from tests.results.written_runs import write_run
+from tests.results.written_runs import stop, write_run
 
+OTHER_TOOLS = Path(__file__).parent / "other_tools"
 PACKAGE = find_spec("every_eval_ever")
 needs_schema = pytest.mark.skipif(
     PACKAGE is None, reason="pip install --no-deps --ignore-requires-python every-eval-ever==0.3.0"
@@ -143,6 +144,22 @@ def test_one_run_is_one_object_and_is_written_to_the_same_place_again(tmp_path):
     assert [path.parent.relative_to(tmp_path) for path in written] == [
         Path("x.eee/data/t_tts/lm-eval-pruned/tiny-reasoner")
     ]
+
+
+def test_what_has_no_mean_of_all_questions_is_left_out_and_named(tmp_path, capsys):
+    stop(write_run(tmp_path / "runs", {"t_tts_16": [0, 1] * 10}), asked=20, of=40)
+    assert export(tmp_path / "runs", tmp_path / "x.eee.json") == 2
+    assert "t_tts_16 was stopped after 20 of 40: drop" in capsys.readouterr().err
+    write_run(tmp_path / "runs", {"t_tts_16": [0, 1] * 20}, day=2, method="wanda", sparsity=0.5)
+    assert export(tmp_path / "runs", tmp_path / "x.eee.json") == 0
+    assert "t_tts_16 was stopped after 20 of 40: drop" in capsys.readouterr().err
+    assert isinstance(json.loads((tmp_path / "x.eee.json").read_text()), dict)
+
+
+def test_results_of_lighteval_are_left_to_their_own_converter(tmp_path, capsys):
+    assert export(OTHER_TOOLS / "lighteval_older.json", tmp_path / "x.eee.json") == 2
+    assert "lighteval_older.json is not of lm_eval" in capsys.readouterr().err
+    assert not (tmp_path / "x.eee.json").exists()
 
 
 def test_runs_under_two_seeds_are_two_records(tmp_path):

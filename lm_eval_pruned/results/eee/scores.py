@@ -34,14 +34,14 @@ def evaluation_name(task: str, filter_name: str) -> str:
 
 
 def results(record: Record, content: Mapping[str, object]) -> Iterator[dict[str, object]]:
-    """Yield the results of a run, in the order of its file.
+    """Yield the results of a run, in the order of its file, but for those that a sweep stopped early.
 
     Args:
         record: the run.
         content: its results file, in the newest layout.
     """
     for key, measurement in measure([record]).items():
-        if isfinite(measurement.accuracy):
+        if isfinite(measurement.accuracy) and measurement.stopped is None:
             yield _result(key, measurement, content)
 
 

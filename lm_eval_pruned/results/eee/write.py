@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.eee.record import EeeRecord, eee_record
 from lm_eval_pruned.results.output import make_folder, write_text
-from lm_eval_pruned.results.records.reading import read_records
+from lm_eval_pruned.results.records.reading import is_of_lm_eval, read_records
+from lm_eval_pruned.results.records.record import Record
 
 # Endings of a file, and of a folder.
 FILE, FOLDER = ".eee.json", ".eee"
@@ -37,14 +39,31 @@ def write_records(places: Sequence[Path], output: Path, *, organization: str) ->
         PrunedEvalError: nothing can be read or written.
     """
     found, problems = read_records(places)
-    records = [eee_record(record, organization=organization) for record in found]
+    unfit = [why for record in found for why in _left_out(record)]
+    records = [eee_record(record, organization=organization) for record in found if _has_scores(record)]
+    if not records:
+        raise DataError(f"nothing of {len(found)} runs can be written as a record, the first: {unfit[0]}")
     if output.name.endswith(FILE):
         contents = [one.content for one in records]
         write_text(output, as_json(contents[0] if len(contents) == 1 else contents))
     else:
         for one in records:
             write_text(make_folder(output / place(one)) / f"{one.uuid}.json", as_json(one.content))
-    return WrittenRecords(len(records), problems)
+    return WrittenRecords(len(records), [*problems, *unfit])
+
+
+def _left_out(record: Record) -> Iterator[str]:
+    """Yield a sentence for each result of a run that is not written."""
+    if not is_of_lm_eval(record.path):
+        yield f"{record.path} is not of lm_eval: Every Eval Ever converts results of Inspect and lighteval itself"
+        return
+    for result in record.results:
+        if result.stopped is not None:
+            yield f"{record.path}: {result.task} was {result.stopped.words()}; its mean is not that of all questions"
+
+
+def _has_scores(record: Record) -> bool:
+    return is_of_lm_eval(record.path) and any(result.stopped is None for result in record.results)
 
 
 def place(record: EeeRecord) -> Path:

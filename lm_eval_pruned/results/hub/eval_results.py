@@ -42,7 +42,7 @@ class EvalResultFiles(NamedTuple):
 def eval_result_files(results: Sequence[CheckpointResult]) -> EvalResultFiles:
     """Return the files for some results: shares as percentages, as the hub's leaderboards have them.
 
-    Left out are questions that are on no hub, and runs with `limit`, which asked another benchmark than all others.
+    Left out are questions that are on no hub, and runs with `limit` or stopped early, which asked only some of them.
 
     Raises:
         MissingPackageError: the installed huggingface_hub does not know the format.
@@ -59,6 +59,8 @@ def eval_result_files(results: Sequence[CheckpointResult]) -> EvalResultFiles:
         line, repository = result.line, str(result.source.get("hf_repo") or "")
         if not repository:
             problems.append(f"{line.task}: its questions are not a data set of the hub")
+        elif line.acc is None:
+            problems.append(f"{line.task}: stopped after {line.stopped_at} of {line.stopped_of} questions")
         elif line.limit:
             problems.append(f"{line.task}: only a part of its questions was asked (limit {line.limit})")
         else:

@@ -34,7 +34,7 @@ def _cells(line: LeaderboardLine) -> tuple[str, ...]:
         line.task,
         "-" if line.budget is None else str(line.budget),
         line.metric if line.filter == "none" else f"{line.metric}, {line.filter}",
-        _number(line, line.acc),
+        f"stopped at {line.stopped_at} of {line.stopped_of}" if line.acc is None else _number(line, line.acc),
         _range(line, line.low, line.high),
         _difference(line),
         "-" if line.questions is None else str(line.questions) + (f" (limit {line.limit})" if line.limit else ""),

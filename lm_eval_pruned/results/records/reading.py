@@ -95,6 +95,16 @@ def read_answers(path: Path, task: str, *, filter_name: str, shots: str, metric:
     return lighteval_answers(path, task, shots, metric) if is_lighteval(head) else None
 
 
+def is_of_lm_eval(path: Path) -> bool:
+    """Whether a file that `read_run` has read is of lm_eval.
+
+    Raises:
+        DataError: it cannot be read any more.
+    """
+    head = _head(path)
+    return not is_inspect_log(path, head) and not is_lighteval(head)
+
+
 def find_results(places: Sequence[Path]) -> list[Candidate]:
     """Return the files in and below folders that look like results files, and those given, without duplicates.
 
