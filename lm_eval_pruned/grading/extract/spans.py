@@ -58,8 +58,7 @@ def find_boxes(text: str) -> Iterator[str]:
         if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
             continue
         if contents and _JOINED.fullmatch(text, end, box.start()):
-            joint = " or " if "or" in text[end : box.start()] else ", "
-            contents[-1] += joint + content if content != contents[-1] else ""
+            contents[-1] += f", {content}" if content != contents[-1] else ""
             end = stop
             continue
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())
