@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import ParamSpec
 
 from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status, check_kind
-from lm_eval_pruned.grading.equal import equal_forms, normal_form
+from lm_eval_pruned.grading.equal import Equality, equal_forms, normal_form
 from lm_eval_pruned.grading.extract.brackets import same_brackets
 from lm_eval_pruned.grading.extract.choices import read_letter
 from lm_eval_pruned.grading.extract.extract import find_answer
@@ -108,19 +108,13 @@ def no_answer() -> Verdict:
 
 def _verify_letter(gold: str, answer: str) -> Verdict:
     wanted, given = read_letter(gold), read_letter(answer)
-    are_letters = wanted is not None and given is not None
-    if are_letters:
-        reason = "same letter" if wanted == given else "different letters"
+    if wanted is None or given is None:
+        equality = Equality(
+            False, f"the {'gold' if wanted is None else 'answer'} is not a letter from A to D", "unparsed"
+        )
     else:
-        reason = f"the {'gold' if wanted is None else 'answer'} is not a letter from A to D"
-    return Verdict(
-        correct=are_letters and wanted == given,
-        status="ok" if are_letters else "unparsed",
-        reason=reason,
-        extracted=answer,
-        gold_form=wanted,
-        answer_form=given,
-    )
+        equality = Equality(wanted == given, "same letter" if wanted == given else "different letters")
+    return Verdict(**equality._asdict(), extracted=answer, gold_form=wanted, answer_form=given)
 
 
 def _verify_brackets(gold: str, answer: str) -> Verdict:
@@ -149,11 +143,4 @@ def clear_cached_verdicts() -> None:
 def _judge(gold: str, answer: str) -> Verdict:
     gold_form, answer_form = normal_form(gold), normal_form(answer)
     equality = equal_forms(gold_form, answer_form)
-    return Verdict(
-        correct=equality.correct,
-        status=equality.status,
-        reason=equality.reason,
-        extracted=answer,
-        gold_form=gold_form,
-        answer_form=answer_form,
-    )
+    return Verdict(**equality._asdict(), extracted=answer, gold_form=gold_form, answer_form=answer_form)

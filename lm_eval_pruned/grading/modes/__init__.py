@@ -47,7 +47,7 @@ def _string_mode(summary: str, extract: Callable[[str], str | None], equal: Call
             equality = Equality(gold == answer, TOO_LONG, "ok" if gold == answer else "unparsed")
         else:
             equality = equal(gold, answer)
-        return Verdict(correct=equality.correct, status=equality.status, reason=equality.reason, extracted=answer)
+        return Verdict(**equality._asdict(), extracted=answer)
 
     return Mode(summary=summary, find=find, verify=verify_string)
 

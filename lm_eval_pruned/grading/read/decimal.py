@@ -12,13 +12,10 @@ from lm_eval_pruned.grading.limits import MAX_DECIMAL_EXPONENT, MAX_NUMBER_CHARA
 MIN_SIGNIFICANT_DIGITS = 4
 
 _DECIMAL = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
-_SCIENTIFIC = re.compile(
-    rf"(?P<mantissa>{_DECIMAL})(?:\\cdot10\^\{{(?P<exponent>[+-]?[0-9]+)\}}|[eE](?P<short>[+-]?[0-9]+))?"
-    r"|10\^\{(?P<power>[+-]?[0-9]+)\}"
-)
-_FRACTION = re.compile(
-    rf"(?P<whole>[0-9]+(?= [0-9]|\\))? ?"
-    rf"(?:\\frac\{{(?P<above>-?(?:{_DECIMAL}))\}}\{{(?P<below>-?(?:{_DECIMAL}))\}}|(?P<left>[0-9]+)/(?P<right>[0-9]+))"
+_NUMBER = re.compile(
+    rf"[+-]?(?:(?P<mantissa>{_DECIMAL})(?:\\cdot10\^\{{(?P<exponent>[+-]?[0-9]+)\}}|[eE](?P<short>[+-]?[0-9]+))?"
+    r"|10\^\{(?P<power>[+-]?[0-9]+)\}|(?P<whole>[0-9]+(?= [0-9]|\\))? ?"
+    rf"(?:\\frac\{{(?P<above>-?(?:{_DECIMAL}))\}}\{{(?P<below>-?(?:{_DECIMAL}))\}}|(?P<left>[0-9]+)/(?P<right>[0-9]+)))"
 )
 
 
@@ -50,11 +47,22 @@ def read_number(form: str) -> Number | None:
         >>> read_number("0.3330").step, read_number("0.3330").significant
         (Fraction(1, 10000), 4)
     """
-    if len(form) > MAX_NUMBER_CHARACTERS:
+    match = _NUMBER.fullmatch(form) if len(form) <= MAX_NUMBER_CHARACTERS else None
+    sign = -1 if form.startswith("-") else 1
+    if not match:
         return None
-    sign, body = (-1, form[1:]) if form.startswith("-") else (1, form.removeprefix("+"))
-    number = _read_scientific(body) or _read_fraction(body)
-    return number and number._replace(value=sign * number.value)
+    if not (match["above"] or match["left"]):
+        exponent = int(match["exponent"] or match["short"] or match["power"] or 0)
+        if abs(exponent) > MAX_DECIMAL_EXPONENT:
+            return None
+        mantissa, scale = read_digits(match["mantissa"] or "1"), Fraction(10) ** exponent
+        return Number(sign * mantissa.value * scale, mantissa.step and mantissa.step * scale, mantissa.significant)
+    above, below = Fraction(match["above"] or match["left"]), Fraction(match["below"] or match["right"])
+    # Only a proper fraction makes a mixed number: 3 \frac{7}{2} can be read in two ways.
+    is_proper = 0 < above < below and above.denominator == below.denominator == 1
+    if not below or (match["whole"] and not is_proper):
+        return None
+    return Number(sign * (int(match["whole"] or 0) + above / below), None, 0)
 
 
 def read_digits(text: str) -> Number:
@@ -79,28 +87,3 @@ def rounds_to(exact: Number, decimal: Number) -> bool:
     if exact.step is not None or exact.value.denominator == 1 or decimal.tolerance is None:
         return False
     return abs(exact.value - decimal.value) <= decimal.tolerance
-
-
-def _read_scientific(body: str) -> Number | None:
-    match = _SCIENTIFIC.fullmatch(body)
-    if not match:
-        return None
-    exponent = int(match["exponent"] or match["short"] or match["power"] or 0)
-    if abs(exponent) > MAX_DECIMAL_EXPONENT:
-        return None
-    mantissa, scale = read_digits(match["mantissa"] or "1"), Fraction(10) ** exponent
-    return Number(mantissa.value * scale, mantissa.step and mantissa.step * scale, mantissa.significant)
-
-
-def _read_fraction(body: str) -> Number | None:
-    match = _FRACTION.fullmatch(body)
-    if not match:
-        return None
-    numerator, denominator = Fraction(match["above"] or match["left"]), Fraction(match["below"] or match["right"])
-    if not denominator:
-        return None
-    if match["whole"] is None:
-        return Number(numerator / denominator, None, 0)
-    # Only a proper fraction makes a mixed number: 3 \frac{7}{2} can be read in two ways.
-    is_proper = 0 < numerator < denominator and numerator.denominator == denominator.denominator == 1
-    return Number(int(match["whole"]) + numerator / denominator, None, 0) if is_proper else None
