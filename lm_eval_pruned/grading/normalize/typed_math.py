@@ -12,7 +12,7 @@ _SCALES = {
 }  # fmt: skip
 _SIDE = r"(?:(?!\\(?:over|choose)(?![A-Za-z]))[^{}])"
 # TeX's infix fraction and binomial take all that stands before and after them within the same braces.
-_INFIX = re.compile(rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>{_SIDE}*)\}}")
+_INFIX = rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>{_SIDE}*)\}}"
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 # Unit vectors i, j, k; a single one of these letters may just be a letter in bold.
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
@@ -46,64 +46,49 @@ def _infix(match: re.Match[str]) -> str:
 
 
 # Each rule: a text that must occur for it to be tried, a pattern with bounded repetitions, and the replacement.
-_RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+_PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     (
         ";",
-        re.compile(r"&(?:nbsp|lt|gt|le|ge|ne|minus|times|pi|infin|deg|middot|frac12|radic);"),
+        r"&(?:nbsp|lt|gt|le|ge|ne|minus|times|pi|infin|deg|middot|frac12|radic);",
         lambda entity: html.unescape(entity[0]).replace("\u00a0", " "),
     ),
-    ("quad", re.compile(r"\\(q?quad)(?=[A-Za-z])"), r"\\\1 "),
-    ("</", re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>"), lambda tag: f"{_RAISED[tag[1]]}{{{tag[2]}}}"),
-    ("</", re.compile(r"</?(?:b|i|u|p|em|strong|span|code|math)>"), ""),
-    ("<br", re.compile(r"<br ?/?>"), " "),
-    ("\\over", re.compile(r"\A[^{}=,\\]{1,40}\\over(?![A-Za-z])[^{}=,\\]{1,40}\Z"), r"{\g<0>}"),
+    ("quad", r"\\(q?quad)(?=[A-Za-z])", r"\\\1 "),
+    ("</", r"<(sup|sub)>([^<>]{1,40})</\1>", lambda tag: f"{_RAISED[tag[1]]}{{{tag[2]}}}"),
+    ("</", r"</?(?:b|i|u|p|em|strong|span|code|math)>", ""),
+    ("<br", r"<br ?/?>", " "),
+    ("\\over", r"\A[^{}=,\\]{1,40}\\over(?![A-Za-z])[^{}=,\\]{1,40}\Z", r"{\g<0>}"),
     ("\\over", _INFIX, _infix),
     ("\\choose", _INFIX, _infix),
     # Equations of a system, one a line, and a chain of equalities over several lines.
-    ("{cases}", re.compile(r"\\begin\{cases\}([^&]{0,400})\\end\{cases\}"), r"\1"),
-    ("\\\\", re.compile(r"\A(?!.*(?:&|begin))(.{1,200})\\\\\s?(?=.*=)", re.DOTALL), r"\1, "),
-    ("\\\\", re.compile(r"\\\\\s?&?\s?="), "="),
-    ("**", re.compile(r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])"), "^"),
-    ("x", re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)"), r"\\cdot "),
-    ("/", re.compile(r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?"), r"\\frac{\1}{\2}"),
-    ("^", re.compile(r"\^\s?([0-9]{2,40})(?![0-9])"), r"^{\1}"),
-    ("^", re.compile(r"\^\s?-\s?([0-9]{1,40}(?:\.[0-9]{1,40})?|[A-Za-z])"), r"^{-\1}"),
-    ("_", re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})"), r"\1_{\2}"),
-    ("sqrt", re.compile(r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})"), r"\\sqrt{\1}"),
-    ("{", re.compile(r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)"), r"\\\1"),
-    ("\\", re.compile(r"\\(sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[a-gi-pr-z](?![A-Za-z]))"), r"\\\1 "),
-    ("(", re.compile(r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\()"), r"arc\1"),
-    (
-        "...",
-        re.compile(r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z"),
-        r".\1\\overline{\2}",
-    ),
-    (
-        "\\dot",
-        re.compile(r"\\dot\s?\{?([0-9])\}?(?:([0-9]{0,40})\\dot\s?\{?([0-9])\}?)?"),
-        r"\\overline{\1\2\3}",
-    ),
+    ("{cases}", r"\\begin\{cases\}([^&]{0,400})\\end\{cases\}", r"\1"),
+    ("\\\\", r"(?s)\A(?!.*(?:&|begin))(.{1,200})\\\\\s?(?=.*=)", r"\1, "),
+    ("\\\\", r"\\\\\s?&?\s?=", "="),
+    ("**", r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])", "^"),
+    ("x", r"(?<=[0-9])\s?x\s?(?=10\s?\^)", r"\\cdot "),
+    ("/", r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?", r"\\frac{\1}{\2}"),
+    ("^", r"\^\s?([0-9]{2,40})(?![0-9])", r"^{\1}"),
+    ("^", r"\^\s?-\s?([0-9]{1,40}(?:\.[0-9]{1,40})?|[A-Za-z])", r"^{-\1}"),
+    ("_", r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})", r"\1_{\2}"),
+    ("sqrt", r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})", r"\\sqrt{\1}"),
+    ("{", r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)", r"\\\1"),
+    ("\\", r"\\(sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[a-gi-pr-z](?![A-Za-z]))", r"\\\1 "),
+    ("(", r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\()", r"arc\1"),
+    ("...", r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z", r".\1\\overline{\2}"),
+    ("\\dot", r"\\dot\s?\{?([0-9])\}?(?:([0-9]{0,40})\\dot\s?\{?([0-9])\}?)?", r"\\overline{\1\2\3}"),
     (
         "C",
-        re.compile(r"(?:\{\})?[_^]\{?([0-9]{1,4})\}?\s?(?:C|\\(?:text|mathrm)\{C\})_\{?([0-9]{1,4})\}?"),
+        r"(?:\{\})?[_^]\{?([0-9]{1,4})\}?\s?(?:C|\\(?:text|mathrm)\{C\})_\{?([0-9]{1,4})\}?",
         r"\\binom{\1}{\2}",
     ),
-    ("mod", re.compile(rf"\(\s?{_WORD_FONT}mod\s?\}}?\s?([0-9]{{1,9}})\s?\}}?\s?\)"), r"\\pmod{\1}"),
-    ("\\\\", re.compile(r"\\\\\s?\[-?[0-9.]{1,6}\s?(?:pt|em|ex|mm|cm|in)\]"), r"\\\\"),
-    (
-        "to",
-        re.compile(r"(?<=[0-9])\s?(?:\\text\{\s?to\s?\}|\sto\s)\s?(?=[0-9])"),
-        ":",
-    ),
+    ("mod", rf"\(\s?{_WORD_FONT}mod\s?\}}?\s?([0-9]{{1,9}})\s?\}}?\s?\)", r"\\pmod{\1}"),
+    ("\\\\", r"\\\\\s?\[-?[0-9.]{1,6}\s?(?:pt|em|ex|mm|cm|in)\]", r"\\\\"),
+    ("to", r"(?<=[0-9])\s?(?:\\text\{\s?to\s?\}|\sto\s)\s?(?=[0-9])", ":"),
     *(
-        (
-            word[1:],
-            re.compile(rf"(?<=[0-9])\s?(?:\\[,; ])?{_WORD_FONT}\s?{word}(?![A-Za-z])", re.IGNORECASE),
-            rf"\\cdot 10^{{{power}}} ",
-        )
+        (word[1:], rf"(?i)(?<=[0-9])\s?(?:\\[,; ])?{_WORD_FONT}\s?{word}(?![A-Za-z])", rf"\\cdot 10^{{{power}}} ")
         for word, power in _SCALES.items()
     ),
 )
+_RULES = [(trigger, re.compile(pattern), replacement) for trigger, pattern, replacement in _PATTERNS]
 
 
 def normalize_typed_math(text: str) -> str:
