@@ -73,14 +73,7 @@ def check_mode(mode: str) -> None:
 
 @timed
 def grade_in(mode: str, gold: str, response: str, kind: Kind = "math", finished: bool | None = None) -> Verdict:
-    """Extract the answer from a response and judge it, both under a mode.
-
-    Args:
-        mode: name of the mode.
-        gold: the right answer.
-        response: all that the model wrote.
-        kind: what the answer is; only our own mode looks at it.
-        finished: whether the model ended its answer itself, None if that is not known; only our own mode looks at it.
+    """Do what `verdict.grade` does, by the rules of a mode; only our own looks at the kind and at `finished`.
 
     Raises:
         UnknownNameError: there is no such mode or kind.
@@ -99,13 +92,7 @@ def grade_in(mode: str, gold: str, response: str, kind: Kind = "math", finished:
 
 @timed
 def verify_in(mode: str, gold: str, answer: str | None, kind: Kind = "math") -> Verdict:
-    r"""Judge an extracted answer under a mode.
-
-    Args:
-        mode: name of the mode.
-        gold: the right answer.
-        answer: the extracted answer, None if the response gave none.
-        kind: what the answer is; only our own mode looks at it.
+    r"""Do what `verdict.verify` does, by the rules of a mode; an answer that is None was not given.
 
     Raises:
         UnknownNameError: there is no such mode or kind.
