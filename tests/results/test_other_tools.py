@@ -218,3 +218,14 @@ class TestLighteval:
         path.write_text(content)
         with pytest.raises(DataError, match=r"results_1\.json"):
             read_run(path)
+
+    def test_a_file_that_another_program_wrote_in_another_order(self, tmp_path):
+        results = {
+            "boolq|0": {"accuracy": 0.78, "accuracy_stderr": 0.02, "note": "not a number"},
+            "all": {"accuracy": 0.78},
+        }
+        (tmp_path / "a.json").write_text(json.dumps({"results": results, "config_general": {"max_samples": 5}}))
+        ((found,), problems) = read_records([tmp_path])
+        (result,) = found.results
+        assert (result.task, result.shots, result.metrics, result.outcomes) == ("boolq", "0", {"accuracy": 0.78}, None)
+        assert (dict(found.configuration.settings)["limit"], problems) == ("5", [])

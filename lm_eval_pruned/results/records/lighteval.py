@@ -19,7 +19,6 @@ from lm_eval_pruned.results.records.metrics import is_same
 from lm_eval_pruned.results.records.record import Record, TaskResult
 from lm_eval_pruned.results.records.run_settings import as_settings, as_text, is_seed, section
 
-_FIRST = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"config_general"\s*:')
 # Means over tasks, which have no questions of their own.
 _AVERAGES = re.compile(r"all|.*:_average(\|.*)?")
 # A task, its number of few-shot examples, and, up to 0.10, whether these may be fewer.
@@ -38,14 +37,14 @@ class _Task(NamedTuple):
     shots: str
 
 
-def is_lighteval(head: bytes) -> bool:
-    """Whether a file that begins so is a results file of lighteval.
+def is_lighteval(content: bytes) -> bool:
+    """Whether a JSON file with this content is one of lighteval; in other text the second quote would be escaped.
 
     Example:
-        >>> is_lighteval(b'{"config_general": {'), is_lighteval(b'{"results": {')
+        >>> is_lighteval(b'{"results": {}, "config_general": {}}'), is_lighteval(b'{"results": {}}')
         (True, False)
     """
-    return _FIRST.match(head) is not None
+    return b'"config_general"' in content
 
 
 def read_lighteval(path: Path) -> Record:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lm_eval_pruned.errors import DataError, MissingDataError, MissingPackageError
 from lm_eval_pruned.results.records.answered import Answered
@@ -77,10 +77,12 @@ def read_run(path: Path) -> Record:
         DataError: it cannot be read, or no task in it has a result.
         MissingPackageError: the package that reads it is not installed.
     """
-    head = _head(path)
-    if is_inspect_log(path, head):
-        return read_inspect_log(path)
-    return read_lighteval(path) if is_lighteval(head) else read_record(path)
+    match _tool(path):
+        case "inspect":
+            return read_inspect_log(path)
+        case "lighteval":
+            return read_lighteval(path)
+    return read_record(path)
 
 
 def read_answers(path: Path, task: str, *, filter_name: str, shots: str, metric: str) -> Iterator[Answered] | None:
@@ -89,10 +91,12 @@ def read_answers(path: Path, task: str, *, filter_name: str, shots: str, metric:
     Raises:
         DataError: the file, or what belongs to it, has changed since it was read, and cannot be read any more.
     """
-    head = _head(path)
-    if is_inspect_log(path, head):
-        return inspect_answers(path, filter_name)
-    return lighteval_answers(path, task, shots, metric) if is_lighteval(head) else None
+    match _tool(path):
+        case "inspect":
+            return inspect_answers(path, filter_name)
+        case "lighteval":
+            return lighteval_answers(path, task, shots, metric)
+    return None
 
 
 def is_of_lm_eval(path: Path) -> bool:
@@ -161,9 +165,12 @@ def _looks_like_results(path: Path) -> bool:
         return False
 
 
-def _head(path: Path) -> bytes:
+def _tool(path: Path) -> Literal["inspect", "lighteval", "lm_eval"]:
     try:
         with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
+            head = file.read(_HEAD_BYTES)
+            if is_inspect_log(path, head):
+                return "inspect"
+            return "lighteval" if _OBJECT.match(head) and is_lighteval(head + file.read()) else "lm_eval"
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
