@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -172,6 +178,54 @@ def test_no_such_file(tmp_path):
     (tmp_path / "text.safetensors").write_text("x")
     with pytest.raises(DataError, match="is not a mask file, or damaged"):
         resolve(PruneConfig(masks=str(tmp_path / "text.safetensors")))
+
+
+class Hub(BaseHTTPRequestHandler):
+    """One repository with a mask file, as the client of the hub asks for it."""
+
+    masks: Path
+
+    def do_HEAD(self) -> None:
+        content = self.masks.read_bytes()
+        found = self.path == "/someone/tiny-masks/resolve/main/masks.safetensors"
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(content) if found else 0))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if found and self.command == "GET":
+            self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_masks_from_the_hub(tmp_path, masks, pruned):
+    """HF_ENDPOINT names a server of our own; the client reads it once, at its import."""
+    hub = type("MaskHub", (Hub,), {"masks": masks})
+    with ThreadingHTTPServer(("127.0.0.1", 0), hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "cache"),
+        }
+        flags = {"pretrained": TINY, "masks": "someone/tiny-masks", "artifacts": "off", "output": tmp_path / "out"}
+        command = [sys.executable, "-m", "lm_eval_pruned", "prune"]
+        ran = subprocess.run(
+            [*command, *(word for name, value in flags.items() for word in (f"--{name}", str(value)))],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert ran.returncode == 0, ran.stderr
+    assert same(load_file(tmp_path / "out" / "model.safetensors"), pruned[0])
 
 
 def test_a_mask_of_a_matrix_that_is_not_there(tmp_path, masks):

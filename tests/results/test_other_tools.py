@@ -197,6 +197,10 @@ class TestLighteval:
         moved = shutil.copy(path, tmp_path / "hub")
         assert [one.outcomes is None for one in read_run(Path(moved)).results] == [False, False]
 
+    def test_details_given_instead_of_results_say_so(self):
+        with pytest.raises(DataError, match=r"give the results_\*\.json"):
+            read_records([FILES / "lighteval_dense_chains.parquet"])
+
     def test_details_that_are_cut_short_are_named(self, tmp_path):
         path = dense_run(tmp_path)
         (details,) = tmp_path.rglob("details_chains*")

@@ -127,6 +127,27 @@ class TestContent:
         assert content["responses"][own] == ("<think>\n</think>\n\\boxed{3}", "3")
         assert content["responses"][dense][1] == "7"
 
+    @pytest.mark.parametrize("is_embedded", [True, False], ids=["in the results", "named by the arguments"])
+    def test_samples_that_older_versions_and_python_callers_leave_elsewhere(self, runs, is_embedded):
+        expected = make(runs)["changes"]
+        for place, path in enumerate(sorted(runs.glob("results_*"))):
+            content = json.loads(path.read_text())
+            content["config"]["model_args"] = arguments = f"pretrained=tiny-reasoner,method={('none', 'wanda')[place]}"
+            for file in runs.glob(f"samples_*_{path.stem.removeprefix('results_')}.jsonl"):
+                task = re.fullmatch(r"samples_(.*)_.*", file.stem)[1]
+                if is_embedded:
+                    found = [json.loads(line) for line in file.read_text().splitlines()]
+                    content.setdefault("samples", {})[task] = found
+                    file.unlink()
+                else:
+                    file.rename(runs / f"{arguments.replace('=', '__')}_{task}.jsonl")
+            path.write_text(json.dumps(content))
+        content = make(runs)
+        assert content["changes"] == expected
+        question, *_, own, dense = content["changes"][3][0]
+        assert content["questions"][question][1] == "7"
+        assert [content["responses"][one][0][-1] for one in (own, dense)] == ["8", "7"]
+
     def test_texts_are_shared_and_shorten(self, runs):
         rewrite(runs, resps=[["a" * 10_000]])
         content = make(runs)

@@ -19,6 +19,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from lm_eval_pruned import cli
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.masks.packing import count_zeros, unpack
@@ -44,7 +45,6 @@ def digests(model: torch.nn.Module) -> dict[str, str]:
     [
         {"method": "wanda", "sparsity": 0.2},
         {"method": "wanda", "alloc": "owl", "sparsity": 0.3, "scope": "mlp"},
-        {"method": "magnitude", "pattern": "2:4"},
         {"method": "sparsegpt", "sparsity": 0.5},
     ],
     ids=lambda settings: ",".join(map(str, settings.values())),
@@ -66,6 +66,22 @@ def test_weights_of_tiny_reasoner(start, artifacts, settings):
             for linear in block.linears
             if settings.get("scope") != "mlp" or linear.sublayer == "mlp"
         )
+    )
+
+
+def test_weights_of_tiny_reasoner_by_a_mask_file(start, artifacts, tmp_path):
+    """The engine gets the file alone, and `pruned-hf` the settings that it was made with."""
+    masks = tmp_path / "masks.safetensors"
+    flags = ["--method", "magnitude", "--pattern", "2:4", "--dtype", "float32", "--output", str(masks)]
+    assert cli.main(["prune", "--pretrained", "tiny-reasoner", "--masks-only", *flags]) == 0
+    inside = start("tiny-reasoner", worker_extension_cls=EXTENSION, masks=str(masks))
+    model = PrunedHFLM("tiny-reasoner", dtype="float32", artifacts="off", method="magnitude", pattern="2:4")
+    rows = {linear.name: len(linear.weight) for block in find_decoder(model.model).blocks for linear in block.linears}
+    (found,) = inside.model.collective_rpc("weights_inside", args=(rows,))
+    assert found == digests(model.model)
+    assert inside.report.as_dict()["linears"] == model.report.as_dict()["linears"]
+    assert inside.report.zero_weights == sum(
+        count_zeros(linear.weight) for block in find_decoder(model.model).blocks for linear in block.linears
     )
 
 

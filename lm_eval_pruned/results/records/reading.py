@@ -77,6 +77,8 @@ def read_run(path: Path) -> Record:
         DataError: it cannot be read, or no task in it has a result.
         MissingPackageError: the package that reads it is not installed.
     """
+    if path.suffix == ".parquet":
+        raise NotResultsError(f"{path} holds details: give the results_*.json of lighteval, or the folder of both")
     match _tool(path):
         case "inspect":
             return read_inspect_log(path)
@@ -105,8 +107,7 @@ def is_of_lm_eval(path: Path) -> bool:
     Raises:
         DataError: it cannot be read any more.
     """
-    head = _head(path)
-    return not is_inspect_log(path, head) and not is_lighteval(head)
+    return _tool(path) == "lm_eval"
 
 
 def find_results(places: Sequence[Path]) -> list[Candidate]:

@@ -143,10 +143,7 @@ def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Itera
     try:
         with path.open("rb") as file:
             if _is_list(file):
-                for row in json.load(file):
-                    if (key := _key(row)) in wanted:
-                        wanted.remove(key)
-                        yield key, row
+                yield from find_listed_rows(json.load(file), questions, filter_name)
                 return
             for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
                 if not wanted:
@@ -164,6 +161,17 @@ def find_rows(path: Path, questions: Collection[int], filter_name: str) -> Itera
         raise DataError(f"{path} holds a line that is not a row of the harness ({problem!r:.200})") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
+
+
+def find_listed_rows(
+    rows: Iterable[dict[str, object]], questions: Collection[int], filter_name: str
+) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (key, row) as `find_rows` does, from rows that were parsed already."""
+    wanted = set(questions)
+    for row in rows:
+        if row.get("filter", filter_name) == filter_name and (key := _key(row)) in wanted:
+            wanted.remove(key)
+            yield key, row
 
 
 def _row(line: bytes) -> dict[str, object]:

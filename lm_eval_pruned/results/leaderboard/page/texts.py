@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key, measure
 from lm_eval_pruned.results.records.reading import read_answers
-from lm_eval_pruned.results.records.record import Record, samples_file
-from lm_eval_pruned.results.records.samples import find_rows
+from lm_eval_pruned.results.records.record import Record, find_task_rows
 
 _HEAD = MAX_CHARACTERS // 3
 # Document fields with the question alone, without few-shot examples and chat template.
@@ -57,7 +56,7 @@ def read_texts(record: Record, key: Key, questions: Collection[int], extract: Ex
             if one.key in questions and one.key not in found:
                 found[one.key] = _shortened(one.question, one.gold, next(iter(one.responses), ""), one.answer, extract)
         return found
-    rows = find_rows(samples_file(record.path, key.task), questions, key.filter)
+    rows = find_task_rows(record.path, key.task, questions, key.filter)
     return {question: _text(row, extract) for question, row in rows}
 
 
