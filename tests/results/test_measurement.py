@@ -12,7 +12,7 @@ from lm_eval_pruned.results.labels import line_names
 from lm_eval_pruned.results.leaderboard.entries import build_entries
 from lm_eval_pruned.results.measurement import Measurement, measure
 from lm_eval_pruned.results.records.reading import read_records
-from lm_eval_pruned.results.records.record import samples_file
+from lm_eval_pruned.results.records.samples_files import samples_file
 from tests.results.written_runs import write_run
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.files import MALFORMED, NOT_JSON
+from lm_eval_pruned.files import NOT_JSON
 from lm_eval_pruned.results.records.configuration import (
     TTS,
     Configuration,
@@ -26,13 +25,8 @@ from lm_eval_pruned.results.records.divergence import Divergence
 from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
 from lm_eval_pruned.results.records.run_settings import Settings, section
-from lm_eval_pruned.results.records.samples import (
-    Outcomes,
-    find_listed_rows,
-    find_rows,
-    read_samples,
-    samples_outcomes,
-)
+from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
+from lm_eval_pruned.results.records.samples_files import samples_file
 from lm_eval_pruned.results.records.stopped import Stopped, stopped_task
 
 # The only metric under --predict_only; its values (0 and 999) measure nothing.
@@ -188,47 +182,6 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             shots=task_shots(content, task),
             stopped=stopped_task(content, task),
         )
-
-
-def samples_file(path: Path, task: str, arguments: str = "") -> Path:
-    """Return the path of a task's samples file, next to the results file.
-
-    Its name ends in the same date. Up to 0.4.2 it had none, and began with the model's arguments.
-    """
-    # The name of a task may hold a slash.
-    dated = path.parent / f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl"
-    older = (
-        dated.with_suffix(".json"),
-        path.parent / f"{re.sub('[/=]', '__', arguments)}_{task}.jsonl",
-        path.parent / f"{task}_write_out_info.json",
-    )
-    return next((file for file in (dated, *older) if file.is_file()), dated)
-
-
-def find_task_rows(
-    path: Path, task: str, questions: Collection[int], filter_name: str
-) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield (key, row) for the questions with these keys, from the samples of a task of a results file.
-
-    Raises:
-        DataError: they have changed since they were read, and cannot be read any more.
-    """
-    if (file := samples_file(path, task)).is_file():
-        yield from find_rows(file, questions, filter_name)
-        return
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        arguments = section(content, "config").get("model_args")
-        if isinstance(arguments, str) and (file := samples_file(path, task, arguments)).is_file():
-            yield from find_rows(file, questions, filter_name)
-        else:
-            yield from find_listed_rows(content["samples"][task], questions, filter_name)
-    except DataError:
-        raise
-    except MALFORMED as problem:
-        raise DataError(f"{path} has no samples of {task} any more ({problem!r:.200})") from None
-    except OSError as problem:
-        raise DataError(f"{path} cannot be read: {problem.strerror}") from None
 
 
 def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple, TypeAlias
 from lm_eval_pruned.results.limits import MAX_CHARACTERS
 from lm_eval_pruned.results.measurement import Key, measure
 from lm_eval_pruned.results.records.reading import read_answers
-from lm_eval_pruned.results.records.record import Record, find_task_rows
+from lm_eval_pruned.results.records.record import Record
+from lm_eval_pruned.results.records.samples_files import find_task_rows
 
 _HEAD = MAX_CHARACTERS // 3
 # Document fields with the question alone, without few-shot examples and chat template.
