@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from statistics import fmean
 
 from lm_eval.api.instance import Instance
@@ -107,6 +108,21 @@ class BudgetedTask(HarnessTask):  # type: ignore[misc]
         """Draw as many responses to each question as the harness's `repeats` says (lm-eval 0.5)."""
         super().set_repeats(count_samples(repeats))
         self.config.metadata["num_samples"] = repeats
+
+    def doc_iterator(
+        self, *, rank: int = 0, limit: int | None = None, world_size: int = 1, samples: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, object]]:
+        """Yield number and question of those that this process asks; chosen ones (`--samples`) are numbered anew.
+
+        lm-eval 0.5.0.dev1 numbers chosen questions by their places in the benchmark, which it then looks up in the list
+        of the chosen ones.
+        """
+        if not samples:
+            numbered: Iterator[tuple[int, object]] = super().doc_iterator(rank=rank, limit=limit, world_size=world_size)
+            return numbered
+        documents = self.eval_docs
+        chosen = [documents[index] for index in sorted(samples)]
+        return islice(enumerate(chosen), rank, None, world_size)
 
     def doc_to_target(self, doc: dict[str, object], doc_to_target: object = None) -> str:
         """Return the answer as it is written; the harness would make a number of digits (25 of 025), a list of [1]."""

@@ -290,3 +290,12 @@ def test_sample_rows_hold_the_extracted_answer_of_every_response(monkeypatch):
     both = response("\\boxed{1} or \\boxed{2}")
     listed = Extracted.build("1, 2", both, "math")
     assert (listed, listed.response) == ("1, 2", both)
+
+
+@pytest.mark.parametrize(("rank", "world_size", "expected"), [(0, 1, [3, 9, 40]), (1, 2, [9])])
+def test_chosen_questions_are_numbered_anew(rank, world_size, expected):
+    task = tiny(metadata={})
+    found = list(task.doc_iterator(samples=[40, 3, 9], rank=rank, world_size=world_size))
+    assert [doc for _, doc in found] == [task.eval_docs[index] for index in expected]
+    assert [number for number, _ in found] == list(range(3))[rank::world_size]
+    assert len(list(task.doc_iterator(limit=5))) == 5
