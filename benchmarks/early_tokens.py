@@ -1,10 +1,10 @@
 """What `sweep --stop early` saves: tokens generated, and verdicts, of a sweep run whole and stopped early.
 
-    python benchmarks/early_tokens.py DIR [--config demo] [--equivalence 0.1]
+    python benchmarks/early_tokens.py [--config demo] [--equivalence 0.1] [--output DIR]
 
-Runs the sweep in DIR/whole and, with --stop early, in DIR/early; cells that are done there are not run again. The exit
-code is 1 if a cell has another verdict, or a question another text. Ten minutes on one core. benchmarks/collapsed.yaml
-has cells that collapse, which `demo` has not.
+Runs the sweep in DIR/whole and, with --stop early, in DIR/early_MARGIN; cells that are done there are not run again.
+The exit code is 1 if a cell has another verdict, or a question another text. Five minutes on one core.
+benchmarks/collapsed.yaml has cells that collapse, which `demo` has not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -25,7 +26,7 @@ from lm_eval_pruned.results.leaderboard.entries import ALPHA, LeaderboardLine, b
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.sweeps.cell import Cell
 from lm_eval_pruned.sweeps.grid import find_config, read_sweep
-from lm_eval_pruned.sweeps.running import RESPONSES, RESULTS, cell_folder
+from lm_eval_pruned.sweeps.running import RESPONSES, RESULTS, cell_folder, stopped_words
 
 
 class Generated(NamedTuple):
@@ -72,23 +73,30 @@ def verdicts(cells: Sequence[Cell], output: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, metavar="DIR")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="[a temporary folder]")
     parser.add_argument("--config", type=Path, default=Path("demo"))
     parser.add_argument("--equivalence", default="0.1")
     args = parser.parse_args()
-    whole, early = args.output / "whole", args.output / f"early_{args.equivalence}"
-    command = [sys.executable, "-m", "lm_eval_pruned", "sweep", str(args.config), "--engine", "local", "--output"]
-    subprocess.run([*command, str(whole)], check=True)
-    subprocess.run([*command, str(early), "--stop", "early", "--equivalence", args.equivalence], check=True)
+    with TemporaryDirectory() as folder:
+        return compare(args.config, args.output or Path(folder), args.equivalence)
 
-    cells = read_sweep(find_config(args.config)).cells
+
+def compare(config: Path, output: Path, equivalence: str) -> int:
+    """Run both sweeps, print what each cell took and what was found, and return the exit code."""
+    whole, early = output / "whole", output / f"early_{equivalence}"
+    command = [sys.executable, "-m", "lm_eval_pruned", "sweep", str(config), "--engine", "local", "--output"]
+    subprocess.run([*command, str(whole)], check=True)
+    subprocess.run([*command, str(early), "--stop", "early", "--equivalence", equivalence], check=True)
+
+    cells = read_sweep(find_config(config)).cells
     is_same, total = True, [0, 0]
     for cell, *said in zip(cells, verdicts(cells, whole), verdicts(cells, early), strict=True):
         all_of, some = (generated(cell_folder(output, cell)) for output in (whole, early))
         total = [total[0] + all_of.tokens, total[1] + some.tokens]
         is_same &= said[0] == said[1] and some.texts.items() <= all_of.texts.items()
         share = some.tokens / all_of.tokens
-        print(f"{cell.label}: {100 * share:.1f} % of {all_of.tokens:,} tokens; {said[0]}, stopped early {said[1]}")
+        stopped = stopped_words(cell_folder(early, cell)) or "all questions"
+        print(f"{cell.label}: {100 * share:.1f} % of {all_of.tokens:,} tokens; {said[0]}, early {said[1]}; {stopped}")
     share = total[1] / total[0]
     print(
         f"together: {100 * share:.1f} % of {total[0]:,} tokens; verdicts and texts {'equal' if is_same else 'DIFFER'}"

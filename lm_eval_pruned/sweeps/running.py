@@ -145,7 +145,9 @@ def supervise(job: CellJob, harness: Harness) -> Generator[CellOutcome | None]:
             break
     seconds = time.monotonic() - started
     if job.is_done:
-        yield CellOutcome(job.cell.id, seconds, "", "" if job.stop is None else stopped_words(job.folder))
+        yield CellOutcome(
+            job.cell.id, seconds, "", stopped_words(job.folder) if job.stop and job.traces is None else ""
+        )
     else:
         died = f"ended by signal {-code}, {1 + RETRIES} times" if code and code < 0 else f"ended with exit code {code}"
         yield CellOutcome(job.cell.id, seconds, last_error(job.log) if code and code > 0 else died)
