@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _write_records(args: argparse.Namespace) -> int:
-    from lm_eval_pruned.results.eee.write import UNKNOWN, write_records
+    from lm_eval_pruned.results.eee.model import UNKNOWN
+    from lm_eval_pruned.results.eee.write import write_records
     from lm_eval_pruned.results.output import warn_skipped
 
     for name in ("reference", "against"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -200,6 +201,20 @@ def test_runs_under_two_seeds_are_two_records(tmp_path):
         write_run(tmp_path / "runs", {"t_tts_16": [0, 1]}, seed=seed)
     export(tmp_path / "runs", tmp_path / "x.eee")
     assert len(list((tmp_path / "x.eee").rglob("*.json"))) == 2
+
+
+def test_runs_without_a_date_are_told_apart_by_their_content(tmp_path):
+    """Before harness 0.4 only the file had a date, and unpacking gives many files the same."""
+    for acc in (0.1, 0.2):
+        path = tmp_path / "runs" / f"{acc}.json"
+        path.parent.mkdir(exist_ok=True)
+        content = {"results": {"piqa": {"acc": acc, "acc_stderr": 0.01}}, "versions": {"piqa": 0}}
+        path.write_text(json.dumps({**content, "config": {"model": "neox", "model_args": None}}))
+        os.utime(path, (1e9, 1e9))
+    export(tmp_path / "runs", tmp_path / "x.eee")
+    written = [json.loads(path.read_text()) for path in (tmp_path / "x.eee").rglob("*.json")]
+    assert len({one["evaluation_id"] for one in written}) == 2
+    assert {one["model_info"]["developer"] for one in written} == {"unknown"}
 
 
 def test_a_path_of_this_machine_is_not_published(tmp_path):

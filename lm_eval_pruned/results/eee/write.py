@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_pruned.errors import ArgumentError, DataError
+from lm_eval_pruned.results.eee.model import UNKNOWN
 from lm_eval_pruned.results.eee.record import SCHEMA_VERSION, EeeRecord, eee_record
 from lm_eval_pruned.results.eee.samples import sample_lines
 from lm_eval_pruned.results.output import make_folder, printable, write_text
@@ -18,7 +19,6 @@ from lm_eval_pruned.results.records.record import Record
 
 # Endings of a file, and of a folder.
 FILE, FOLDER = ".eee.json", ".eee"
-UNKNOWN = "unknown"
 _NO_PATH = re.compile(r'[<>:"\\|?*/\x00-\x1f]')
 
 
