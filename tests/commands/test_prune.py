@@ -84,10 +84,11 @@ def test_nothing_is_uploaded_unasked(tmp_path, hub):
     [
         ("sparse", {}, "give OWNER/NAME"),
         ("me/a--b", {}, "is not the name of a repository"),
-        ("Qwen/sparse", {}, "belongs to Qwen, and you are logged in as me: give one of me/sparse, lab/sparse"),
+        ("Qwen/sparse", {}, "is not yours to write to: you are logged in as me, so give me/sparse or lab/sparse"),
         ("me/sparse", {"token": "hf_other"}, "the hub does not let this user in"),
         ("me/sparse", {"role": "read"}, "this token may only read"),
         ("me/sparse", {"repositories": {"me/sparse": {"config.json": b"{}"}}}, "already holds 1 files (config.json)"),
+        ("reader/sparse", {}, "is not yours to write to"),
         ("me/sparse", {"endpoint": "http://127.0.0.1:9"}, "cannot be reached"),
     ],
 )
@@ -99,6 +100,21 @@ def test_mistakes_are_found_before_any_weight_is_loaded(tmp_path, hub, monkeypat
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert not any("create" in request for request in hub.requests)
+
+
+def test_a_private_upload_does_not_go_where_everybody_looks(tmp_path, hub, capsys):
+    hub.repositories["me/sparse"], hub.private["me/sparse"] = {}, False
+    assert prune(tmp_path / "out", "--push-to-hub", "me/sparse", "--private") == 2
+    assert "me/sparse exists, and everybody can see it" in capsys.readouterr().err
+
+
+# As above.
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+def test_an_empty_repository_is_filled_and_not_made_again(tmp_path, hub):
+    hub.repositories["me/sparse"], hub.private["me/sparse"] = {".gitattributes": b""}, True
+    assert prune(tmp_path / "out", "--push-to-hub", "me/sparse", "--private") == 0
+    assert "POST /api/repos/create" not in hub.requests
+    assert "model.safetensors" in hub.repositories["me/sparse"]
 
 
 def test_without_a_login_it_says_how_to_get_one(tmp_path, hub, monkeypatch, capsys):
