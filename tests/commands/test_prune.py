@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 
 import pytest
@@ -54,6 +56,22 @@ def test_the_card_describes_the_pruned_model_and_not_the_dense_one(tmp_path, lic
     report = json.loads((tmp_path / "out" / "pruning_report.json").read_text())
     assert f"| fingerprint | `{report['fingerprint']}` |" in card.text
     assert f"| 4 | 0.5 | 0.5 | {report['blocks'][4]['achieved']:.4g} |" in card.text
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--method", "magnitude", "--pattern", "2:4", "--scope", "mlp", "--exclude", "up|gate"),
+        ("--method", "reverse", "--blocks", "1+2"),
+    ],
+)
+def test_the_command_in_the_card_makes_the_same_model(tmp_path, flags):
+    first = ["prune", "--pretrained", "tiny-reasoner", *flags, "--output", str(tmp_path / "first")]
+    assert cli.main(first) == 0
+    (line,) = re.findall("^lm-eval-pruned (.*) --output DIR$", (tmp_path / "first" / "README.md").read_text(), re.M)
+    assert cli.main([*shlex.split(line), "--output", str(tmp_path / "second")]) == 0
+    made = [(tmp_path / name / "pruning_report.json").read_text() for name in ("first", "second")]
+    assert len({json.loads(report)["fingerprint"] for report in made}) == 1
 
 
 @pytest.mark.parametrize("text", ["no metadata", "---\n: [\n---\n", "---\n- a\n---\n"])
