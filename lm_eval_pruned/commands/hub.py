@@ -102,5 +102,5 @@ def _check_may_write(repo: str, user: Mapping[str, object]) -> None:
 
 def _line(problem: Exception) -> str:
     """Return the message of an error on one line, with that of its cause."""
-    told = [str(problem), *([str(problem.__cause__)] if problem.__cause__ else [])]
+    told = dict.fromkeys(str(one) for one in (problem, problem.__cause__) if one)
     return " ".join(": ".join(told).split())[:_LONGEST]
