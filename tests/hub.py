@@ -28,8 +28,9 @@ class Hub:
     refuses_commits: bool = False
 
     def user(self) -> dict[str, object]:
+        orgs = [{"name": "lab", "roleInOrg": "write"}, {"name": "reader", "roleInOrg": "read"}]
         token = {"displayName": "t", "role": self.role}
-        return {"type": "user", "name": "me", "orgs": [{"name": "lab"}], "auth": {"accessToken": token}}
+        return {"type": "user", "name": "me", "orgs": orgs, "auth": {"accessToken": token}}
 
 
 @contextmanager
@@ -60,15 +61,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             return self._send(200, self.state.user())
         parts = path.split("/")
-        # /api/models/OWNER/NAME/tree/main
         repository = "/".join(parts[3:5])
         if path.startswith("/api/models/") and repository in self.state.repositories:
-            files = self.state.repositories[repository]
-            if parts[5:6] == ["tree"]:
-                tree = [{"type": "file", "path": name, "size": len(files[name]), "oid": COMMIT} for name in files]
-                return self._send(200, tree)
-            siblings = [{"rfilename": name} for name in files]
-            return self._send(200, {"id": repository, "sha": COMMIT, "siblings": siblings})
+            siblings = [{"rfilename": name} for name in self.state.repositories[repository]]
+            private = self.state.private.get(repository, False)
+            return self._send(200, {"id": repository, "sha": COMMIT, "siblings": siblings, "private": private})
         return self._send(404, {"error": "Repository not found"}, code="RepoNotFound")
 
     def do_POST(self) -> None:

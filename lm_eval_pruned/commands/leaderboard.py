@@ -44,6 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--against", metavar="LABEL", help="compare with the run of this label instead of the dense run of each model"
     )
     parser.add_argument("--organization", metavar="NAME", help="who evaluated, for records of Every Eval Ever")
+    parser.add_argument("--samples", action="store_true", help="with a folder of such records, every response as well")
     parser.set_defaults(main=main)
 
 
@@ -58,8 +59,9 @@ def main(args: argparse.Namespace) -> int:
     if args.output.suffix not in ENDINGS:
         known = ", ".join((*ENDINGS, *RECORDS))
         raise ArgumentError(f"--output {args.output} is of no known format: let it end in {known}")
-    if args.organization:
-        raise ArgumentError(f"--organization is for records, which end in {' or '.join(RECORDS)}: leave it out")
+    for name in ("organization", "samples"):
+        if getattr(args, name):
+            raise ArgumentError(f"--{name} is for records, which end in {' or '.join(RECORDS)}: leave it out")
 
     from lm_eval_pruned.grading.extract.extract import extract
     from lm_eval_pruned.results.leaderboard.published import read_reference
@@ -71,15 +73,21 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _write_records(args: argparse.Namespace) -> int:
-    from lm_eval_pruned.results.eee.write import UNKNOWN, write_records
+    from lm_eval_pruned.results.eee.model import UNKNOWN
+    from lm_eval_pruned.results.eee.write import write_records
     from lm_eval_pruned.results.output import warn_skipped
 
     for name in ("reference", "against"):
         if getattr(args, name):
             raise ArgumentError(f"--{name} is for tables and pages: a record describes one run, so leave it out")
-    written = write_records(args.places, args.output, organization=args.organization or UNKNOWN)
+    if args.samples and args.output.name.endswith(RECORDS[0]):
+        raise ArgumentError("--samples need files of their own: give a folder, whose name ends in .eee, as --output")
+    written = write_records(
+        args.places, args.output, organization=args.organization or UNKNOWN, with_samples=args.samples
+    )
     warn_skipped(written.problems)
-    print(f"{args.output}: {written.records} records of Every Eval Ever, one a run")
+    samples = f", {written.with_samples} with samples" if args.samples else ""
+    print(f"{args.output}: {written.records} records of Every Eval Ever, one a run{samples}")
     return 0
 
 

@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     if args.push_to_hub:
         if args.masks_only:
             raise ArgumentError("--push-to-hub uploads checkpoints: leave it out with --masks-only")
-        check_upload(args.push_to_hub)
+        check_upload(args.push_to_hub, private=args.private)
     use_huge_pages()
     if args.masks_only:
         report = _write_masks(args.pretrained, recipe, run, options, args.output)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 
 import pytest
@@ -56,6 +58,22 @@ def test_the_card_describes_the_pruned_model_and_not_the_dense_one(tmp_path, lic
     assert f"| 4 | 0.5 | 0.5 | {report['blocks'][4]['achieved']:.4g} |" in card.text
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--method", "magnitude", "--pattern", "2:4", "--scope", "mlp", "--exclude", "up|gate"),
+        ("--method", "reverse", "--blocks", "1+2"),
+    ],
+)
+def test_the_command_in_the_card_makes_the_same_model(tmp_path, flags):
+    first = ["prune", "--pretrained", "tiny-reasoner", *flags, "--output", str(tmp_path / "first")]
+    assert cli.main(first) == 0
+    (line,) = re.findall("^lm-eval-pruned (.*) --output DIR$", (tmp_path / "first" / "README.md").read_text(), re.M)
+    assert cli.main([*shlex.split(line), "--output", str(tmp_path / "second")]) == 0
+    made = [(tmp_path / name / "pruning_report.json").read_text() for name in ("first", "second")]
+    assert len({json.loads(report)["fingerprint"] for report in made}) == 1
+
+
 @pytest.mark.parametrize("text", ["no metadata", "---\n: [\n---\n", "---\n- a\n---\n"])
 def test_an_odd_card_of_the_dense_model_does_no_harm(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
@@ -84,10 +102,11 @@ def test_nothing_is_uploaded_unasked(tmp_path, hub):
     [
         ("sparse", {}, "give OWNER/NAME"),
         ("me/a--b", {}, "is not the name of a repository"),
-        ("Qwen/sparse", {}, "belongs to Qwen, and you are logged in as me: give one of me/sparse, lab/sparse"),
+        ("Qwen/sparse", {}, "is not yours to write to: you are logged in as me, so give me/sparse or lab/sparse"),
         ("me/sparse", {"token": "hf_other"}, "the hub does not let this user in"),
         ("me/sparse", {"role": "read"}, "this token may only read"),
         ("me/sparse", {"repositories": {"me/sparse": {"config.json": b"{}"}}}, "already holds 1 files (config.json)"),
+        ("reader/sparse", {}, "is not yours to write to"),
         ("me/sparse", {"endpoint": "http://127.0.0.1:9"}, "cannot be reached"),
     ],
 )
@@ -99,6 +118,21 @@ def test_mistakes_are_found_before_any_weight_is_loaded(tmp_path, hub, monkeypat
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert not any("create" in request for request in hub.requests)
+
+
+def test_a_private_upload_does_not_go_where_everybody_looks(tmp_path, hub, capsys):
+    hub.repositories["me/sparse"], hub.private["me/sparse"] = {}, False
+    assert prune(tmp_path / "out", "--push-to-hub", "me/sparse", "--private") == 2
+    assert "me/sparse exists, and everybody can see it" in capsys.readouterr().err
+
+
+# As above.
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+def test_an_empty_repository_is_filled_and_not_made_again(tmp_path, hub):
+    hub.repositories["me/sparse"], hub.private["me/sparse"] = {".gitattributes": b""}, True
+    assert prune(tmp_path / "out", "--push-to-hub", "me/sparse", "--private") == 0
+    assert "POST /api/repos/create" not in hub.requests
+    assert "model.safetensors" in hub.repositories["me/sparse"]
 
 
 def test_without_a_login_it_says_how_to_get_one(tmp_path, hub, monkeypatch, capsys):

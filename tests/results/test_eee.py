@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -82,8 +84,9 @@ def test_records_meet_the_schema(tmp_path, runs, capsys):
 
 
 @needs_schema
-def test_a_folder_passes_the_validator_of_the_datastore(tmp_path, runs):
-    assert export(runs, tmp_path / "x.eee", "--organization", "Us") == 0
+@pytest.mark.parametrize(("flags", "files"), [((), 2), (("--samples",), 4)])
+def test_a_folder_passes_the_validator_of_the_datastore(tmp_path, runs, flags, files):
+    assert export(runs, tmp_path / "x.eee", "--organization", "Us", *flags) == 0
     done = subprocess.run(
         [sys.executable, "-m", "every_eval_ever", "validate", str(tmp_path / "x.eee/data/*/*/*/*.json*")],
         capture_output=True,
@@ -93,7 +96,7 @@ def test_a_folder_passes_the_validator_of_the_datastore(tmp_path, runs):
     )
     # Its exit status is 2 if there is but a warning.
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert f"{files} passed" in done.stdout
 
 
 def test_a_pruned_model_has_an_id_of_its_own_and_says_how_it_was_pruned(tmp_path, runs):
@@ -134,6 +137,37 @@ def test_scores_have_intervals_budgets_and_the_data_set(tmp_path, runs):
     assert math["score_details"]["details"]["thinking_tokens"] == "12.5"
 
 
+@needs_schema
+def test_samples_meet_the_schema(tmp_path, runs, capsys):
+    jsonschema = pytest.importorskip("jsonschema")
+    assert export(runs, tmp_path / "x.eee", "--samples") == 0
+    assert capsys.readouterr().out.endswith("2 records of Every Eval Ever, one a run, 2 with samples\n")
+    schema = json.loads((Path(str(PACKAGE.origin)).parent / "schemas" / "instance_level_eval.schema.json").read_text())
+    for path in (tmp_path / "x.eee").rglob("*_samples.jsonl"):
+        jsonschema.validate(json.loads(path.read_text().partition("\n")[0]), schema)
+
+
+def test_samples_name_their_result_and_their_record(tmp_path, runs):
+    assert export(runs, tmp_path / "x.eee", "--samples") == 0
+    (path,) = (tmp_path / "x.eee" / "data" / "lm-eval-pruned").rglob("*_samples.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    one = json.loads(path.with_name(path.name.replace("_samples.jsonl", ".json")).read_text())
+    named = one["detailed_evaluation_results"]
+    assert named["total_rows"] == len(rows) == 70
+    assert named["checksum"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert tmp_path / "x.eee" / named["file_path"] == path
+    assert {row["evaluation_id"] for row in rows} == {one["evaluation_id"]}
+    ids = {result["evaluation_result_id"]: result for result in one["evaluation_results"]}
+    for name, result in ids.items():
+        scores = [row["evaluation"]["score"] for row in rows if row["evaluation_result_id"] == name]
+        assert sum(scores) / len(scores) == result["score_details"]["score"]
+    assert rows[1]["input"] == {"raw": '1 + "1" = ? , "filter": ', "formatted": "{", "reference": ["7"]}
+    assert rows[1]["output"]["raw"] == ['<think>}, "filter": "none", "acc": 1.0\n</think>7']
+    assert rows[1]["evaluation"] == {"score": 1.0, "is_correct": True}
+    assert rows[1]["answer_attribution"][0]["extracted_value"] == "7"
+    assert rows[1]["metadata"] == {"thinking_tokens": "13.0"}
+
+
 def test_one_run_is_one_object_and_is_written_to_the_same_place_again(tmp_path):
     write_run(tmp_path / "runs", {"t_tts_16": [0, 1]})
     export(tmp_path / "runs", tmp_path / "x.eee.json")
@@ -169,6 +203,20 @@ def test_runs_under_two_seeds_are_two_records(tmp_path):
     assert len(list((tmp_path / "x.eee").rglob("*.json"))) == 2
 
 
+def test_runs_without_a_date_are_told_apart_by_their_content(tmp_path):
+    """Before harness 0.4 only the file had a date, and unpacking gives many files the same."""
+    for acc in (0.1, 0.2):
+        path = tmp_path / "runs" / f"{acc}.json"
+        path.parent.mkdir(exist_ok=True)
+        content = {"results": {"piqa": {"acc": acc, "acc_stderr": 0.01}}, "versions": {"piqa": 0}}
+        path.write_text(json.dumps({**content, "config": {"model": "neox", "model_args": None}}))
+        os.utime(path, (1e9, 1e9))
+    export(tmp_path / "runs", tmp_path / "x.eee")
+    written = [json.loads(path.read_text()) for path in (tmp_path / "x.eee").rglob("*.json")]
+    assert len({one["evaluation_id"] for one in written}) == 2
+    assert {one["model_info"]["developer"] for one in written} == {"unknown"}
+
+
 def test_a_path_of_this_machine_is_not_published(tmp_path):
     secret = tmp_path / "secret"
     write_run(
@@ -194,6 +242,8 @@ def test_a_path_of_this_machine_is_not_published(tmp_path):
         ("x.eee.json", ("--against", "dense"), "--against is for tables and pages"),
         ("x.eee", ("--reference", "r.csv"), "--reference is for tables and pages"),
         ("x.md", ("--organization", "Us"), "--organization is for records"),
+        ("x.md", ("--samples",), "--samples is for records"),
+        ("x.eee.json", ("--samples",), "--samples need files of their own"),
     ],
 )
 def test_flags_of_the_other_kind_are_refused_before_anything_is_read(tmp_path, capsys, name, flag, message):

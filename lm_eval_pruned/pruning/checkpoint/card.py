@@ -15,6 +15,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.paths import is_hub_id, without_folders
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, PruneReport
 from lm_eval_pruned.pruning.checkpoint.other_files import CARD_FILE
+from lm_eval_pruned.pruning.methods import METHODS
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,22 @@ def _given(report: PruneReport) -> dict[str, str]:
 
 
 def _command(report: PruneReport, name: str, revision: str) -> str:
-    given = {"pretrained": name, **({"revision": revision} if revision != "main" else {}), **_given(report)}
-    flags = " ".join(f"--{flag} {quote(value)}" for flag, value in given.items())
+    origin = {"pretrained": name, **({"revision": revision} if revision != "main" else {})}
+    # A report knows masks by their digest, and has the settings they were made with.
+    given = {"masks": "FILE"} if report.config.get("masks") else _asked(report)
+    flags = " ".join(f"--{flag} {quote(value)}" for flag, value in {**origin, **given}.items())
     return f"lm-eval-pruned prune {flags} --output DIR"
+
+
+def _asked(report: PruneReport) -> dict[str, str]:
+    """Return the settings to give; a report also has those that follow from others, which contradict them if given."""
+    given, method = _given(report), str(report.config["method"])
+    own = METHODS[method].compare if method in METHODS else None
+    if given.get("compare") == own or report.config.get("pattern") != PruneConfig().pattern:
+        given.pop("compare", None)
+    if str(given.get("alloc")).endswith(".json"):
+        given.pop("sparsity", None)
+    return given
 
 
 def _link(original: str, revision: str) -> str:

@@ -17,7 +17,7 @@ from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import model_args, section
 
-OURS, LOCAL = "lm-eval-pruned", "local"
+OURS, LOCAL, UNKNOWN = "lm-eval-pruned", "local", "unknown"
 _NO_PART_OF_AN_ID = re.compile(r"[^A-Za-z0-9._]+")
 _DIGITS = 8
 # Where the harness's model types run a model; others ask a service, whose model nobody can see.
@@ -46,8 +46,8 @@ def model_info(record: Record, content: Mapping[str, object]) -> ModelInfo:
     version = str(content.get(_VERSIONS.get(engine, "")) or "")
     is_local = original.startswith(f"{LOCAL}/") or not engine
     details = {
-        "deployment_type": "self_deployed" if engine else "unknown",
-        "model_availability": "unknown" if is_local else "open_weights",
+        "deployment_type": "self_deployed" if engine else UNKNOWN,
+        "model_availability": UNKNOWN if is_local else "open_weights",
         **_loading(config),
         **(_pruning(record, config, original) if record.configuration.pruning else {}),
     }
@@ -56,7 +56,7 @@ def model_info(record: Record, content: Mapping[str, object]) -> ModelInfo:
         {
             "name": f"{original.rpartition('/')[2]} · {_label(record.configuration)}",
             "id": identity,
-            **({"developer": identity.partition("/")[0]} if "/" in identity else {}),
+            "developer": identity.partition("/")[0] if "/" in identity else UNKNOWN,
             **({"inference_engine": {"name": engine, **({"version": version} if version else {})}} if engine else {}),
             "additional_details": details,
         },

@@ -18,6 +18,7 @@ from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import section
 
 SCHEMA_VERSION = "0.3.0"
+_DIGITS = 8
 
 
 class EeeRecord(NamedTuple):
@@ -47,8 +48,9 @@ def eee_record(record: Record, *, organization: str) -> EeeRecord:
     model = model_info(record, content)
     benchmarks = {result.benchmark for result in record.results}
     collection = benchmarks.pop() if len(benchmarks) == 1 else OURS
-    # Two seeds of a model may have been started in the same second.
-    identity = f"{collection}/{model.id}/{record.date:.6f}"
+    digest = sha256_of_json(content)
+    # Old files have no date but that of the file, which many may share.
+    identity = f"{collection}/{model.id}/{record.date:.6f}-{digest[:_DIGITS]}"
     report = section(section(content, "config"), "pruning")
     ours = str(section(report, "software").get("lm_eval_pruned") or "")
     whole: dict[str, object] = {
@@ -72,8 +74,7 @@ def eee_record(record: Record, *, organization: str) -> EeeRecord:
         "model_info": model.content,
         "evaluation_results": list(results(record, content)),
     }
-    digest = bytes.fromhex(sha256_of_json([identity, record.seeds]))
-    return EeeRecord(whole, collection, model.id, UUID(bytes=digest[:16], version=4))
+    return EeeRecord(whole, collection, model.id, UUID(digest[:32], version=4))
 
 
 def read_content(record: Record) -> Mapping[str, object]:

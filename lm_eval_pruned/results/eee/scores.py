@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from math import isfinite
 
+from lm_eval_pruned.paths import is_hub_id
 from lm_eval_pruned.results.leaderboard.scales import is_share_metric
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
 from lm_eval_pruned.results.records.record import Record
@@ -15,7 +15,6 @@ from lm_eval_pruned.results.statistics.intervals import LEVEL
 
 # Names that everybody uses; a metric with another name is the harness's own.
 _GLOBAL = {"acc": "accuracy", "accuracy": "accuracy", "exact_match": "exact-match", "f1": "f1", "pass@1": "pass-at-1"}
-_HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # The namespace of generated questions, which are on no hub.
 _GENERATED = "lm_eval_pruned/"
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -67,7 +66,8 @@ def source_data(given: Mapping[str, object], task: str, content: Mapping[str, ob
     path, name, asked = str(given.get("dataset_path") or ""), given.get("dataset_name"), _counts(content, task)
     split = given.get("test_split") or given.get("validation_split")
     details = {"config": str(name)} if name else {}
-    if _HUB_DATASET.fullmatch(path) and not path.startswith(_GENERATED):
+    # Names without an owner are those of loaders of local files, or of the first data sets, which have moved.
+    if is_hub_id(path) and "/" in path and not path.startswith(_GENERATED):
         return {
             "dataset_name": path.rpartition("/")[2],
             "source_type": "hf_dataset",
