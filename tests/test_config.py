@@ -30,7 +30,7 @@ DEFAULTS = {
     "num_blocks": None, "blocks": None, "compare": "auto", "propagate": "pruned", "calib": None, "calib_samples": 128,
     "calib_seqlen": 2048, "calib_seed": 0, "calib_tokens": "all", "random_seed": 0, "greedy_by": "perplexity",
     "owl_m": 7.0, "owl_lambda": 0.08, "alphapruning_epsilon": 0.3, "dlp_alpha": 0.15, "arithmetic_slope": 0.01,
-    "search_evaluations": 25, "search_seed": 0, "layerif_min": 0.05, "layerif_max": 0.40,
+    "search_evaluations": 18, "search_seed": 0, "layerif_min": 0.05, "layerif_max": 0.40,
     "layerif_direction": "protect", "layerif_groups": "module", "layerif_scores": None, "masks": None,
     "preset": "none",
 }  # fmt: skip

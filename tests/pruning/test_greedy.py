@@ -71,10 +71,10 @@ def test_an_interrupted_search_goes_on(loud, windows, tmp_path, monkeypatch):
     measured = []
     original = damage.mean_loss
 
-    def interrupted(parts, traces):
+    def interrupted(*given):
         if len(measured) == 3:
             raise KeyboardInterrupt
-        measured.append(original(parts, traces))
+        measured.append(original(*given))
         return measured[-1]
 
     monkeypatch.setattr(damage, "mean_loss", interrupted)
@@ -84,8 +84,8 @@ def test_an_interrupted_search_goes_on(loud, windows, tmp_path, monkeypatch):
     assert len(journal.read_text().split()) == 2 * 3
     measured.clear()
 
-    def counted(parts, traces):
-        measured.append(original(parts, traces))
+    def counted(*given):
+        measured.append(original(*given))
         return measured[-1]
 
     monkeypatch.setattr(damage, "mean_loss", counted)

@@ -77,3 +77,13 @@ def test_columns_that_do_not_divide_are_refused_as_the_mask_does():
             refuse()
         messages.add(str(caught.value))
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("zeros", [1, 50, 99])
+def test_wide_rows_with_ties_lose_what_a_stable_sort_puts_first(zeros):
+    score = torch.randint(0, 7, (20, 100), generator=torch.Generator().manual_seed(0)).float()
+    expected = torch.ones(20, 100, dtype=torch.bool).scatter(
+        1, score.sort(dim=1, stable=True).indices[:, :zeros], False
+    )
+    assert torch.equal(keep_highest(score, zeros), expected)
+    assert torch.equal(keep_highest(score.double(), zeros), expected)

@@ -27,18 +27,53 @@ def mean(sparsities, sizes):
 @pytest.mark.parametrize("target", [0.0, 0.02, 0.5, 0.985])
 @pytest.mark.parametrize("sizes", [[1, 1, 1, 1, 1], [7, 0, 1, 300, 2], [3], [0, 5], [4, 9]])
 def test_every_candidate_has_the_mean_and_stays_in_range(target, sizes):
-    sizes, seen = torch.tensor(sizes).double(), []
+    sizes, candidates, probes = torch.tensor(sizes).double(), [], []
 
     def fitness(sparsities):
-        seen.append(sparsities)
-        assert mean(sparsities, sizes) == pytest.approx(target, abs=1e-9)
+        reached = mean(sparsities, sizes)
+        (candidates if reached == pytest.approx(target, abs=1e-9) else probes).append(sparsities)
+        assert reached < target + 1e-9
         assert ((sparsities >= 0) & (sparsities <= 0.99)).all()
         return float((sparsities[-1] - 0.7).abs())
 
     found = search_levels(fitness, target, sizes, evaluations=40, seed=1)
-    assert found.evaluations == len(seen) <= 40
-    assert found.fitness == min(float((one[-1] - 0.7).abs()) for one in seen)
-    assert len(seen) == 40 or len(seen) == 1 or (sizes > 0).sum() == 1
+    evaluated, blocks = len(candidates) + len(probes), int((sizes > 0).sum())
+    assert found.evaluations == evaluated <= 40
+    assert found.fitness == min(float((one[-1] - 0.7).abs()) for one in candidates)
+    assert evaluated == 40 or target == 0 or blocks == 1
+    # Each block is probed alone, and gets a tenth of its weights back.
+    assert len(probes) == (0 if target == 0 or blocks == 1 else blocks)
+    for probe in probes:
+        assert (target - probe[sizes > 0] > 1e-9).sum() == 1
+        assert float((target - probe[sizes > 0]).max()) == pytest.approx(min(target, 0.1))
+
+
+@pytest.mark.parametrize("growth", [4.0, 10.0, 30.0])
+def test_the_best_allocation_is_found_where_damage_grows_exponentially(growth):
+    """The minimum of sum a_l w_l exp(growth s_l) with a given mean is at s_l = c - ln(a_l) / growth."""
+    worth, sizes = torch.tensor([8.0, 3.0, 1.0, 1.5, 2.0, 5.0]), torch.tensor([2.0, 1.0, 1.0, 3.0, 1.0, 2.0]).double()
+    found = search_levels(
+        lambda s: float((worth * sizes * (growth * s).exp()).sum()), 0.5, sizes, evaluations=20, seed=0
+    )
+    expected = -worth.log() / growth
+    expected += 0.5 - mean(expected, sizes)
+    assert found.sparsities.tolist() == pytest.approx(expected.tolist(), abs=0.03)
+
+
+def test_runs_of_a_deep_model_are_probed():
+    deep, seen = torch.ones(30).double(), []
+    search_levels(lambda s: seen.append(s) or 1.0, 0.5, deep, evaluations=25, seed=0)
+    probed = [[index for index, one in enumerate(s.tolist()) if one < 0.45] for s in seen[1:13]]
+    assert [index for one in probed for index in one] == list(range(30))
+    assert [len(one) for one in probed] == [1, *[3] * 8, *[2] * 2, 1]
+    assert len(seen) == 25
+
+
+def test_few_evaluations_are_switches_alone():
+    sizes, seen = torch.ones(4).double(), []
+    search_levels(lambda s: seen.append(s) or 1.0, 0.5, sizes, evaluations=4, seed=0)
+    assert len(seen) == 4
+    assert all(mean(one, sizes) == pytest.approx(0.5) for one in seen)
 
 
 def test_a_switch_stops_at_the_bounds():
@@ -92,7 +127,9 @@ def test_fitness_equals_a_slow_loop_and_the_best_candidate_is_pruned(model, wind
     assert len(rows) == 7
     for sparsities, kl in rows[:1] + rows[-2:]:
         assert kl == pytest.approx(slow_fitness(dense, windows, sparsities.tolist()), rel=1e-4)
-    best = min(rows, key=lambda row: row[1])[0]
+    candidates = [row for row in rows if float(row[0].mean()) == pytest.approx(0.6)]
+    assert len(candidates) == 4
+    best = min(candidates, key=lambda row: row[1])[0]
     assert [block.attn for block in report.blocks] == pytest.approx(best.tolist(), abs=1e-12)
     assert best.tolist() != rows[0][0].tolist()
 

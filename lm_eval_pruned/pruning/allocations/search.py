@@ -25,7 +25,7 @@ def search(
 
     Reference: Sieberling et al. 2024, arXiv 2410.14649.
     Differs: sparsities are those of blocks and not of matrices; candidates are pruned from dense statistics when they
-    are asked for, and not read from a database; arithmetic progressions come first; one candidate at a time, on all
+    are asked for, and not read from a database; probes of runs of blocks come first; one candidate at a time, on all
     held-out windows.
     """
     return shift_to_target(signal, target, sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,6 +18,8 @@ Ranking = Literal["row", "matrix"]
 
 # With fewer scores, `kthvalue` is as fast as selecting the threshold by counting.
 MANY = 1 << 15
+# With at least so many scores in a row, numpy's selection, by vector instructions, takes a tenth of the time.
+WIDE = 64
 
 
 def keep_highest(score: Float[Tensor, "rankings members"], zeros: int) -> Bool[Tensor, "rankings members"]:
@@ -155,6 +158,8 @@ def _kth_lowest(score: Tensor, k: int) -> Tensor:
     # On CUDA, `kthvalue` gives each row to a single thread block: a second for a matrix that takes 15 ms to sort.
     if len(score) == 1 and score.device.type != "cpu":
         return score.sort(dim=-1).values[:, k - 1 : k]
+    if score.shape[1] >= WIDE and score.device.type == "cpu" and score.dtype == torch.float32:
+        return torch.from_numpy(np.partition(score.detach().numpy(), k - 1, axis=-1)[:, k - 1 : k])
     return score.kthvalue(k, dim=-1, keepdim=True).values
 
 

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.divergence.head import divide
+from lm_eval_pruned.divergence.head import TwoParts, Whole, divide
 from lm_eval_pruned.divergence.measure import dense_traces, mean_kl
+from lm_eval_pruned.divergence.traces import TokenTrace
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocations.level_switches import search_levels
@@ -27,13 +28,15 @@ from lm_eval_pruned.pruning.calibration.window_traces import counted_responses, 
 from lm_eval_pruned.pruning.masks.rule import MaskRule
 from lm_eval_pruned.pruning.methods import METHODS, ScoreMethod
 from lm_eval_pruned.pruning.methods.steps import linear_step
-from lm_eval_pruned.pruning.model.decoder import Linear
+from lm_eval_pruned.pruning.model.decoder import Decoder, Linear
 from lm_eval_pruned.pruning.model.flops import Work, dense_calibration, forward, total
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW, Architecture, WindowShape, count_weights
 
 # One in this many windows, at the end, is held out.
 HELD_OUT = 8
+# Up to this many, the logits of the dense model are kept, so that candidates do not compute them again.
+KEPT_LOGITS = 1 << 26
 
 
 @torch.no_grad()
@@ -59,7 +62,7 @@ def searched_sparsities(dense: DenseModel, config: PruneConfig) -> Float[Tensor,
         norms = input_norms(dense, windows[:-count])
         # All groups together: this allocation does not split blocks.
         blocks = dense.groups[0].blocks
-        model = divide(decoder.model, torch.tensor([traces[0].ids[:SHORT_WINDOW]], device=decoder.device))
+        model = parts_to_compare(decoder, traces)
         along = dense_traces(model, traces)
         journal = Journal.read(dense.journal)
         with Candidates.of(blocks, norms, config).restored() as candidates:
@@ -77,6 +80,25 @@ def searched_sparsities(dense: DenseModel, config: PruneConfig) -> Float[Tensor,
                 fitness, config.target, dense.groups[0].sizes(), evaluations=evaluations, seed=config.search_seed
             )
     return found.sparsities[None]
+
+
+def parts_to_compare(decoder: Decoder, traces: Sequence[TokenTrace]) -> TwoParts:
+    """Return the model as it is compared with the dense one: by its logits where they are few, else divided."""
+    ids = torch.tensor([traces[0].ids[:SHORT_WINDOW]], device=decoder.device)
+    parts = divide(decoder.model, ids)
+    vocabulary = parts.logits(parts.states(ids)[0, :1]).shape[-1]
+    keeps = keeps_logits(sum(trace.tokens for trace in traces), vocabulary)
+    return Whole(decoder.model) if keeps else parts
+
+
+def keeps_logits(tokens: int, vocabulary: int) -> bool:
+    """Return whether the dense logits of all held-out tokens are kept.
+
+    Example:
+        >>> keeps_logits(512, 49_152), keeps_logits(16 * 2_048, 151_936)
+        (True, False)
+    """
+    return tokens * vocabulary <= KEPT_LOGITS
 
 
 def held_out_windows(windows: int) -> int:
@@ -152,13 +174,15 @@ class Candidates:
 
 
 def _work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
-    """Count a dense calibration, a dense pass of the held-out windows, and a pass and two heads for each candidate."""
+    """Count a dense calibration, a dense pass of the held-out windows, and a pass with one or two heads a candidate."""
     blocks, held_out = architecture.blocks, held_out_windows(windows.samples)
     short, held = WindowShape(1, min(SHORT_WINDOW, windows.seqlen)), WindowShape(held_out, windows.seqlen)
     runs = config.search_evaluations
     candidates = WindowShape(held_out * (runs + 1), windows.seqlen)
-    passes = [forward(block, shape) for block in blocks for shape in (short, short, candidates)]
-    tokens = 2 * short.seqlen + 2 * runs * held.samples * (held.seqlen - 1)
+    passes = [forward(block, shape) for block in blocks for shape in (short, short, short, candidates)]
+    compared = held.samples * (held.seqlen - 1)
+    keeps = keeps_logits(compared, architecture.vocabulary)
+    tokens = 2 * short.seqlen + 1 + ((runs + 1) * held.samples * held.seqlen if keeps else 2 * runs * compared)
     head = Work(matmul_flops=2 * tokens * architecture.hidden * architecture.vocabulary)
     ranked = Work(sorted=runs * count_weights(architecture.scoped))
     return total(
