@@ -12,9 +12,9 @@ from pathlib import Path
 
 import datasets
 
-from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
+from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.files import NOT_JSON
-from lm_eval_pruned.models.generated import GENERATED, generate
+from lm_eval_pruned.models.generated import GENERATED, check_options, generate
 from lm_eval_pruned.paths import BUNDLED, bundled_folder
 from lm_eval_pruned.pruning.calibration.readers import NO_CODE
 
@@ -47,11 +47,7 @@ def load_documents(
     """
     if path in GENERATED:
         return datasets.Dataset.from_list(generate(path, **options))
-    if given := ", ".join(f"{name}={value!r}" for name, value in options.items() if value):
-        raise ArgumentError(
-            f"metadata: {given} is for generated questions ({', '.join(GENERATED)}), and those of {path} are not: "
-            "leave it out"
-        )
+    check_options(path, **options)
     if path == BUNDLED:
         return read_rows(bundled_folder() / "questions.jsonl")
     folder = os.environ.get(DATA_VARIABLE)

@@ -275,9 +275,13 @@ def check_amount(config: PruneConfig, method: Method | None) -> None:
     if method is None:
         return
     if method.drops_blocks:
-        amounts = (config.sparsity, config.num_blocks, config.blocks)
-        if sum(amount is not None for amount in amounts) != 1:
-            raise ArgumentError(f"method={config.method} needs one of num_blocks, sparsity and blocks, and not two")
+        names = ("num_blocks", "sparsity", "blocks")
+        given = [f"{name}={value}" for name in names if (value := getattr(config, name)) is not None]
+        if len(given) != 1:
+            raise ArgumentError(
+                f"method={config.method} needs one of {', '.join(names)}, such as num_blocks=2, and has "
+                f"{' and '.join(given) or 'none'}{': leave all but one out' if given else ''}"
+            )
         for name in ("alloc", "pattern", "scope", "exclude", "compare", "propagate"):
             value = getattr(config, name)
             if value != _DEFAULTS[name]:

@@ -13,14 +13,17 @@ from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_mod
 from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.models.arguments import peek_config
 from lm_eval_pruned.models.before_loading import (
+    GENERATED_OPTIONS,
     Generation,
     Limits,
     check_aliases,
     check_generation,
+    check_metadata,
     context_of,
     count_samples,
     names_of_transformers,
 )
+from lm_eval_pruned.models.generated import check_options
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.pruning.fit import check_fits
@@ -44,6 +47,17 @@ def check_cell(cell: Cell, recipe: Recipe) -> None:
     if config is not None:
         check_fits(recipe, config, dtype=str(cell.model_args.get("dtype", "auto")))
     _settings(cell)
+    _check_metadata(cell)
+
+
+def _check_metadata(cell: Cell) -> None:
+    """Check what a cell asks of our tasks; the harness's own have metadata of their own."""
+    tasks = task_kwargs(cell.task)
+    if tasks:
+        check_metadata(cell.metadata)
+    options = {name: cell.metadata[name] for name in GENERATED_OPTIONS if name in cell.metadata}
+    for task in tasks if options else ():
+        check_options(_read_task(task)["dataset_path"], **options)
 
 
 def refuse_repetitions(cells: Iterable[Cell]) -> None:

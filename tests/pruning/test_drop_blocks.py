@@ -191,6 +191,14 @@ def test_indices_of_blocks_of_another_kind_follow(windows, tmp_path, first):
         assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).eval()(windows % 61).logits, logits)
 
 
+def test_blocks_that_were_cut_by_hand_are_not_dropped_from(model):
+    del model.model.layers[2:]
+    with pytest.raises(
+        PruningError, match=r"has 2 blocks in model\.layers, and its config describes 4: give it a config"
+    ):
+        prune_model(model, PruneConfig(method="reverse", num_blocks=1))
+
+
 def test_what_no_config_can_say_is_refused(windows):
     sizes = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
     model = DiffLlamaForCausalLM(DiffLlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)).eval()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
@@ -139,6 +139,21 @@ def test_a_config_alone_tells_that_a_model_cannot_be_narrowed():
     recipe = resolve(QUARTER)
     with pytest.raises(PruningError, match="has experts, and method=width narrows one MLP a block"):
         check_fits(recipe, mixture().config)
+
+
+def test_a_model_that_its_config_does_not_describe_is_refused(model, windows):
+    del model.model.layers[3]
+    with pytest.raises(PruningError, match=r"its config describes another model, in which model\.layers\.3\."):
+        prune_model(model, QUARTER, windows)
+
+
+@pytest.mark.skipif("apertus" not in CONFIG_MAPPING, reason="this transformers has no Apertus")
+def test_a_model_that_was_saved_is_narrowed():
+    model = tiny_model("apertus")
+    # So `save_pretrained` leaves it; the activation of Apertus is built with the dtype itself.
+    model.config.dtype = "float32"
+    prune_model(model, QUARTER, torch.randint(3, 120, (2, 12), generator=torch.Generator().manual_seed(5)))
+    assert model.config.intermediate_size == 48
 
 
 def test_a_fraction_of_less_than_a_channel_is_refused(model, windows):

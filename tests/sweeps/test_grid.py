@@ -100,6 +100,16 @@ def test_an_id_is_of_what_decides_the_outcome_alone(tmp_path):
         ({"grids": [{"methods": "none", "metadata": {"num_samples": 2}}]}, "the same text 2 times"),
         ({"grids": [{"methods": "none", "metadata": {"num_samples": "8"}}]}, "num_samples='8'"),
         (
+            {"grids": [{"methods": "none", "tasks": "arith_tts_128", "metadata": {"form": "roman"}}]},
+            "unknown form 'roman'",
+        ),
+        (
+            {"grids": [{"methods": "none", "tasks": "parens_tts_128", "metadata": {"examples": 99}}]},
+            "examples=99 is not",
+        ),
+        ({"grids": [{"methods": "none", "metadata": {"form": "words"}}]}, "form='words' is for generated questions"),
+        ({"grids": [{"methods": "none", "metadata": {"num_sample": 2}}]}, "did you mean 'num_samples'?"),
+        (
             {"grids": [{"methods": "none", "tasks": "gsm8k", "gen_kwargs": {"seed": 1}}]},
             "samples are seeded in requests with a thinking_token_budget",
         ),

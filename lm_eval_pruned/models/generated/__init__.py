@@ -39,6 +39,21 @@ def generate(path: str, examples: object = 0, **options: object) -> list[dict[st
     return [{"prompt": prompt_of(row, solved[:examples]), **row} for row in asked]
 
 
+def check_options(path: str, **options: object) -> None:
+    """Check the options of the questions of a data set, which are none where they are not generated.
+
+    Raises:
+        ArgumentError, UnknownNameError: as `generate`, or the questions are not generated.
+    """
+    if path in GENERATED:
+        generate(path, **options)
+    elif given := ", ".join(f"{name}={value!r}" for name, value in options.items() if value):
+        raise ArgumentError(
+            f"metadata: {given} is for generated questions ({', '.join(GENERATED)}), and those of {path} are not: "
+            "leave it out"
+        )
+
+
 def prompt_of(row: Question, solved: list[Question]) -> str:
     r"""Return the text of a question, after solved ones if there are any.
 

@@ -141,10 +141,14 @@ class _Search:
         """Return whether the config with this number of units builds the model."""
         try:
             built = build_empty(type(self.model), self._with({name: units}))
-        except MISFITS:
+        except MISFITS as error:
+            self.refusal = f"no model can be built from its config with {name}={units} ({one_line(error)})"
             return False
-        sizes = ({key: value.shape for key, value in named_tensors(one)} for one in (built, self.model))
-        return next(sizes) == next(sizes)
+        stated, own = ({key: value.shape for key, value in named_tensors(one)} for one in (built, self.model))
+        other = next((key for key in {**own, **stated} if own.get(key) != stated.get(key)), None)
+        if other is not None and self.model.config.get_text_config().to_dict()[name] is not None:
+            self.refusal = f"its config describes another model, in which {other} is not the same"
+        return other is None
 
     def _removed(self, units: int) -> int:
         whole = "an MLP" if self.unit == "channel" else "a mixture"

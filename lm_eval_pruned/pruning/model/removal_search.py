@@ -50,6 +50,7 @@ class RemovalSearch:
         Raises:
             PruningError: there is none.
         """
+        self._check_config()
         fields = shorten(self.model.config.get_text_config(), self.kept)
         found = self.attempt(fields)
         if found is not None and self.is_right(found.removal):
@@ -59,6 +60,20 @@ class RemovalSearch:
             if self.is_right(found.removal):
                 return found.removal
         raise PruningError(f"{self.refusal}: drop other blocks, or use a method that removes weights")
+
+    def _check_config(self) -> None:
+        """Check that the config of the model describes as many blocks as it has."""
+        name, own = type(self.model).__name__, self.kept.blocks
+        try:
+            self.dense = build_empty(type(self.model), self.model.config)
+        except MISFITS as error:
+            raise PruningError(f"{name} cannot be built from its own config: {one_line(error)}") from None
+        stated = _length(dict(self.dense.named_modules()).get(self.container))
+        if stated != own:
+            raise PruningError(
+                f"{name} has {own} blocks in {self.container}, and its config describes {stated or 'no such list'}: "
+                "give it a config of its blocks, or start from the whole model and name the blocks to drop in blocks="
+            )
 
     def _improve(self, fields: Fields, found: _Comparison | None) -> tuple[Fields, _Comparison] | None:
         """Return the change of one field that leaves the fewest differences, if that is fewer than now."""
@@ -84,8 +99,7 @@ class RemovalSearch:
                 f"no config of {type(self.model).__name__} describes the remaining blocks ({one_line(error)})"
             )
             return None
-        if self.dense is None:
-            self.dense = build_empty(type(self.model), self.model.config)
+        assert self.dense is not None, "built before the first attempt"
         comparison = _compare(self.dense, after, kept=self.kept, config=config, container=self.container)
         if comparison is None:
             self.refusal = f"the config of {type(self.model).__name__} does not say how many blocks are left"

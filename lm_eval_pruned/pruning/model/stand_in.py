@@ -41,6 +41,9 @@ def build_empty(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
         for kernels in ("_attn_implementation_internal", "_experts_implementation_internal"):
             if kernels in vars(one):
                 vars(one)[kernels] = "eager"
+        # `save_pretrained` leaves its name in place of a dtype, with which Apertus cannot be built.
+        if isinstance(named := vars(one).get("dtype"), str):
+            vars(one)["dtype"] = getattr(torch, named)
     # Buffers are computed, because constants are among them.
     with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
         # A config that is only tried may have parameters without elements.
