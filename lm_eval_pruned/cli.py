@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ COMMANDS = (run, prune, plan, diverge, map_command, grade, sweep, leaderboard, c
 BROKEN_PIPE = 141
 # The exit code it reports for a program ended by Ctrl-C.
 INTERRUPTED = 130
+# How the operating system refuses a path, also one that is only asked for: no command has to expect this everywhere.
+_REFUSED_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,6 +68,11 @@ def _run(argv: Sequence[str] | None) -> int:
         code: int = args.main(args)
     except PrunedEvalError as error:
         sys.stderr.write(error_line(PROGRAM, str(error)))
+        return 2
+    except OSError as refusal:
+        if refusal.filename is None or refusal.errno not in _REFUSED_PATHS:
+            raise
+        sys.stderr.write(error_line(PROGRAM, f"{refusal.filename} cannot be opened: {refusal.strerror}"))
         return 2
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"{PROGRAM}: {': '.join(['interrupted', *map(str, interrupt.args)])}\n")

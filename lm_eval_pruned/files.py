@@ -42,6 +42,19 @@ def write_atomically(path: Path, content: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; `Path.is_file` fails where the file system allows no name as long.
+
+    Example:
+        >>> is_file(Path(__file__)), is_file(Path("a" * 300))
+        (True, False)
+    """
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def numbered_lines(file: BinaryIO, *, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes]]:
     r"""Yield (line number from 1, stripped line) for each line that is not blank; a byte order mark is dropped.
 

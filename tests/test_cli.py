@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -42,9 +43,18 @@ class TestMain:
         assert cli.main(["probe"]) == 2
         assert capsys.readouterr() == ("", "lm-eval-pruned: error: sparsity=2 is not below 1\n")
 
-    def test_a_defect_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cli, "COMMANDS", (command(ZeroDivisionError()),))
-        with pytest.raises(ZeroDivisionError):
+    @pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.EACCES])
+    def test_a_path_that_the_system_refuses_is_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+    ) -> None:
+        monkeypatch.setattr(cli, "COMMANDS", (command(OSError(code, "no", "a/b")),))
+        assert cli.main(["probe"]) == 2
+        assert capsys.readouterr().err == "lm-eval-pruned: error: a/b cannot be opened: no\n"
+
+    @pytest.mark.parametrize("defect", [KeyError(), OSError(errno.EACCES, "no"), OSError(errno.EIO, "no", "a")])
+    def test_a_defect_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch, defect: Exception) -> None:
+        monkeypatch.setattr(cli, "COMMANDS", (command(defect),))
+        with pytest.raises(type(defect)):
             cli.main(["probe"])
 
     @pytest.mark.parametrize("arguments", [[], ["walk"], ["--vers"]])

@@ -44,6 +44,14 @@ def test_p_is_the_largest_probability_of_as_large_a_score(lost, won):
     assert excludes_drop(lost, won, n, margin) == pytest.approx(slow, rel=2e-3)
 
 
+@pytest.mark.parametrize(("n", "margin"), [(38, 0.1), (300, 0.05), (300, 0.1)])
+def test_at_the_margin_no_churn_exceeds_the_level(n, margin):
+    # Nearly all answers may change: the probability has narrow peaks there.
+    shares = np.sin(np.linspace(0, np.pi / 2, 2_001)) ** 2 * (1 - margin) / 2
+    for level in (0.05, 0.025, 0.01, 0.001):
+        assert rejection_region(n, margin, level).probability(shares, shares + margin).max() <= level * (1 + 2e-3)
+
+
 def test_nothing_lost_is_certain_by_the_binomial_distribution():
     assert excludes_drop(0, 0, 149, 0.02) == pytest.approx(0.98**149)
 

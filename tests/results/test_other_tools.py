@@ -131,6 +131,18 @@ class TestInspect:
         (result,) = read_run(tmp_path / "log.eval").results
         assert (result.metrics["accuracy"], result.outcomes, result.questions) == (0.7, None, 10)
 
+    @pytest.mark.parametrize("is_counted", [True, False])
+    def test_without_its_samples_a_run_has_the_questions_that_it_asked(self, tmp_path, is_counted):
+        from inspect_ai.log import read_eval_log, write_eval_log
+
+        log = read_eval_log(str(FILES / "inspect_scores.eval"))
+        # Four questions were asked twice. A limit leaves the data set as large as it is.
+        log.samples, log.eval.dataset.samples = [], 1000
+        for score in () if is_counted else log.results.scores:
+            score.scored_samples = None
+        write_eval_log(log, str(tmp_path / "log.eval"))
+        assert {(one.outcomes, one.questions) for one in read_run(tmp_path / "log.eval").results} == {(None, 4)}
+
     def test_samples_that_the_log_lacks_are_named(self, tmp_path):
         from inspect_ai.log import read_eval_log, write_eval_log
 

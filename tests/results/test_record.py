@@ -56,6 +56,11 @@ class TestOurs:
         assert [one.outcomes for one in found.results] == [None, None]
         assert found.problems == ()
 
+    def test_names_longer_than_a_file_may_have_belong_to_no_file(self, tmp_path):
+        path = write_run(tmp_path, {f"{'t' * 300}_tts_8": [0, 1]}, has_samples=False)
+        (result,) = edited(path, model_args=f"pretrained=tiny-reasoner,blocks={'8+' * 200}").results
+        assert (result.metrics["acc"], result.outcomes) == (0.5, None)
+
     def test_seeds_are_no_part_of_a_configuration(self, tmp_path):
         one, other = (read_record(write_run(tmp_path, CURVE, seed=seed)) for seed in (7, 11))
         assert one.configuration == other.configuration

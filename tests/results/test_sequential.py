@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -132,6 +133,22 @@ class TestGate:
         (one,) = self.found(0, 100, equivalence=0.05)
         assert one.status == "equivalent"
         assert "against a drop of 5.0 points" in one.message
+
+    @pytest.mark.parametrize(
+        ("outcomes", "message"),
+        [
+            (lambda old: replace(old, questions=old.questions + np.uint64(100)), "the 60 that were asked are others"),
+            (lambda _: None, "nothing is known of its questions"),
+        ],
+    )
+    def test_no_question_in_common_is_no_pass(self, outcomes, message):
+        baseline = measured([np.ones(60)], np.random.default_rng(3))
+        runs = {key: replace(one, outcomes=outcomes(one.outcomes)) for key, one in baseline.items()}
+        for found in (
+            check(baseline, runs, Rules(sequential=True)),
+            check_against(baseline, runs, "wanda", Rules(sequential=True)),
+        ):
+            assert [(one.status, message in one.message) for one in found] == [("missing", True)]
 
     def test_a_table_of_many_lines_takes_more(self, tmp_path):
         tasks = {f"t_tts_{budget}": [1] * 60 for budget in (16, 32)}

@@ -82,10 +82,9 @@ def check_against(
         for point, key in chosen.items()
         if key in baseline and point not in points
     ]
-    if rules.sequential:
-        return [*missing, *judge_sequentially(matches, rules, lines=len(matches))]
-    lost = [finding for match in matches for finding in _lost_questions(match)]
-    return [*missing, *lost, *judge(matches, rules)]
+    lost = [finding for match in matches for finding in _lost_questions(match, is_partial=rules.sequential)]
+    judged = judge_sequentially(matches, rules, lines=len(matches)) if rules.sequential else judge(matches, rules)
+    return [*missing, *lost, *judged]
 
 
 def _with_areas(
@@ -153,7 +152,7 @@ def _missing(
     *,
     is_partial: bool,
 ) -> Iterator[Finding]:
-    """Yield a finding for each configuration, task and, unless `is_partial`, set of questions that the runs lack."""
+    """Yield a finding for each configuration, task and set of questions that the runs lack."""
     configurations = dict.fromkeys(_named(key).configuration for key in new)
     reported = set()
     for key, old in baseline.items():
@@ -167,17 +166,23 @@ def _missing(
             yield Finding(
                 status="missing", name=names[key], message=f"the task was not run, or not scored by {key.metric}"
             )
-        elif not is_partial or new[found[key]].outcomes is None:
-            yield from _lost_questions(Match(names[key], old, new[found[key]]))
+        else:
+            yield from _lost_questions(Match(names[key], old, new[found[key]]), is_partial=is_partial)
 
 
-def _lost_questions(match: Match) -> Iterator[Finding]:
+def _lost_questions(match: Match, *, is_partial: bool) -> Iterator[Finding]:
+    """Yield a finding for the questions that a run lacks; if it `is_partial`, only where those asked are all others."""
     if match.new.outcomes is None:
         message = "nothing is known of its questions: run lm_eval with --log_samples"
         yield Finding(status="missing", name=match.name, message=message)
     elif match.old.outcomes is not None and (lost := _lost(match.new.outcomes, match.old.outcomes)):
+        is_other = len(lost) == len(match.old.outcomes.questions)
+        if is_partial and not is_other:
+            return
         named = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
         message = f"{len(lost)} of {len(match.old.outcomes.questions)} questions are missing: {named}"
+        if is_other:
+            message += f"; the {len(match.new.outcomes.questions)} that were asked are others: its data have changed"
         if match.new.stopped is not None:
             message += f" (the sweep {match.new.stopped.words()}; --sequential judges what was asked, and the sweep "
             message += "without --stop early asks the rest)"

@@ -173,8 +173,16 @@ def _results(path: Path, found: _Finished, score: EvalScore, problems: list[str]
         metrics={metric: values.pop(chosen), **values, **_costs(found)},
         errors={metric: errors["stderr"]} if "stderr" in errors else {},
         outcomes=outcomes,
-        questions=found.log.eval.dataset.samples if outcomes is None else len(outcomes.questions),
+        questions=_scored(found.log, score) if outcomes is None else len(outcomes.questions),
     )
+
+
+def _scored(log: EvalLog, score: EvalScore) -> int | None:
+    """Return the number of questions behind a score, None if unknown; a run may ask a part of its data set."""
+    # Versions that do not count them under the score count the responses of all epochs.
+    completed = log.results.completed_samples if log.results else 0
+    counted = score.scored_samples
+    return (completed // (log.eval.config.epochs or 1) if counted is None else counted) or None
 
 
 def _asked(log: EvalLog) -> tuple[Settings, Settings, int | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.files import NOT_JSON
+from lm_eval_pruned.files import NOT_JSON, is_file
 from lm_eval_pruned.results.records.configuration import (
     TTS,
     Configuration,
@@ -191,7 +191,7 @@ def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Map
     rows = embedded.get(task) if isinstance(embedded, Mapping) else None
     if not metrics:
         return {}
-    if file.is_file():
+    if is_file(file):
         outcomes = read_samples(file, metrics)
     elif isinstance(rows, list):
         # What `simple_evaluate` returns has the samples in it.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.files import MALFORMED
+from lm_eval_pruned.files import MALFORMED, is_file
 from lm_eval_pruned.results.records.run_settings import section
 from lm_eval_pruned.results.records.samples import find_listed_rows, find_rows
 
@@ -25,7 +25,7 @@ def samples_file(path: Path, task: str, arguments: str = "") -> Path:
         path.parent / f"{re.sub('[/=]', '__', arguments)}_{task}.jsonl",
         path.parent / f"{task}_write_out_info.json",
     )
-    return next((file for file in (dated, *older) if file.is_file()), dated)
+    return next((file for file in (dated, *older) if is_file(file)), dated)
 
 
 def find_task_rows(
@@ -36,13 +36,13 @@ def find_task_rows(
     Raises:
         DataError: they have changed since they were read, and cannot be read any more.
     """
-    if (file := samples_file(path, task)).is_file():
+    if is_file(file := samples_file(path, task)):
         yield from find_rows(file, questions, filter_name)
         return
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         arguments = section(content, "config").get("model_args")
-        if isinstance(arguments, str) and (file := samples_file(path, task, arguments)).is_file():
+        if isinstance(arguments, str) and is_file(file := samples_file(path, task, arguments)):
             yield from find_rows(file, questions, filter_name)
         else:
             yield from find_listed_rows(content["samples"][task], questions, filter_name)

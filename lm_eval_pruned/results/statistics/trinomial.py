@@ -13,8 +13,9 @@ from scipy import special, stats
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# Values of the nuisance parameter, the share won, at which the tail is computed; dense near 0, where it varies most.
-_GRID = 48
+# Values of the nuisance parameter, the share won, at which the tail is computed; dense near its ends, where nothing or
+# nearly everything changes and the tail varies most.
+_GRID = 64
 # Numbers of questions won further from their mean than this many standard deviations are left out.
 _REACH = 8.0
 # Scores that differ only by rounding are ties.
@@ -111,7 +112,7 @@ def _score(losses: Integers, gains: Integers, questions: int, margin: float) -> 
 def _size(outcomes: Region, margin: float) -> float:
     """Return the largest probability of the outcomes if the drop is the margin, over all shares won."""
     most = (1 - margin) / 2
-    coarse = most * (np.arange(_GRID + 1) / _GRID) ** 2
+    coarse = most * np.sin(np.pi / 2 * np.arange(_GRID + 1) / _GRID) ** 2
     sizes = outcomes.probability(coarse, coarse + margin)
     best = int(sizes.argmax())
     fine = np.linspace(coarse[max(0, best - 1)], coarse[min(_GRID, best + 1)], 17)
