@@ -21,7 +21,11 @@ def parse(command: str, *arguments: str) -> argparse.Namespace:
 
 @pytest.mark.parametrize("command", ["prune", "plan"])
 def test_the_flags_are_frozen(command):
-    given = vars(parse(command)).keys() - {"main"} - ({"masks_only"} if command == "prune" else set())
+    given = (
+        vars(parse(command)).keys()
+        - {"main"}
+        - ({"masks_only", "push_to_hub", "private"} if command == "prune" else set())
+    )
     assert given == CHECKPOINT | {"output", "thinking", "artifacts"} | field_names(PruneConfig)
 
 
