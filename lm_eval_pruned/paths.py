@@ -61,7 +61,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def without_folders(text: str) -> str:
-    """Return a setting as it is, or of a path on this machine the last part: folders are nobody else's business.
+    """Return a setting unchanged, but of a path only the last part, so that folders of this machine are not published.
 
     Example:
         >>> without_folders("allenai/c4"), without_folders("/home/me/mine.json"), without_folders("./lists/mine.json")

@@ -21,7 +21,10 @@ GENERATION = (
     "thinking_n_ignore_str", "min_tokens_thinking", "until_thinking",
 )  # fmt: skip
 # Files that patch other packages, and how many places of each do.
-PATCHES = {"_autoload.py": 1, "_harness.py": 3, "models/vllm/compatibility.py": 1, "pruning/checkpoint/offload.py": 1}
+PATCHES = {
+    "_autoload.py": 1, "_harness.py": 3, "models/rounds.py": 1, "models/run_check.py": 1,
+    "models/vllm/compatibility.py": 1, "pruning/checkpoint/offload.py": 1, "pruning/calibration/recording.py": 1,
+}  # fmt: skip
 
 
 def blocks(name: str, language: str) -> list[str]:

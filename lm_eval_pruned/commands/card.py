@@ -74,14 +74,14 @@ def _write(folder: Path, note: Mapping[str, object], table: str, files: Mapping[
     path = folder / CARD_FILE
     card = with_results(_read(path) if path.exists() else str(_new_card(note, folder)), printable(table))
     if card is None:
-        done.left.append(f"{path} has no place for results, which docs/publishing.md tells how to make")
+        done.left.append(f"{path} has no place for results: docs/publishing.md shows the two lines to add")
     else:
         write_text(path, card, flag="")
         done.written.append(CARD_FILE)
     for name, content in files.items():
         target = make_folder(folder / FOLDER, flag="") / name
         if _is_foreign(target):
-            done.left.append(f"{target} was not written by this command: move it to get another")
+            done.left.append(f"{target} was not written by this command: rename it to have another one written")
         else:
             write_text(target, content, flag="")
             done.written.append(f"{FOLDER}/{name}")

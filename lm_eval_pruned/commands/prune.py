@@ -44,7 +44,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "--masks-only", action="store_true", help="write no weights but one file of masks, to be given as masks=FILE"
     )
     parser.add_argument(
-        "--push-to-hub", metavar="REPO", help="also upload the checkpoint, to a new repository of the Hugging Face hub"
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="also upload the checkpoint, to a new repository of the Hugging Face hub",
     )
     parser.add_argument("--private", action="store_true", help="make that repository private")
     add_config_flags(parser)

@@ -141,7 +141,7 @@ def _run_cells(name: str, jobs: Sequence[CellJob], args: argparse.Namespace) -> 
     comparable = [job for job in stopping if job.stop and job.stop.dense.parent in done]
     for job in stopping:
         if job not in comparable:
-            sys.stderr.write(f"failed: {job.label}: its dense cell failed, so there is nothing to stop it by\n")
+            sys.stderr.write(f"failed: {job.label}: its dense cell failed, so there is nothing to compare it with\n")
     failed += len(stopping) - len(comparable)
     return failed + _run(f"{name}, stopping early", comparable, harness, args)
 

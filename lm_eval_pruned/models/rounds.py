@@ -38,6 +38,7 @@ Decide: TypeAlias = Callable[[Rows], Decision]
 
 # Questions of the first round.
 FIRST = 16
+# Arguments of the harness's `evaluate` that a round sets or reads.
 _NEEDED = ("task_dict", "limit", "samples", "log_samples", "bootstrap_iters", "write_out")
 
 
@@ -69,8 +70,12 @@ def asking_in_rounds(decide: Decide) -> Iterator[None]:
 
     original = evaluator.evaluate
     signature = inspect.signature(original)
-    if not {*_NEEDED} <= signature.parameters.keys():
-        raise EngineError(f"this version of lm_eval cannot ask in rounds: its evaluate{signature} lacks {_NEEDED}")
+    missing = [name for name in _NEEDED if name not in signature.parameters]
+    if missing:
+        raise EngineError(
+            f"this version of lm_eval cannot ask in rounds, since its evaluate does not take {', '.join(missing)}: "
+            "leave out --stop early"
+        )
 
     @functools.wraps(original)
     def evaluate(*args: object, **kwargs: object) -> object:

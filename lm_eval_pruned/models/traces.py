@@ -96,7 +96,7 @@ class TraceRequest:
         samples: number of windows.
         seqlen: tokens per window.
         seed: seed of the order of questions and of sampling.
-        tokens: whether all tokens count, or those of the thoughts alone.
+        tokens: whether all tokens count, or only those of the thoughts.
     """
 
     prompts: tuple[str, ...]

@@ -38,7 +38,7 @@ class EarlyJudge:
         self._verdicts: dict[str, Verdict] = {}
 
     def __call__(self, rows: Rows) -> Decision:
-        """Return which tasks need more questions, and what the results file says of those that were asked."""
+        """Return which tasks need more questions, and the report for the results file on those asked so far."""
         pairs = {task: self._pair(task, of_task) for task, of_task in rows.items()}
         curves = task_curves(rows)
         ask: dict[str, int] = {}

@@ -41,8 +41,8 @@ def search_levels(
 ) -> Searched:
     """Return the best of a number of allocations, all with the same size-weighted mean.
 
-    Uniform comes first. Then half of the evaluations are probes: one run of adjacent blocks after another is given a
-    tenth of its weights back, and what that gains says what they are worth. Where damage grows exponentially with the
+    Uniform comes first. Then up to half of the evaluations are probes: each gives a tenth of its weights back to one
+    run of adjacent blocks, and what that gains says what they are worth. Where damage grows exponentially with the
     sparsity, s_l = c - ln(worth_l) / growth is best; some rates of growth are tried. The rest are level switches of
     the best one so far; a switch that is not better is tried the other way round before another one is drawn.
 
@@ -109,13 +109,17 @@ def search_levels(
 def block_runs(sizes: Float[Tensor, " blocks"], count: int) -> list[list[int]]:
     """Divide the blocks that have weights into at most `count` runs; the first and the last block are on their own.
 
+    A single run says nothing about where weights are worth most, so fewer than two are none.
+
     Example:
         >>> block_runs(torch.tensor([1.0, 1, 1, 0, 1, 1, 1]), 4)
         [[0], [1, 2], [4, 5], [6]]
     """
     blocks = [index for index, size in enumerate(sizes.tolist()) if size]
-    if count < 2 or len(blocks) <= count:
-        return [[index] for index in blocks[: len(blocks) if count >= 2 else 0]]
+    if count < 2:
+        return []
+    if len(blocks) <= count:
+        return [[index] for index in blocks]
     first, *middle, last = blocks
     parts = np.array_split(middle, count - 2) if count > 2 else []
     return [[first], *([int(index) for index in part] for part in parts), [last]]

@@ -19,10 +19,10 @@ from lm_eval_pruned.pruning.methods import METHODS
 
 logger = logging.getLogger(__name__)
 
-# Between these lines stand the results, which are written once the checkpoint was evaluated.
+# The results are between these lines; they are written after the checkpoint has been evaluated.
 RESULTS_BEGIN, RESULTS_END = "<!-- lm-eval-pruned: results -->", "<!-- lm-eval-pruned: end of results -->"
 NO_RESULTS = "None yet: `lm-eval-pruned card CHECKPOINT RESULTS` puts them here."
-# What of the original's card is as true of a pruned model.
+# Fields of the original's card that are as true of a pruned model.
 _INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 _TAGS = ("pruned", "sparse", "lm-eval-pruned")
 

@@ -64,7 +64,7 @@ def model_info(record: Record, content: Mapping[str, object]) -> ModelInfo:
 
 
 def public_id(name: str) -> str:
-    """Return the id of a model: its hub id, or its folder's name without the path, which is nobody's business.
+    """Return the id of a model: its hub id, or its folder's name without the path, which is not to be published.
 
     Example:
         >>> public_id("Qwen/Qwen3-8B"), public_id("/home/me/checkpoints/mine"), public_id("tiny-reasoner")

@@ -194,18 +194,7 @@ def _answered(file: Path, metric: str) -> Iterator[Answered]:
 
     try:
         with ParquetFile(file) as rows:
-            known = {
-                "doc",
-                "metric",
-                "model_response",
-                "example",
-                "metrics",
-                "gold",
-                "gold_index",
-                "choices",
-                "predictions",
-            }
-            columns = [name for name in rows.schema_arrow.names if name in known]
+            columns = [name for name in rows.schema_arrow.names if name in _READ]
             for batch in rows.iter_batches(batch_size=256, columns=columns):
                 for row in batch.to_pylist():
                     yield _of_row(row, metric) if "doc" in row else _of_older_row(row, metric)

@@ -1,4 +1,4 @@
-"""Read all results files in and below folders, of three harnesses, and collect what could not be read."""
+"""Read all results files of lm_eval, Inspect and lighteval in and below folders, and collect what could not be read."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def judge(lines: Sequence[Floats], rule: StoppingRule) -> Judgement:
     the cells that go on to the end. The leaderboard, which corrects for its lines and for both looks, says so too.
     Equivalence is certain when a drop and a gain of the whole by the margin are both excluded at alpha / curves.
 
-    The questions worth asking are as many as certainty would take if further ones were answered like those so far.
+    `ask` is the number of questions at which a verdict would be certain if further ones were answered like those so
+    far, and at most twice the number asked.
 
     Args:
         lines: gains [questions], between -1 and 1, under each budget, and last those of the curve as a whole.
