@@ -83,6 +83,8 @@ class Cell:
         words = [str(self.model_args[name]) for name in _NAMED if self.model_args.get(name) is not None]
         if self.model_args.get("exclude") is not None:
             words.append(f"exclude {self.model_args['exclude']}")
+        if self.model_args.get("masks") is not None:
+            words = [*(word for word in words if word != "none"), f"masks {self.model_args['masks']}"]
         pruning = "dense" if words in (["none"], []) else " ".join(words)
         seed = "" if self.seed is None else f"seed {self.seed}"
         parts = [self.model.rpartition("/")[2], pruning, self.task, seed, self.variant or ""]

@@ -73,8 +73,8 @@ def is_diverged(folder: Path) -> bool:
 
 
 def is_pruned(cell: Cell) -> bool:
-    """Whether the model of a cell is pruned by its arguments."""
-    return str(cell.model_args.get("method") or "none") != "none"
+    """Whether the model of a cell is pruned by its arguments: by a method, or by masks that are there already."""
+    return str(cell.model_args.get("method") or "none") != "none" or cell.model_args.get("masks") is not None
 
 
 def _loading(arguments: Mapping[str, object]) -> dict[str, str]:

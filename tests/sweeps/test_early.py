@@ -55,6 +55,14 @@ def test_the_dense_twin_is_asked_alike_seed_and_all(tmp_path):
     assert dense_twin(twin[1], twin) == twin[0]
 
 
+def test_a_cell_with_masks_is_pruned_and_nobodys_twin(tmp_path):
+    dense, pruned, _ = cells(tmp_path, [DENSE, PRUNED])
+    masked = replace(dense, model_args={**dense.model_args, "masks": "sparse.safetensors"})
+    assert masked.label == "tiny-reasoner, masks sparse.safetensors, tiny_tts"
+    assert can_stop(masked)
+    assert [dense_twin(cell, [masked, dense]) for cell in (masked, pruned)] == [dense, dense]
+
+
 @pytest.mark.parametrize(
     ("changed", "can"),
     [

@@ -50,7 +50,7 @@ def write_records(
     records = [eee_record(record, organization=organization) for record in scored]
     sampled = 0
     if not records:
-        raise DataError(f"nothing of {len(found)} runs can be written as a record, the first: {unfit[0]}")
+        raise DataError(f"none of the {len(found)} runs can be written as a record; the first: {unfit[0]}")
     if output.name.endswith(FILE):
         contents = [one.content for one in records]
         write_text(output, as_json(contents[0] if len(contents) == 1 else contents))
