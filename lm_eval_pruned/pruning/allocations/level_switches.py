@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -59,51 +60,72 @@ def search_levels(
         >>> found.sparsities.round(decimals=2).tolist()
         [0.43, 0.57]
     """
-    best = shift_to_target(torch.full(sizes.shape, target).double(), target, sizes)
-    lowest, used = fitness(best), 1
-
-    def improves(candidate: Tensor) -> bool:
-        nonlocal best, lowest, used
-        if used == evaluations or torch.equal(candidate, best):
-            return False
-        found, used = fitness(candidate), used + 1
-        if found < lowest:
-            best, lowest = candidate, found
-            return True
-        return False
-
+    start = shift_to_target(torch.full(sizes.shape, target).double(), target, sizes)
+    climb = _Climb(fitness, evaluations, best=start, lowest=fitness(start))
     runs = block_runs(sizes, (evaluations - 1) // 2)
-    if len(runs) > 1 and not _is_settled(best, sizes):
-        gains = []
-        for blocks in runs:
-            probe = best.clone()
-            probe[blocks] = (probe[blocks] - PROBE).clamp(min=0.0)
-            gains.append((lowest - fitness(probe)) / float(((best - probe) * sizes).sum()))
-        used += len(runs)
-        worth = worth_of_blocks(gains, runs, len(sizes))
-
-        def is_better_at(growth: float) -> bool:
-            return improves(shift_to_target(target - worth.log() / growth, target, sizes))
-
-        first, *faster = FASTER
-        better = [is_better_at(first)]
-        for growth in faster:
-            if any(better) and not better[-1]:
-                break
-            better.append(is_better_at(growth))
-        if better[:2] == [True, False]:
-            for growth in SLOWER:
-                if not is_better_at(growth):
-                    break
+    if len(runs) > 1 and not _is_settled(start, sizes):
+        worth = _probed(climb, runs, sizes)
+        _spread(lambda growth: climb.improves(shift_to_target(target - worth.log() / growth, target, sizes)))
     for up, down, step in _switches(sizes, random.Random(seed)):
-        if used == evaluations:
+        if climb.left == 0:
             break
-        before = used
-        if not improves(switched(best, sizes, up, down, step)):
-            improves(switched(best, sizes, down, up, step))
-        if used == before and _is_settled(best, sizes):
+        before = climb.left
+        if not climb.improves(switched(climb.best, sizes, up, down, step)):
+            climb.improves(switched(climb.best, sizes, down, up, step))
+        if climb.left == before and _is_settled(climb.best, sizes):
             break
-    return Searched(best, lowest, used)
+    return Searched(climb.best, climb.lowest, climb.used)
+
+
+@dataclass(slots=True)
+class _Climb:
+    """The best list so far, and how many were evaluated."""
+
+    fitness: Fitness
+    evaluations: int
+    best: Tensor
+    lowest: float
+    used: int = 1
+
+    @property
+    def left(self) -> int:
+        return self.evaluations - self.used
+
+    def improves(self, candidate: Tensor) -> bool:
+        """Evaluate a list, unless it is the best one or none is left, and keep it if it is better."""
+        if self.left == 0 or torch.equal(candidate, self.best):
+            return False
+        found = self.fitness(candidate)
+        self.used += 1
+        is_better = found < self.lowest
+        if is_better:
+            self.best, self.lowest = candidate, found
+        return is_better
+
+
+def _probed(climb: _Climb, runs: Sequence[Sequence[int]], sizes: Tensor) -> Tensor:
+    """Give each run of blocks some weights back in turn, and return what a weight of each block is worth."""
+    gains = []
+    for blocks in runs:
+        probe = climb.best.clone()
+        probe[blocks] = (probe[blocks] - PROBE).clamp(min=0.0)
+        gains.append((climb.lowest - climb.fitness(probe)) / float(((climb.best - probe) * sizes).sum()))
+    climb.used += len(runs)
+    return worth_of_blocks(gains, runs, len(sizes))
+
+
+def _spread(is_better_at: Callable[[float], bool]) -> None:
+    """Try rates of growth as long as each is better than the one before, in one direction and then in the other."""
+    first, *faster = FASTER
+    better = [is_better_at(first)]
+    for growth in faster:
+        if any(better) and not better[-1]:
+            break
+        better.append(is_better_at(growth))
+    if better[:2] == [True, False]:
+        for growth in SLOWER:
+            if not is_better_at(growth):
+                break
 
 
 def block_runs(sizes: Float[Tensor, " blocks"], count: int) -> list[list[int]]:
