@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_pruned.paths import BUNDLED, is_hub_id, without_folders
+from lm_eval_pruned.results.eee.fields import known
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import model_args, section
@@ -57,7 +58,7 @@ def model_info(record: Record, content: Mapping[str, object]) -> ModelInfo:
             "name": f"{original.rpartition('/')[2]} · {_label(record.configuration)}",
             "id": identity,
             "developer": identity.partition("/")[0] if "/" in identity else UNKNOWN,
-            **({"inference_engine": {"name": engine, **({"version": version} if version else {})}} if engine else {}),
+            **known(inference_engine=known(name=engine, version=version if engine else "")),
             "additional_details": details,
         },
     )
@@ -99,7 +100,7 @@ def _loading(config: Mapping[str, object]) -> dict[str, str]:
     return {name.removeprefix("model_"): str(config[name]) for name in names if config.get(name)}
 
 
-def _pruning(record: Record, config: Mapping[str, object], original: str) -> dict[str, str]:
+def _pruning(record: Record, config: Mapping[str, object], original: str) -> dict[str, object]:
     report = section(config, "pruning")
     settings = {
         name: without_folders(value) if isinstance(value, str) else value
@@ -107,12 +108,12 @@ def _pruning(record: Record, config: Mapping[str, object], original: str) -> dic
     }
     words = record.configuration.words
     target = report.get("target_sparsity")
-    return {
-        "base_model": original,
-        "method": words.method,
-        "allocation": without_folders(words.alloc) or "none",
-        **({} if target is None else {"target_sparsity": str(target)}),
-        **({} if record.sparsity is None else {"achieved_sparsity": str(record.sparsity)}),
-        **({"fingerprint": record.fingerprint} if record.fingerprint else {}),
-        **({"pruning_config": json.dumps(settings, sort_keys=True)} if settings else {}),
-    }
+    return known(
+        base_model=original,
+        method=words.method,
+        allocation=without_folders(words.alloc) or "none",
+        target_sparsity="" if target is None else str(target),
+        achieved_sparsity="" if record.sparsity is None else str(record.sparsity),
+        fingerprint=record.fingerprint,
+        pruning_config=settings and json.dumps(settings, sort_keys=True),
+    )

@@ -11,6 +11,7 @@ from uuid import UUID
 from lm_eval_pruned import __version__
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import NOT_JSON, sha256_of_json
+from lm_eval_pruned.results.eee.fields import known
 from lm_eval_pruned.results.eee.model import OURS, model_info
 from lm_eval_pruned.results.eee.scores import results
 from lm_eval_pruned.results.records.layout import newest_layout
@@ -69,7 +70,7 @@ def eee_record(record: Record, *, organization: str) -> EeeRecord:
         "eval_library": {
             "name": "lm_eval",
             "version": str(content.get("lm_eval_version") or "unknown"),
-            **({"additional_details": {"lm_eval_pruned": ours}} if ours else {}),
+            **known(additional_details=known(lm_eval_pruned=ours)),
         },
         "model_info": model.content,
         "evaluation_results": list(results(record, content)),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 
 from lm_eval_pruned.paths import is_hub_id
+from lm_eval_pruned.results.eee.fields import known
 from lm_eval_pruned.results.leaderboard.scales import is_share_metric
 from lm_eval_pruned.results.measurement import Key, Measurement, measure
 from lm_eval_pruned.results.records.record import Record
@@ -52,11 +53,7 @@ def _result(key: Key, measurement: Measurement, content: Mapping[str, object]) -
         "evaluation_name": evaluation_name(key.task, key.filter),
         "source_data": source_data(given, key.task, content),
         "metric_config": _metric(measurement),
-        "score_details": {
-            "score": measurement.accuracy,
-            "uncertainty": _uncertainty(measurement),
-            **({"details": costs} if costs else {}),
-        },
+        "score_details": known(score=measurement.accuracy, uncertainty=_uncertainty(measurement), details=costs),
         "generation_config": _generation(given, measurement, content),
     }
 
@@ -65,21 +62,20 @@ def source_data(given: Mapping[str, object], task: str, content: Mapping[str, ob
     """Return where the questions of a task are from; `given` is its configuration."""
     path, name, asked = str(given.get("dataset_path") or ""), given.get("dataset_name"), _counts(content, task)
     split = given.get("test_split") or given.get("validation_split")
-    details = {"config": str(name)} if name else {}
     # Names without an owner are those of loaders of local files, or of the first data sets, which have moved.
     if is_hub_id(path) and "/" in path and not path.startswith(_GENERATED):
-        return {
-            "dataset_name": path.rpartition("/")[2],
-            "source_type": "hf_dataset",
-            "hf_repo": path,
-            **({"hf_split": str(split)} if split else {}),
-            **({"samples_number": asked} if asked else {}),
-            **({"additional_details": details} if details else {}),
-        }
+        return known(
+            dataset_name=path.rpartition("/")[2],
+            source_type="hf_dataset",
+            hf_repo=path,
+            hf_split=split and str(split),
+            samples_number=asked or None,
+            additional_details=known(config=name and str(name)),
+        )
     return {
         "dataset_name": path.rpartition("/")[2] or task,
         "source_type": "other",
-        "additional_details": {**details, "task": task},
+        "additional_details": known(config=name and str(name), task=task),
     }
 
 
@@ -90,45 +86,26 @@ def _counts(content: Mapping[str, object], task: str) -> int | None:
 
 def _metric(measurement: Measurement) -> dict[str, object]:
     metric, share = measurement.metric, is_share_metric(measurement.metric, measurement.accuracy)
-    known = measurement.higher_is_better is not None
-    details = {
-        **({} if known else {"direction": "unknown"}),
-        **({} if share else {"bounds_status": "unknown"}),
-    }
-    return {
-        "metric_id": _GLOBAL.get(metric, f"lm_eval.{metric}"),
-        "metric_name": metric,
-        **({"metric_kind": _GLOBAL[metric]} if metric in _GLOBAL else {}),
-        "lower_is_better": measurement.higher_is_better is False,
-        **(
-            {"metric_unit": "proportion", "score_type": "continuous", "min_score": 0.0, "max_score": 1.0}
-            if share
-            else {}
-        ),
-        **({"additional_details": details} if details else {}),
-    }
+    bounds = {"metric_unit": "proportion", "score_type": "continuous", "min_score": 0.0, "max_score": 1.0}
+    details = known(
+        direction="unknown" if measurement.higher_is_better is None else "", bounds_status="" if share else "unknown"
+    )
+    return known(
+        metric_id=_GLOBAL.get(metric, f"lm_eval.{metric}"),
+        metric_name=metric,
+        metric_kind=_GLOBAL.get(metric),
+        lower_is_better=measurement.higher_is_better is False,
+        **(bounds if share else {}),
+        additional_details=details,
+    )
 
 
 def _uncertainty(measurement: Measurement) -> dict[str, object]:
     interval, outcomes = measurement.interval, measurement.outcomes
     questions = measurement.questions if outcomes is None else len(outcomes.questions)
     by = "of the mean over questions, from their outcomes" if outcomes else "from the standard error reported"
-    return {
-        **({"standard_error": {"value": measurement.error}} if measurement.error is not None else {}),
-        **(
-            {
-                "confidence_interval": {
-                    "lower": interval.low,
-                    "upper": interval.high,
-                    "confidence_level": LEVEL,
-                    "method": by,
-                }
-            }
-            if interval
-            else {}
-        ),
-        **({"num_samples": questions} if questions else {}),
-    }
+    ends = interval and {"lower": interval.low, "upper": interval.high, "confidence_level": LEVEL, "method": by}
+    return known(standard_error=known(value=measurement.error), confidence_interval=ends, num_samples=questions or None)
 
 
 def _generation(
@@ -151,7 +128,7 @@ def _generation(
     }
     return {
         "generation_args": arguments,
-        "additional_details": {name: _text(value) for name, value in others.items() if value not in (None, "", [], {})},
+        "additional_details": {name: _text(value) for name, value in known(**others).items()},
     }
 
 
