@@ -125,8 +125,8 @@ def gumbel_noise(keys: Int[Tensor, " rows"], vocab: int) -> Float[Tensor, "rows 
     return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
-def shifted(state: Int[Tensor, ...], bits: int) -> Int[Tensor, ...]:
-    """Shift 64-bit integers to the right, as unsigned ones.
+def shifted(state: Tensor, bits: int) -> Tensor:
+    """Shift 64-bit integers of any shape to the right, as unsigned ones.
 
     Example:
         >>> shifted(torch.tensor([-1]), 62).item()

@@ -61,6 +61,8 @@ def test_operations_are_those_that_pytorch_counts(model, windows, settings):
 def test_operations_of_choosing_channels_and_experts_are_those_that_pytorch_counts(
     mixture, model, windows, monkeypatch, method, choose
 ):
+    if method == "reap" and not hasattr(mixture.model.layers[0].mlp.experts, "gate_up_proj"):
+        pytest.skip("releases of transformers before 5 keep one Linear an expert")
     given = recipe(method=method)
     pruned = mixture if method == "reap" else model
     shape = read_architecture(given, pruned, torch.float32, whole=True)

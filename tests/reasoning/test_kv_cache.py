@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import DynamicCache, PreTrainedModel
 
 from lm_eval_pruned.errors import EngineError
@@ -15,7 +17,9 @@ from tests.architectures.families import VOCABULARY, families, tiny_model
 
 # Full attention, windows, delta nets, convolutions, Mamba beside attention, rotary and learned positions, keys and
 # values of different widths.
-KINDS = ["qwen3", "gemma2", "qwen3_5_text", "lfm2", "granitemoehybrid", "gpt_neox", "opt", "deepseek_v3"]
+KINDS = ["qwen3", "gemma2", "qwen3_5_text", "gpt_neox", "opt", "deepseek_v3"]
+# Before transformers 5, the cache of the first fails when it is reordered, and the second has other names of layers.
+KINDS += ["lfm2", "granitemoehybrid"] * (Version(transformers.__version__) >= Version("5"))
 # Sequences that go on after a number of steps; one that is named twice forks.
 ORDERS = {2: [0, 1, 2, 3, 1], 5: [4, 0, 2, 3], 8: [0, 3, 2], 11: [2, 1, 0, 0, 1, 2, 2]}
 STEPS = MIN_ROOM + 4
