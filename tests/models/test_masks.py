@@ -212,6 +212,8 @@ def test_masks_from_the_hub(tmp_path, masks, pruned):
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
             "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
             "HF_HUB_OFFLINE": "0",
+            # lm-eval 0.4.10 turns it on, and nothing installs the package that it takes.
+            "HF_HUB_ENABLE_HF_TRANSFER": "0",
             "HF_HOME": str(tmp_path / "cache"),
         }
         flags = {"pretrained": TINY, "masks": "someone/tiny-masks", "artifacts": "off", "output": tmp_path / "out"}

@@ -40,7 +40,12 @@ def settings_of(method: str) -> dict[str, object]:
 
 
 def model_for(method: str, model: nn.Module) -> nn.Module:
-    return spread(mixture(vocab_size=97)) if method == "reap" else model
+    if method != "reap":
+        return model
+    experts = spread(mixture(vocab_size=97))
+    if not hasattr(experts.model.layers[0].mlp.experts, "gate_up_proj"):
+        pytest.skip("releases of transformers before 5 keep one Linear an expert")
+    return experts
 
 
 def pruned(model: nn.Module, config: PruneConfig, windows) -> nn.Module:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_pruned.errors import ArgumentError, DataError
+from lm_eval_pruned.results.eee import FILE
 from lm_eval_pruned.results.eee.model import UNKNOWN
 from lm_eval_pruned.results.eee.record import SCHEMA_VERSION, EeeRecord, eee_record
 from lm_eval_pruned.results.eee.samples import sample_lines
@@ -17,8 +18,6 @@ from lm_eval_pruned.results.output import make_folder, printable, write_text
 from lm_eval_pruned.results.records.reading import is_of_lm_eval, read_records
 from lm_eval_pruned.results.records.record import Record
 
-# Endings of a file, and of a folder.
-FILE, FOLDER = ".eee.json", ".eee"
 _NO_PATH = re.compile(r'[<>:"\\|?*/\x00-\x1f]')
 
 
