@@ -53,7 +53,7 @@ def test_files_and_figures(tmp_path, samples, capsys):
     assert run(samples, output, "--method", "magnitude", "--sparsity", "0.7") == 0
     content = json.loads((output / "divergence.json").read_text())
     assert list(content) == KEYS
-    assert [one["kl"] for one in content["questions"]] == pytest.approx(expected_kl(), abs=1e-5)
+    assert [one["kl"] for one in content["questions"]] == pytest.approx(expected_kl(), rel=1e-5, abs=1e-5)
     assert content["kl"] == pytest.approx(sum(expected_kl()) / content["tokens"], rel=1e-5)
     assert [one["budget"] for one in content["by_budget"]] == [16]
     assert content["config"]["method"] == "magnitude"
