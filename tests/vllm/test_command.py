@@ -157,6 +157,13 @@ def test_a_mistake_is_refused_before_an_engine_starts(arguments, message):
         PrunedVLLM("tiny-reasoner", **arguments)
 
 
+def test_a_list_of_plugins_without_ours_is_refused(monkeypatch):
+    monkeypatch.setenv("VLLM_PLUGINS", "lora_filesystem_resolver")
+    assert PrunedVLLM.limits("tiny-reasoner").context
+    with pytest.raises(PrunedEvalError, match="set VLLM_PLUGINS=lora_filesystem_resolver,lm_eval_pruned, or unset it"):
+        PrunedVLLM("tiny-reasoner", method="magnitude", sparsity=0.2)
+
+
 def test_a_length_beyond_the_context_is_one_line(tmp_path):
     done = run("pruned-vllm", "pretrained=tiny-reasoner,max_model_len=99999", "tiny_tts_16", tmp_path, "--limit", "1")
     assert "vLLM does not start (" in our_error(done)

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shutil
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 else:
     VLLM = harness_class()
 
-from vllm import EngineArgs, SamplingParams
+from vllm import EngineArgs, SamplingParams, envs
 from vllm.platforms import current_platform
 
 from lm_eval_pruned.models.vllm.loader import KEY, LOAD_FORMAT, Loading
 
 logger = logging.getLogger(__name__)
+
+# The name of the entry point in pyproject.toml.
+PLUGIN = "lm_eval_pruned"
 
 # Load formats whose tensors have the names of the transformers model that was pruned.
 READABLE = ("auto", "hf", "safetensors", "fastsafetensors")
@@ -180,7 +183,23 @@ def _read(pretrained: str, arguments: Mapping[str, object]) -> _Read:
     recipe, config = resolve(settings), peek_config(source, kwargs)
     if config is not None:
         check_fits(recipe, config, dtype=str(kwargs.get("dtype", "auto")))
+    if recipe.method is not None:
+        _check_plugins(envs.VLLM_PLUGINS)
     return _Read(source, settings, run, kwargs)
+
+
+def _check_plugins(allowed: Sequence[str] | None) -> None:
+    """Refuse a list of plug-ins without ours, which tells vLLM what `load_format=pruned` is; None allows all of them.
+
+    Raises:
+        ArgumentError: we are not in the list.
+    """
+    if allowed is not None and PLUGIN not in allowed:
+        given = ",".join(allowed)
+        raise ArgumentError(
+            f"VLLM_PLUGINS={given} leaves out the plug-in that prunes while vLLM reads the weights: set "
+            f"VLLM_PLUGINS={','.join(filter(None, (given, PLUGIN)))}, or unset it"
+        )
 
 
 def _located(source: str, arguments: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
