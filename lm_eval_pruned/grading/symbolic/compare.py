@@ -1,29 +1,34 @@
-"""Comparison of two LaTeX expressions with sympy: at random points to 60 digits, else by simplification.
+"""Comparison of two LaTeX expressions that sympy computes first: as trees of our own, else by simplification.
 
 It runs only inside a worker process (`worker_process.py`), because sympy may take unbounded time and memory.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import sympy
 
+from lm_eval_pruned.grading.compare.compare import compare_answers
+from lm_eval_pruned.grading.compare.evaluate import DIGITS
 from lm_eval_pruned.grading.read.tokens import UnreadableError
+from lm_eval_pruned.grading.read.tree import INFINITY, MINUS_INFINITY, Head, Node, call, name, number, power
 from lm_eval_pruned.grading.symbolic.latex_parser import parse
 
 INSTALL = "pip install latex2sympy2-extended 'antlr4-python3-runtime==4.13.2'"
-DIGITS = 60
-SAME = f"the same values to {DIGITS} digits, or the difference simplifies to zero"
-TOLERANCE = sympy.Rational(1, 10**50)
-# An irrational value below this is the residue of terms that cancel.
-RESIDUE = sympy.Rational(1, 10**100)
-# Random points: wanted, and needed for a decision.
-POINTS = 12
-FEWEST_POINTS = 3
-SEED = 20260101
+SAME = "the same values, or the difference simplifies to zero"
+
+_CONSTANTS = {
+    sympy.pi: name("\\pi"), sympy.E: name("e"), sympy.I: name("i"), sympy.oo: INFINITY, -sympy.oo: MINUS_INFINITY,
+}  # fmt: skip
+_OPERATIONS: dict[type[sympy.Basic], Head] = {sympy.Add: "+", sympy.Mul: "*", sympy.Pow: "^"}
+_RELATIONS = {sympy.Eq: "=", sympy.Ne: "!=", sympy.Lt: "<", sympy.Le: "<="}
+# Functions with another name in sympy than in our trees.
+_FUNCTIONS = {
+    "log": "ln", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "acot": "arccot", "Abs": "abs",
+    "ceiling": "ceil",
+}  # fmt: skip
 
 
 class Decision(NamedTuple):
@@ -59,78 +64,50 @@ def decide(left: str, right: str) -> Decision:
 
 
 def _are_equal(one: sympy.Basic, other: sympy.Basic) -> bool:
-    if isinstance(one, sympy.Rel) and isinstance(other, sympy.Rel):
-        return _are_equal_relations(one, other)
-    if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
-        return one.shape == other.shape and all(map(_are_equal, one.flat(), other.flat()))
-    if not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
-        raise UnreadableError("different kinds")
-    if any(side.has(sympy.Integral) for side in (one, other)) and not _agree(one, other):
+    if any(side.has(sympy.Integral) for side in (one, other)):
         # Numerical integration guarantees no digits: agreement to so many is not a coincidence, a difference may be.
+        if compare_answers(to_tree(_integrate(one)), to_tree(_integrate(other))):
+            return True
         one, other = one.doit(), other.doit()
-    agree = one == other or _agree(one, other)
-    return bool(sympy.simplify(one - other) == 0) if agree is None else agree
+    equal = compare_answers(to_tree(one), to_tree(other))
+    if equal is None and not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
+        raise UnreadableError("neither values nor relations that can be evaluated")
+    return bool(sympy.simplify(one - other) == 0) if equal is None else equal
 
 
-def _are_equal_relations(one: sympy.Rel, other: sympy.Rel) -> bool:
-    """Compare equations up to a constant factor, and inequalities up to a positive one."""
-    one, other = (side.reversed if isinstance(side, (sympy.Gt, sympy.Ge)) else side for side in (one, other))
-    if type(one) is not type(other):
-        return False
-    samples = list(_samples(one.lhs - one.rhs, other.lhs - other.rhs))
-    if len(samples) < FEWEST_POINTS or any(not left or not right for left, right in samples):
-        raise UnreadableError("a relation that cannot be sampled")
-    (above, below), *_ = samples
-    same = all(_close(left * below, right * above) for left, right in samples)
-    # The factor between two equations, or two inequations, may have either sign.
-    return same and (isinstance(one, (sympy.Eq, sympy.Ne)) or bool(above / below > 0))
+def _integrate(node: sympy.Basic) -> sympy.Basic:
+    """Replace integrals by their values to more digits than are compared."""
+    return node.xreplace({part: sympy.Rational(str(part.evalf(3 * DIGITS))) for part in node.atoms(sympy.Integral)})
 
 
-def _agree(one: sympy.Expr, other: sympy.Expr) -> bool | None:
-    """Compare values at random points; return None if there are too few points."""
-    samples = list(_samples(one, other))
-    if any(not _close(left, right) for left, right in samples):
-        return False
-    return True if len(samples) >= (FEWEST_POINTS if one.free_symbols | other.free_symbols else 1) else None
+def to_tree(node: sympy.Basic) -> Node:
+    """Return a sympy expression, relation or matrix as a tree of our own; what we cannot evaluate is a function in it.
 
-
-def _samples(one: sympy.Expr, other: sympy.Expr) -> list[tuple[sympy.Expr, sympy.Expr]]:
-    """Return values of both at the random points at which both are finite, real ones if there are any."""
-    values = [tuple(_value(side, point) for side in (one, other)) for point in _points(one, other)]
-    finite = [(left, right) for left, right in values if left is not None and right is not None]
-    return [pair for pair in finite if all(value.is_real for value in pair)] or finite
-
-
-def _points(one: sympy.Expr, other: sympy.Expr) -> Iterator[dict[sympy.Symbol, sympy.Rational]]:
-    generator, pair = random.Random(SEED), sympy.Tuple(one, other)
-    symbols = sorted(pair.free_symbols, key=str)
-    # Symbols in factorials, binomials and exponents of negative numbers stand for integers.
-    counted = list(pair.atoms(sympy.factorial, sympy.binomial))
-    counted += [power.exp for power in pair.atoms(sympy.Pow) if power.base.is_negative]
-    integers = {symbol for node in counted for symbol in node.free_symbols}
-    needs_positive = any(power.base.free_symbols and not power.exp.is_integer for power in pair.atoms(sympy.Pow))
-    signs = [1] if needs_positive or any(part.free_symbols for part in pair.atoms(sympy.log)) else [1, -1]
-    for attempt in range(POINTS if symbols else 1):
-        # Small, medium and large values, at some of which most functions are real.
-        yield {
-            symbol: sympy.Integer(attempt + index + 1)
-            if symbol in integers
-            else sympy.Rational(generator.randint(1, 997), generator.choice([1009, 337, 53, 32]))
-            * generator.choice(signs)
-            for index, symbol in enumerate(symbols)
-        }
-
-
-def _value(tree: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational]) -> sympy.Expr | None:
-    """Return the value at a point, exactly if it is rational; None if it has none."""
-    value = tree.subs(point)
-    if not value.is_Rational:
-        value = value.evalf(DIGITS, maxn=4 * DIGITS, chop=RESIDUE)
-    return value if value.is_number and value.is_finite else None
-
-
-def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
-    """Compare rational numbers exactly, and others with a relative tolerance, so that a tiny number is not zero."""
-    if left.is_Rational and right.is_Rational:
-        return bool(left == right)
-    return bool(abs(left - right) <= TOLERANCE * max(abs(left), abs(right)))
+    Example:
+        >>> to_tree(sympy.sympify("2 < x")).label, to_tree(sympy.sympify("zeta(3)")).label
+        ('<', 'zeta')
+    """
+    if node in _CONSTANTS:
+        return _CONSTANTS[node]
+    if isinstance(node, sympy.Rational):
+        return number(Fraction(node.p, node.q))
+    if isinstance(node, sympy.Symbol):
+        return name(node.name)
+    if isinstance(node, sympy.MatrixBase):
+        return Node("matrix", tuple(Node("row", tuple(map(to_tree, row))) for row in node.tolist()))
+    if isinstance(node, sympy.Piecewise):
+        # A formula with exceptions, such as the integral of x^n, where n is not -1, or a sum without a value elsewhere.
+        formula, condition = next(branch for branch in node.args if not isinstance(branch[1], sympy.Eq))
+        if condition is sympy.true or isinstance(condition, sympy.Ne) or node.args[-1][0].has(sympy.Sum):
+            return to_tree(formula)
+    if isinstance(node, (sympy.Gt, sympy.Ge)):
+        node = node.reversed
+    parts = tuple(map(to_tree, node.args))
+    if node.func in _RELATIONS:
+        return Node("relation", parts, label=_RELATIONS[node.func])
+    if node.func == sympy.exp:
+        return power(name("e"), *parts)
+    if node.func in _OPERATIONS:
+        return Node(_OPERATIONS[node.func], parts)
+    label = node.func.__name__
+    return call(_FUNCTIONS.get(label, label), *parts)

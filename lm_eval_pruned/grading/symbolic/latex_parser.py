@@ -118,9 +118,6 @@ def _evaluate(tree: sympy.Basic) -> sympy.Basic:
     value = tree.doit(integrals=bool(tree.free_symbols) or tree.has(sympy.oo, *_NOT_SMOOTH))
     if tree.atoms(sympy.MatrixBase):
         value = value.replace(_is_power_of_matrix, lambda power: power.base**power.exp).doit()
-    value = value.xreplace({symbol: sympy.I for symbol in value.free_symbols if symbol.name == "i"})
-    if not value.has(sympy.I):
-        value = value.replace(_is_odd_root_of_negative, lambda root: (-1) ** root.exp.p * (-root.base) ** root.exp)
     if value.has(sympy.nan, sympy.zoo):
         raise UnreadableError("no finite value")
     return value
@@ -128,8 +125,3 @@ def _evaluate(tree: sympy.Basic) -> sympy.Basic:
 
 def _is_power_of_matrix(node: sympy.Basic) -> bool:
     return isinstance(node, (sympy.Pow, sympy.MatPow)) and isinstance(node.base, sympy.MatrixBase)
-
-
-def _is_odd_root_of_negative(node: sympy.Basic) -> bool:
-    """Tell whether a node is an odd root of a negative number; we take the real root, sympy the principal one."""
-    return bool(node.is_Pow and node.base.is_negative and node.exp.is_Rational and node.exp.q > 1 and node.exp.q % 2)
