@@ -16,7 +16,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import cache
-from queue import Empty, SimpleQueue
+from multiprocessing.connection import wait
 from typing import IO, Literal, NamedTuple, cast
 
 from lm_eval_pruned.grading.limits import (
@@ -65,7 +65,7 @@ def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE, patience: f
             return _ask_in_turn(left, right, deadline, patience)
         except OSError as error:
             return Outcome(None, "timeout", f"no worker could be started: {type(error).__name__}")
-        except _WorkerEndedError:
+        except EOFError:
             return Outcome(None, "timeout", "the worker was killed")
         finally:
             # A new one starts before the next pair needs it.
@@ -94,22 +94,18 @@ def _ask_in_turn(left: str, right: str, deadline: float, patience: float) -> Out
     worker = _running_worker()
     try:
         worker.await_start(patience)
-    except Empty:
+    except TimeoutError:
         return Outcome(None, "timeout", f"the worker did not start in {patience:g} s")
     deadline = min(deadline, max(patience - (time.monotonic() - began), SHORTEST_DEADLINE))
     try:
         reply = worker.exchange({"left": left, "right": right, "seconds": deadline}, deadline)
-    except Empty:
+    except TimeoutError:
         return Outcome(None, "timeout", f"not decided in {deadline:g} s")
     if reply.get("exhausted"):
         _end_workers()
         return Outcome(None, "timeout", f"not decided in {MAX_WORKER_BYTES // 1024**2} MiB")
     equal = reply["equal"] if isinstance(reply["equal"], bool) else None
     return Outcome(equal, "unparsed" if equal is None else "ok", str(reply["reason"]))
-
-
-class _WorkerEndedError(Exception):
-    """The worker closed its pipe because it was killed, by us or by somebody else."""
 
 
 class _Worker:
@@ -134,10 +130,7 @@ class _Worker:
             # Ctrl-C in a terminal is meant for the caller only.
             start_new_session=True,
         )
-        # Replies, and None after the last one.
-        self.replies: SimpleQueue[dict[str, object] | None] = SimpleQueue()
-        self.reader = threading.Thread(target=self._read_replies, daemon=True)
-        self.reader.start()
+        self.requests, self.replies = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
         path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100
         self._send({"path": path, "parent": os.getpid()})
 
@@ -149,13 +142,13 @@ class _Worker:
         return not is_late and not is_spent and self.process.poll() is None
 
     def await_start(self, seconds: float) -> None:
-        """Wait until the worker has started; raise Empty if it needs more time."""
+        """Wait until the worker has started; raise TimeoutError if it needs more time."""
         if not self.has_started:
             self._receive(seconds)
             self.has_started = True
 
     def exchange(self, pair: dict[str, object], seconds: float) -> dict[str, object]:
-        """Send a pair and return the reply; raise Empty if there is none in time."""
+        """Send a pair and return the reply; raise TimeoutError if there is none in time."""
         self.pairs += 1
         self.is_busy = True
         self._send(pair)
@@ -167,37 +160,34 @@ class _Worker:
         """Kill the process and wait for its end."""
         self.process.kill()
         self.process.wait()
-        self.reader.join()
-        _pipe(self.process.stdin).close()
+        self._close_pipes()
 
     def leave(self) -> None:
-        """Forget the worker of our parent in a forked process, where its pipes would stay open and no thread reads."""
-        _pipe(self.process.stdin).close()
-        _pipe(self.process.stdout).close()
+        """Forget the worker of our parent in a forked process, where its pipes would stay open."""
+        self._close_pipes()
         # It is not a child of ours: there is nothing to wait for or to warn about.
         self.process.returncode = 0
 
     def _send(self, message: dict[str, object]) -> None:
         # Messages fit into the buffer of the pipe. Whoever waits for the reply is told that the worker has ended.
         with suppress(BrokenPipeError):
-            _pipe(self.process.stdin).write(json.dumps(message).encode() + b"\n")
+            self.requests.write(json.dumps(message).encode() + b"\n")
 
     def _receive(self, seconds: float) -> dict[str, object]:
-        reply = self.replies.get(timeout=seconds)
-        if reply is None:
+        # A reply is one line, written at once.
+        if not wait([self.replies.fileno()], seconds):
+            raise TimeoutError
+        line = self.replies.readline()
+        if not line:
+            # It was killed, by us or by somebody else.
             self.end()
-            raise _WorkerEndedError
+            raise EOFError
+        reply: dict[str, object] = json.loads(line)
         return reply
 
-    def _read_replies(self) -> None:
-        with _pipe(self.process.stdout) as replies:
-            for line in replies:
-                self.replies.put(json.loads(line))
-        self.replies.put(None)
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    return cast(IO[bytes], pipe)
+    def _close_pipes(self) -> None:
+        self.requests.close()
+        self.replies.close()
 
 
 # The worker, or none; one thread at a time uses it.
