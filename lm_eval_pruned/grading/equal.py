@@ -12,11 +12,12 @@ from typing import NamedTuple
 from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.compare.expand import is_constant_chain
+from lm_eval_pruned.grading.compare.values import exact_number
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_SECOND_OPINION_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.remarks import normalize_conjunctions, strip_remarks
 from lm_eval_pruned.grading.normalize.units import split_unit
-from lm_eval_pruned.grading.read.decimal import Number, read_number, rounds_to
+from lm_eval_pruned.grading.read.decimal import Number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.symbolic.worker import ask
 from lm_eval_pruned.grading.vocabulary import CONSTANTS
@@ -179,9 +180,6 @@ def _compare_values(left: str, right: str) -> Equality:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
     if one.value == other.value:
         return Equality(True, "same value and unit" if one.unit == other.unit else "same value, unit on one side")
-    left_number, right_number = read_number(one.value), read_number(other.value)
-    if left_number and right_number:
-        return _compare_numbers(left_number, right_number)
     return _compare_parsed(one.value, other.value)
 
 
@@ -192,6 +190,9 @@ def _compare_parsed(left: str, right: str) -> Equality:
         one = read(f"({left})")
     elif other is None and one is not None and right.isalpha():
         other = read(f"({right})")
+    numbers = (exact_number(one), exact_number(other)) if one and other else (None, None)
+    if numbers[0] and numbers[1]:
+        return _compare_numbers(numbers[0], numbers[1])
     verdict = compare_answers(one, other) if one and other else None
     if verdict:
         return Equality(True, "same meaning")
@@ -226,6 +227,5 @@ def _shape(form: str) -> tuple[str, int]:
 def _compare_numbers(one: Number, other: Number) -> Equality:
     if one.value == other.value:
         return Equality(True, "same number")
-    if rounds_to(one, other) or rounds_to(other, one):
-        return Equality(True, "rounded decimal")
-    return Equality(False, "different numbers")
+    is_rounded = rounds_to(one, other) or rounds_to(other, one)
+    return Equality(is_rounded, "rounded decimal" if is_rounded else "different numbers")

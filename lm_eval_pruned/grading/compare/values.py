@@ -25,13 +25,18 @@ _CONSTANTS = ("C", "K")
 
 def compare_values(one: Node, other: Node) -> bool | None:
     """Tell whether two expressions have the same value, or None if they cannot be evaluated at enough points."""
-    left, right = evaluate_exactly(one), evaluate_exactly(other)
-    if left is not None and right is not None:
-        first, second = Number(left, one.step, one.significant), Number(right, other.step, other.significant)
-        return left == right or rounds_to(first, second) or rounds_to(second, first)
+    left, right = exact_number(one), exact_number(other)
+    if left and right:
+        return left.value == right.value or rounds_to(left, right) or rounds_to(right, left)
     if _is_infinite(one) or _is_infinite(other):
         return _is_infinite(one) and one == other
     return _rounds_numerically(one, other) or agree_at_points(one, _rename_constant(one, other), is_close)
+
+
+def exact_number(node: Node) -> Number | None:
+    """Return the value of an expression that is a rational number, with the precision of a decimal, or None."""
+    value = evaluate_exactly(node)
+    return None if value is None else Number(value, node.step, node.significant)
 
 
 def _rename_constant(one: Node, other: Node) -> Node:

@@ -6,12 +6,12 @@ Reference: Lightman et al., Let's Verify Step by Step, arXiv 2305.20050, and the
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
+from lm_eval_pruned.grading.compare.evaluate import evaluate_exactly
 from lm_eval_pruned.grading.equal import EMPTY, Equality
 from lm_eval_pruned.grading.modes import hendrycks
 from lm_eval_pruned.grading.modes.typed import read_whole, strip_group_commas, type_answer, unwrap_text
-from lm_eval_pruned.grading.read.decimal import read_number
+from lm_eval_pruned.grading.read.parser import read
 
 HEADING = "# Answer"
 
@@ -36,8 +36,8 @@ def equal(gold: str, answer: str) -> Equality:
     Two fractions must be written in the same way, and a whole number equals only a whole number.
 
     Differs: the original asks sympy whether the difference of two members simplifies to zero, which finds equal
-    expressions, too; here only numbers are compared, and exactly, where the original rounds them to floats. LaTeX is
-    converted to typed text by a few rules of our own instead of the table of pylatexenc.
+    expressions, too; here only rational numbers are compared, and exactly, where the original rounds them to floats.
+    LaTeX is converted to typed text by a few rules of our own instead of the table of pylatexenc.
 
     Example:
         >>> equal("(1, 0.5)", r"(1, \frac{1}{2})").reason, equal("1/2", "2/4").reason
@@ -78,12 +78,6 @@ def _are_same_number(gold: str, answer: str) -> bool:
         return gold == answer
     if (read_whole(gold) is None) != (read_whole(answer) is None):
         return False
-    left, right = _read_value(gold), _read_value(answer)
-    return left is not None and left == right
-
-
-def _read_value(text: str) -> Fraction | None:
-    """Read a number, or the sum of two numbers, which is how a mixed number is typed."""
-    numbers = [read_number(part) for part in text.split("+", 2)]
-    values = [number.value for number in numbers if number]
-    return sum(values, Fraction(0)) if len(values) == len(numbers) <= 2 else None
+    trees = read(gold), read(answer)
+    values = [tree and evaluate_exactly(tree) for tree in trees]
+    return values[0] is not None and values[0] == values[1]

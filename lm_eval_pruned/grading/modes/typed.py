@@ -3,9 +3,9 @@ r"""Conversion of an answer to calculator notation, `\frac{1}{2}` to `1/2`, whic
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from lm_eval_pruned.grading.normalize.braces import match_braces_in
-from lm_eval_pruned.grading.read.decimal import read_number
 
 # A number this close to a whole number is one.
 WHOLE_WITHIN = 1e-7
@@ -19,7 +19,7 @@ _UNIT_PATTERNS = [(unit, re.compile(rf"{unit}(?:es)?s? *(?:\^[0-9]+)?")) for uni
 _DEGREES = re.compile(r"\^ *\\circ")
 _THIN_COMMA = re.compile(r",\\! *")
 _GROUP_COMMA = re.compile(r"([0-9]),([0-9]{3})($|[^0-9])")
-_WHOLE_WITH_POINT = re.compile(r"[+-]?[0-9]+\.")
+_DECIMAL = re.compile(r"[+-]?(?=\.?[0-9])[0-9]{0,1000}\.?[0-9]{0,1000}(?:[eE][+-]?[0-9]{1,3})?")
 _MINUS = re.compile(r"- *")
 _MIXED = re.compile(r"([0-9]) +([0-9])")
 
@@ -57,14 +57,11 @@ def read_whole(text: str) -> int | None:
         >>> read_whole("1,234.0"), read_whole("1,2"), read_whole("4/2")
         (1234, None, None)
     """
-    if "/" in text or "\\" in text:
-        return None
     digits = strip_group_commas(text)
-    number = read_number(digits[:-1] if _WHOLE_WITH_POINT.fullmatch(digits) else digits)
-    if number is None:
+    if not _DECIMAL.fullmatch(digits):
         return None
-    whole = round(number.value)
-    return whole if abs(number.value - whole) <= WHOLE_WITHIN else None
+    value = Fraction(digits)
+    return round(value) if abs(value - round(value)) <= WHOLE_WITHIN else None
 
 
 def strip_group_commas(text: str) -> str:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
-from lm_eval_pruned.grading.limits import MAX_NUMBER_CHARACTERS, MAX_PARSED_CHARACTERS, MAX_POSTFIXES
+from lm_eval_pruned.grading.limits import (
+    MAX_DECIMAL_EXPONENT,
+    MAX_NUMBER_CHARACTERS,
+    MAX_PARSED_CHARACTERS,
+    MAX_POSTFIXES,
+)
 from lm_eval_pruned.grading.read.decimal import read_digits
 from lm_eval_pruned.grading.read.tokens import Tokens, UnreadableError
 from lm_eval_pruned.grading.read.tree import (
@@ -61,6 +67,8 @@ _PHRASES = {
     **dict.fromkeys(_ALL_REALS.split(), "\\mathbb{R}"),
     **dict.fromkeys(("dne", "doesnotexist", "thelimitdoesnotexist", "limitdoesnotexist"), "\\text{doesnotexist}"),
 }
+# As a whole answer, 2e-3 is a number and not a multiple of e.
+_SCIENTIFIC = re.compile(r"([+-]?[0-9.]+)[eE]([+-]?[0-9]{1,4})")
 # Open intervals in French notation, ]1, 2[; only a form that begins or ends like this can be meant so.
 _FRENCH_INTERVAL = re.compile(
     r"(?P<open>[\]\[])(?P<inside>[^\[\]()=]{1,80}, [^\[\]()=]{1,80})(?P<close>[\[\]])",
@@ -79,6 +87,8 @@ def read(form: str) -> Node | None:
     if form in NUMBER_WORDS:
         return number(NUMBER_WORDS[form])
     form = _PHRASES.get(form, form)
+    if scientific := _SCIENTIFIC.fullmatch(form):
+        form = f"{scientific[1]}\\cdot10^{{{scientific[2]}}}"
     if len(form) > MAX_PARSED_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED_SYMBOLS):
         return None
     if form[:1] == "]" or form[-1:] == "[":
@@ -204,7 +214,7 @@ class _Parser:
         node = self._parse_factor()
         while True:
             if self._tokens.accept("\\cdot"):
-                node = product(node, self._parse_signed_factor())
+                node = _scale(node, self._parse_signed_factor())
             elif self._tokens.accept("/"):
                 node = quotient(node, self._parse_signed_factor())
             elif self._is_factor_next():
@@ -419,6 +429,16 @@ def _parse_number(token: str) -> Node:
     start = read_digits(fixed)
     unit = start.step or Fraction(1)
     return number(start.value + int(repeating) * unit / (10 ** len(repeating) - 1))
+
+
+def _scale(decimal: Node, factor: Node) -> Node:
+    """Return a product; that of a number and a power of ten remembers the precision at which it was written."""
+    match decimal, factor:
+        case Node("number"), Node("^", (Node("number") as base, Node("number") as exponent)):
+            if base.value == 10 and exponent.value.denominator == 1 and abs(exponent.value) <= MAX_DECIMAL_EXPONENT:
+                scale = Fraction(10) ** int(exponent.value)
+                return replace(decimal, value=decimal.value * scale, step=decimal.step and decimal.step * scale)
+    return product(decimal, factor)
 
 
 def _proper_fraction(node: Node) -> Fraction | None:
