@@ -28,16 +28,16 @@ TYPED_SYMBOLS = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\
 # A run of up to three letters can be a product of variables; a longer one is a word.
 LONGEST_PRODUCT = 3
 
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SMALL_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 NUMBER_WORDS = {
-    **{word: value for value, word in enumerate((*_ONES, *_TEENS))},
-    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
-    **{
-        f"{tens}{hyphen}{ones}": 10 * value + unit
-        for value, tens in enumerate(_TENS, 2)
-        for unit, ones in enumerate(_ONES[1:], 1)
-        for hyphen in ("-", "")
-    },
+    **{word: value for value, word in enumerate(_SMALL_NUMBERS.split())},
+    **{word: 10 * value for value, word in enumerate(_TENS.split(), 2)},
 }
+_FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+ORDINALS = _FIRST.split()
+# Words for powers of ten, and their exponents.
+SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}

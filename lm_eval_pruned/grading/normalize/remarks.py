@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS
+from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS, ORDINALS, SCALES
 
 _TEXT = r"(?:\\(?:text|mbox|textrm|mathrm)\s?\{)?"
 _ANNOUNCEMENT = re.compile(
@@ -24,10 +24,8 @@ _WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")
 # All of these have a word of three letters that is not a command, or a wide blank.
 _REMARK = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}|quad")
 _WORD_BREAK = re.compile(r"[ -]+")
-_SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
-_ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
-_PARTS |= {part + plural: size for size, part in enumerate(_ORDINALS.split(), 3) for plural in ("", "s")}
+_PARTS |= {part + plural: size for size, part in enumerate(ORDINALS[2:], 3) for plural in ("", "s")}
 
 # The pattern takes one blank at most: repetitions of adjacent blanks would try every split of a run.
 _BLANKS = re.compile(r"\s+")
@@ -87,7 +85,7 @@ def normalize_conjunctions(text: str) -> str:
 
 
 def read_number_words(words: str) -> Fraction | None:
-    """Read a number in words, at most billions and with at most one fraction, or return None.
+    """Read a number in words, at most trillions and with at most one fraction, or return None.
 
     Example:
         >>> read_number_words("negative two"), read_number_words("two thousand and five"), read_number_words("a dog")
@@ -100,13 +98,13 @@ def read_number_words(words: str) -> Fraction | None:
     size = _PARTS.get(names[-1]) if len(names) > 1 else None
     before = "and"
     for name in names[:-1] if size else names:
-        if name in NUMBER_WORDS and (before in ("and", "hundred", *_SCALES) or (part % 100 >= 20 and part % 10 == 0)):
+        if name in NUMBER_WORDS and (before in ("and", *SCALES) or (part % 100 >= 20 and part % 10 == 0)):
             part += NUMBER_WORDS[name]
         elif name == "hundred" and 0 < part < 10:
             part *= 100
-        elif name in _SCALES and part:
-            total, part = total + part * _SCALES[name], 0
-        elif name != "and" or before not in ("hundred", *_SCALES):
+        elif name in SCALES and name != "hundred" and part:
+            total, part = total + part * 10 ** SCALES[name], 0
+        elif name != "and" or before not in SCALES:
             return None
         before = name
     if before == "and":

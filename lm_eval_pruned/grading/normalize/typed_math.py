@@ -6,10 +6,9 @@ import html
 import re
 from collections.abc import Callable
 
+from lm_eval_pruned.grading.vocabulary import SCALES
+
 _WORD_FONT = r"(?:\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{\s?)?"
-_SCALES = {
-    "hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12,
-}  # fmt: skip
 _SIDE = r"(?:(?!\\(?:over|choose)(?![A-Za-z]))[^{}])"
 # TeX's infix fraction and binomial take all that stands before and after them within the same braces.
 _INFIX = rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>{_SIDE}*)\}}"
@@ -85,7 +84,7 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("to", r"(?<=[0-9])\s?(?:\\text\{\s?to\s?\}|\sto\s)\s?(?=[0-9])", ":"),
     *(
         (word[1:], rf"(?i)(?<=[0-9])\s?(?:\\[,; ])?{_WORD_FONT}\s?{word}(?![A-Za-z])", rf"\\cdot 10^{{{power}}} ")
-        for word, power in _SCALES.items()
+        for word, power in SCALES.items()
     ),
 )
 _RULES = [(trigger, re.compile(pattern), replacement) for trigger, pattern, replacement in _PATTERNS]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lm_eval_pruned.grading.limits import MAX_UNIT_CHARACTERS
 from lm_eval_pruned.grading.normalize.unit_table import NAMES, WORDS
-from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS
+from lm_eval_pruned.grading.vocabulary import NUMBER_WORDS, ORDINALS
 
 
 class Quantity(NamedTuple):
@@ -34,10 +34,8 @@ _PRICED = re.compile(
     r"(?P<minus>-?)(?P<sign>\\\$|[\u00a2-\u00a5\u20a0-\u20bf]|usd(?=[0-9])|eur(?=[0-9]))(?P<value>.+)", re.DOTALL
 )
 _SUFFIXES = {"1": "st", "2": "nd", "3": "rd"}
-_FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
-_ORDINALS = {word: str(value) for value, word in enumerate(_FIRST.split(), 1)}
 _ORDINAL = re.compile(
-    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th)\}}?|(?P<word>{_FIRST.replace(' ', '|')}))"
+    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th)\}}?|(?P<word>{'|'.join(ORDINALS)}))"
     r"(?P<noun>[a-z]{3,20})?"
 )
 # A noun that numbers things, as in "grade 12", and the half of the day after a time.
@@ -88,7 +86,7 @@ def split_unit(form: str) -> Quantity:
         return Quantity(based["digits"].upper(), f"base {NUMBER_WORDS.get(based['base'], based['base'])}")
     ordinal = _ORDINAL.fullmatch(form)
     if ordinal and ordinal["suffix"] in (None, "th", _SUFFIXES.get((ordinal["value"] or "x")[-1])):
-        return Quantity(ordinal["value"] or _ORDINALS[ordinal["word"]], ordinal["noun"] or "ordinal")
+        return Quantity(ordinal["value"] or str(ORDINALS.index(ordinal["word"]) + 1), ordinal["noun"] or "ordinal")
     if (named := _NUMBERED.fullmatch(form) or _TIME.fullmatch(form)) is not None:
         return Quantity(named["value"], named["unit"])
     priced = _PRICED.fullmatch(form)
