@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from lm_eval_pruned.grading.compare.evaluate import DIGITS, Numeric, evaluate_exactly, free_names, is_close
 from lm_eval_pruned.grading.compare.expand import expand, is_label, solutions_as_tuples, split_components
-from lm_eval_pruned.grading.compare.regions import read_region, same_region
+from lm_eval_pruned.grading.compare.regions import same_region
 from lm_eval_pruned.grading.compare.values import agree_at_points, compare_values
 from lm_eval_pruned.grading.limits import MAX_UNORDERED_MEMBERS
 from lm_eval_pruned.grading.read.tree import VALUES, Head, Node, negative, product, total
@@ -37,10 +37,9 @@ def compare_answers(one: Node, other: Node) -> bool | None:
 def _compare(one: Node, other: Node) -> bool | None:
     if one.head in VALUES and other.head in VALUES:
         return compare_values(one, other)
-    if one.head in _REGIONS and other.head in _REGIONS and not one.head == other.head in ("bracket", "set"):
-        left, right = read_region(one), read_region(other)
-        if left and right and same_region(left, right):
-            return True
+    are_regions = one.head in _REGIONS and other.head in _REGIONS and not one.head == other.head in ("bracket", "set")
+    if are_regions and same_region(one, other):
+        return True
     if one.head == other.head == "relation":
         return _compare_relation(one, other)
     if one.head == other.head and one.label == other.label:
