@@ -23,8 +23,9 @@ SYMBOLS = commands(
 )
 # Names with a fixed value; every other name is a variable.
 CONSTANTS = ("e", "i", "\\pi", "\\infty")
-# Symbols that people type as words, without a backslash.
+# What people type as words, without a backslash.
 TYPED_SYMBOLS = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
+TYPED_COMMANDS = {name[1:]: name for name in FUNCTIONS} | TYPED_SYMBOLS | {"sqrt": "\\sqrt"}
 # A run of up to three letters can be a product of variables; a longer one is a word.
 LONGEST_PRODUCT = 3
 

@@ -10,7 +10,7 @@ from lm_eval_pruned.grading.normalize.typed_math import restore_backslashes
 from lm_eval_pruned.grading.normalize.unicode import normalize_characters
 from lm_eval_pruned.grading.normalize.unit_spelling import normalize_units
 from lm_eval_pruned.grading.normalize.unit_table import PLAIN, WORDS
-from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
+from lm_eval_pruned.grading.vocabulary import LONGEST_PRODUCT, TYPED_COMMANDS
 
 _WRAPPING = '*`" \t\n\u2713\u2714\u2705'
 _ENDING = _WRAPPING + ".,;?"
@@ -22,13 +22,7 @@ _BRACKET_OR_RUN = re.compile(r"(?P<open>\(|\[|\\\{)|(?P<close>\)|\]|\\\})|(?P<ru
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?:\.[0-9]+)?")
 # A form without letters, blanks and commas cannot change in another pass.
 _SETTLED = re.compile(r"(?:[0-9+\-/^{}]|\\sqrt(?=\{)|\\frac(?=\{[^{}]{0,99}\}\{))*")
-_SHORT_WORDS = (
-    WORDS.keys()
-    | set(map(str.casefold, PLAIN))
-    | TYPED_SYMBOLS.keys()
-    | {name[1:] for name in FUNCTIONS}
-    | {"am", "pm", "and", "or", "if"}
-)
+_SHORT_WORDS = WORDS.keys() | set(map(str.casefold, PLAIN)) | TYPED_COMMANDS.keys() | {"am", "pm", "and", "or", "if"}
 _TIGHT_COMMA = re.compile(r",(?=[^ ])")
 
 

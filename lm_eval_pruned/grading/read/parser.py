@@ -301,12 +301,10 @@ class _Parser:
             return _parse_number(token)
         if token in FUNCTIONS:
             return self._parse_function(token[1:])
-        if token in SYMBOLS:
-            return self._parse_name(token)
         if token in _UNKNOWN_FUNCTIONS and self._tokens.next == "(":
             return call(token, *self._parse_arguments())
-        if token.isalpha():
-            return self._parse_word(token)
+        if token in SYMBOLS or (len(token) == 1 and token.isalpha()):
+            return self._parse_name(token)
         raise UnreadableError(f"no value begins with {token!r}")
 
     def _parse_group(self) -> Node:
@@ -330,7 +328,8 @@ class _Parser:
         if self._tokens.accept("["):
             degree = self._parse_sum()
             self._tokens.expect("]")
-        return power(self._parse_group(), quotient(number(1), degree))
+        radicand = self._parse_bracket("(") if self._tokens.accept("(") else self._parse_group()
+        return power(radicand, quotient(number(1), degree))
 
     def _parse_bars(self, opening: str) -> Node:
         """Parse the inside of an absolute value, floor or ceiling."""
@@ -388,21 +387,6 @@ class _Parser:
         while self._is_factor_next() and self._tokens.next not in FUNCTIONS and self._tokens.next not in ("(", "["):
             factors.append(self._parse_factor())
         return [product(*factors)]
-
-    def _parse_word(self, word: str) -> Node:
-        """Parse a function or symbol typed without its backslash, or a single letter."""
-        if f"\\{word}" in FUNCTIONS:
-            return self._parse_function(word)
-        if word == "sqrt":
-            self._tokens.expect("(")
-            radicand = self._parse_sum()
-            self._tokens.expect(")")
-            return power(radicand, number(Fraction(1, 2)))
-        if word in TYPED_SYMBOLS:
-            return self._parse_name(TYPED_SYMBOLS[word])
-        if len(word) > 1:
-            raise UnreadableError(f"the word {word!r}")
-        return self._parse_name(word)
 
     def _parse_name(self, label: str) -> Node:
         """Parse the primes and the subscript of a name, which belong to its label."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lm_eval_pruned.grading.limits import MAX_PARSER_DEPTH
-from lm_eval_pruned.grading.vocabulary import FUNCTIONS, LONGEST_PRODUCT, TYPED_SYMBOLS
+from lm_eval_pruned.grading.vocabulary import LONGEST_PRODUCT, TYPED_COMMANDS
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
@@ -97,23 +97,19 @@ class Tokens:
 
 
 def tokenize(form: str) -> list[str]:
-    r"""Return the tokens of a normal form; a run of a few letters is a product of variables.
+    r"""Return the tokens of a normal form; a run of a few letters is a product of variables, a typed command gets `\`.
 
     Example:
-        >>> tokenize(r"2ab+\sin x"), tokenize("1 2/3")
-        (['2', 'a', 'b', '+', '\\sin', 'x'], ['1', ' ', '2', '/', '3'])
+        >>> tokenize(r"2ab+sin(x)"), tokenize("1 2/3")
+        (['2', 'a', 'b', '+', '\\sin', '(', 'x', ')'], ['1', ' ', '2', '/', '3'])
     """
     tokens: list[str] = []
     for match in _TOKEN.finditer(form):
-        if (
-            match["word"]
-            and f"\\{match[0]}" not in FUNCTIONS
-            and match[0] not in TYPED_SYMBOLS
-            and len(match[0]) <= LONGEST_PRODUCT
-        ):
-            tokens += match[0]
+        token = TYPED_COMMANDS.get(match[0], match[0])
+        if token.isalpha() and len(token) <= LONGEST_PRODUCT:
+            tokens += token
         elif match["blank"] is None:
-            tokens.append(match[0])
+            tokens.append(token)
         elif form[match.start() - 1 : match.start()].isdigit() and form[match.end() : match.end() + 1].isdigit():
             tokens.append(" ")
     return tokens
