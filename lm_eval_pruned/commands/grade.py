@@ -21,7 +21,7 @@ from lm_eval_pruned.commands.math_verify import MathVerify
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError
 from lm_eval_pruned.files import numbered_lines
 from lm_eval_pruned.grading.answer_kinds import check_kind
-from lm_eval_pruned.grading.modes import DEFAULT, MODES, check_mode
+from lm_eval_pruned.grading.modes import DEFAULT, MODES
 
 STANDARD = "-"
 _LIST = re.compile(rb"\s*\[\s*\{")
@@ -58,7 +58,8 @@ def main(args: argparse.Namespace) -> int:
         MissingDataError, DataError: an input cannot be opened or read, no row of it can be graded, or the output cannot
             be written.
     """
-    check_mode(args.mode)
+    # Refuses a name that is none.
+    MODES[args.mode]
     if args.kind is not None:
         check_kind(args.kind)
     if args.audit is not None:

@@ -13,7 +13,7 @@ from lm_eval_pruned.grading.answer_kinds import Status
 from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.compare.expand import is_constant_chain
 from lm_eval_pruned.grading.compare.values import exact_number
-from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_SECOND_OPINION_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.remarks import normalize_conjunctions, strip_remarks
 from lm_eval_pruned.grading.normalize.units import split_unit
@@ -208,8 +208,7 @@ def _ask_second_opinion(left: str, right: str, verdict: bool | None, *, is_read:
     """Ask sympy about two answers that our parser did not read or did not compare; it can only accept them."""
     # Two texts that are not mathematics are different; two expressions that could not be compared may be equal.
     undecided = Equality(False, UNDECIDED, "unparsed" if is_read and verdict is None else "ok")
-    is_long = max(len(left), len(right)) > MAX_SECOND_OPINION_CHARACTERS
-    if is_long or _shape(left) != _shape(right) or any(map(_NOT_MATHEMATICS.search, (left, right))):
+    if _shape(left) != _shape(right) or any(map(_NOT_MATHEMATICS.search, (left, right))):
         return undecided
     opinion = ask(left, right)
     if opinion.equal:

@@ -75,10 +75,8 @@ SHORTEST_DEADLINE = 0.25
 WORKER_START_DEADLINE = 60.0
 # Pairs that one worker decides before it is replaced: sympy's caches grow, and a new worker costs half a second.
 MAX_PAIRS_PER_WORKER = 500
-# A longer normal form gets no second opinion.
-MAX_SECOND_OPINION_CHARACTERS = 300
-# Text sent to a worker and parsed there: it fits into the buffer of a pipe, so that sending never blocks.
-MAX_SYMPY_CHARACTERS = 2000
+# A longer text gets no second opinion. It fits into the buffer of a pipe, so that sending never blocks.
+MAX_SYMPY_CHARACTERS = 300
 
 # Sympy worker, sandbox of the process
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lm_eval_pruned.errors import unknown_name
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.equal import TOO_LONG, Equality
 from lm_eval_pruned.grading.extract.extract import find_answer
@@ -59,16 +58,6 @@ for _name, _summary, _rules in (
     ("s1", "s1 (2025): the last box or 'Answer:', the same string or whole number; no judge.", s1),
 ):
     MODES.add(_name, _string_mode(_summary, _rules.extract, _rules.equal))
-
-
-def check_mode(mode: str) -> None:
-    """Raise an error for the name of a grading mode that does not exist.
-
-    Raises:
-        UnknownNameError: there is no such mode.
-    """
-    if mode not in MODES:
-        raise unknown_name("mode", mode, MODES)
 
 
 @timed

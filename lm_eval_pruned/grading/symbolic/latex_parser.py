@@ -13,29 +13,21 @@ from itertools import accumulate
 import sympy
 from sympy.core.parameters import evaluate
 
-from lm_eval_pruned.grading.limits import (
-    MAX_SYMPY_ARGUMENT,
-    MAX_SYMPY_CHARACTERS,
-    MAX_SYMPY_DEPTH,
-    MAX_SYMPY_DIGITS,
-)
+from lm_eval_pruned.grading.limits import MAX_SYMPY_ARGUMENT, MAX_SYMPY_DEPTH, MAX_SYMPY_DIGITS
 from lm_eval_pruned.grading.normalize.latex import normalize_latex
 from lm_eval_pruned.grading.normalize.unicode import normalize_characters
 from lm_eval_pruned.grading.read.tokens import UnreadableError
+from lm_eval_pruned.grading.vocabulary import FUNCTIONS, SYMBOLS, TYPED_COMMANDS, commands
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 _OPENING = {"(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\begin"}
 _CLOSING = {")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\end"}
-_FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp"
-_COMMANDS = {
-    f"\\{name}"
-    for name in (
-        f"{_FUNCTIONS} frac sqrt cdot div pi infty binom int sum prod lim to rightarrow max min circ lfloor rfloor "
-        "lceil rceil alpha beta delta epsilon varepsilon theta lambda mu nu xi rho sigma tau phi varphi chi psi omega "
-        "zeta eta kappa le ge ne begin end det gcd Delta Theta Lambda Sigma Phi Psi Omega"
-    ).split()
-}
-_BARE_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS.replace(' ', '|')}|pi)(?![A-Za-z])")
+# It reads \Gamma as a number.
+_COMMANDS = (FUNCTIONS | SYMBOLS) - commands("Gamma")
+_COMMANDS |= commands(
+    "\\ frac sqrt cdot div binom int sum prod lim to rightarrow circ lfloor rfloor lceil rceil le ge ne begin end"
+)
+_BARE_COMMAND = re.compile(rf"(?<![\\A-Za-z])({'|'.join(TYPED_COMMANDS)})(?![A-Za-z])")
 _MIXED = re.compile(r"(?<![0-9.}^_])([0-9]+)(\\frac\{[0-9]+\}\{[0-9]+\})")
 _ENVIRONMENT = re.compile(r"\{[pb]matrix\}")
 _IMPLICIT_PRODUCT = re.compile(r"(?<=[0-9)])(?=\()")
@@ -59,15 +51,15 @@ def parse(text: str) -> sympy.Basic:
     Raises:
         UnreadableError: it is not mathematics, can be read in more than one way, or is too large to be evaluated.
     """
-    if len(text) > MAX_SYMPY_CHARACTERS or _WORDS_OR_LONG_NUMBERS.search(text):
-        raise UnreadableError("words, spaced numbers or too long")
+    if _WORDS_OR_LONG_NUMBERS.search(text):
+        raise UnreadableError("words, spaced numbers or too many digits")
     text = normalize_latex(normalize_characters(text))
     depths = list(accumulate((token in _OPENING) - (token in _CLOSING) for token in _TOKEN.findall(text)))
     if not depths or depths[-1] or max(depths) > MAX_SYMPY_DEPTH:
         raise UnreadableError(f"unbalanced, or nested deeper than {MAX_SYMPY_DEPTH}")
-    text = _BARE_FUNCTION.sub(r"\\\1 ", text)
+    text = _BARE_COMMAND.sub(lambda word: f"{TYPED_COMMANDS[word[0]]} ", text)
     text = _IMPLICIT_PRODUCT.sub(r"\\cdot", _MIXED.sub(r"(\1+\2)", text))
-    unknown = [token for token in _TOKEN.findall(text) if token[0] == "\\" and token not in (*_COMMANDS, "\\\\")]
+    unknown = [token for token in _TOKEN.findall(text) if token[0] == "\\" and token not in _COMMANDS]
     if not text or unknown or "," in text or _REFUSED.search(_ENVIRONMENT.sub("", text)):
         raise UnreadableError("not an expression that the LaTeX parser reads in one way only")
     # Without evaluation: the parser would otherwise compute binomials and compare towers of powers while it reads.
