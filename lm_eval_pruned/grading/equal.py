@@ -111,7 +111,7 @@ def equal_forms(left: str, right: str) -> Equality:
         return Equality(False, EMPTY, "unparsed")
     if left == right:
         return Equality(True, "same normal form")
-    return _compare_values(*_strip_names(*_strip_labels(left, right)))
+    return _compare_values(*_strip_names(_strip_label(left, right), _strip_label(right, left)))
 
 
 def _strip_announcement(text: str) -> str:
@@ -130,18 +130,12 @@ def _strip_approximation(form: str) -> str:
     return (exact if is_exact else form).replace("\\approx", "=").removeprefix("=")
 
 
-def _strip_labels(left: str, right: str) -> tuple[str, str]:
-    """If one side is a choice with its text, such as `(C)5`, reduce it to what the other side is, letter or text."""
-    one, other = _LABELLED_CHOICE.fullmatch(left), _LABELLED_CHOICE.fullmatch(right)
-    if one and not other:
-        return _reduce_choice(one, right), right
-    return (left, _reduce_choice(other, left)) if other and not one else (left, right)
-
-
-def _reduce_choice(choice: re.Match[str], other: str) -> str:
-    if other in _CHOICE_LETTERS:
+def _strip_label(form: str, other: str) -> str:
+    """Reduce a choice with its text, such as `(C)5`, to what the other side is, letter or text, but not if both are."""
+    choice = None if _LABELLED_CHOICE.fullmatch(other) else _LABELLED_CHOICE.fullmatch(form)
+    if choice and other in _CHOICE_LETTERS:
         return (choice["letter"] or choice["option"] or choice["lone"]).casefold()
-    return normalize(choice["value"]) if choice["letter"] else choice[0]
+    return normalize(choice["value"]) if choice and choice["letter"] else form
 
 
 def _strip_names(left: str, right: str) -> tuple[str, str]:

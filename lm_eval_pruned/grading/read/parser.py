@@ -42,8 +42,6 @@ _RELATIONS = {
 _SET_OPERATIONS: dict[str, Head] = {
     "\\cup": "union", "\\cap": "intersection", "\\setminus": "difference", "\\backslash": "difference",
 }  # fmt: skip
-_SUCH_THAT = (":", "|", "\\mid")
-_IN_REALS = ((), ("\\in", "\\mathbb", "{", "R", "}"))
 _CLOSING_BRACKETS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "\\langle": ("\\rangle",)}
 _CLOSING_BARS = {
     "|": ("|", "abs"), "\\mid": ("\\mid", "abs"), "\\lvert": ("\\rvert", "abs"), "\\lfloor": ("\\rfloor", "floor"),
@@ -69,6 +67,8 @@ _PHRASES = {
 }
 # As a whole answer, 2e-3 is a number and not a multiple of e.
 _SCIENTIFIC = re.compile(r"([+-]?[0-9.]+)[eE]([+-]?[0-9]{1,4})")
+# A set that a condition defines, \{x \mid x>2\}, is read as the condition.
+_SUCH_THAT = re.compile(r"\\\{[A-Za-z](?:\\in ?\\mathbb\{R\})?(?::|\||\\mid ?)((?:(?!\\\}).)+)\\\}")
 # Open intervals in French notation, ]1, 2[; only a form that begins or ends like this can be meant so.
 _FRENCH_INTERVAL = re.compile(
     r"(?P<open>[\]\[])(?P<inside>[^\[\]()=]{1,80}, [^\[\]()=]{1,80})(?P<close>[\[\]])",
@@ -91,6 +91,7 @@ def read(form: str) -> Node | None:
         form = f"{scientific[1]}\\cdot10^{{{scientific[2]}}}"
     if len(form) > MAX_PARSED_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED_SYMBOLS):
         return None
+    form = _SUCH_THAT.sub(r"(\1)", form)
     if form[:1] == "]" or form[-1:] == "[":
         form = _FRENCH_INTERVAL.sub(_with_usual_brackets, form)
     try:
@@ -161,29 +162,16 @@ class _Parser:
     def _parse_bracket(self, opening: str) -> Node:
         """Parse what follows an opening bracket: a set, a tuple, an interval, or a value in parentheses."""
         outer_bars, self._tokens.open_bars = self._tokens.open_bars, 0
-        if opening == "\\{" and self._accept_such_that():
-            node = self._parse_disjunction()
-            self._tokens.expect("\\}")
+        items = self._parse_items(_CLOSING_BRACKETS[opening])
+        closing = self._tokens.expect(*_CLOSING_BRACKETS[opening])
+        if opening == "\\{":
+            node = Node("set", tuple(items))
+        elif len(items) == 1 and opening + closing in ("()", "[]"):
+            (node,) = items
         else:
-            items = self._parse_items(_CLOSING_BRACKETS[opening])
-            closing = self._tokens.expect(*_CLOSING_BRACKETS[opening])
-            if opening == "\\{":
-                node = Node("set", tuple(items))
-            elif len(items) == 1 and opening + closing in ("()", "[]"):
-                (node,) = items
-            else:
-                node = Node("bracket", tuple(items), label="()" if opening == "\\langle" else opening + closing)
+            node = Node("bracket", tuple(items), label="()" if opening == "\\langle" else opening + closing)
         self._tokens.open_bars = outer_bars
         return node
-
-    def _accept_such_that(self) -> bool:
-        r"""Take `x \mid` or `x \in \mathbb{R} \mid`, the start of a set defined by a condition, if it is next."""
-        variable = self._tokens.next
-        return variable.isalpha() and any(
-            self._tokens.accept_all(variable, *in_reals, such_that)
-            for in_reals in _IN_REALS
-            for such_that in _SUCH_THAT
-        )
 
     # Sums and products
 
@@ -261,10 +249,8 @@ class _Parser:
         """Parse a base with its postfixes: powers, factorials, degrees."""
         node = self._parse_base()
         for _ in range(MAX_POSTFIXES):
-            if self._tokens.accept_all("!", "!"):
-                node = call("double factorial", node)
-            elif self._tokens.accept("!"):
-                node = call("factorial", node)
+            if self._tokens.accept("!"):
+                node = call("double factorial" if self._tokens.accept("!") else "factorial", node)
             elif self._tokens.accept("^"):
                 self._tokens.expect("{")
                 if self._tokens.accept("\\circ"):

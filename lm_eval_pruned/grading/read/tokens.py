@@ -56,12 +56,6 @@ class Tokens:
         self._index += is_next
         return is_next
 
-    def accept_all(self, *tokens: str) -> bool:
-        """Take the next tokens if they are exactly these."""
-        are_next = tuple(self._tokens[self._index : self._index + len(tokens)]) == tokens
-        self._index += are_next * len(tokens)
-        return are_next
-
     def expect(self, *tokens: str) -> str:
         """Take the next token, which must be one of these.
 
