@@ -57,6 +57,7 @@ def decide(left: str, right: str) -> Decision:
     except ImportError as error:
         return Decision(None, f"no LaTeX parser ({error}): {INSTALL}")
     except MemoryError:
+        # It ends the process, whose limit would fail the next pair, too.
         raise
     # The parser and sympy raise any exception, even bare Exception; none of them decides about an answer.
     except Exception as error:

@@ -22,7 +22,6 @@ from typing import IO, Literal, NamedTuple, cast
 from lm_eval_pruned.grading.limits import (
     MAX_PAIRS_PER_WORKER,
     MAX_SYMPY_CHARACTERS,
-    MAX_WORKER_BYTES,
     SHORTEST_DEADLINE,
     WORKER_DEADLINE,
     WORKER_PATIENCE,
@@ -66,7 +65,7 @@ def ask(left: str, right: str, *, deadline: float = WORKER_DEADLINE, patience: f
         except OSError as error:
             return Outcome(None, "timeout", f"no worker could be started: {type(error).__name__}")
         except EOFError:
-            return Outcome(None, "timeout", "the worker was killed")
+            return Outcome(None, "timeout", "the worker was killed or needed too much memory")
         finally:
             # A new one starts before the next pair needs it.
             with suppress(OSError):
@@ -101,9 +100,6 @@ def _ask_in_turn(left: str, right: str, deadline: float, patience: float) -> Out
         reply = worker.exchange({"left": left, "right": right, "seconds": deadline}, deadline)
     except TimeoutError:
         return Outcome(None, "timeout", f"not decided in {deadline:g} s")
-    if reply.get("exhausted"):
-        _end_workers()
-        return Outcome(None, "timeout", f"not decided in {MAX_WORKER_BYTES // 1024**2} MiB")
     equal = reply["equal"] if isinstance(reply["equal"], bool) else None
     return Outcome(equal, "unparsed" if equal is None else "ok", str(reply["reason"]))
 
