@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn, cast
 from lm_eval_pruned.commands.harness_rows import gradable, is_harness_row
 from lm_eval_pruned.errors import DataError, UnknownNameError
 from lm_eval_pruned.grading.answer_kinds import Kind, check_kind
-from lm_eval_pruned.grading.modes import grade_in, verify_in
+from lm_eval_pruned.grading.modes import grade, verify
 from lm_eval_pruned.grading.verdict import Verdict
 
 # Longer lines are not parsed, which bounds the memory needed for a line.
@@ -122,16 +122,16 @@ def _judge_fields(row: Mapping[str, object], mode: str, kind: str) -> Verdict:
     """
     golds = _golds(row)
     chosen = _kind(_text(row, "kind") if "kind" in row else kind)
-    judge: Callable[[str, str, str, Kind], Verdict]
+    judge: Callable[[str], Verdict]
     if "response" in row:
-        judge, text = partial(grade_in, finished=_finished(row)), _text(row, "response")
+        judge = partial(grade, response=_text(row, "response"), kind=chosen, finished=_finished(row), mode=mode)
     elif "answer" in row:
-        judge, text = verify_in, _scalar("answer", row["answer"])
+        judge = partial(verify, answer=_scalar("answer", row["answer"]), kind=chosen, mode=mode)
     else:
         raise DataError("response and answer are both missing")
     verdicts = []
     for gold in golds:
-        verdict = judge(mode, gold, text, chosen)
+        verdict = judge(gold)
         if verdict.correct:
             return verdict
         verdicts.append(verdict)

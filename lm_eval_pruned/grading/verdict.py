@@ -8,11 +8,10 @@ from functools import lru_cache, wraps
 from time import perf_counter
 from typing import ParamSpec
 
-from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status, check_kind
+from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status
 from lm_eval_pruned.grading.equal import Equality, equal_forms, normal_form
 from lm_eval_pruned.grading.extract.brackets import same_brackets
 from lm_eval_pruned.grading.extract.choices import read_letter
-from lm_eval_pruned.grading.extract.extract import find_answer
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
 from lm_eval_pruned.grading.symbolic.worker import start as start_worker
 
@@ -52,58 +51,14 @@ def timed(judge: Callable[_Arguments, Verdict]) -> Callable[_Arguments, Verdict]
     return timed_judge
 
 
-@timed
-def verify(gold: str, answer: str, kind: Kind = "math") -> Verdict:
-    r"""Judge an answer that has already been extracted.
-
-    Raises:
-        UnknownNameError: there is no such kind.
+def verify_kind(gold: str, answer: str, kind: Kind) -> Verdict:
+    r"""Judge an answer by our own rules for its kind.
 
     Example:
-        >>> verify(r"\frac{1}{2}", "0.5").correct, verify("025", "25.0").reason
-        (True, 'same number')
-        >>> verify("C", "(c)", kind="choice").correct
-        True
+        >>> verify_kind(r"\frac{1}{2}", "0.5", "math").reason, verify_kind("C", "(c)", "choice").reason
+        ('same number', 'same letter')
     """
-    check_kind(kind)
-    if not answer.strip():
-        return Verdict(correct=False, status="no_answer", reason="the answer is empty", extracted=None)
     return {"choice": _verify_letter, "brackets": _verify_brackets, "math": _verify_mathematics}[kind](gold, answer)
-
-
-@timed
-def grade(gold: str, response: str, kind: Kind = "math", finished: bool | None = None) -> Verdict:
-    r"""Extract the answer from a response and judge it; no text raises.
-
-    The last box is the answer, together with the boxes that "and", "or" or a comma joins to it.
-
-    Args:
-        gold: the right answer.
-        response: all that the model wrote.
-        kind: what the answer is, "math", "choice" or "brackets".
-        finished: whether the model ended its answer itself. In a response that was cut (False), only explicit answers
-            count; without that knowledge (None), a response that stops in mid-sentence counts as cut.
-
-    Raises:
-        UnknownNameError: there is no such kind.
-
-    Example:
-        >>> verdict = grade("25", r"So the sum is \boxed{025.0}")
-        >>> verdict.correct, verdict.reason, verdict.extracted, verdict.stage
-        (True, 'same number', '025.0', 'explicit')
-        >>> grade("25", "I do not know.").status
-        'no_answer'
-    """
-    found = find_answer(response, kind, finished)
-    if found is None:
-        return no_answer()
-    verdict = verify(gold, found.answer, kind)
-    return replace(verdict, stage=found.stage)
-
-
-def no_answer() -> Verdict:
-    """Return the verdict on a response that gives no answer."""
-    return Verdict(correct=False, status="no_answer", reason="no answer in the response", extracted=None)
 
 
 def _verify_letter(gold: str, answer: str) -> Verdict:

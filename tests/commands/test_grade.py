@@ -18,7 +18,7 @@ from lm_eval_pruned import cli
 from lm_eval_pruned.commands import grade_rows
 from lm_eval_pruned.commands.grade_rows import MAX_GOLDS, MAX_QUOTED_CHARACTERS
 from lm_eval_pruned.files import numbered_lines
-from lm_eval_pruned.grading.modes import verify_in
+from lm_eval_pruned.grading import modes
 from lm_eval_pruned.grading.verdict import Verdict
 
 PROGRAM = [sys.executable, "-c", "import sys; from lm_eval_pruned.cli import main; sys.exit(main())"]
@@ -224,12 +224,12 @@ class TestHostileRows:
         assert [row["status"] for row in graded[1:]] == ["unparsed", "unparsed"]
 
     def test_a_defect_of_the_grader_costs_one_row(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def verify(mode: str, gold: str, *rest: object) -> Verdict:
+        def verify(gold: str, answer: str, **rest: object) -> Verdict:
             if gold == "0":
                 raise ZeroDivisionError("by nothing")
-            return verify_in(mode, gold, *rest)  # type: ignore[arg-type]
+            return modes.verify(gold, answer, **rest)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(grade_rows, "verify_in", verify)
+        monkeypatch.setattr(grade_rows, "verify", verify)
         graded = grade(tmp_path, f'{GOOD}\n{{"gold": 0, "answer": "5"}}\n{GOOD}')
         assert [row["correct"] for row in graded] == [True, False, True]
         assert graded[1]["gold"] == 0

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm_eval_pruned.grading import verify
 from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.normalize.normalize import normalize
 from lm_eval_pruned.grading.read.parser import read
-from lm_eval_pruned.grading.verdict import verify
 
 
 def verdict(one: str, other: str) -> bool | None:
@@ -127,7 +127,7 @@ def test_order_matters_in_tuples_only(members):
 
 
 HOSTILE = r"""
-from lm_eval_pruned.grading.verdict import verify
+from lm_eval_pruned.grading import verify
 rows = ["x*" * 900 + "x", "(" * 500 + "x" + ")" * 500, "1+" * 900 + "1", "x" + "!" * 1500, r"A\cup " * 200 + "A",
         ",".join(map(str, range(400))), r"\sqrt{" * 200 + "2" + "}" * 200, r"\frac{1}{" * 300 + "2" + "}" * 300,
         "2^{" * 300 + "2" + "}" * 300, "5^{5^{5^{5^5}}}", "10^{10^{10}}", "(10^{9999})!", r"\sin(10^{300})",

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm_eval_pruned.grading import grade
 from lm_eval_pruned.grading.equal import TOO_LONG, equal
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_DECIMAL_EXPONENT, MAX_NUMBER_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import normalize
 from lm_eval_pruned.grading.read.parser import read
-from lm_eval_pruned.grading.verdict import grade
 from tests.grading.test_normalize import answers
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "equal.jsonl").read_text().splitlines()]

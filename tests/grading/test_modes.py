@@ -17,7 +17,7 @@ from lm_eval_pruned.errors import UnknownNameError
 from lm_eval_pruned.grading.answer_kinds import Kind
 from lm_eval_pruned.grading.equal import equal
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
-from lm_eval_pruned.grading.modes import MODES, grade_in, hendrycks, minerva, prm800k, s1, verify_in
+from lm_eval_pruned.grading.modes import MODES, grade, hendrycks, minerva, prm800k, s1, verify
 from lm_eval_pruned.grading.modes.typed import strip_group_commas, type_answer
 from tests.grading.test_extract import HOSTILE
 
@@ -77,7 +77,7 @@ class TestEveryMode:
             else "So \\boxed{{{}}}."
         )
         for gold in golds:
-            assert verify_in(name, gold, extract_in(name, form.format(gold))).correct, gold
+            assert verify(gold, extract_in(name, form.format(gold)), mode=name).correct, gold
 
     def test_other_numbers_are_wrong(self, name: str) -> None:
         for gold, answer in [("204", "205"), ("\\frac{1}{2}", "\\frac{1}{3}"), ("(1,2)", "(2,1)"), ("-5", "5")]:
@@ -88,7 +88,7 @@ class TestEveryMode:
         text = (unit * LENGTH)[:LENGTH]
         start = process_time()
         extract_in(name, text)
-        verify_in(name, text[: MAX_ANSWER_CHARACTERS - 1], f"{text[: MAX_ANSWER_CHARACTERS - 1]}1")
+        verify(text[: MAX_ANSWER_CHARACTERS - 1], f"{text[: MAX_ANSWER_CHARACTERS - 1]}1", mode=name)
         assert process_time() - start < 2
 
 
@@ -97,15 +97,15 @@ class TestEveryMode:
 @given(st.sampled_from(["7", "C", "\\frac{1}{2}"]), answers)
 def test_grading_is_extracting_and_verifying(name: str, gold: str, response: str) -> None:
     for kind in get_args(Kind):
-        graded = replace(grade_in(name, gold, response, kind), stage=None)
-        assert graded == verify_in(name, gold, extract_in(name, response, kind), kind)
+        graded = replace(grade(gold, response, kind, mode=name), stage=None)
+        assert graded == verify(gold, extract_in(name, response, kind), kind, mode=name)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 @settings(max_examples=60, deadline=None)
 @given(answers, answers)
 def test_no_text_raises_and_order_does_not_matter(name: str, gold: str, answer: str) -> None:
-    verdict = verify_in(name, gold, extract_in(name, answer))
+    verdict = verify(gold, extract_in(name, answer), mode=name)
     assert verdict.reason
     assert verdict.status in {"ok", "no_answer", "unparsed"}
     assert EQUAL[name](gold, answer).correct == EQUAL[name](answer, gold).correct
@@ -238,19 +238,19 @@ class TestS1:
 @pytest.mark.parametrize("name", OTHERS)
 def test_long_answers_are_compared_as_strings(name: str) -> None:
     text = "1" * (MAX_ANSWER_CHARACTERS + 1)
-    assert verify_in(name, text, text).status == "ok"
-    assert verify_in(name, text, text + "0").status == "unparsed"
+    assert verify(text, text, mode=name).status == "ok"
+    assert verify(text, text + "0", mode=name).status == "unparsed"
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_empty_answer_is_no_answer(name: str) -> None:
-    assert [verify_in(name, "5", answer).status for answer in (None, "", " ")] == ["no_answer"] * 3
+    assert [verify("5", answer, mode=name).status for answer in (None, "", " ")] == ["no_answer"] * 3
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown mode 'hendryks': did you mean 'hendrycks'"):
-        verify_in("hendryks", "5", "5")
+        verify("5", "5", mode="hendryks")
     with pytest.raises(UnknownNameError, match="unknown mode 's2'"):
-        grade_in("s2", "5", "5")
+        grade("5", "5", mode="s2")
     with pytest.raises(UnknownNameError, match="unknown kind 'letter'"):
-        verify_in("s1", "5", "5", "letter")  # type: ignore[arg-type]
+        verify("5", "5", "letter", mode="s1")  # type: ignore[arg-type]

@@ -15,7 +15,6 @@ from lm_eval_pruned.grading import Verdict, grade, verify
 from lm_eval_pruned.grading import verdict as verdict_module
 from lm_eval_pruned.grading.equal import Equality
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS, MAX_CACHED_CHARACTERS
-from lm_eval_pruned.grading.modes import grade_in, verify_in
 from tests.grading.test_extract import texts
 
 
@@ -74,7 +73,7 @@ def test_a_verdict_cannot_be_changed() -> None:
         (verify("(c)", "D) five", "choice"), ("C", "D")),
         (verify("(c)", "five", "choice"), ("C", None)),
         (grade("7", "No idea at all."), (None, None)),
-        (verify_in("hendrycks", "7", "7"), (None, None)),
+        (verify("7", "7", mode="hendrycks"), (None, None)),
     ],
 )
 def test_a_verdict_shows_what_was_compared(verdict: Verdict, forms: tuple[str | None, str | None]) -> None:
@@ -90,8 +89,8 @@ def test_time_is_measured_and_does_not_count_in_comparisons() -> None:
     assert calculus.milliseconds != again.milliseconds
     assert (calculus, hash(calculus), repr(calculus)) == (again, hash(again), repr(again))
     assert grade("1", "x" * 100_000).milliseconds > verify("1", "2").milliseconds
-    assert verify_in("s1", "1", "2").milliseconds > 0
-    assert grade_in("s1", "1", "no answer").milliseconds > 0
+    assert verify("1", "2", mode="s1").milliseconds > 0
+    assert grade("1", "no answer", mode="s1").milliseconds > 0
 
 
 def test_importing_grading_loads_no_heavy_package() -> None:
