@@ -6,7 +6,6 @@ It runs only inside a worker process (`worker_process.py`).
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from importlib import import_module
 from itertools import accumulate
 
@@ -65,7 +64,7 @@ def parse(text: str) -> sympy.Basic:
     # Without evaluation: the parser would otherwise compute binomials and compare towers of powers while it reads.
     with evaluate(False):
         tree = _parse_latex(text)
-        tree = tree.xreplace({number: _to_rational(number) for number in tree.atoms(sympy.Float)})
+        tree = tree.xreplace({number: sympy.Rational(str(number)) for number in tree.atoms(sympy.Float)})
     _bound_arguments(tree)
     if isinstance(tree, sympy.Rel):
         return tree.func(*map(_evaluate, tree.args), evaluate=False)
@@ -83,11 +82,6 @@ def _parse_latex(text: str) -> sympy.Basic:
     if not isinstance(tree, (sympy.Expr, sympy.Rel)):
         raise UnreadableError("not an expression, equation or inequality")
     return tree
-
-
-def _to_rational(number: sympy.Float) -> sympy.Rational:
-    fraction = Fraction(str(number))
-    return sympy.Rational(fraction.numerator, fraction.denominator)
 
 
 def _bound_arguments(tree: sympy.Basic) -> None:
