@@ -132,10 +132,12 @@ def _strip_approximation(form: str) -> str:
 
 def _strip_label(form: str, other: str) -> str:
     """Reduce a choice with its text, such as `(C)5`, to what the other side is, letter or text, but not if both are."""
-    choice = None if _LABELLED_CHOICE.fullmatch(other) else _LABELLED_CHOICE.fullmatch(form)
-    if choice and other in _CHOICE_LETTERS:
+    choice = _LABELLED_CHOICE.fullmatch(form)
+    if choice is None or _LABELLED_CHOICE.fullmatch(other):
+        return form
+    if other in _CHOICE_LETTERS:
         return (choice["letter"] or choice["option"] or choice["lone"]).casefold()
-    return normalize(choice["value"]) if choice and choice["letter"] else form
+    return normalize(choice["value"]) if choice["letter"] else form
 
 
 def _strip_names(left: str, right: str) -> tuple[str, str]:
@@ -184,9 +186,8 @@ def _compare_parsed(left: str, right: str) -> Equality:
         one = read(f"({left})")
     elif other is None and one is not None and right.isalpha():
         other = read(f"({right})")
-    numbers = (exact_number(one), exact_number(other)) if one and other else (None, None)
-    if numbers[0] and numbers[1]:
-        return _compare_numbers(numbers[0], numbers[1])
+    if one and other and (left_number := exact_number(one)) and (right_number := exact_number(other)):
+        return _compare_numbers(left_number, right_number)
     verdict = compare_answers(one, other) if one and other else None
     if verdict:
         return Equality(True, "same meaning")

@@ -155,9 +155,9 @@ def _operate_exactly(node: Node, values: list[Fraction]) -> Fraction | None:
     """Compute an operation on rational numbers, None if its value is not rational or may be too large."""
     match node.head:
         case "+":
-            return sum(values, Fraction(0))
+            return sum(values[1:], values[0])
         case "*":
-            return prod(values, start=Fraction(1))
+            return prod(values[1:], start=values[0])
         case "^":
             base, exponent = values
             if not base and exponent <= 0:

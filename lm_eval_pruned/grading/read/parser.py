@@ -95,7 +95,8 @@ def read(form: str) -> Node | None:
     if form[:1] == "]" or form[-1:] == "[":
         form = _FRENCH_INTERVAL.sub(_with_usual_brackets, form)
     try:
-        return _Parser(Tokens(form)).parse_answer()
+        # Most answers are whole numbers.
+        return _parse_number(form) if form.isascii() and form.isdigit() else _Parser(Tokens(form)).parse_answer()
     except (UnreadableError, ZeroDivisionError):
         return None
 
