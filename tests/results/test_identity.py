@@ -117,9 +117,20 @@ class TestUnknown:
         assert (line.difference, line.reference) == (pytest.approx(-0.6), "/gone/model · unknown")
         assert [line.why_not_compared for line in lines(tmp_path)] == ["", ""]
 
-    @pytest.mark.parametrize(("model", "run"), [("Qwen/Qwen3-8B", "dense"), ("gpt2", "dense"), ("./mine", "unknown")])
-    def test_a_name_of_the_hub_is_the_model_as_published(self, tmp_path, model, run):
-        write_run(tmp_path, TASK, model=model, backend="hf")
+    @pytest.mark.parametrize(
+        ("model", "commit", "run"),
+        [
+            ("Qwen/Qwen3-8B", "", "dense"),
+            ("gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", "dense"),
+            ("pruned", "", "unknown"),
+            ("./mine", "", "unknown"),
+        ],
+    )
+    def test_a_name_of_the_hub_is_the_model_as_published(self, tmp_path, model, commit, run):
+        path = write_run(tmp_path, TASK, model=model, backend="hf")
+        content = json.loads(path.read_text())
+        content["config"]["model_sha"] = commit
+        path.write_text(json.dumps(content))
         assert [line.run for line in lines(tmp_path)] == [run]
 
     def test_an_object_without_a_report_may_be_anything(self, tmp_path):

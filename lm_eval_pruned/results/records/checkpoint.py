@@ -1,7 +1,7 @@
 """Checkpoints that `lm-eval-pruned prune` wrote, in the results of tools that do not know them: the note there tells.
 
 Only our own models write into a results file how a model was pruned. Of any other run it is known by the folder that
-its model was loaded from, where this is still there, or by nothing. A name on the hub means a model as published.
+its model was loaded from, where this is still there, or by nothing. A hub id means the model as published.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Found(NamedTuple):
     problem: str = ""
 
 
-def find_report(model: str, *, date: float, other_weights: bool = False) -> Found:
+def find_report(model: str, *, date: float, commit: object = None, other_weights: bool = False) -> Found:
     """Return how the model of a run was pruned, by the folder that it was loaded from.
 
     A note counts if it describes the weights that lie beside it, and was there when the run was.
@@ -42,11 +42,13 @@ def find_report(model: str, *, date: float, other_weights: bool = False) -> Foun
     Args:
         model: path or hub id.
         date: of the run, in seconds since 1970.
+        commit: of the hub, if the file has one. Without it a name without an owner may be that of a folder.
         other_weights: whether an adapter or the like was added to those of the folder.
     """
     folder = Path(model)
     if not is_file(folder / "config.json"):
-        return Found({} if model == BUNDLED or has_form_of_hub_id(model) else NOTHING_KNOWN)
+        is_published = has_form_of_hub_id(model) and ("/" in model or bool(commit))
+        return Found({} if model == BUNDLED or is_published else NOTHING_KNOWN)
     note = folder / NOTE_FILE
     if other_weights or not is_file(note):
         return Found(NOTHING_KNOWN)

@@ -51,7 +51,8 @@ def read_lighteval(path: Path) -> Record:
         model = section(general, "model_config")
         decoding = section(model or general, "generation_parameters")
         name = str(general.get("model_name") or model.get("model_name") or f"{path.parent.name}/{path.name}")
-        pruned = Found({}) if _is_service(model) else find_report(name, date=_local_date(path))
+        sha = general.get("model_sha")
+        pruned = Found({}) if _is_service(model) else find_report(name, date=_local_date(path), commit=sha)
         problems = [pruned.problem] if pruned.problem else []
         results = [
             result
@@ -60,7 +61,6 @@ def read_lighteval(path: Path) -> Record:
         ]
         if not results:
             raise DataError(problems[0] if problems else f"{path} holds no results: no task was run to its end")
-        sha = general.get("model_sha")
         settings = {
             **{key: value for key, value in model.items() if key not in _WHERE and value is not False},
             **decoding,

@@ -149,7 +149,8 @@ def _with_report(content: Mapping[str, object], date: float) -> tuple[Mapping[st
         # Whatever was done to it before it was passed to the harness.
         found = Found(NOTHING_KNOWN)
     elif isinstance(source, str):
-        found = find_report(source, date=date, other_weights=any(arguments.get(name) for name in _OTHER_WEIGHTS))
+        has_others = any(arguments.get(name) for name in _OTHER_WEIGHTS)
+        found = find_report(source, date=date, commit=config.get("model_sha"), other_weights=has_others)
     else:
         return content, ""
     return {**content, "config": {**config, "pruning": found.report}}, found.problem
