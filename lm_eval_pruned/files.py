@@ -14,6 +14,10 @@ NOT_JSON = (ValueError, RecursionError)
 # And what accessing the fields of JSON of an unexpected shape raises.
 MALFORMED = (*NOT_JSON, LookupError, TypeError, AttributeError, OverflowError)
 
+# The file in a pruned checkpoint that says how it was pruned, and its key for the digests of the weights.
+NOTE_FILE, NOTE_WEIGHTS = "pruning_report.json", "weight_files"
+_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 1 << 30
 
@@ -53,6 +57,16 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def weight_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256, in hex, of each file of weights in a folder."""
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _WEIGHT_ENDINGS and path.is_file():
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def numbered_lines(file: BinaryIO, *, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes]]:

@@ -57,7 +57,17 @@ def is_hub_id(name: str) -> bool:
         >>> [is_hub_id(name) for name in ("Qwen/Qwen3-8B", "gpt2", "/models/mine", "a/b/c", "tiny-reasoner")]
         [True, True, False, False, False]
     """
-    return name != BUNDLED and _HUB_ID.fullmatch(name) is not None and not is_there(Path(name))
+    return name != BUNDLED and has_form_of_hub_id(name) and not is_there(Path(name))
+
+
+def has_form_of_hub_id(name: str) -> bool:
+    """Tell whether a name can be that of a repository on the hub, whatever there is here.
+
+    Example:
+        >>> [has_form_of_hub_id(name) for name in ("Qwen/Qwen3-8B", "gpt2", "/models/mine", "a/b/c", "./mine")]
+        [True, True, False, False, False]
+    """
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def without_folders(text: str) -> str:

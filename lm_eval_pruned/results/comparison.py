@@ -10,8 +10,7 @@ import numpy as np
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.results.records.samples import Outcomes, isin
-from lm_eval_pruned.results.statistics.early import LOOKS, anytime_p
-from lm_eval_pruned.results.statistics.eprocess import mean_sequence
+from lm_eval_pruned.results.statistics.early import LOOKS, anytime_p, difference_sequence
 from lm_eval_pruned.results.statistics.intervals import difference_interval, is_bounded
 from lm_eval_pruned.results.statistics.multiple import holm
 from lm_eval_pruned.results.statistics.paired import Alternative, Floats, PairedTest, paired_test
@@ -145,5 +144,5 @@ def _anytime_test(gains: Floats, alternative: Alternative, *, margin: float, bou
 
 def _interval(pair: Pair, deltas: Floats, *, bounded: bool, alpha: float) -> tuple[float | None, float | None]:
     if pair.is_stopped:
-        return mean_sequence(deltas, alpha=alpha) if bounded else (None, None)
+        return difference_sequence(deltas, alpha=alpha) if bounded else (None, None)
     return difference_interval(deltas, bounded=bounded, level=1 - alpha) or (None, None)

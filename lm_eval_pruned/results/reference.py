@@ -19,6 +19,9 @@ _NO_OUTCOMES = (
     "no outcome of a question is known: the samples were not logged (lm_eval --log_samples), were not read, or have no "
     "number per question in this metric"
 )
+_UNKNOWN = (
+    "nothing tells whether this model was pruned: its path is not here, or holds no pruning_report.json of its weights"
+)
 
 
 class Reference(NamedTuple):
@@ -38,13 +41,17 @@ class References(NamedTuple):
 def dense_references(measured: Mapping[Key, Measurement]) -> References:
     """Find the unpruned run of the same model for each pruned one that was asked alike.
 
-    If need be it has another backend or limit. An unpruned run is compared with nothing.
+    If need be it has another backend or limit. An unpruned run is compared with nothing. A run of which nothing tells
+    whether it was pruned is unpruned next to one that was made from its model.
     """
     by_point = _by_point(measured)
     found: dict[Key, Reference] = {}
     missing: dict[Key, str] = {}
     for key in measured:
         if not key.configuration.pruning:
+            continue
+        if key.configuration.is_unknown:
+            missing[key] = _no_outcomes(measured, key) or _UNKNOWN
             continue
         candidates = [other for other in by_point[_point(key)] if _is_unpruned(key, other)]
         candidates.sort(key=lambda other: len(changes(_asked(key), _asked(other))))
@@ -132,7 +139,7 @@ def _asked(key: Key) -> Configuration:
 def _is_unpruned(key: Key, other: Key) -> bool:
     """Whether `other` is dense, or has the zeros that the pruning of `key` began with."""
     old, new = dict(other.configuration.pruning), dict(key.configuration.pruning)
-    if not old:
+    if not old or other.configuration.is_unknown:
         return True
     return ZEROS in old and ZEROS not in new and _has_equal_weights(key.configuration, other.configuration)
 

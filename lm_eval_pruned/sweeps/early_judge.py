@@ -15,8 +15,7 @@ from lm_eval_pruned.results.comparison import Pair, differences, gains
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.records.record import TaskResult
 from lm_eval_pruned.results.records.samples import Outcomes, samples_outcomes
-from lm_eval_pruned.results.statistics.early import Verdict, judge, share_sequence
-from lm_eval_pruned.results.statistics.eprocess import mean_sequence
+from lm_eval_pruned.results.statistics.early import Verdict, difference_sequence, judge, share_sequence
 from lm_eval_pruned.results.statistics.paired import Floats
 from lm_eval_pruned.sweeps.early import EarlyStop, task_curves
 
@@ -66,7 +65,7 @@ class EarlyJudge:
             "of": len(pair.old.questions),
             "verdict": verdict + within,
             metric: [*share_sequence(pair.new.correct, alpha=alpha)],
-            "difference": [*mean_sequence(differences(pair), alpha=alpha)],
+            "difference": [*difference_sequence(differences(pair), alpha=alpha)],
         }
 
 

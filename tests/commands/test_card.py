@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import huggingface_hub as hub
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -13,7 +14,8 @@ from lm_eval_pruned import cli
 from lm_eval_pruned.pruning.checkpoint.card import RESULTS_BEGIN, RESULTS_END
 from tests.results.written_runs import stop, write_run
 
-hub = pytest.importorskip("huggingface_hub", minversion="1.4")
+KNOWS_THE_FORMAT = hasattr(hub, "EvalResultEntry")
+knowing = pytest.mark.skipif(not KNOWS_THE_FORMAT, reason="an older huggingface_hub")
 # The data sets that our tasks name.
 GPQA = {"dataset_path": "Idavidrein/gpqa", "dataset_name": "gpqa_diamond", "test_split": "train"}
 MATH = {"dataset_path": "HuggingFaceH4/MATH-500", "test_split": "test"}
@@ -52,6 +54,7 @@ def card(*arguments):
     return cli.main(["card", *map(str, arguments)])
 
 
+@knowing
 def test_results_stand_in_the_card_and_for_leaderboards_beside_it(tmp_path, checkpoint, capsys):
     written(tmp_path / "runs", checkpoint, values=(0, 1))
     written(tmp_path / "runs", checkpoint, values=(1, 1), method="none", day=2)
@@ -68,6 +71,7 @@ def test_results_stand_in_the_card_and_for_leaderboards_beside_it(tmp_path, chec
     assert after.text.replace(line, "").count("| gpqa_diamond_tts_512 |") == 1
 
 
+@knowing
 def test_the_hub_s_own_client_reads_the_files(tmp_path, checkpoint):
     for seed in (1, 2):
         written(tmp_path / "runs", checkpoint, values=(0, seed - 1), seed=seed)
@@ -83,6 +87,24 @@ def test_the_hub_s_own_client_reads_the_files(tmp_path, checkpoint):
     assert "2 seeds" in math.notes
 
 
+def test_an_older_hub_client_writes_the_table_alone(tmp_path, checkpoint, capsys, monkeypatch):
+    lazily = hub.__getattr__
+
+    def without_the_format(name):
+        if name == "EvalResultEntry":
+            raise AttributeError(name)
+        return lazily(name)
+
+    monkeypatch.setattr(hub, "__getattr__", without_the_format)
+    written(tmp_path / "runs", checkpoint)
+    assert card(checkpoint, tmp_path / "runs") == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith("3 results; written: README.md\n")
+    assert captured.err.startswith("warning: skipped: .eval_results, which needs huggingface_hub 1.4: pip install --up")
+    assert not (checkpoint / ".eval_results").exists()
+    assert "| math500_tts_1024 | 1024 | acc | 0.5000 |" in (checkpoint / "README.md").read_text()
+
+
 def test_again_changes_nothing_but_the_results(tmp_path, checkpoint):
     written(tmp_path / "runs", checkpoint)
     readme = checkpoint / "README.md"
@@ -94,6 +116,7 @@ def test_again_changes_nothing_but_the_results(tmp_path, checkpoint):
     assert readme.read_text() == first
 
 
+@knowing
 def test_what_somebody_else_wrote_is_left_as_it_is(tmp_path, checkpoint, capsys):
     written(tmp_path / "runs", checkpoint)
     (checkpoint / "README.md").write_text("# Mine\n")
@@ -116,6 +139,7 @@ def test_a_checkpoint_without_a_card_gets_one(tmp_path, checkpoint):
     assert text.index(RESULTS_BEGIN) < text.index("| math500_tts_1024 |") < text.index(RESULTS_END)
 
 
+@knowing
 def test_a_part_of_a_benchmark_belongs_on_no_leaderboard(tmp_path, checkpoint, capsys):
     written(tmp_path / "runs", checkpoint, limit=40)
     assert card(checkpoint, tmp_path / "runs") == 0
@@ -126,6 +150,7 @@ def test_a_part_of_a_benchmark_belongs_on_no_leaderboard(tmp_path, checkpoint, c
     assert "Not compared: no run of an unpruned model" in text
 
 
+@knowing
 def test_a_run_that_was_stopped_early_has_no_value(tmp_path, checkpoint, capsys):
     stop(written(tmp_path / "runs", checkpoint), asked=20, of=40)
     assert card(checkpoint, tmp_path / "runs") == 0

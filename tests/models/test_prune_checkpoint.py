@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from lm_eval_pruned.commands.prune import prune_checkpoint
 from lm_eval_pruned.config import PruneConfig, RunConfig
+from lm_eval_pruned.files import NOTE_FILE
 from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
 from lm_eval_pruned.paths import bundled_folder
-from lm_eval_pruned.pruning.checkpoint.note import REPORT_FILE, read_note
+from lm_eval_pruned.pruning.checkpoint.note import read_note
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.recipe import resolve
 
@@ -83,5 +84,5 @@ def test_a_note_beside_other_weights_claims_nothing(checkpoint, tmp_path, caplog
 @pytest.mark.parametrize("content", ["{", "[]", '{"weight_files": {}, "original": {}}', '{"method": "wanda"}'])
 def test_what_is_not_a_note_is_ignored(checkpoint, tmp_path, content):
     copy = shutil.copytree(checkpoint[0], tmp_path / "copy")
-    (copy / REPORT_FILE).write_text(content)
+    (copy / NOTE_FILE).write_text(content)
     assert read_note(str(copy), {}) is None

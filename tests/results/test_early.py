@@ -20,7 +20,7 @@ from lm_eval_pruned.results.leaderboard.tables import as_csv, markdown
 from lm_eval_pruned.results.measurement import measure
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.records.samples import Outcomes
-from lm_eval_pruned.results.statistics.early import StoppingRule, anytime_p, judge, share_sequence
+from lm_eval_pruned.results.statistics.early import StoppingRule, anytime_p, difference_sequence, judge, share_sequence
 from lm_eval_pruned.results.statistics.paired import paired_test
 from tests.results.test_gate import frozen
 from tests.results.written_runs import stop, write_run
@@ -61,6 +61,26 @@ def test_the_next_round_ends_where_the_verdict_is_expected_and_at_most_doubles()
     expected = judge([np.zeros(32)], RULE).ask
     assert judge([np.zeros(expected)], RULE).verdict == "equivalent"
     assert judge([np.zeros(expected - 1)], RULE).verdict == "undecided"
+
+
+@pytest.mark.parametrize("curves", [1, 2, 13])
+def test_verdicts_and_intervals_agree(curves):
+    rule, seen = StoppingRule(lines=curves, curves=curves), set()
+    for asked in (40, 60, 150):
+        for lost in (0, 1, 4, asked // 3):
+            for won in {0, lost // 2, lost}:
+                values = gains(lost, won, asked)
+                verdict = judge([values], rule).verdict
+                low, high = difference_sequence(values, alpha=rule.alpha)
+                # The level of each end is that of the verdict.
+                lower, upper = difference_sequence(values, alpha=2 * rule.alpha / max(2, curves))
+                seen.add(verdict)
+                if verdict == "drop":
+                    assert high < 0
+                else:
+                    assert (verdict == "equivalent") == (lower > -0.1 and upper < 0.1)
+                    assert verdict != "equivalent" or (low > -0.1 and high < 0.1)
+    assert seen == {"drop", "equivalent", "undecided"}
 
 
 def test_of_13_equal_cells_judged_after_every_round_any_is_called_changed_in_few_sweeps():

@@ -37,7 +37,7 @@ def lines(folder: Path, **options) -> list[LeaderboardLine]:
 
 
 def pruned(folder: Path, **options) -> LeaderboardLine:
-    (line,) = (line for line in lines(folder, **options) if line.run != "dense")
+    (line,) = (line for line in lines(folder, **options) if line.run not in ("dense", "unknown"))
     return line
 
 
@@ -101,6 +101,44 @@ class TestModel:
     def test_names(self, config, name):
         content = {"config": config, "model_name": "qdpv68r5", "model_source": config["model"]}
         assert run_model(content).name == name
+
+
+class TestUnknown:
+    def test_a_path_of_another_machine_is_unpruned_only_next_to_what_was_made_from_it(self, tmp_path):
+        path = write_run(tmp_path, TASK, model="/gone/model", backend="hf")
+        content = json.loads(path.read_text())
+        content["config"]["thinking"] = "tiny"
+        path.write_text(json.dumps(content))
+        (alone,) = lines(tmp_path)
+        assert alone.run == "unknown"
+        assert "nothing tells whether this model was pruned" in alone.why_not_compared
+        write_run(tmp_path, WORSE, **WANDA, seed=8, model="/gone/model")
+        line = pruned(tmp_path)
+        assert (line.difference, line.reference) == (pytest.approx(-0.6), "/gone/model · unknown")
+        assert [line.why_not_compared for line in lines(tmp_path)] == ["", ""]
+
+    @pytest.mark.parametrize(
+        ("model", "commit", "run"),
+        [
+            ("Qwen/Qwen3-8B", "", "dense"),
+            ("gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", "dense"),
+            ("pruned", "", "unknown"),
+            ("./mine", "", "unknown"),
+        ],
+    )
+    def test_a_name_of_the_hub_is_the_model_as_published(self, tmp_path, model, commit, run):
+        path = write_run(tmp_path, TASK, model=model, backend="hf")
+        content = json.loads(path.read_text())
+        content["config"]["model_sha"] = commit
+        path.write_text(json.dumps(content))
+        assert [line.run for line in lines(tmp_path)] == [run]
+
+    def test_an_object_without_a_report_may_be_anything(self, tmp_path):
+        as_object(write_run(tmp_path, TASK, backend="hf"), "/models/a")
+        content = json.loads((path := next(tmp_path.glob("results*"))).read_text())
+        del content["config"]["pruning"]
+        path.write_text(json.dumps(content))
+        assert [line.run for line in lines(tmp_path)] == ["unknown"]
 
 
 class TestDense:

@@ -5,23 +5,19 @@ A run on the checkpoint reports it as its own pruning, as long as the weights ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from lm_eval_pruned.files import MALFORMED
+from lm_eval_pruned.files import MALFORMED, NOTE_FILE, NOTE_WEIGHTS, weight_digests
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.checkpoint.resolve import find_file
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILE = "pruning_report.json"
-# Keys of the note that a report does not have.
+# The key of the note, besides NOTE_WEIGHTS, that a report does not have.
 ORIGINAL = "original"
-_FILES = "weight_files"
-_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 # Model arguments with which the weights are not those of the checkpoint's own files.
 _OTHER_WEIGHTS = ("peft", "delta", "lora_local_path", "gguf_file", "subfolder", "state_dict")
 
@@ -29,8 +25,8 @@ _OTHER_WEIGHTS = ("peft", "delta", "lora_local_path", "gguf_file", "subfolder", 
 def write_note(report: PruneReport, folder: Path, *, original: str, revision: str) -> None:
     """Write the report into the folder of the checkpoint that it describes, with the name of the original model."""
     origin = {"pretrained": original, **({"revision": revision} if revision != "main" else {})}
-    note = {**report.as_dict(), ORIGINAL: origin, _FILES: _weight_files(folder)}
-    (folder / REPORT_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    note = {**report.as_dict(), ORIGINAL: origin, NOTE_WEIGHTS: weight_digests(folder)}
+    (folder / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
 
 def read_note(source: str, arguments: Mapping[str, object]) -> dict[str, object] | None:
@@ -42,17 +38,17 @@ def read_note(source: str, arguments: Mapping[str, object]) -> dict[str, object]
     """
     if any(arguments.get(name) for name in _OTHER_WEIGHTS):
         return None
-    path = find_file(source, REPORT_FILE, revision=str(arguments.get("revision") or "main"))
+    path = find_file(source, NOTE_FILE, revision=str(arguments.get("revision") or "main"))
     if path is None:
         return None
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
-        files, origin = note.pop(_FILES, None), note.get(ORIGINAL)
+        files, origin = note.pop(NOTE_WEIGHTS, None), note.get(ORIGINAL)
         if not isinstance(files, dict) or not isinstance(origin, dict):
             # Of an older version, which kept no original.
             return None
         PruneReport.from_dict({name: value for name, value in note.items() if name != ORIGINAL})
-        found = _weight_files(path.parent)
+        found = weight_digests(path.parent)
     except (OSError, *MALFORMED) as error:
         logger.warning("%s is not a pruning report (%s): it is ignored", path, error)
         return None
@@ -73,13 +69,3 @@ def reported(report: PruneReport, note: Mapping[str, object] | None) -> dict[str
     if note is None:
         return own
     return {**note, **{name: own[name] for name in ("seconds", "peak_memory_bytes", "software")}}
-
-
-def _weight_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of weights in a folder."""
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _ENDINGS and path.is_file():
-            with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests

@@ -42,7 +42,7 @@ def model_info(record: Record, content: Mapping[str, object]) -> ModelInfo:
     """
     config = section(content, "config")
     original = public_id(record.configuration.model)
-    identity = _pruned_id(record, config, original) if record.configuration.pruning else original
+    identity = _pruned_id(record, config, original) if record.configuration.is_pruned else original
     engine = _ENGINES.get(str(config.get("model")), "")
     version = str(content.get(_VERSIONS.get(engine, "")) or "")
     is_local = original.startswith(f"{LOCAL}/") or not engine
@@ -50,7 +50,7 @@ def model_info(record: Record, content: Mapping[str, object]) -> ModelInfo:
         "deployment_type": "self_deployed" if engine else UNKNOWN,
         "model_availability": UNKNOWN if is_local else "open_weights",
         **_loading(config),
-        **(_pruning(record, config, original) if record.configuration.pruning else {}),
+        **(_pruning(record, config, original) if record.configuration.is_pruned else {}),
     }
     return ModelInfo(
         identity,

@@ -64,7 +64,7 @@ def eee_record(record: Record, *, organization: str) -> EeeRecord:
             "source_type": "evaluation_run",
             "source_organization_name": organization,
             # Who prunes a model makes it; a dense one was made by somebody else.
-            "evaluator_relationship": "first_party" if record.configuration.pruning else "third_party",
+            "evaluator_relationship": "first_party" if record.configuration.is_pruned else "third_party",
             "additional_details": {"written_by": f"lm-eval-pruned {__version__}"},
         },
         "eval_library": {

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import yaml
 
-from lm_eval_pruned.errors import MissingPackageError
 from lm_eval_pruned.results.hub.checkpoint_results import CheckpointResult
 from lm_eval_pruned.results.leaderboard.scales import is_share
 from lm_eval_pruned.results.records.run_settings import section
@@ -33,7 +32,7 @@ _NO_PART_OF_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class EvalResultFiles(NamedTuple):
-    """Contents of files by name, and a sentence for each result that belongs on no leaderboard of the hub."""
+    """Contents of files by name, and what is left out and why, each in a sentence."""
 
     files: dict[str, str]
     problems: list[str]
@@ -42,17 +41,14 @@ class EvalResultFiles(NamedTuple):
 def eval_result_files(results: Sequence[CheckpointResult]) -> EvalResultFiles:
     """Return the files for some results: shares as percentages, as the hub's leaderboards have them.
 
-    Left out are questions that are on no hub, and runs with `limit` or stopped early, which asked only some of them.
-
-    Raises:
-        MissingPackageError: the installed huggingface_hub does not know the format.
+    Left out are questions that are on no hub, and runs with `limit` or stopped early, which asked only some of them;
+    and all of them if the installed huggingface_hub does not know the format.
     """
     try:
         from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     except ImportError:
-        raise MissingPackageError(
-            f"{FOLDER} needs huggingface_hub 1.4 or newer: pip install --upgrade huggingface_hub"
-        ) from None
+        upgrade = "pip install --upgrade huggingface_hub"
+        return EvalResultFiles({}, [f"{FOLDER}, which needs huggingface_hub 1.4: {upgrade}"])
     entries: dict[str, list[EvalResultEntry]] = {}
     problems = []
     for result in results:

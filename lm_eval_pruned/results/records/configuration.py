@@ -14,6 +14,8 @@ from lm_eval_pruned.results.records.run_settings import Settings, as_settings, a
 
 # The pruning of a model that has zeros and comes without a method: their fraction.
 ZEROS = "zeros"
+# The method of a run of which nothing tells how its model was pruned, if it was.
+UNKNOWN = "unknown"
 # Model arguments that decide where and how fast a model runs, and its name, which is a field of its own.
 HARDWARE = frozenset(
     {
@@ -30,7 +32,7 @@ _BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
 TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
 # Labels of configurations without an allocation. By name, since a baseline holds nothing but the settings.
-_WITHOUT_ALLOCATION = ("dense", *get_args(UnitMethod), *get_args(BlockMethod))
+_WITHOUT_ALLOCATION = ("dense", UNKNOWN, *get_args(UnitMethod), *get_args(BlockMethod))
 # How many generated questions are shown solved, and how they are written.
 _GENERATED = ("examples", "form")
 # Settings that a run may have; those of a model type come on top.
@@ -57,7 +59,7 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """Which model, how it was pruned (empty if dense), and how it was asked.
+    """Which model, how it was pruned (empty if dense; method UNKNOWN if nothing tells), and how it was asked.
 
     `settings` include the harness's model type as `backend`, and `limit` where only the first questions were asked.
     `evidence` tells apart models that have the same name.
@@ -67,6 +69,16 @@ class Configuration:
     pruning: Settings
     settings: Settings
     evidence: Settings = ()
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether something says that the model was pruned."""
+        return bool(self.pruning) and not self.is_unknown
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing says if the model was pruned."""
+        return ("method", UNKNOWN) in self.pruning
 
     @property
     def words(self) -> Words:
@@ -114,18 +126,39 @@ def run_configuration(content: Mapping[str, object]) -> Configuration:
     model = run_model(content)
     return Configuration(
         model=model.name,
-        pruning=as_settings(_pruning(pruned, report.get("achieved_sparsity"))),
+        pruning=report_settings(report),
         settings=as_settings(settings),
         evidence=model.evidence,
     )
 
 
-def _pruning(pruned: Mapping[str, object], achieved: object) -> Mapping[str, object]:
-    """Return the settings of a pruning, or the percentage of zeros that nothing explains; empty for a dense model."""
+def other_configuration(
+    name: str, report: Mapping[str, object], settings: Settings, *, model_sha: object = None
+) -> Configuration:
+    """Return the configuration of a run of another tool.
+
+    Args:
+        name: of the model, as its file has it.
+        report: what its checkpoint says of its pruning; empty for a model as published.
+        settings: how it was asked.
+        model_sha: commit of the hub, None if unknown.
+    """
+    model = run_model({"config": {"model_args": {"pretrained": name}, "pruning": report, "model_sha": model_sha}})
+    return Configuration(model=model.name, pruning=report_settings(report), settings=settings, evidence=model.evidence)
+
+
+def report_seeds(report: Mapping[str, object]) -> dict[str, object]:
+    """Return the seeds of a pruning."""
+    return {name: value for name, value in section(report, "config").items() if is_seed(name)}
+
+
+def report_settings(report: Mapping[str, object]) -> Settings:
+    """Return the settings in a pruning report, or the percentage of zeros that nothing explains; () if it is dense."""
+    pruned, achieved = section(report, "config"), report.get("achieved_sparsity")
     if pruned.get("method", "none") != "none":
-        return {key: value for key, value in pruned.items() if value != _PRUNING_DEFAULTS.get(key)}
+        return as_settings({key: value for key, value in pruned.items() if value != _PRUNING_DEFAULTS.get(key)})
     is_zero = isinstance(achieved, float | int) and achieved > ZEROS_OF_A_DENSE_MODEL
-    return {ZEROS: f"{100 * achieved:.3g}"} if is_zero else {}  # type: ignore[operator]
+    return as_settings({ZEROS: f"{100 * achieved:.3g}"} if is_zero else {})  # type: ignore[operator]
 
 
 def task_settings(content: Mapping[str, object], task: str) -> Settings:

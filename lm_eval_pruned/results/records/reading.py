@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 
 from lm_eval_pruned.errors import DataError, MissingDataError, MissingPackageError
 from lm_eval_pruned.results.records.answered import Answered
-from lm_eval_pruned.results.records.inspect_log import inspect_answers, is_inspect_log, read_inspect_log
-from lm_eval_pruned.results.records.lighteval import is_lighteval, lighteval_answers, read_lighteval
+from lm_eval_pruned.results.records.inspect_log import read_inspect_log
+from lm_eval_pruned.results.records.inspect_samples import inspect_answers, is_inspect_log
+from lm_eval_pruned.results.records.lighteval import is_lighteval, read_lighteval
+from lm_eval_pruned.results.records.lighteval_details import lighteval_answers
 from lm_eval_pruned.results.records.record import NotResultsError, Record, read_record
 
 # The names that results files and logs have, and samples files, where the user gives none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import NOT_JSON, is_file
+from lm_eval_pruned.results.records.checkpoint import NOTHING_KNOWN, Found, find_report
 from lm_eval_pruned.results.records.configuration import (
     TTS,
     Configuration,
@@ -22,13 +22,17 @@ from lm_eval_pruned.results.records.configuration import (
     task_shots,
 )
 from lm_eval_pruned.results.records.divergence import Divergence
+from lm_eval_pruned.results.records.identity import backend
 from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
 from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
-from lm_eval_pruned.results.records.run_settings import Settings, section
+from lm_eval_pruned.results.records.pruned import BlockSparsity, number, read_report
+from lm_eval_pruned.results.records.run_settings import Settings, model_args, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
 from lm_eval_pruned.results.records.samples_files import samples_file
 from lm_eval_pruned.results.records.stopped import Stopped, stopped_task
 
+# Model arguments with which the weights are not those of the checkpoint's own files.
+_OTHER_WEIGHTS = ("peft", "delta", "lora_local_path", "gguf_file", "subfolder")
 # The only metric under --predict_only; its values (0 and 999) measure nothing.
 _BYPASS = "bypass"
 _PREDICTED = (
@@ -59,14 +63,6 @@ class TaskResult:
     questions: int | None = None
     shots: str = ""
     stopped: Stopped | None = None
-
-
-class BlockSparsity(NamedTuple):
-    """Sparsities of a decoder block: targets of its attention and its MLP, and the achieved one of the whole block."""
-
-    attn: float
-    mlp: float
-    achieved: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +108,10 @@ def read_record(path: Path) -> Record:
         given = json.loads(path.read_text(encoding="utf-8-sig"))
         if not is_results(given):
             raise NotResultsError(f"{path} is not a results file of lm_eval: it lacks results, versions or configs")
-        content = newest_layout(given, path)
-        report = section(section(content, "config"), "pruning")
-        problems: list[str] = []
+        layout = newest_layout(given, path)
+        date = number(layout["date"]) or path.stat().st_mtime
+        content, unused = _with_report(layout, date)
+        problems = [unused] if unused else []
         results = [
             result
             for task in section(content, "results")
@@ -123,16 +120,15 @@ def read_record(path: Path) -> Record:
         ]
         if not results:
             raise DataError(problems[0] if problems else f"{path} holds no results: no task was run to its end")
+        report = section(section(content, "config"), "pruning")
         return Record(
             path=path,
-            date=_number(content["date"]) or path.stat().st_mtime,
+            date=date,
             configuration=run_configuration(content),
             seeds=run_seeds(content),
-            sparsity=_number(report.get("achieved_sparsity")),
-            blocks=_blocks(report.get("blocks")),
+            **read_report(report)._asdict(),
             results=tuple(results),
             problems=tuple(problems),
-            fingerprint=str(report.get("fingerprint") or ""),
         )
     except DataError as problem:
         raise (problem if str(path) in str(problem) else DataError(f"{path} cannot be read: {problem}")) from None
@@ -140,6 +136,24 @@ def read_record(path: Path) -> Record:
         raise DataError(f"{path} is not a results file of lm_eval: {problem!s:.200}") from None
     except OSError as problem:
         raise DataError(f"{path} cannot be read: {problem.strerror}") from None
+
+
+def _with_report(content: Mapping[str, object], date: float) -> tuple[Mapping[str, object], str]:
+    """Add the report of its checkpoint to the results of a model type that writes none; say why if it is not used."""
+    config = section(content, "config")
+    arguments = model_args(config)
+    source = arguments.get("pretrained")
+    if "pruning" in config:
+        return content, ""
+    if backend(content) == "object":
+        # Whatever was done to it before it was passed to the harness.
+        found = Found(NOTHING_KNOWN)
+    elif isinstance(source, str):
+        has_others = any(arguments.get(name) for name in _OTHER_WEIGHTS)
+        found = find_report(source, date=date, commit=config.get("model_sha"), other_weights=has_others)
+    else:
+        return content, ""
+    return {**content, "config": {**config, "pruning": found.report}}, found.problem
 
 
 def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
@@ -231,7 +245,7 @@ def _values(entries: Mapping[str, object]) -> dict[str, _Values]:
     values: dict[str, _Values] = {}
     for key, given in entries.items():
         name, _, filter_name = key.partition(",")
-        value, one = _number(given), values.setdefault(filter_name, _Values({}, {}, {}))
+        value, one = number(given), values.setdefault(filter_name, _Values({}, {}, {}))
         if name.endswith("_stderr"):
             if value is not None:
                 one.errors[name.removesuffix("_stderr")] = value
@@ -240,19 +254,3 @@ def _values(entries: Mapping[str, object]) -> dict[str, _Values]:
         else:
             one.metrics[name] = value
     return values
-
-
-def _blocks(given: object) -> tuple[BlockSparsity, ...]:
-    """Return the blocks of a pruning report, or () if one of them is malformed."""
-    if not isinstance(given, list) or not all(isinstance(block, Mapping) for block in given):
-        return ()
-    values = [[_number(block.get(name)) for name in BlockSparsity._fields] for block in given]
-    blocks = [BlockSparsity(*(value for value in row if value is not None)) for row in values if None not in row]
-    return tuple(blocks) if len(blocks) == len(given) else ()
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    # An integer may be too large for a float.
-    return float(value) if abs(value) <= sys.float_info.max else None

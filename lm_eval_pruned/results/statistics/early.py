@@ -13,15 +13,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lm_eval_pruned.results.statistics.eprocess import log_e_mean, mean_sequence
+from lm_eval_pruned.results.statistics.eprocess import EVEN, SIZES, log_e_mean, mean_sequence
 from lm_eval_pruned.results.statistics.paired import DECIMALS, Floats
 
 # A comparison is made while questions are asked and, if it stays undecided, when all have been.
 LOOKS = 2
 
-# Bets against a difference of the margin: this share of the capital goes to bets that weigh as this power of their
-# size, since large ones win most where nothing changes, and the rest to all sizes alike.
+# Bets of every test and interval of a difference, so that these agree: this share of the capital goes to bets that
+# weigh as this power of their size, since large ones win most where nothing changes, and the rest to all sizes alike.
 LEANING, LEAN = 0.75, 10
+BETS: Floats = LEANING * SIZES**LEAN / (SIZES**LEAN).sum() + (1 - LEANING) * EVEN
+# The level of a test of equivalence is at most alpha / 2, that of either end of an interval.
+ENDS = 2
 # A round at most doubles the number of questions, however far away a verdict seems.
 MOST = 2.0
 # A round has at least so many.
@@ -66,7 +69,8 @@ def anytime_p(gains: Floats, *, two_sided: bool, margin: float = 0.0) -> float:
         (True, 1.0)
     """
     values = gains.round(DECIMALS)
-    return min(1.0, exp(-(log_e_changed(values) if two_sided else log_e_mean(-values - margin, least=-1 - margin))))
+    log_e = log_e_changed(values) if two_sided else log_e_mean(-values - margin, least=-1 - margin, bets=BETS)
+    return min(1.0, exp(-log_e))
 
 
 def judge(lines: Sequence[Floats], rule: StoppingRule) -> Judgement:
@@ -74,7 +78,9 @@ def judge(lines: Sequence[Floats], rule: StoppingRule) -> Judgement:
 
     A drop or gain is certain when one of the lines has a p of alpha / lines / 2: half of alpha is left for the tests of
     the cells that go on to the end. The leaderboard, which corrects for its lines and for both looks, says so too.
-    Equivalence is certain when a drop and a gain of the whole by the margin are both excluded at alpha / curves.
+    Equivalence is certain when a drop and a gain of the whole by the margin are both excluded at alpha / curves, and
+    at alpha / 2 in a sweep with one curve. So `difference_sequence` at this alpha excludes 0 in a line that shows a
+    drop or gain, and lies within the margin if the verdict is equivalence.
 
     `ask` is the number of questions at which a verdict would be certain if further ones were answered like those so
     far, and at most twice the number asked.
@@ -84,7 +90,7 @@ def judge(lines: Sequence[Floats], rule: StoppingRule) -> Judgement:
         rule: the levels and the margin.
     """
     rounded = [values.round(DECIMALS) for values in lines]
-    changed, same = log(LOOKS * rule.lines / rule.alpha), log(rule.curves / rule.alpha)
+    changed, same = log(LOOKS * rule.lines / rule.alpha), log(max(ENDS, rule.curves) / rule.alpha)
 
     def verdict(times: float) -> Verdict:
         signs = {values.mean() > 0 for values in rounded if log_e_changed(values, times) >= changed}
@@ -112,17 +118,23 @@ def share_sequence(values: Floats, *, alpha: float) -> tuple[float, float]:
     return (1 + low) / 2, (1 + high) / 2
 
 
+def difference_sequence(differences: Floats, *, alpha: float) -> tuple[float, float]:
+    """Return the confidence sequence (low, high) of the mean of differences [questions], which agrees with `judge`.
+
+    Example:
+        >>> low, high = difference_sequence(np.zeros(60), alpha=0.05)
+        >>> -0.1 < low < 0 < high < 0.1
+        True
+    """
+    return mean_sequence(differences.round(DECIMALS), alpha=alpha, bets=BETS)
+
+
 def log_e_changed(gains: Floats, times: float = 1) -> float:
     """Return log e against a mean gain of 0: the mean of e for a drop and of e for a gain."""
-    worse, better = (log_e_mean(values, least=-1, times=times) for values in (-gains, gains))
+    worse, better = (log_e_mean(values, least=-1, bets=BETS, times=times) for values in (-gains, gains))
     return float(np.logaddexp(worse, better)) - log(2)
 
 
 def log_e_same(gains: Floats, margin: float, times: float = 1) -> float:
     """Return the smaller log e of those against a mean gain of -margin and of +margin, or beyond."""
-
-    def against(values: Floats) -> float:
-        large, equal = (log_e_mean(values + margin, least=margin - 1, lean=lean, times=times) for lean in (LEAN, 0))
-        return float(np.logaddexp(large + log(LEANING), equal + log(1 - LEANING)))
-
-    return min(against(gains), against(-gains))
+    return min(log_e_mean(values + margin, least=margin - 1, bets=BETS, times=times) for values in (gains, -gains))

@@ -16,8 +16,12 @@ from lm_eval_pruned.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 
-# Shares of the largest bet that are mixed, with equal weights.
+# Number of bets that are mixed.
 BETS = 64
+# Their sizes, as shares of the largest bet.
+SIZES: Floats = (np.arange(BETS) + 0.5) / BETS
+# Weights of bets of all sizes alike.
+EVEN: Floats = np.full(BETS, 1 / BETS)
 # Shares of losses that are mixed; the first two, for small drops and many questions, have little weight.
 SHARES = (0.51, 0.525, *(step / 20 for step in range(11, 20)))
 WEIGHTS = (0.005, 0.005, *[0.99 / 9] * 9)
@@ -49,16 +53,17 @@ def log_e_losses(losses: Floats, gains: Floats) -> Floats:
     return total
 
 
-def log_e_mean(values: Floats, least: float, *, lean: float = 0, times: float = 1) -> float:
+def log_e_mean(values: Floats, least: float, *, bets: Floats = EVEN, times: float = 1) -> float:
     """Return log e of values [questions], none below `least` < 0, against a mean of at most 0.
 
-    e is the mean, over bets b in (0, 1 / -least), of the capital prod(1 + b value): each factor has an expectation of
-    at most 1 whatever came before, if questions come in random order.
+    e is the weighted mean, over bets b = size / -least, of the capital prod(1 + b value): each factor has an
+    expectation of at most 1 whatever came before, if questions come in random order. Against a mean m of values of
+    -1 or more, a factor is 1 - size + size (1 + value) / (1 + m), so that e falls as m rises, whatever the weights.
 
     Args:
         values: the values.
         least: the least value that is possible.
-        lean: bets weigh as this power of their size; 0 gives equal weights.
+        bets: weights of the bets of SIZES, [bets], with a sum of 1.
         times: 2 returns what log e would be after twice as many questions with the same shares of values.
 
     Raises:
@@ -72,18 +77,17 @@ def log_e_mean(values: Floats, least: float, *, lean: float = 0, times: float = 
     """
     if least >= 0 or (values.size and float(values.min()) < least - 1e-9):
         raise ArgumentError(f"bets on values that may be {least} need that to be negative, and no value below it")
-    shares = (np.arange(BETS) + 0.5) / BETS
-    weights = shares**lean / (shares**lean).sum()
     distinct, counts = np.unique(values, return_counts=True)
-    capitals = np.log1p(np.outer(shares / -least, distinct)) @ (times * counts)
-    return float(special.logsumexp(capitals + np.log(weights)))
+    capitals = np.log1p(np.outer(SIZES / -least, distinct)) @ (times * counts)
+    return float(special.logsumexp(capitals + np.log(bets)))
 
 
-def mean_sequence(differences: Floats, *, alpha: float) -> tuple[float, float]:
+def mean_sequence(differences: Floats, *, alpha: float, bets: Floats = EVEN) -> tuple[float, float]:
     """Return the confidence sequence (low, high) of the mean of differences between -1 and 1, [questions].
 
     The intervals of all numbers of questions hold the mean at once with a probability of at least 1 - alpha: the means
-    against which `log_e_mean` stays below log(2 / alpha), from either side.
+    against which `log_e_mean` with these bets stays below log(2 / alpha), from either side. A test with the same bets
+    and at least this limit excludes a mean exactly when the interval does.
 
     Example:
         >>> low, high = mean_sequence(np.zeros(100), alpha=0.05)
@@ -91,13 +95,13 @@ def mean_sequence(differences: Floats, *, alpha: float) -> tuple[float, float]:
         True
     """
     limit = log(2 / alpha)
-    return _lower(differences, limit), -_lower(-differences, limit)
+    return _lower(differences, limit, bets), -_lower(-differences, limit, bets)
 
 
-def _lower(differences: Floats, limit: float) -> float:
+def _lower(differences: Floats, limit: float, bets: Floats) -> float:
     low, high = -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        is_excluded = log_e_mean(differences - middle, least=-1 - middle) >= limit
+        is_excluded = log_e_mean(differences - middle, least=-1 - middle, bets=bets) >= limit
         low, high = (middle, high) if is_excluded else (low, middle)
     return low
