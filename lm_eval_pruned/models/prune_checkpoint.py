@@ -6,7 +6,7 @@ Reading, pruning and writing one block at a time lets `lm-eval-pruned prune` han
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,6 +136,7 @@ def prune_pretrained(
     model = checkpoint.model
     windows = windows or checked.windows_of_model(checkpoint, thinking=run.thinking)
     container = find_decoder(model).blocks[0].name.rpartition(".")[0]
+    dense = {*model.state_dict()}
     report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:
         # The default can always be saved; transformers refuses some generation configs that it reads.
@@ -143,7 +144,7 @@ def prune_pretrained(
         stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
         drops_experts = isinstance(recipe.method, ExpertMethod)
         renumbering = Renumbering(container=container, removed=report.removed_blocks, drops_experts=drops_experts)
-        write_whole(model, stored, output, renumbering=renumbering, keeps_dtype=options.dtype == "auto")
+        write_whole(model, stored, output, dense=dense, renumbering=renumbering, keeps_dtype=options.dtype == "auto")
         write_other_files(source, options, model, output, reshaped=recipe.reshapes)
     return report
 
@@ -234,13 +235,10 @@ class DiskSink:
             with suppress(*WRITE_ERRORS):
                 self.tensors.update(spill(own, self.artifacts))
         if self.rewriter is not None:
-            # The index of a block is another one once blocks before it were dropped.
-            prefix = next(name for name, module in self.model.named_modules() if module is block.module)
             contents = self.residency.contents(block.module)
-            # A tensor that blocks share has the name that it has in the first of them.
-            old = f"{block.name}."
-            stored = {f"{prefix}.{name.removeprefix(old)}" if name.startswith(old) else name: name for name in contents}
+            stored = {new: name for name, new in self._new_names(block)}
             written = {new: contents[name] for new, name in stored.items()}
+            self.rewriter.leave_out(contents.keys() - {*stored.values()})
             if self._narrowing is not None:
                 narrowing, kept = self._narrowing
                 left = [*narrowing.narrowed(block, contents, kept)]
@@ -248,3 +246,17 @@ class DiskSink:
                 self.rewriter.leave_out(contents.keys() - {*stored.values()})
             self.rewriter.add(written, stored)
         trim_heap()
+
+    def _new_names(self, block: Block) -> Iterator[tuple[str, str]]:
+        """Yield the stored and the new name of the tensors that a block has once others were dropped."""
+        names = {module: name for name, module in self.model.named_modules()}
+        container = block.name.rpartition(".")[0]
+        for slot in self.residency.slots[block.module]:
+            # Adapters of a dropped block are in no module.
+            for stored, linear in slot.stored.items() if slot.module in names else ():
+                if not stored.startswith(f"{container}."):
+                    yield stored, stored
+                elif linear is None:
+                    yield stored, f"{names[slot.module]}.{slot.name}"
+                else:
+                    yield stored, f"{names[block.module]}{stored.removeprefix(block.name)}"

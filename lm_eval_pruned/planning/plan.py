@@ -12,11 +12,10 @@ from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.allocations.signals.kinds import Needs, Signal
 from lm_eval_pruned.pruning.artifacts.report import BlockReport, all_excluded, report_block
-from lm_eval_pruned.pruning.fit import check_fits
-from lm_eval_pruned.pruning.methods import ExpertMethod, WidthMethod
+from lm_eval_pruned.pruning.fit import check_config, check_decoder
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, Excluded, Linear, find_decoder, leave_alone
-from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
-from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
+from lm_eval_pruned.pruning.model.narrowing import Narrowing
+from lm_eval_pruned.pruning.model.removal import Removal
 from lm_eval_pruned.pruning.model.structure import Sublayer
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
@@ -59,7 +58,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     Raises:
         PrunedEvalError: the recipe does not fit the model; the error is that of `prune_model`.
     """
-    check_fits(recipe, model.config)
+    check_config(recipe, model.config)
     decoder = leave_alone(find_decoder(model), recipe.exclude)
     blocks = len(decoder.blocks)
     dropped = count_to_drop(recipe.config, blocks) if recipe.drops_blocks else 0
@@ -69,24 +68,28 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     # Uniform stands in for an allocation whose signal is not measured yet.
     known = recipe if signal is None else replace(recipe, allocation=ALLOCATIONS["uniform"])
     named = recipe.known_drops(blocks) if dropped else ()
-    if dropped:
-        check_droppable(decoder, dropped, named)
+    change = check_decoder(recipe, decoder)
     targets = allocate(known, decoder, None).targets
     total = sum(parameter.numel() for parameter in model.parameters())
-    narrowing = None
-    if isinstance(recipe.method, WidthMethod | ExpertMethod):
-        narrowing = find_narrowing(decoder, recipe.method.unit, recipe.config.target)
-        # All units are of one size, whichever will go.
-        targets = narrowing.targets(decoder, narrowing.first(decoder))
-    if named:
-        targets = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
+    remaining: int | None = None if dropped else total
+    match change:
+        case Narrowing():
+            # All units are of one size, whichever will go.
+            targets = change.targets(decoder, change.first(decoder))
+            remaining = total - change.removed
+        case Removal():
+            # What blocks share stays with one that is left.
+            left = change.parameters(model)
+            targets = {one.name: float(getattr(one.module, one.parameter) not in left) for one in decoder.linears}
+            remaining = change.remaining(model)
     scoped = [linear for linear in decoder.linears if linear.name in targets]
     zeros = {linear.name: _zeros(linear, known, targets[linear.name]) for linear in scoped}
     by_sublayer = dict.fromkeys(SUBLAYERS, 0)
     for linear in scoped:
         by_sublayer[linear.sublayer] += linear.weight.numel()
     prunable = sum(by_sublayer.values())
-    reached = dropped / blocks if dropped and not named else mean_target(targets, decoder)
+    asked = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
+    reached = dropped / blocks if dropped and not named else mean_target(asked if named else targets, decoder)
     return Plan(
         config=recipe.effective(),
         target_sparsity=recipe.config.target if recipe.config.is_stated else reached,
@@ -99,7 +102,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         if (dropped and not named) or signal
         else [report_block(block, targets, zeros, decoder.sizes) for block in decoder.blocks],
         signal=signal,
-        remaining_weights=total - narrowing.removed if narrowing else None if dropped else total,
+        remaining_weights=remaining,
         dropped=dropped,
         removed_blocks=named,
         excluded=all_excluded(decoder, targets, recipe.config.scope),

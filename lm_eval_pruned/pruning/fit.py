@@ -10,8 +10,12 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.checkpoint.formats import check_prunable, quantised, quantization_of
 from lm_eval_pruned.pruning.methods import ExpertMethod, WidthMethod
-from lm_eval_pruned.pruning.model.decoder import find_decoder, leave_alone
+from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder, leave_alone
+from lm_eval_pruned.pruning.model.decoder import check_prunable as check_has_blocks
+from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
+from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
+from lm_eval_pruned.pruning.model.removal import Removal
 from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop
 
 HALF = ("float16", "half", "torch.float16")
@@ -26,10 +30,27 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
         dtype: dtype that the weights are loaded in; `auto` is that of the checkpoint.
 
     Raises:
-        ArgumentError: more blocks are dropped, or listed, than the model has, its rows do not divide into groups, or no
-            matrix is excluded or channel or expert removed.
-        PruningError: the model has an encoder or is quantised, its MLPs or mixtures cannot be narrowed, or gradients
-            would underflow.
+        ArgumentError: as `check_config` and `check_decoder`.
+        PruningError: as `check_config` and `check_decoder`.
+    """
+    check_config(recipe, config, dtype=dtype)
+    if recipe.exclude is None and not recipe.reshapes:
+        return
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
+    except (ValueError, ImportError):
+        # Code of its own, or a missing package: loading says so.
+        return
+    check_decoder(recipe, leave_alone(find_decoder(model), recipe.exclude))
+
+
+def check_config(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto") -> None:
+    """Check a recipe against the numbers in the config of its model.
+
+    Raises:
+        ArgumentError: more blocks are dropped, or listed, than the model has, or its rows do not divide into groups.
+        PruningError: the model has an encoder or is quantised, or gradients would underflow.
     """
     check_decoder_only(config)
     if recipe.method is not None:
@@ -49,25 +70,26 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
             f"pattern={recipe.config.pattern}: rows of {columns} weights do not divide into groups of "
             f"{recipe.config.n_m[1]}: choose another pattern"
         )
-    if recipe.exclude is not None or isinstance(recipe.method, WidthMethod | ExpertMethod):
-        _check_matrices(recipe, config)
     if recipe.needs_gradients:
         stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
         if (str(stored) if dtype == "auto" else dtype) in HALF:
             raise PruningError("gradients in float16 underflow: load with dtype=bfloat16 or float32 for alloc=layerif")
 
 
-def _check_matrices(recipe: Recipe, config: PretrainedConfig) -> None:
-    """Check the matrices to exclude or to narrow, where transformers can build the model without weights."""
-    try:
-        with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
-    except (ValueError, ImportError):
-        # Code of its own, or a missing package: loading says so.
-        return
-    decoder = leave_alone(find_decoder(model), recipe.exclude)
+def check_decoder(recipe: Recipe, decoder: Decoder) -> Narrowing | Removal | None:
+    """Check that a model can be reshaped, and return what changes where that does not depend on its weights.
+
+    Raises:
+        ArgumentError: no channel or expert would be removed, or no such number of blocks can be dropped.
+        PruningError: its MLPs or mixtures cannot be narrowed, or its config cannot say what dropping blocks leaves.
+    """
     if isinstance(recipe.method, WidthMethod | ExpertMethod):
-        find_narrowing(decoder, recipe.method.unit, recipe.config.target)
+        return find_narrowing(decoder, recipe.method.unit, recipe.config.target)
+    if recipe.drops_blocks:
+        check_has_blocks(decoder)
+        blocks = len(decoder.blocks)
+        return check_droppable(decoder, count_to_drop(recipe.config, blocks), recipe.known_drops(blocks))
+    return None
 
 
 def check_supported(recipe: Recipe, config: PretrainedConfig | None) -> None:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from lm_eval_pruned.config import PruneConfig, RunConfig
@@ -24,6 +25,19 @@ SIZES = {
     "eos_token_id": 2,
 }  # fmt: skip
 EXPERTS = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+# Blocks that share a transformer, each with adapters of its own.
+SHARED = {
+    "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid", "hybrid"],
+    "num_mem_blocks": 1,
+    "adapter_rank": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "mamba_d_state": 8,
+    "n_mamba_heads": 4,
+    "mamba_ngroups": 1,
+    "mamba_headdim": 16,
+    "chunk_size": 8,
+}
 FULL, SLIDING = "full_attention", "sliding_attention"
 # Type of model, its settings, and the blocks to drop. Depth constants, lists, counts of first and last blocks, periods.
 CASES = {
@@ -89,6 +103,19 @@ CASES = {
         },
         [0, 4],
     ),
+    "shared-blocks": ("zamba2", SHARED, [0, 3]),
+    "first-of-shared-blocks": ("zamba2", SHARED, [1]),
+    "two-shared-in-turn": (
+        "zamba2",
+        {
+            **SHARED,
+            "num_mem_blocks": 2,
+            "num_hidden_layers": 6,
+            "use_shared_attention_adapter": True,
+            "layers_block_type": ["linear_attention", "hybrid", "hybrid", "linear_attention", "hybrid", "hybrid"],
+        },
+        [1, 2],
+    ),
 }
 
 
@@ -128,6 +155,7 @@ def test_the_remaining_blocks_compute_what_they_computed(case, tmp_path):
     report = prune_model(model, config)
     assert list(plan.removed_blocks) == report.removed_blocks == removed
     assert (plan.zero_weights, plan.target_sparsity) == (report.zero_weights, report.target_sparsity)
+    assert plan.remaining_weights == report.remaining_weights
     model.save_pretrained(tmp_path / "saved")
     folder = tmp_path / "pruned"
     folder.mkdir()
@@ -137,10 +165,16 @@ def test_the_remaining_blocks_compute_what_they_computed(case, tmp_path):
     ids = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
     limits = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
     expected, written = slow(input_ids=ids).logits, slow.generate(input_ids=ids, **limits)
+    assert tensor_names(folder) == tensor_names(tmp_path / "saved")
     for found in (model, *map(AutoModelForCausalLM.from_pretrained, (tmp_path / "saved", folder))):
+        assert report.remaining_weights == sum(one.numel() for one in found.parameters())
         assert len(find_decoder(found.eval()).blocks) == len(find_decoder(slow).blocks) - len(removed)
         assert torch.allclose(found(input_ids=ids).logits, expected, atol=1e-6 * float(expected.abs().max()))
         assert torch.equal(found.generate(input_ids=ids, **limits), written)
+
+
+def tensor_names(folder):
+    return {name for path in folder.glob("*.safetensors") for name in load_file(path)}
 
 
 def save_tokenizer(folder):

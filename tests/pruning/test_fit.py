@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformers import LlamaConfig
+from transformers import DiffLlamaConfig, LlamaConfig
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import PrunedEvalError
+from lm_eval_pruned.errors import PrunedEvalError, PruningError
 from lm_eval_pruned.pruning.fit import check_fits
 from lm_eval_pruned.pruning.recipe import resolve
 
@@ -57,3 +57,12 @@ def test_what_cannot_fit_is_refused(tmp_path, given, dtype, message):
 )
 def test_what_fits_passes(given):
     check_fits(resolve(PruneConfig(**given)), CONFIG, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("given", [{"num_blocks": 1}, {"blocks": [0]}, {"num_blocks": 1, "method": "random-blocks"}])
+def test_drops_that_no_config_can_say_are_refused_from_the_config(given):
+    config = DiffLlamaConfig(
+        num_hidden_layers=4, hidden_size=32, intermediate_size=48, num_attention_heads=4, vocab_size=64
+    )
+    with pytest.raises(PruningError, match="would compute something else once blocks are dropped"):
+        check_fits(resolve(PruneConfig(**{"method": "shortgpt", **given})), config)

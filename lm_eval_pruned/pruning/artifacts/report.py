@@ -134,15 +134,17 @@ class Counts(NamedTuple):
 def count_outcome(decoder: Decoder, outcome: Outcome, scope: str, sizes: Mapping[str, int]) -> Counts:
     """Add up the zeros of a pruned model; `decoder` is that of the dense model.
 
-    Linears without a target are excluded. `sizes` counts the weights of each Linear of the dense model; those of
-    dropped blocks count as zero. Blocks and Linears have the indices and names of the dense model.
+    Linears without a target are excluded. `sizes` counts the weights of each Linear of the dense model; one that went
+    with dropped blocks counts as zero. Blocks and Linears have the indices and names of the dense model.
     """
-    targets, removed, zeros = outcome.targets, outcome.removed, outcome.zeros
+    removed, zeros = outcome.removed, outcome.zeros
+    # A block that is left may have lost what it shared, and a dropped one may have left it.
+    targets = {name: float(name not in zeros) for name in outcome.targets} if removed else outcome.targets
     linears = {
         linear.name: LinearReport(
             name=linear.name,
             weights=sizes[linear.name],
-            zeros=sizes[linear.name] if block.index in removed else zeros[linear.name],
+            zeros=zeros.get(linear.name, sizes[linear.name]),
             target=targets[linear.name],
         )
         for block in decoder.blocks

@@ -47,6 +47,8 @@ class Rewriter:
             tensors: what the model holds, by its name in the new checkpoint.
             stored: name in the source of each of them that is there.
         """
+        # What blocks share is written with the first of them.
+        tensors = {name: tensor for name, tensor in tensors.items() if stored.get(name) not in self._done}
         self._done.update(stored.values())
         new = {stored[name]: name for name in tensors if name in stored}
         if self.keeps_dtype:
@@ -84,7 +86,13 @@ class Rewriter:
 
 
 def write_whole(
-    model: PreTrainedModel, source: Shards, output: Path, *, renumbering: Renumbering, keeps_dtype: bool
+    model: PreTrainedModel,
+    source: Shards,
+    output: Path,
+    *,
+    dense: Collection[str],
+    renumbering: Renumbering,
+    keeps_dtype: bool,
 ) -> None:
     """Write the weights of a loaded model to `output` under the names that they have in its source.
 
@@ -95,14 +103,16 @@ def write_whole(
         model: the pruned model.
         source: the checkpoint that it was read from; without tensors, the model is saved as it is.
         output: folder of the new checkpoint.
+        dense: names of its tensors before it was pruned.
         renumbering: which blocks are dropped, with the name that their list has in the model.
         keeps_dtype: whether a tensor that did not change is written in the dtype of the source.
     """
     with TemporaryDirectory(dir=output, prefix=".whole") as folder, CheckpointWriter(folder=output) as writer:
         model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
         saved = Shards.open(folder, revision="main")
-        blocks = renumbering.container
-        own = {name.removeprefix(f"{blocks}.0.") for name in model.state_dict() if name.startswith(f"{blocks}.0.")}
+        blocks, left = renumbering.container, model.state_dict().keys()
+        gone = {name for name in dense if (new_name := renumbering.new_name(name)) and new_name not in left}
+        own = {name.removeprefix(f"{blocks}.0.") for name in left if name.startswith(f"{blocks}.0.")}
         renumbering = replace(renumbering, container=stored_container(source.files, blocks, own))
         new = {renumbered: name for name in source.files if (renumbered := renumbering.new_name(name))}
         pairs = paired(saved.files, new)
@@ -112,6 +122,7 @@ def write_whole(
                 written = pairs.get(name, name)
                 rewriter.add({written: tensor}, {written: new[written]} if written in new else {})
             path.unlink()
+        rewriter.leave_out(paired(gone, source.files).values())
         rewriter.finish(renumbering)
 
 

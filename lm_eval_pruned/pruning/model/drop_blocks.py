@@ -19,31 +19,46 @@ from lm_eval_pruned.pruning.model.shorter_config import Kept
 def drop_blocks(decoder: Decoder, removed: Collection[int]) -> Decoder:
     """Remove blocks from the model, in place, and renumber the rest; remaining blocks keep their names and indices.
 
+    A Linear that is part of several blocks goes with the last of them, as do the adapters of a dropped block in it.
+
     Raises:
         PruningError: the remaining blocks would compute something else, in memory or once they are written and read.
     """
     if not removed:
         return decoder
+    owned = [(getattr(linear.module, linear.parameter), linear) for linear in decoder.linears]
     work_out(decoder, removed).apply(decoder.model)
-    return replace(decoder, blocks=tuple(block for block in decoder.blocks if block.index not in removed))
+    # What blocks share belongs to the first of them that is left.
+    owners: dict[nn.Parameter, nn.Module] = {}
+    blocks = []
+    for block in (block for block in decoder.blocks if block.index not in removed):
+        modules = {value: module for module in block.module.modules() for value in module.parameters(recurse=False)}
+        own = {value: module for value, module in modules.items() if value not in owners}
+        owners |= own
+        linears = tuple(replace(linear, module=own[value]) for value, linear in owned if value in own)
+        blocks.append(replace(block, linears=linears))
+    return replace(decoder, blocks=tuple(blocks))
 
 
-def check_droppable(decoder: Decoder, count: int, named: Collection[int] = ()) -> None:
+def check_droppable(decoder: Decoder, count: int, named: Collection[int] = ()) -> Removal | None:
     """Check that blocks can be dropped: the named ones, or at least one of three choices of `count` neighbours.
+
+    What dropping the named ones changes is returned.
 
     Raises:
         PruningError: as `drop_blocks`.
     """
     last = len(decoder.blocks) - 1 - count
-    choices = [named] if named else [range(start, start + count) for start in sorted({0, last // 2, last})]
+    if named:
+        return work_out(decoder, named)
     refusals = []
-    for removed in choices:
+    for removed in (range(start, start + count) for start in sorted({0, last // 2, last})):
         try:
             work_out(decoder, removed)
         except PruningError as error:
             refusals.append(error)
         else:
-            return
+            return None
     raise refusals[0]
 
 
@@ -69,7 +84,7 @@ def work_out(decoder: Decoder, removed: Collection[int]) -> Removal:
         )
     if not isinstance(model, PreTrainedModel):
         attributes = _own_indices(decoder, kept, container)
-        return Removal(kept=kept, lists=[container], config=None, attributes=attributes, sliced={})
+        return Removal(kept=kept, lists=[container], entries={}, config=None, attributes=attributes, sliced={})
     return RemovalSearch(model, kept, container).find()
 
 

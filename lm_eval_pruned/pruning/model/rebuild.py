@@ -14,7 +14,8 @@ _TOLERANCE = 1e-5
 OF_ALL_MODULES = frozenset({*vars(nn.Module()), "config", "generation_config", "name_or_path"})
 # What building or running a model raises if its config or its stand-in weights do not fit.
 MISFITS = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration),
+    *(TypeError, ValueError),
     StrictDataclassError,
 )
 
@@ -52,5 +53,5 @@ def first_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> int
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line."""
-    return " ".join(str(error).split())[:200]
+    """Return the message of an error on one line, or its name where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

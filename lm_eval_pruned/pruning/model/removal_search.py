@@ -169,7 +169,8 @@ def _compare(
     lists = [name for name in old if _length(old[name]) == kept.blocks and _length(new.get(name)) == len(kept.indices)]
     if container not in lists:
         return None
-    removal = Removal(kept=kept, lists=lists, config=config, attributes={}, sliced={})
+    entries = _entries_inside(before.get_submodule(container), after.get_submodule(container), kept)
+    removal = Removal(kept=kept, lists=lists, entries=entries, config=config, attributes={}, sliced={})
     names = {now: name for name in old if (now := removal.renamed(name)) is not None}
     attributes = {
         now: differing
@@ -189,6 +190,21 @@ def _compare(
             else:
                 sliced[now] = axis
     return _Comparison(replace(removal, attributes=attributes, sliced=sliced), differences)
+
+
+def _entries_inside(before: nn.Module, after: nn.Module, kept: Kept) -> dict[str, list[int]]:
+    """Return the lists inside blocks that have an entry for each block with such a list, and the entries that stay."""
+    old, new = ([dict(block.named_modules()) for block in blocks.children()] for blocks in (before, after))
+    names = dict.fromkeys(name for modules in old for name, one in modules.items() if isinstance(one, nn.ModuleList))
+    found = {}
+    for name in names:
+        owners = [index for index, modules in enumerate(old) if name in modules]
+        stays = [entry for entry, index in enumerate(owners) if index in kept.indices]
+        lengths = {_length(old[index][name]) for index in owners}
+        shorter = {_length(modules[name]) for modules in new if name in modules}
+        if len(stays) < len(owners) and lengths == {len(owners)} and shorter == {len(stays)}:
+            found[name] = stays
+    return found
 
 
 def _length(module: nn.Module | None) -> int | None:
