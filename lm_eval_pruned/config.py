@@ -1,14 +1,13 @@
-"""The `model_args` of our models: dataclasses, parsing and checks, before any weight is read."""
+"""Settings of pruning and of the pruned model: dataclasses that check their values, before any weight is read."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import Field, asdict, dataclass, fields
-from difflib import get_close_matches
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Literal, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 from lm_eval_pruned.registry import plugin_names, registered_names
@@ -36,61 +35,6 @@ Thinking = Literal[
 # Entry point groups through which other packages add methods and allocations.
 METHODS_GROUP = "lm_eval_pruned.methods"
 ALLOCATIONS_GROUP = "lm_eval_pruned.allocations"
-
-# The dtypes that the harness's model classes know; `auto` takes the checkpoint's.
-DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
-
-# One line for each argument: the command line's help, and the source of docs/arguments.md.
-DESCRIPTIONS: Mapping[str, str] = {
-    "method": "how weights are scored",
-    "alloc": "how the sparsity is spread over the blocks, or a .json list of one sparsity a block",
-    "sparsity": "fraction of the prunable weights removed, 0 <= s < 1; width: of the channels; reap: of the experts",
-    "pattern": "unstructured, or N:M such as 2:4: the N highest scores of every M neighbours in a row stay",
-    "scope": "which Linears are pruned",
-    "exclude": "regular expression: matrices whose names match anywhere are not pruned",
-    "num_blocks": "shortgpt, angular, greedy, reverse, random-blocks: blocks to drop, instead of sparsity",
-    "blocks": "shortgpt and others: the blocks to drop, counted from 0, such as 16+17 or 16-19; nothing is calibrated",
-    "compare": "rank scores within each row or the whole matrix; auto is the method's own choice",
-    "propagate": "which activations flow on during calibration",
-    "calib": "calibration text: c4, pg19, traces (the model's own chains of thought) or traces:FILE.jsonl, a .jsonl "
-    "with a text field, a .npy of token ids, or a hub data set id",
-    "calib_samples": "calibration windows",
-    "calib_seqlen": "tokens a window, at most the model's context",
-    "calib_seed": "seed of the choice of windows",
-    "calib_tokens": "with calib=traces: count all tokens, or only those that the model wrote after a prompt",
-    "random_seed": "random, random-blocks: seed",
-    "greedy_by": "greedy: perplexity of the calibration text, or KL divergence from the dense model along it",
-    "owl_m": "owl: an outlier is this many times the mean score",
-    "owl_lambda": "owl: half of the spread of the sparsities",
-    "alphapruning_epsilon": "alphapruning: half of the spread of the relative sparsities",
-    "dlp_alpha": "dlp: half of the spread of the sparsities",
-    "arithmetic_slope": "arithmetic: sparsity of a block minus that of the block before it",
-    "search_evaluations": "search: lists of sparsities that are tried, one prefill of the held-out windows each",
-    "search_seed": "search: seed of the candidates",
-    "layerif_min": "layerif: smallest relative sparsity",
-    "layerif_max": "layerif: largest relative sparsity",
-    "layerif_direction": "layerif: protect or prune the high scores",
-    "layerif_groups": "layerif: attention and MLP each to its own mean, or one score a block",
-    "layerif_scores": "layerif: a .npy of scores to use instead of computing them",
-    "masks": "a mask file, or a folder or hub id with one: its masks are applied, and nothing is calibrated",
-    "preset": "paper: what the paper's code did where it differs from the default",
-    "thinking": "thinking markers; auto reads the chat template",
-    "auto_chat_template": "wrap budgeted prompts in the chat template where the harness has not",
-    "share_traces": "think once for all budgets of a question, and not anew for each",
-    "artifacts": "folder of the pruning-artifact cache, or off",
-    "responses": "folder of the response store, or off",
-}
-
-# Arguments that are folders, or off.
-_FOLDERS = ("artifacts", "responses")
-_FILES = ("calib", "layerif_scores", "masks")
-# Arguments of the harness's model classes that are names or paths.
-_TEXTS = frozenset(
-    {
-        *("pretrained", "revision", "code_revision", "tokenizer", "subfolder", "variant", "gguf_file", "cache_dir"),
-        *("dtype", "attn_implementation"),
-    }
-)
 
 # The value of `calib` for the model's own chains of thought.
 TRACES = "traces"
@@ -277,48 +221,6 @@ class RunConfig:
         check_choices(self)
 
 
-class ModelArgs(NamedTuple):
-    """Parsed `--model_args`: our two configs, and the arguments that go on to the harness's model class."""
-
-    prune: PruneConfig
-    run: RunConfig
-    parent: dict[str, object]
-
-
-def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]) -> ModelArgs:
-    """Split and check `arguments`; `parent` names those that the harness's model class and transformers accept.
-
-    Raises:
-        ArgumentError: an argument is unknown (the nearest known one is named) or has a wrong type or value.
-
-    Example:
-        >>> parse_model_args({"method": "magnitude", "sparsity": "0.1", "dtype": "float32"}, parent=["dtype"]).parent
-        {'dtype': 'float32'}
-        >>> parse_model_args({"sparsty": 0.1}, parent=[])
-        Traceback (most recent call last):
-        lm_eval_pruned.errors.ArgumentError: unknown model argument 'sparsty': did you mean 'sparsity'?
-    """
-    ours = field_names(PruneConfig) | field_names(RunConfig)
-    for name in arguments:
-        if name.isdecimal() and "blocks" in arguments:
-            raise ArgumentError(
-                f"blocks={arguments['blocks']},{name}: commas separate arguments here: join numbers with +, "
-                f"blocks={arguments['blocks']}+{name}"
-            )
-        if name not in ours and name not in parent:
-            raise ArgumentError(f"unknown model argument {name!r}: {_nearest(name, [*ours, *parent])}")
-    dtype = arguments.get("dtype")
-    if isinstance(dtype, str) and dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
-    for name in arguments.keys() - ours:
-        _check_parent_type(name, arguments[name])
-    return ModelArgs(
-        prune=PruneConfig(**_typed(PruneConfig, arguments)),  # type: ignore[arg-type]
-        run=RunConfig(**_typed(RunConfig, arguments)),  # type: ignore[arg-type]
-        parent={name: value for name, value in arguments.items() if name not in ours},
-    )
-
-
 def is_traces(calib: str | None) -> bool:
     """Return whether `calib` names the model's own chains of thought, about default questions or those of a file.
 
@@ -361,41 +263,6 @@ def _check_registered(what: str, given: str, shipped: Collection[str], group: st
         raise unknown_name(what, given, [*shipped, *added, *others])
 
 
-Settings = TypeVar("Settings", PruneConfig, RunConfig)
-
-
-def _typed(settings: type[Settings], arguments: Mapping[str, object]) -> dict[str, object]:
-    given = {field: arguments[field.name] for field in fields(settings) if field.name in arguments}
-    # The harness reads the word none on its command line as None.
-    named = {field: "none" for field, value in given.items() if value is None and "none" in _names(settings, field)}
-    given = {field: value for field, value in {**given, **named}.items() if value is not None}
-    return {field.name: convert(field, value) for field, value in given.items()}
-
-
-def _names(settings: type, field: Field[object]) -> tuple[str, ...]:
-    return choices(settings, field.name)
-
-
-def _check_parent_type(name: str, value: object) -> None:
-    """Refuse a value of the harness's own arguments that a file or command line has given another type.
-
-    Raises:
-        ArgumentError: a name or path was read as a number or switch, or a switch as text, which would count as true.
-    """
-    if name in _TEXTS and isinstance(value, bool | int | float | list | tuple | dict):
-        raise ArgumentError(
-            f"{name}={value!r} was read as {type(value).__name__} and not as text: put it in quotes, in YAML "
-            f'{name}: "...", on the command line as JSON, --model_args \'{{"{name}": "..."}}\''
-        )
-    if name == "trust_remote_code" and not isinstance(value, bool | None):
-        raise ArgumentError(f"trust_remote_code={value!r} is neither True nor False")
-    if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
-        # Any text, even "False", would count as true somewhere downstream.
-        raise ArgumentError(
-            f"{name}={value!r} is text, and any text counts as true: give True or False, without quotes"
-        )
-
-
 def read_blocks(given: object) -> tuple[int, ...]:
     """Return the block numbers of `blocks`, in order.
 
@@ -424,62 +291,3 @@ def read_blocks(given: object) -> tuple[int, ...]:
     if not found:
         raise ArgumentError(f"blocks={given!r} names no block: give numbers from 0 such as blocks=16+17")
     return tuple(sorted(found))
-
-
-def convert(field: Field[object], value: object) -> object:
-    """Convert a value from a command line to the type of `field`.
-
-    Raises:
-        ArgumentError: the value does not read as that type.
-    """
-    kind = str(field.type).removesuffix(" | None")
-    if kind == "bool":
-        if str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-    elif kind == "int" and str(value).isdecimal():
-        return int(str(value))
-    elif kind in ("int", "float"):
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = float("nan")
-        if kind == "float" and not math.isnan(number):
-            return number
-        if number.is_integer():
-            return int(number)
-    else:
-        return _as_text(field, value)
-    wanted = {"bool": "True or False", "int": "a whole number", "float": "a number"}[kind]
-    raise ArgumentError(f"{field.name}={value!r} is not {wanted}")
-
-
-def _as_text(field: Field[object], value: object) -> str:
-    """Return a name or path as text; the harness and YAML read some as numbers, switches and times.
-
-    Raises:
-        ArgumentError: what was written cannot be told from what was read.
-    """
-    name, is_folder = field.name, field.name in _FOLDERS
-    if name == "blocks":
-        return "+".join(map(str, read_blocks(value)))
-    if is_folder and value is False:
-        return "off"
-    if name == "exclude" and isinstance(value, bool | list | tuple | dict):
-        raise ArgumentError(
-            f"exclude={value!r} is not a regular expression: give one text, several names joined by | such as "
-            "'q_proj|k_proj'"
-        )
-    if name == "pattern" and isinstance(value, int) and not isinstance(value, bool):
-        # YAML 1.1 reads 2:4 as two minutes and four seconds.
-        return f"{value // 60}:{value % 60}"
-    if (is_folder or name in _FILES) and isinstance(value, bool | float | list | tuple | dict):
-        raise ArgumentError(
-            f"{name}={value!r} is not a path{' or off' if is_folder else ''}: give one, in quotes if it looks like "
-            "another type"
-        )
-    return str(value)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = get_close_matches(name, sorted(known), n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else "see docs/arguments.md"

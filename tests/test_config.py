@@ -7,17 +7,10 @@ from typing import get_args
 
 import pytest
 
-from lm_eval_pruned.config import (
-    DESCRIPTIONS,
-    Allocation,
-    Method,
-    PruneConfig,
-    RunConfig,
-    Thinking,
-    field_names,
-    parse_model_args,
-)
+from lm_eval_pruned.commands.descriptions import DESCRIPTIONS
+from lm_eval_pruned.config import Allocation, Method, PruneConfig, RunConfig, Thinking, field_names
 from lm_eval_pruned.errors import ArgumentError, PrunedEvalError, UnknownNameError
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.methods import METHODS
 from lm_eval_pruned.pruning.recipe import resolve

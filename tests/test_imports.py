@@ -12,7 +12,7 @@ import lm_eval_pruned
 
 PACKAGE = Path(lm_eval_pruned.__file__).parent
 ROOMS = ["divergence", "pruning", "planning", "reasoning", "grading", "models", "results", "sweeps", "commands"]
-SMALL = {"errors", "registry", "config", "paths", "files", "process_memory", "progress"}
+SMALL = {"errors", "registry", "config", "model_args", "paths", "files", "process_memory", "progress"}
 # The bundled model: its training script writes text with the markers of a format, and `models` draws its problems.
 OUTSIDE = {"assets"}
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
-from lm_eval_pruned.config import DESCRIPTIONS, DTYPES, PruneConfig, RunConfig, choices, parse_model_args
+from lm_eval_pruned.commands.descriptions import DESCRIPTIONS
+from lm_eval_pruned.config import PruneConfig, RunConfig, choices
 from lm_eval_pruned.errors import ArgumentError, unknown_name
+from lm_eval_pruned.model_args import DTYPES, parse_model_args
 
 if TYPE_CHECKING:
     from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions

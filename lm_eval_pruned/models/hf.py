@@ -10,8 +10,9 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_pruned.config import RunConfig, parse_model_args
+from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import DataError
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters, refuse_tensor_parallel
 from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_transformers
 from lm_eval_pruned.models.budgeted import BudgetedLM

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from transformers import PretrainedConfig
 
-from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_model_args
+from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.models.arguments import peek_config
 from lm_eval_pruned.models.before_loading import (
     GENERATED_OPTIONS,

@@ -11,8 +11,9 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from lm_eval_pruned.config import PruneConfig, field_names, parse_model_args
+from lm_eval_pruned.config import PruneConfig, field_names
 from lm_eval_pruned.errors import MissingDataError
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.paths import tasks_folder
 from lm_eval_pruned.planning.architecture import read_architecture
 from lm_eval_pruned.planning.memory import peak_memory_bytes

@@ -8,8 +8,9 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from lm_eval_pruned.config import PruneConfig, RunConfig, field_names, parse_model_args
+from lm_eval_pruned.config import PruneConfig, RunConfig, field_names
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PrunedEvalError, unknown_name
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.paths import configs_folder, is_there, our_tasks
 from lm_eval_pruned.pruning.checkpoint.resolve import resolve_pretrained
 from lm_eval_pruned.sweeps.cell import Cell, Resources

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.commands.grade_rows import grade_line
-from lm_eval_pruned.config import parse_model_args
 from lm_eval_pruned.errors import PrunedEvalError
 from lm_eval_pruned.files import numbered_lines
 from lm_eval_pruned.grading.extract.extract import extract
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.models.documents import read_rows, shuffle_choices
 from lm_eval_pruned.models.traces import read_questions
 from lm_eval_pruned.models.vllm.prepare import _read

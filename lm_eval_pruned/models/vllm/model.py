@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from transformers import GenerationConfig, PretrainedConfig
 
-from lm_eval_pruned.config import PruneConfig, RunConfig, parse_model_args
+from lm_eval_pruned.config import PruneConfig, RunConfig
 from lm_eval_pruned.errors import ArgumentError, EngineError
+from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters
 from lm_eval_pruned.models.before_loading import Limits, context_of
 from lm_eval_pruned.models.budgeted import BudgetedLM

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 from lm_eval_pruned.pruning.methods.angular import angular
 from lm_eval_pruned.pruning.methods.greedy import greedy
-from lm_eval_pruned.pruning.methods.kinds import (
-    METHODS,
-    DropMethod,
-    ExpertMethod,
-    Method,
-    PositionMethod,
-    ScoreMethod,
-    SearchMethod,
-    SolveMethod,
-    WidthMethod,
-)
+from lm_eval_pruned.pruning.methods.kinds import METHODS, Method, ScoreMethod, SolveMethod
 from lm_eval_pruned.pruning.methods.magnitude import magnitude
 from lm_eval_pruned.pruning.methods.random import random
 from lm_eval_pruned.pruning.methods.random_blocks import random_blocks
 from lm_eval_pruned.pruning.methods.reap import reap
+from lm_eval_pruned.pruning.methods.reshaping import DropMethod, ExpertMethod, PositionMethod, SearchMethod, WidthMethod
 from lm_eval_pruned.pruning.methods.reverse import reverse
 from lm_eval_pruned.pruning.methods.ria import ria
 from lm_eval_pruned.pruning.methods.shortgpt import shortgpt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lm_eval_pruned.pruning.methods.kinds import Damage, search_method
+from lm_eval_pruned.pruning.methods.kinds import search_method
+from lm_eval_pruned.pruning.methods.reshaping import Damage
 
 
 @search_method("greedy")
