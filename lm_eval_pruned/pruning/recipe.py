@@ -8,32 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lm_eval_pruned.config import BlockMethod, Direction, PruneConfig
+from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, PrunedEvalError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
-from lm_eval_pruned.pruning.allocations.kinds import Allocate
-from lm_eval_pruned.pruning.allocations.layerif import place_by_influence
-from lm_eval_pruned.pruning.allocations.spread import to_unit
+from lm_eval_pruned.pruning.amount import check_amount
 from lm_eval_pruned.pruning.calibration.readers import read_array
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile, find_mask_file, read_mask_file
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
-from lm_eval_pruned.pruning.methods import METHODS, ExpertMethod, Method, PositionMethod, SearchMethod
+from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod, SearchMethod
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS
 from lm_eval_pruned.pruning.model.structure import Sublayer
+from lm_eval_pruned.pruning.preset import apply_preset
 from lm_eval_pruned.registry import source_digest
-
-# The number of texts that ShortGPT was calibrated on in the paper.
-SHORTGPT_TEXTS = 100
-# The sparsity that the paper's code gave a block whose OWL sparsity is negative; magnitude skipped such a block.
-LEAST_OWL = {"wanda": 0.01, "magnitude": 0.0}
 
 # Arguments that became settable after artifacts existed: at their defaults they leave fingerprints as they were.
 _LATER_SETTINGS = ("alphapruning_epsilon", "dlp_alpha")
@@ -266,46 +257,6 @@ def recipe_of_masks(config: PruneConfig, masks: MaskFile) -> Recipe:
     return Recipe(config=made, method=method, allocation=ALLOCATIONS["uniform"], masks=masks)
 
 
-def check_amount(config: PruneConfig, method: Method | None) -> None:
-    """Check the arguments that say how much is removed against the kind of method.
-
-    Raises:
-        ArgumentError: an amount is missing, is given twice, or belongs to another kind of method.
-    """
-    if method is None:
-        return
-    if method.drops_blocks:
-        names = ("num_blocks", "sparsity", "blocks")
-        given = [f"{name}={value}" for name in names if (value := getattr(config, name)) is not None]
-        if len(given) != 1:
-            raise ArgumentError(
-                f"method={config.method} needs one of {', '.join(names)}, such as num_blocks=2, and has "
-                f"{' and '.join(given) or 'none'}{': leave all but one out' if given else ''}"
-            )
-        for name in ("alloc", "pattern", "scope", "exclude", "compare", "propagate"):
-            value = getattr(config, name)
-            if value != _DEFAULTS[name]:
-                raise ArgumentError(f"method={config.method} drops whole blocks: leave {name}={value} out")
-    elif config.num_blocks is not None or config.blocks is not None:
-        name = "num_blocks" if config.blocks is None else "blocks"
-        raise ArgumentError(
-            f"{name}={getattr(config, name)} is for methods that drop blocks ({', '.join(get_args(BlockMethod))}): use "
-            "sparsity"
-        )
-    elif method.reshapes:
-        drops_experts = isinstance(method, ExpertMethod)
-        units, whole = ("experts", "experts") if drops_experts else ("channels", "channels of MLPs")
-        # Experts are all scored in the dense model.
-        for name in ("alloc", "pattern", "scope", "exclude", "compare", *(["propagate"] if drops_experts else [])):
-            value = getattr(config, name)
-            if value != _DEFAULTS[name] and (name, value) != ("scope", "mlp"):
-                raise ArgumentError(f"method={config.method} removes whole {whole}: leave {name}={value} out")
-        if config.sparsity is None:
-            raise ArgumentError(f"method={config.method} needs a sparsity, the fraction of {units}, such as 0.2")
-    elif config.sparsity is None and config.n_m is None and not config.is_listed:
-        raise ArgumentError(f"method={config.method} needs a sparsity, for example sparsity=0.2")
-
-
 def count_to_drop(config: PruneConfig, blocks: int) -> int:
     """Return how many blocks to drop: those named, `num_blocks`, or the largest whole number not above `sparsity`.
 
@@ -347,80 +298,3 @@ def read_scores(path: Path) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
         raise DataError(f"layerif_scores={path} holds numbers that are not finite")
     return scores
-
-
-class Preset(NamedTuple):
-    """A configuration with a preset applied; `allocation` is None where the registered one is used."""
-
-    config: PruneConfig
-    allocation: Allocation | None = None
-    every_tie: bool = False
-    paper_chunks: bool = False
-
-
-def apply_preset(config: PruneConfig) -> Preset:
-    """Apply `preset=paper`: what the code of arXiv 2604.25098 did where it differs from our defaults.
-
-    - magnitude, uniform: every weight up to and including the one after the count is removed, ties as well;
-    - wanda, layerif: scores are ranked within the whole matrix, and dense activations are propagated;
-    - owl: sparsities below 0 become 0.01 (wanda) or 0 (magnitude), so that the mean drifts above the target;
-    - layerif: sparsities that the common factor raises above 1 are clamped, and the mean is not restored;
-    - shortgpt: influences over validation texts of PG-19 of at most 1024 characters, 100 unless `calib_samples` says
-      otherwise; `calib` can name other texts.
-
-    Raises:
-        ArgumentError: the paper has no such method or allocation.
-
-    Example:
-        >>> preset = apply_preset(PruneConfig(method="wanda", alloc="layerif", sparsity=0.1, preset="paper"))
-        >>> preset.config.compare, preset.config.propagate
-        ('matrix', 'dense')
-    """
-    if config.preset == "none":
-        return Preset(config)
-    if config.method == "shortgpt":
-        if config.blocks is not None:
-            return Preset(config)
-        is_default = config.calib is None and config.calib_samples == _DEFAULTS["calib_samples"]
-        samples = SHORTGPT_TEXTS if is_default else config.calib_samples
-        return Preset(replace(config, calib=config.calib or "pg19", calib_samples=samples), paper_chunks=True)
-    if config.method not in LEAST_OWL or config.alloc not in ("uniform", "owl", "layerif") or config.n_m:
-        given = f"method={config.method}, alloc={config.alloc}, pattern={config.pattern}"
-        raise ArgumentError(f"preset=paper was given with {given}, which the paper has not: leave the preset out")
-    if config.alloc == "owl":
-        return Preset(config, allocation=_paper_owl(LEAST_OWL[config.method]))
-    if config.alloc == "layerif":
-        if config.method == "wanda":
-            config = replace(config, compare="matrix", propagate="dense")
-        return Preset(config, allocation=_replaced("layerif", _paper_layerif))
-    return Preset(config, every_tie=config.method == "magnitude")
-
-
-def _paper_owl(least: float) -> Allocation:
-    def allocate(
-        signal: Float[Tensor, " blocks"], target: float, sizes: Float[Tensor, " blocks"], *, owl_lambda: float = 0.08
-    ) -> Float[Tensor, " blocks"]:
-        del sizes
-        raised = 2 * owl_lambda * to_unit(signal)
-        sparsities = target - raised + raised.mean()
-        return sparsities.where(sparsities >= 0, least)
-
-    return _replaced("owl", allocate)
-
-
-def _paper_layerif(
-    signal: Float[Tensor, " blocks"],
-    target: float,
-    sizes: Float[Tensor, " blocks"],
-    *,
-    layerif_min: float = 0.05,
-    layerif_max: float = 0.40,
-    layerif_direction: Direction = "protect",
-) -> Float[Tensor, " blocks"]:
-    share = place_by_influence(signal, layerif_direction) * (layerif_max - layerif_min) + layerif_min
-    factor = target * sizes.sum() / (share * sizes).sum()
-    return (factor * share).clamp(0.0, 1.0)
-
-
-def _replaced(name: str, allocate: Allocate) -> Allocation:
-    return replace(ALLOCATIONS[name], allocate=allocate)

@@ -14,7 +14,8 @@ from lm_eval_pruned.errors import ArgumentError
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS
 from lm_eval_pruned.pruning.model.decoder import find_decoder
-from lm_eval_pruned.pruning.recipe import apply_preset, resolve
+from lm_eval_pruned.pruning.preset import apply_preset
+from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.pruning.sequential import block_influences
 
 from . import reference

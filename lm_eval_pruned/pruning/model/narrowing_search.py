@@ -1,33 +1,30 @@
 """Find how the blocks of a model are narrowed: the field of its config that counts units, and the tensors that follow.
 
-The model is built, without weights, from its old and its new config, and the two are compared. The narrowed model is
-run on stand-in weights before anything is changed.
+The model is built, without weights, from its old and its new config, and the two are compared.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.experts import takes_routes
 from lm_eval_pruned.pruning.model.narrowing import Narrowing, Slices, Unit, is_read, mixture_of, tensor_of
+from lm_eval_pruned.pruning.model.narrowing_trial import why_not_narrowed
 from lm_eval_pruned.pruning.model.rebuild import (
     MISFITS,
     differing_attributes,
-    first_difference,
     named_tensors,
     one_line,
 )
 from lm_eval_pruned.pruning.model.shorter_config import with_fields
-from lm_eval_pruned.pruning.model.stand_in import build_empty, fill, outputs_of
+from lm_eval_pruned.pruning.model.stand_in import build_empty
 
 # Names of config fields that count the channels of an MLP, or the experts of a mixture.
 _COUNTS: Mapping[Unit, re.Pattern[str]] = {
@@ -116,8 +113,11 @@ class _Search:
                 continue
             small = self._compare_small(name, full.narrowing)
             alike = small is not None and _alike(small.narrowing, full.narrowing)
-            if self._computes_the_same(small if small is not None and alike else full):
+            tried = small if small is not None and alike else full
+            refusal = why_not_narrowed(type(self.model), self.decoder, tried.config, tried.narrowing)
+            if refusal is None:
                 return full.narrowing
+            self.refusal = refusal
         whole = "MLPs" if self.unit == "channel" else "mixtures"
         raise PruningError(
             f"the {whole} of {type(self.model).__name__} cannot be narrowed alike, as {self.refusal}: use another "
@@ -277,61 +277,3 @@ class _Search:
         stacked = {f"{prefix}.{one.parameter}" for one in routed}
         inside = all(name.startswith(tuple(f"{one.name}." for one in self.decoder.blocks)) for name in slices)
         return inside and stacked < names and all(slices[name].axis == 0 for name in stacked)
-
-    def _computes_the_same(self, compared: _Compared) -> bool:
-        """Run a dense model, the rebuilt one and the changed one on a few tokens, and compare their outputs.
-
-        The dense one does not read channels that are removed. Of experts, the dense model has to compute the same if
-        all are put in another order: the tensors with slices then hold all that tells one from another.
-        """
-        narrowing, names = compared.narrowing, [block.name for block in self.decoder.blocks]
-        model_class = type(self.model)
-        order = torch.randperm(narrowing.units, generator=torch.Generator().manual_seed(0))
-        kept = order[: narrowing.left].sort().values
-        of_all = dict.fromkeys(names, kept)
-        readers = (
-            {tensor_of(narrowing.reader(block)) for block in self.decoder.blocks} if self.unit == "channel" else set()
-        )
-        before, after = build_empty(model_class, compared.config), build_empty(model_class, narrowing.config)
-        values = fill(before)
-        # All blocks have the same stand-ins where there are slices, of which one copy is in memory then.
-        shared: dict[tuple[str, str], Tensor] = {}
-        unused: dict[str, Tensor] = {}
-        left: dict[str, Tensor] = {}
-        for name in values.keys() & narrowing.slices.keys():
-            relative = name.removeprefix(next(one for one in names if name.startswith(f"{one}.")))
-            own, removed = narrowing.slices[name], torch.ones(narrowing.units, dtype=torch.bool)
-            removed[kept] = False
-            values[name] = shared.setdefault(("whole", relative), values[name].clone())
-            left[name] = shared.setdefault(("left", relative), own.of(values[name], kept))
-            if self.unit == "expert":
-                unused[name] = shared.setdefault(("reordered", relative), own.of(values[name], order))
-            elif name in readers:
-                zeros = values[name].index_fill(own.axis, removed.nonzero()[:, 0], 0)
-                unused[name] = shared.setdefault(("unread", relative), zeros)
-        fill(before, {**values, **unused})
-        fill(after, {**values, **left})
-
-        def run(model: PreTrainedModel, *, cached: bool) -> list[Tensor]:
-            return outputs_of(model, [model.get_submodule(name) for name in names], cached=cached)
-
-        cached = True
-        try:
-            try:
-                expected = run(before, cached=True)
-            except MISFITS:
-                cached = False
-                expected = run(before, cached=False)
-            rebuilt = run(after, cached=cached)
-            fill(before, values)
-            dense = run(before, cached=cached) if self.unit == "expert" else rebuilt
-            # The stand-in's own config, whose attention windows are short.
-            replace(narrowing, config=after.config).apply(before, of_all)
-            changed = run(before, cached=cached)
-        except MISFITS as error:
-            self.refusal = f"it does not run on a few tokens once it is narrowed ({one_line(error)})"
-            return False
-        if first_difference(expected, dense) is None and first_difference(rebuilt, changed) is None:
-            return True
-        self.refusal = f"what is left would compute something else than the dense model without these {self.unit}s"
-        return False

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lm_eval_pruned.pruning.model.stand_in import outputs_of
 
 # Relative to the largest output; two orders of summation differ by less, two constants by more.
 _TOLERANCE = 1e-5
@@ -39,6 +43,21 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple | set):
         return all(map(_is_plain, value))
     return isinstance(value, int | float | str | None)
+
+
+class Dense(NamedTuple):
+    """What blocks of a dense model write, as `outputs_of` returns it, and whether the model has a cache."""
+
+    outputs: Sequence[Tensor]
+    cached: bool
+
+
+def run_dense(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Sequence[nn.Module] = ()) -> Dense:
+    """Run a model on a few tokens with its cache, or without where it runs only so; arguments as in `outputs_of`."""
+    try:
+        return Dense(outputs_of(model, blocks, bypassed, cached=True), cached=True)
+    except MISFITS:
+        return Dense(outputs_of(model, blocks, bypassed, cached=False), cached=False)
 
 
 def first_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> int | None:

@@ -20,6 +20,7 @@ from lm_eval_pruned.pruning.model.rebuild import (
     first_difference,
     named_tensors,
     one_line,
+    run_dense,
 )
 from lm_eval_pruned.pruning.model.removal import Removal, sliced_axis
 from lm_eval_pruned.pruning.model.shorter_config import Fields, Kept, alternatives, shorten, with_fields
@@ -123,13 +124,8 @@ class RemovalSearch:
         assert isinstance(blocks, nn.ModuleList)
         remaining = [blocks[index] for index in indices]
         bypassed = [block for block in blocks if block not in remaining]
-        cached = True
         try:
-            try:
-                expected = outputs_of(before, remaining, bypassed, cached=True)
-            except MISFITS:
-                cached = False
-                expected = outputs_of(before, remaining, bypassed, cached=False)
+            expected, cached = run_dense(before, remaining, bypassed)
         except MISFITS as error:
             raise PruningError(
                 f"{model_class.__name__} does not run on a few tokens, so that no block can be dropped: "
