@@ -15,6 +15,9 @@ from lm_eval_pruned.pruning.model.removal import Removal
 from lm_eval_pruned.pruning.model.removal_search import RemovalSearch
 from lm_eval_pruned.pruning.model.shorter_config import Kept
 
+# What was found for a class, a list, the blocks that are left and a config: it is asked before and after loading.
+_FOUND: dict[tuple[object, ...], Removal] = {}
+
 
 def drop_blocks(decoder: Decoder, removed: Collection[int]) -> Decoder:
     """Remove blocks from the model, in place, and renumber the rest; remaining blocks keep their names and indices.
@@ -85,7 +88,11 @@ def work_out(decoder: Decoder, removed: Collection[int]) -> Removal:
     if not isinstance(model, PreTrainedModel):
         attributes = _own_indices(decoder, kept, container)
         return Removal(kept=kept, lists=[container], entries={}, config=None, attributes=attributes, sliced={})
-    return RemovalSearch(model, kept, container).find()
+    config = model.config.to_dict()
+    key = (type(model), container, *kept.indices, kept.blocks, repr({**config, "dtype": None}))
+    if key not in _FOUND:
+        _FOUND[key] = RemovalSearch(type(model), model.config, kept, container).find()
+    return _FOUND[key]
 
 
 def _own_indices(decoder: Decoder, kept: Kept, container: str) -> dict[str, dict[str, object]]:

@@ -24,18 +24,18 @@ from lm_eval_pruned.pruning.model.rebuild import (
     one_line,
 )
 from lm_eval_pruned.pruning.model.shorter_config import with_fields
-from lm_eval_pruned.pruning.model.stand_in import build_empty
+from lm_eval_pruned.pruning.model.stand_in import CHANNELS, FEW_CHANNELS, build_empty, few_channels
 
 # Names of config fields that count the channels of an MLP, or the experts of a mixture.
 _COUNTS: Mapping[Unit, re.Pattern[str]] = {
-    "channel": re.compile(r"intermediate|ffn|inner|d_?ff$|dim_ff|hidden_dim$"),
+    "channel": CHANNELS,
     "expert": re.compile(r"^(?!.*(per_tok|shared|top_?k)).*experts"),
 }
 # Names of config fields that say how many experts a token is routed to, and in how many groups experts are.
 _CHOSEN = re.compile(r"experts_per_tok(en)?$|^(moe_)?top_?k(_experts)?$|^moe_k$")
 _GROUPS = re.compile(r"^(n_groups?|num_expert_groups?|expert_groups?)$")
 # Channels of the model that is tried, and how many it keeps: enough to tell, and little to multiply.
-_TRIED = (48, 32)
+_TRIED = (FEW_CHANNELS, 32)
 
 
 def find_narrowing(decoder: Decoder, unit: Unit, sparsity: float) -> Narrowing:
@@ -184,13 +184,7 @@ class _Search:
         """Compare models with few channels, which say as much as those of the real sizes and need less memory."""
         if self.unit == "channel":
             return self._compare({}, name, *_TRIED)
-        fields = self.model.config.get_text_config().to_dict()
-        few = {
-            key: _TRIED[0]
-            for key, value in fields.items()
-            if _COUNTS["channel"].search(key) and type(value) is int and value > _TRIED[0]
-        }
-        return self._compare(few, name, full.units, full.left)
+        return self._compare(few_channels(self.model.config), name, full.units, full.left)
 
     def _compare(self, others: Mapping[str, int], name: str, units: int, left: int) -> _Compared | None:
         """Compare the models with `units` and with `left` units, and `others` in place; None where they do not fit."""

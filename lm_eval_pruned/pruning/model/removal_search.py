@@ -6,6 +6,7 @@ Both models are run on stand-in weights before anything is changed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from lm_eval_pruned.pruning.model.rebuild import (
 )
 from lm_eval_pruned.pruning.model.removal import Removal, sliced_axis
 from lm_eval_pruned.pruning.model.shorter_config import Fields, Kept, alternatives, shorten, with_fields
-from lm_eval_pruned.pruning.model.stand_in import build_empty, fill, outputs_of
+from lm_eval_pruned.pruning.model.stand_in import build_empty, few_channels, fill, outputs_of
 
 
 @dataclass(slots=True)
@@ -32,14 +33,16 @@ class RemovalSearch:
     """Finds the config of the remaining blocks: where a field's form does not say what it counts, by trying.
 
     Attributes:
-        model: the model with all its blocks.
+        model_class: the class of the model.
+        config: its config, with all blocks.
         kept: the blocks that are left.
         container: name of the list of blocks.
         refusal: why the last config did not do.
         dense: the model of the old config, without weights.
     """
 
-    model: PreTrainedModel
+    model_class: type[PreTrainedModel]
+    config: PretrainedConfig
     kept: Kept
     container: str
     refusal: str = ""
@@ -52,7 +55,7 @@ class RemovalSearch:
             PruningError: there is none.
         """
         self._check_config()
-        fields = shorten(self.model.config.get_text_config(), self.kept)
+        fields = shorten(self.config.get_text_config(), self.kept)
         found = self.attempt(fields)
         if found is not None and self.is_right(found.removal):
             return found.removal
@@ -64,9 +67,9 @@ class RemovalSearch:
 
     def _check_config(self) -> None:
         """Check that the config of the model describes as many blocks as it has."""
-        name, own = type(self.model).__name__, self.kept.blocks
+        name, own = self.model_class.__name__, self.kept.blocks
         try:
-            self.dense = build_empty(type(self.model), self.model.config)
+            self.dense = build_empty(self.model_class, self.config)
         except MISFITS as error:
             raise PruningError(f"{name} cannot be built from its own config: {one_line(error)}") from None
         stated = _length(dict(self.dense.named_modules()).get(self.container))
@@ -93,17 +96,17 @@ class RemovalSearch:
     def attempt(self, fields: Fields) -> _Comparison | None:
         """Compare the model with one of these fields; None if there is none."""
         try:
-            config = with_fields(self.model.config, fields)
-            after = build_empty(type(self.model), config)
+            config = with_fields(self.config, fields)
+            after = build_empty(self.model_class, config)
         except MISFITS as error:
             self.refusal = (
-                f"no config of {type(self.model).__name__} describes the remaining blocks ({one_line(error)})"
+                f"no config of {self.model_class.__name__} describes the remaining blocks ({one_line(error)})"
             )
             return None
         assert self.dense is not None, "built before the first attempt"
         comparison = _compare(self.dense, after, kept=self.kept, config=config, container=self.container)
         if comparison is None:
-            self.refusal = f"the config of {type(self.model).__name__} does not say how many blocks are left"
+            self.refusal = f"the config of {self.model_class.__name__} does not say how many blocks are left"
         return comparison
 
     def is_right(self, removal: Removal) -> bool:
@@ -112,9 +115,22 @@ class RemovalSearch:
         Raises:
             PruningError: the dense model does not run.
         """
+        few = few_channels(self.config)
+        try:
+            if few and self._agrees(removal, few):
+                return True
+        except (PruningError, *MISFITS):
+            # Not every model can have MLPs of such a size.
+            pass
+        return self._agrees(removal, {})
+
+    def _agrees(self, removal: Removal, sizes: Mapping[str, int]) -> bool:
         assert removal.config is not None
-        model_class, indices, container = type(self.model), self.kept.indices, self.container
-        before, after = build_empty(model_class, self.model.config), build_empty(model_class, removal.config)
+        model_class, indices, container = self.model_class, self.kept.indices, self.container
+        before, after = (
+            build_empty(model_class, with_fields(one, {**one.get_text_config().to_dict(), **sizes}))
+            for one in (self.config, removal.config)
+        )
         values = {now: value for old, value in fill(before).items() if (now := removal.renamed(old)) is not None}
         for sliced, axis in removal.sliced.items():
             if sliced in values:

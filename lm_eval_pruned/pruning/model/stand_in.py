@@ -23,6 +23,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 TOKENS = 11
 _WINDOW = 4
 _WINDOWS = re.compile(r"window(_size)?$|attention_chunk_size$|window_sizes?$")
+# Names of config fields that count the channels of an MLP, and as many as tell one model from another.
+CHANNELS = re.compile(r"intermediate|ffn|inner|d_?ff$|dim_ff|hidden_dim$")
+FEW_CHANNELS = 48
 # Different parameters begin at different places of the buffer, fused experts this far apart.
 _PLACES = 4099
 _STEP = 61
@@ -51,6 +54,13 @@ def build_empty(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
         model = model_class(config)
     model.train(False)
     return model
+
+
+def few_channels(config: PretrainedConfig) -> dict[str, int]:
+    """Return the fields with which the MLPs of a model have few channels: what its blocks compute costs less then."""
+    fields = config.get_text_config().to_dict()
+    wide = (name for name, value in fields.items() if type(value) is int and value > FEW_CHANNELS)
+    return {name: FEW_CHANNELS for name in wide if CHANNELS.search(name)}
 
 
 def fill(model: PreTrainedModel, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
