@@ -103,6 +103,18 @@ CASES = {
         },
         [0, 4],
     ),
+    "numbered-exceptions": (
+        "gemma4_text",
+        {
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": 64,
+            "global_head_dim": 16,
+            "num_kv_shared_layers": 0,
+            "sliding_window": 6,
+            "layer_types": [SLIDING, FULL, SLIDING, SLIDING, FULL],
+        },
+        [2, 3],
+    ),
     "shared-blocks": ("zamba2", SHARED, [0, 3]),
     "first-of-shared-blocks": ("zamba2", SHARED, [1]),
     "two-shared-in-turn": (

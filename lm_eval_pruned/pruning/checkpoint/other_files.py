@@ -123,7 +123,7 @@ def _merged(stored: Mapping[str, object], changes: Mapping[str, object]) -> dict
     nested = {
         name: _merged(own, value)
         for name, value in changes.items()
-        if isinstance(value, dict) and isinstance(own := stored.get(name), dict)
+        if isinstance(value, dict) and isinstance(own := stored.get(name), dict) and not _is_numbered(own)
     }
     return {**stored, **changes, **nested}
 
@@ -146,8 +146,13 @@ def _differences(
         own = before.get(name)
         if name in _INCIDENTAL or own == value:
             continue
-        if isinstance(own, dict) and isinstance(value, dict):
+        if isinstance(own, dict) and isinstance(value, dict) and not _is_numbered(own):
             changed[name] = _differences(own, value, wanted)
         elif wanted is None or name in wanted:
             changed[name] = value
     return changed
+
+
+def _is_numbered(values: Mapping[object, object]) -> bool:
+    """Return whether the keys are indices of blocks: where one is missing, its block has nothing of its own."""
+    return len(values) > 0 and all(str(key).isdecimal() for key in values)
