@@ -13,10 +13,14 @@ from lm_eval_pruned.pruning.calibration.statistics import InputStatistics
 from lm_eval_pruned.pruning.masks.rule import Ranking
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reshaping:
-    """What all methods have in common that take blocks, channels or experts out of the model."""
+    """What all methods have in common that take blocks, channels or experts out; fields as in `ScoreMethod`."""
 
-    __slots__ = ()
+    summary: str
+    source: str | None = ""
+    needs_calibration: ClassVar[bool] = True
+    drops_blocks: ClassVar[bool] = True
     compare: ClassVar[Ranking] = "matrix"
     by_rows: ClassVar[bool] = False
     reshapes: ClassVar[bool] = True
@@ -39,7 +43,7 @@ class Influence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropMethod(Reshaping):
-    """A method that ranks blocks by their influence and drops whole ones; other fields as in `ScoreMethod`.
+    """A method that ranks blocks by their influence and drops whole ones.
 
     Attributes:
         influence: the influence of a block, or of consecutive blocks, on each token.
@@ -47,13 +51,9 @@ class DropMethod(Reshaping):
             window is lowest; otherwise each block has its own influence, and the last is never dropped.
     """
 
-    summary: str
     influence: Influence
     consecutive: bool = False
-    source: str | None = ""
-    needs_calibration: ClassVar[Literal[True]] = True
     seeded: ClassVar[bool] = False
-    drops_blocks: ClassVar[bool] = True
 
 
 @runtime_checkable
@@ -69,14 +69,11 @@ class Choose(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionMethod(Reshaping):
-    """A method that drops blocks by their positions; fields as in `ScoreMethod`."""
+    """A method that drops blocks by their positions."""
 
-    summary: str
     choose: Choose
     seeded: bool = False
-    source: str | None = ""
-    needs_calibration: ClassVar[Literal[False]] = False
-    drops_blocks: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = False
 
     def chosen(self, blocks: int, count: int, seed: int) -> tuple[int, ...]:
         """Return the blocks to drop, in order."""
@@ -93,13 +90,10 @@ class ScoreChannels(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WidthMethod(Reshaping):
-    """A method that removes channels from the MLPs, as many from each; fields as in `ScoreMethod`."""
+    """A method that removes channels from the MLPs, as many from each."""
 
-    summary: str
     score: ScoreChannels
-    source: str | None = ""
     unit: ClassVar[Literal["channel"]] = "channel"
-    needs_calibration: ClassVar[Literal[True]] = True
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
 
@@ -116,13 +110,10 @@ class ScoreTokens(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertMethod(Reshaping):
-    """A method that removes experts, as many from each block that has some; fields as in `ScoreMethod`."""
+    """A method that removes experts, as many from each block that has some."""
 
-    summary: str
     score: ScoreTokens
-    source: str | None = ""
     unit: ClassVar[Literal["expert"]] = "expert"
-    needs_calibration: ClassVar[Literal[True]] = True
     seeded: ClassVar[bool] = False
     drops_blocks: ClassVar[bool] = False
 
@@ -141,11 +132,7 @@ class Search(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchMethod(Reshaping):
-    """A method that leaves out blocks and runs the whole model to choose those to drop; fields as in `ScoreMethod`."""
+    """A method that leaves out blocks and runs the whole model to choose those to drop."""
 
-    summary: str
     search: Search
-    source: str | None = ""
-    needs_calibration: ClassVar[Literal[True]] = True
     seeded: ClassVar[bool] = False
-    drops_blocks: ClassVar[bool] = True
