@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
-from lm_eval_pruned.reasoning.backends.kv_cache import grow_in_place, room_beyond
+from lm_eval_pruned.reasoning.backends.growing_layers import room_beyond
+from lm_eval_pruned.reasoning.backends.kv_cache import grow_in_place
 
 CONFIG = Qwen3Config(
     vocab_size=151936, hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32,

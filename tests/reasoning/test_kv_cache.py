@@ -10,16 +10,25 @@ from transformers import DynamicCache, PreTrainedModel
 
 from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.reasoning.backends import kv_batch
+from lm_eval_pruned.reasoning.backends.growing_layers import GrowingLayer
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
-from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange
+from lm_eval_pruned.reasoning.backends.kv_cache import grow_in_place, rearrange
 from lm_eval_pruned.reasoning.backends.limits import MIN_ROOM
 from tests.architectures.families import VOCABULARY, families, tiny_model
 
 # Full attention, windows, delta nets, convolutions, Mamba beside attention, rotary and learned positions, keys and
 # values of different widths.
-KINDS = ["qwen3", "gemma2", "qwen3_5_text", "gpt_neox", "opt", "deepseek_v3"]
+KINDS = ["qwen3", "gemma2", "gemma3_text", "mistral", "qwen3_5_text", "gpt_neox", "opt", "deepseek_v3"]
 # Before transformers 5, the cache of the first fails when it is reordered, and the second has other names of layers.
 KINDS += ["lfm2", "granitemoehybrid"] * (Version(transformers.__version__) >= Version("5"))
+# Full attention, windows alone and beside it, learned positions, keys and values of different widths.
+JOINING = ["qwen3", "opt", "deepseek_v3", "mistral", "gemma3_text"]
+# States alone, of convolutions, and in one layer with keys and values; earlier releases keep them in another way.
+JOINING += ["mamba", "lfm2", "falcon_h1"] * (Version(transformers.__version__) >= Version("5.17"))
+ALSO_JOINING = ["gemma2", "gpt_oss", "gemma4_text", "cohere2", "olmo3", "llama4_text", "exaone4"]
+ALSO_JOINING += ["qwen3_next", "qwen3_5_text", "jamba", "bamba", "nemotron_h", "mamba2", "falcon_mamba", "zamba2"] * (
+    Version(transformers.__version__) >= Version("5.17")
+)
 # Sequences that go on after a number of steps; one that is named twice forks.
 ORDERS = {2: [0, 1, 2, 3, 1], 5: [4, 0, 2, 3], 8: [0, 3, 2], 11: [2, 1, 0, 0, 1, 2, 2]}
 STEPS = MIN_ROOM + 4
@@ -108,10 +117,22 @@ def _empty_is_nan():
 @pytest.mark.usefixtures("_empty_is_nan")
 @pytest.mark.parametrize("place", [0, 3], ids=["in a place", "as a new row"])
 @pytest.mark.parametrize("length", [4, 40], ids=["shorter", "longer"])
-@pytest.mark.parametrize("name", ["qwen3", "opt", "deepseek_v3"])
+@pytest.mark.parametrize("name", [name for name in JOINING if name in families()])
 @torch.inference_mode()
 def test_a_sequence_that_joins_is_decoded_as_alone(name, length, place):
-    model = tiny_model(name)
+    assert joined_as_alone(tiny_model(name), length, place)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_empty_is_nan")
+@pytest.mark.parametrize("name", [name for name in ALSO_JOINING if name in families()])
+@torch.inference_mode()
+def test_sequences_join_in_more_architectures(name):
+    assert joined_as_alone(tiny_model(name), 40, 0)
+
+
+def joined_as_alone(model: PreTrainedModel, length: int, place: int) -> bool:
+    """Compare a batch that a prompt of `length` tokens joins with each row alone."""
     generator = torch.Generator().manual_seed(1)
 
     def draw(count: int) -> list[int]:
@@ -119,6 +140,7 @@ def test_a_sequence_that_joins_is_decoded_as_alone(name, length, place):
 
     rows: list[list[int] | None] = [draw(12), draw(9), draw(10)]
     batch = Batch.prefill(model, rows, autocast=None)
+    assert batch.can_join
 
     def step() -> None:
         tokens = [row and draw(1)[0] for row in rows]
@@ -136,7 +158,8 @@ def test_a_sequence_that_joins_is_decoded_as_alone(name, length, place):
     for _ in range(MIN_ROOM + 4):
         step()
     assert batch.width == max(len(row) for row in rows if row)
-    for index, row in enumerate(rows):
-        if row:
-            alone = Batch.prefill(model, [row], autocast=None).logits[0]
-            assert torch.allclose(batch.logits[index], alone, atol=1e-4)
+    return all(
+        torch.allclose(batch.logits[index], Batch.prefill(model, [row], autocast=None).logits[0], atol=1e-4)
+        for index, row in enumerate(rows)
+        if row
+    )

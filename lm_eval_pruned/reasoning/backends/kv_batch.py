@@ -13,7 +13,9 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from lm_eval_pruned.errors import EngineError
-from lm_eval_pruned.reasoning.backends.kv_cache import GrowingLayer, grow_in_place, rearrange, upload
+from lm_eval_pruned.reasoning.backends import kv_cache
+from lm_eval_pruned.reasoning.backends.kv_cache import grow_in_place, rearrange, upload
+from lm_eval_pruned.reasoning.backends.step_mask import StepMask, step_mask
 
 # Any token id of the model serves, as padding is masked; a tokenizer may have no padding token, or one that the model
 # has no embedding for.
@@ -70,12 +72,8 @@ class Batch:
 
     @property
     def can_join(self) -> bool:
-        """Whether other sequences can join: the cache has all tokens of every layer, and nothing else.
-
-        Sliding windows and the states of linear attention have places of their own for a token, or none.
-        """
-        layers: list[object] = getattr(self.cache, "layers", [])
-        return bool(layers) and all(isinstance(layer, GrowingLayer) for layer in layers)
+        """Whether other sequences can join."""
+        return kv_cache.can_join(self.cache)
 
     def step(self, tokens: Sequence[int | None]) -> None:
         """Run one new token per sequence through the model; None for a sequence that has finished."""
@@ -104,16 +102,14 @@ class Batch:
             self.paddings[place] = padding + width - other.width
         self.width = width
         indices = upload(places, self.device)
-        for layer, new in zip(self.cache.layers, other.cache.layers, strict=True):  # type: ignore[attr-defined]
-            layer.join(new, indices, rows)
+        kv_cache.join(self.cache, other.cache, indices, rows)
         self.logits = pad(self.logits, (0, 0, 0, rows - old)).index_copy_(
             0, indices.to(self.logits.device), other.logits
         )
 
     def _trim(self, tokens: int) -> None:
         """Drop tokens on the left that are padding in every sequence which has not finished."""
-        for layer in self.cache.layers:  # type: ignore[attr-defined]
-            layer.trim(tokens)
+        kv_cache.trim(self.cache, tokens)
         self.paddings = [max(0, padding - tokens) for padding in self.paddings]
         self.width -= tokens
 
@@ -121,23 +117,15 @@ class Batch:
         """Return the mask of the batch, False where a sequence is padded."""
         return torch.arange(self.width, device=self.device) >= upload(self.paddings, self.device)[:, None]
 
-    def _step_mask(self) -> Tensor | None:
-        """Return the attention mask of a step.
-
-        From a mask [sequences tokens] transformers makes one [sequences 1 1 tokens] for SDPA, or none, after it has
-        asked the device whether anything is padded. We know, and models that compile with a static cache take such a
-        mask as it is. It fits layers that hold all tokens.
-        """
-        if (
-            self.can_join
-            and getattr(self.model, "_can_compile_fullgraph", False)
-            and getattr(self.model.config.get_text_config(), "_attn_implementation", None) == "sdpa"
-        ):
-            return self._mask()[:, None, None] if any(self.paddings) else None
-        return self._mask().long()
+    def _step_mask(self) -> StepMask:
+        """Return the attention mask of a step; `step_mask` knows only layers whose sequences can join."""
+        if not self.can_join:
+            return self._mask().long()
+        layers = self.cache.layers  # type: ignore[attr-defined]
+        return step_mask(self.model, layers, self._mask(), is_padded=any(self.paddings))
 
     def _forward(
-        self, ids: Int[Tensor, "sequences tokens"], mask: Tensor | None, positions: Int[Tensor, "sequences tokens"]
+        self, ids: Int[Tensor, "sequences tokens"], mask: StepMask, positions: Int[Tensor, "sequences tokens"]
     ) -> None:
         optional = {"position_ids": positions, "logits_to_keep": 1}
         # The cache's name since transformers 5.24, in the call and in the output; models with custom code may lag.

@@ -1,127 +1,36 @@
-"""A KV cache layer with room to grow: a step writes one token in place, where transformers copies the whole layer."""
+"""What a batch does to its KV cache: let layers grow in place, and let sequences leave, fork and join."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import DynamicLayer
+from transformers import cache_utils
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from lm_eval_pruned.reasoning.backends.limits import MAX_ROOM, MIN_ROOM, ROOM_SHARE
+from lm_eval_pruned.reasoning.backends.growing_layers import GrowingLayer, GrowingWindowLayer, Moves
 
 T = TypeVar("T")
 
-
-class Moves(NamedTuple):
-    """A new order of a batch: the present row of each new one, and which rows move from where to where."""
-
-    order: Int[Tensor, " sequences"]
-    sources: Int[Tensor, " moved"]
-    targets: Int[Tensor, " moved"]
-
-
-class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A `DynamicLayer` whose keys and values are views of larger tensors [rows heads capacity head_dim].
-
-    A step writes into them. When they are full, one after the other is copied to a larger one. Sequences that leave,
-    fork or join move single rows.
-    """
-
-    def __init__(self, layer: DynamicLayer) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        keys, values = layer.keys, layer.values
-        assert keys is not None, "the layer was prefilled"
-        assert values is not None
-        # Its dtype, its device and that it is initialized, under the names of any release of transformers.
-        vars(self).update(vars(layer))
-        # A dict: what a layer has as tensors of its own is counted as its size.
-        self._storage = {"keys": keys, "values": values}
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Float[Tensor, "sequences heads tokens key_dim"], Float[Tensor, "sequences heads tokens value_dim"]]:
-        """Write the new keys and values of every sequence, and return all of them."""
-        return self._append("keys", key_states), self._append("values", value_states)
-
-    def rearrange(self, moves: Moves) -> None:
-        """Reorder, evict and fork the sequences."""
-        order, sources, targets = (indices.to(self.device) for indices in moves)
-        for name in ("keys", "values"):
-            used = self._used(name)
-            if len(order) > len(self._storage[name]):
-                self._storage[name] = used.index_select(0, order)
-            elif len(sources):
-                rows = used.index_select(0, sources)
-                self._storage[name][..., : used.shape[-2], :].index_copy_(0, targets, rows)
-            setattr(self, name, self._storage[name][: len(order), ..., : used.shape[-2], :])
-
-    def join(self, other: GrowingLayer, places: Int[Tensor, " joined"], rows: int) -> None:
-        """Write the sequences of another layer to these of `rows` rows, aligned on the right with all others."""
-        places = places.to(self.device)
-        for name in ("keys", "values"):
-            used, new = self._used(name), other._used(name)
-            width = max(used.shape[-2], new.shape[-2])
-            if rows > len(self._storage[name]) or width > used.shape[-2]:
-                self._reallocate(name, rows, width, width + room_beyond(width))
-            whole = self._storage[name]
-            # A masked key or value is multiplied by zero, which leaves NaN and infinity as they are: pad with zeros.
-            aligned = pad(new, (0, 0, width - new.shape[-2], 0))
-            whole[..., :width, :].index_copy_(0, places, aligned)
-            setattr(self, name, whole[:rows, ..., :width, :])
-
-    def trim(self, tokens: int) -> None:
-        """Drop tokens on the left, which are padding in every sequence; their memory is freed when the layer grows."""
-        for name in ("keys", "values"):
-            self._storage[name] = self._storage[name][..., tokens:, :]
-            setattr(self, name, self._used(name)[..., tokens:, :])
-
-    def _append(self, name: str, new: Tensor) -> Tensor:
-        end = self._used(name).shape[-2]
-        width = end + new.shape[-2]
-        if self._storage[name].shape[-2] < width:
-            self._reallocate(name, len(new), end, width + room_beyond(width))
-        whole = self._storage[name][: len(new)]
-        whole[..., end:width, :] = new
-        setattr(self, name, whole[..., :width, :])
-        return self._used(name)
-
-    def _used(self, name: str) -> Tensor:
-        used: Tensor = getattr(self, name)
-        return used
-
-    def _reallocate(self, name: str, rows: int, width: int, capacity: int) -> None:
-        """Copy the tokens to a tensor of `rows` rows, so that they end at `width` and have room up to `capacity`."""
-        used = self._used(name)
-        start = width - used.shape[-2]
-        whole = used.new_empty(rows, *used.shape[1:-2], capacity, used.shape[-1])
-        whole[..., :start, :] = 0
-        whole[: len(used), ..., start:width, :] = used
-        self._storage[name] = whole
-        # The old storage is freed before that of the values is copied.
-        setattr(self, name, whole[: len(used), ..., start:width, :])
-
-
-def room_beyond(width: int) -> int:
-    """Return for how many more tokens a cache of `width` tokens is made.
-
-    Example:
-        >>> room_beyond(100), room_beyond(1000), room_beyond(8000)
-        (16, 62, 256)
-    """
-    return min(max(MIN_ROOM, int(ROOM_SHARE * width)), MAX_ROOM)
+# Subclasses do more: indices, states of linear attention, quantisation.
+GROWING: dict[type, type[GrowingLayer]] = {DynamicLayer: GrowingLayer, DynamicSlidingWindowLayer: GrowingWindowLayer}
+# Layers that hold nothing, states of a row, or states beside keys and values: by name, as releases differ in what they
+# have.
+OTHERS_THAT_JOIN = ("DummyLayer", "LinearAttentionLayer", "LinearAttentionAndFullAttentionLayer")
+STATES = ("conv_states", "recurrent_states")
 
 
 def grow_in_place(cache: object) -> None:
     """Replace the layers that transformers copies in every step, and no others, by those that grow in place."""
     layers: list[object] = getattr(cache, "layers", [])
     for index, layer in enumerate(layers):
-        # Subclasses do more: windows, indices, states of linear attention, quantisation.
-        if type(layer) is DynamicLayer and layer.get_seq_length():
-            layers[index] = GrowingLayer(layer)
+        kind = GROWING.get(type(layer))
+        if kind and isinstance(layer, DynamicLayer) and layer.get_seq_length():
+            layers[index] = kind(layer)
 
 
 def rearrange(cache: object, order: Sequence[int], device: torch.device) -> None:
@@ -138,6 +47,55 @@ def rearrange(cache: object, order: Sequence[int], device: torch.device) -> None
             layer.rearrange(moves)
         else:
             layer.reorder_cache(moves.order)
+
+
+def can_join(cache: object) -> bool:
+    """Return whether other sequences can join: every layer holds keys and values of tokens, states of rows, or none."""
+    layers: list[object] = getattr(cache, "layers", [])
+    return bool(layers) and all(map(_layer_can_join, layers))
+
+
+def _layer_can_join(layer: object) -> bool:
+    known = [getattr(cache_utils, name, None) for name in OTHERS_THAT_JOIN]
+    # The first releases that have states keep them in another way.
+    return isinstance(layer, GrowingLayer) or (
+        type(layer) in known and all(isinstance(getattr(layer, name, {}), dict) for name in STATES)
+    )
+
+
+def join(cache: object, other: object, places: Int[Tensor, " joined"], rows: int) -> None:
+    """Write the sequences of another cache to these of `rows` rows, aligned on the right with all others."""
+    for layer, new in zip(cache.layers, other.layers, strict=True):  # type: ignore[attr-defined]
+        if isinstance(layer, GrowingLayer):
+            layer.join(new, places, rows)
+        elif isinstance(layer, DynamicLayer):
+            for name in ("keys", "values"):
+                setattr(layer, name, _put(getattr(layer, name), getattr(new, name), places, rows, is_aligned=True))
+        for name in STATES:
+            states, others = getattr(layer, name, {}), getattr(new, name, {})
+            for key, state in states.items():
+                states[key] = None if state is None else _put(state, others[key], places, rows)
+
+
+def _put(old: Tensor, new: Tensor, places: Int[Tensor, " joined"], rows: int, *, is_aligned: bool = False) -> Tensor:
+    """Return `rows` rows of which `places` are new; tokens, the last dimension but one, are aligned on the right."""
+    width = max(old.shape[-2], new.shape[-2]) if is_aligned else 0
+    whole, new = (
+        pad(one, (0, 0, width - one.shape[-2], 0)) if is_aligned and one.shape[-2] < width else one
+        for one in (old, new)
+    )
+    more = whole.new_zeros(rows - len(whole), *whole.shape[1:])
+    return torch.cat([whole, more]).index_copy_(0, places.to(whole.device), new)
+
+
+def trim(cache: object, tokens: int) -> None:
+    """Drop tokens on the left, which are padding in every sequence."""
+    for layer in cache.layers:  # type: ignore[attr-defined]
+        if isinstance(layer, GrowingLayer):
+            layer.trim(tokens)
+        elif isinstance(layer, DynamicLayer):
+            for name in ("keys", "values"):
+                setattr(layer, name, getattr(layer, name)[..., tokens:, :])
 
 
 def keep_places(sequences: Sequence[tuple[int, T]]) -> list[tuple[int, T]]:
