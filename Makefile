@@ -17,6 +17,7 @@ PYTHON_OLDEST ?= python3.11
 PYTHON_NEWEST ?= python3.13
 # An environment with a CUDA build of PyTorch, in which this folder and pytest are installed; the harness is not needed.
 GPU_PYTHON ?= python3
+GPU_VERSION ?= 3.12
 export PYTHON TORCH TEST_MODEL VLLM PEER HARNESS PYTHON_OLDEST PYTHON_NEWEST
 
 BIN := .venv/bin
@@ -26,7 +27,7 @@ BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations cali
 	sequential early_errors early_tokens divergence
 
 .PHONY: help demo test test-slow test-rehearsal test-browser test-vllm test-gpu test-matrix test-oldest test-middle \
-	test-newest test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large bench-gpu \
+	test-newest test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large bench-gpu gpu-wheels \
 	picture tiny-reasoner clean
 
 help: ## this list
@@ -113,6 +114,10 @@ bench-llmcompressor: .venv-llmcompressor/.installed ## pruning against llm-compr
 
 bench-large: .venv/.installed ## block-wise pruning of a 16 GB checkpoint: 35 GB of disk and half an hour
 	$(BIN)/python benchmarks/bigger_than_memory.py
+
+gpu-wheels: ## .gpu-wheels, what `make test-gpu` and `make bench-gpu` need beside torch and transformers, for GPU_VERSION
+	python3 -m pip download -q --only-binary=:all: --no-deps --python-version $(GPU_VERSION) --dest .gpu-wheels \
+		accelerate jaxtyping wadler-lindig platformdirs psutil scipy pytest iniconfig pluggy pygments
 
 bench-gpu: ## one GPU against its rooflines, Qwen3-8B shapes: four commands of at most ten minutes
 	$(GPU_PYTHON) benchmarks/gpu.py prune magnitude wanda shortgpt

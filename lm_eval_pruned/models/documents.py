@@ -16,7 +16,7 @@ from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.files import NOT_JSON
 from lm_eval_pruned.models.generated import GENERATED, check_options, generate
 from lm_eval_pruned.paths import BUNDLED, bundled_folder
-from lm_eval_pruned.pruning.calibration.readers import NO_CODE
+from lm_eval_pruned.pruning.calibration.hub import NO_CODE
 
 # Besides malformed JSON: archives that are truncated, encrypted (a RuntimeError) or compressed in an unknown way, and
 # fields of different types in different rows, for which Arrow raises one of these.

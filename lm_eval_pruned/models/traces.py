@@ -22,7 +22,7 @@ from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.models.trace_tokens import harness_encoder
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.counted import CountedWindows
-from lm_eval_pruned.pruning.calibration.readers import read_hub
+from lm_eval_pruned.pruning.calibration.hub import read_hub
 from lm_eval_pruned.pruning.calibration.source import (
     DEFAULT_CONTEXT,
     LOCAL_CHOICES,

@@ -22,6 +22,7 @@ from lm_eval_pruned.pruning.allocations import ALLOCATIONS
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS, DropMethod
+from lm_eval_pruned.pruning.methods.kinds import ExpertMethod
 from lm_eval_pruned.pruning.model.shapes import WindowShape
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
@@ -35,7 +36,12 @@ PROMPTS = [f"<|im_start|>user\n{one.problem}<|im_end|>\n<|im_start|>assistant\n"
 GREEDY, SAMPLED = Sampling(), Sampling(temperature=0.8, top_p=0.95, top_k=20)
 DROPPING = [name for name, method in METHODS.items() if isinstance(method, DropMethod)]
 RECIPES = [
-    *({"method": name, "sparsity": 0.3} for name in METHODS if name not in DROPPING),
+    *(
+        {"method": name, "sparsity": 0.3}
+        for name, method in METHODS.items()
+        # tiny-reasoner has no experts.
+        if not isinstance(method, DropMethod | ExpertMethod)
+    ),
     *({"method": "wanda", "sparsity": 0.3, "alloc": name} for name in ALLOCATIONS if name != "uniform"),
     *({"method": name, "num_blocks": 1} for name in DROPPING),
     {"method": "magnitude", "sparsity": 0.3, "compare": "row"},

@@ -25,7 +25,7 @@ from lm_eval_pruned.models.traces import (
     trace_windows,
 )
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.pruning.calibration.readers import NO_CODE
+from lm_eval_pruned.pruning.calibration.hub import NO_CODE
 from lm_eval_pruned.pruning.calibration.source import Traces
 from lm_eval_pruned.pruning.checkpoint.load import Checkpoint, load_checkpoint
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained

@@ -13,6 +13,7 @@ from lm_eval_pruned.reasoning.backends import kv_batch
 from lm_eval_pruned.reasoning.backends.growing_layers import GrowingLayer
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.kv_cache import grow_in_place, rearrange
+from lm_eval_pruned.reasoning.backends.last_logits import only_last_logits
 from lm_eval_pruned.reasoning.backends.limits import MIN_ROOM
 from tests.architectures.families import VOCABULARY, families, tiny_model
 
@@ -163,3 +164,22 @@ def joined_as_alone(model: PreTrainedModel, length: int, place: int) -> bool:
         for index, row in enumerate(rows)
         if row
     )
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2", "opt"])
+@torch.inference_mode()
+def test_logits_of_the_last_token_are_the_last_logits(name):
+    model, ids = tiny_model(name), torch.randint(3, VOCABULARY, (2, 9))
+    with only_last_logits(model, 9):
+        found = model(input_ids=ids).logits
+    assert found.shape == (2, 1, VOCABULARY)
+    assert torch.allclose(found, model(input_ids=ids).logits[:, -1:], atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_model_without_logits_to_keep_computes_those_of_the_last_token():
+    model = tiny_model("whisper")
+    shapes: list[torch.Size] = []
+    model.get_output_embeddings().register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
+    Batch.prefill(model, [[5, 6, 7, 8, 9], [10, 11, 12]], autocast=None).step([3, 4])
+    assert shapes == [(2, 1, VOCABULARY)] * 2

@@ -1,28 +1,23 @@
-"""Readers of calibration data: token ids from `.npy`, texts from `.jsonl` files and from the hub."""
+"""Readers of calibration data: token ids from `.npy`, texts from `.jsonl` files."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import cast
 
-import datasets
 import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
-from packaging.version import Version
 from torch import Tensor
 
 from lm_eval_pruned.errors import DataError, MissingDataError
 from lm_eval_pruned.files import NOT_JSON
-
-# Before version 4, `datasets` ran the script of a data set, or asked on the terminal whether to.
-NO_CODE: Mapping[str, bool] = {} if Version(datasets.__version__).major >= 4 else {"trust_remote_code": False}
 
 # What numpy raises for a malformed header.
 _ARRAY_ERRORS = (
@@ -75,44 +70,6 @@ def read_array(path: Path, given: str) -> NDArray[np.generic]:
     except _ARRAY_ERRORS as error:
         raise DataError(f"{given} is not a .npy array of numbers: {error}") from None
     return cast("NDArray[np.generic]", array)
-
-
-def read_hub(calib: str, arguments: Mapping[str, object], *, column: str, local: str) -> Sequence[str]:
-    """Return a column of a data set on the hub.
-
-    Args:
-        calib: value of the argument `calib`, for errors.
-        arguments: arguments of `datasets.load_dataset`.
-        column: name of the column with texts.
-        local: sentence about the choices that need no network, for errors.
-
-    Raises:
-        MissingDataError: the hub cannot be reached.
-        DataError: there is no such column.
-    """
-    try:
-        rows = datasets.load_dataset(**arguments, **NO_CODE)
-    except (OSError, ValueError, RuntimeError) as error:
-        # What `datasets` raises without a network changes from release to release; all of it means unreachable.
-        raise MissingDataError(
-            f"calib={calib} cannot be loaded from the hub ({type(error).__name__}). {local}"
-        ) from error
-    if column not in rows.column_names:
-        raise DataError(f"calib={calib} has no column {column!r}, only {', '.join(rows.column_names)}")
-    return _Column(rows, column)
-
-
-class _Column(Sequence[str]):
-    """A lazy column of a data set: as a list, a shard of C4 would take gigabytes."""
-
-    def __init__(self, rows: datasets.Dataset, name: str) -> None:
-        self._rows, self._name = rows, name
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        return str(self._rows[index][self._name])
 
 
 def read_jsonl(path: Path, *, names: Sequence[str] = ("text",)) -> list[str]:

@@ -22,7 +22,7 @@ from lm_eval_pruned.paths import bundled_folder, is_there
 from lm_eval_pruned.pruning.artifacts.fingerprint import windows_digest
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.counted import counted_tokens
-from lm_eval_pruned.pruning.calibration.readers import read_array, read_hub, read_jsonl, read_token_ids
+from lm_eval_pruned.pruning.calibration.readers import read_array, read_jsonl, read_token_ids
 from lm_eval_pruned.pruning.calibration.windows import CHUNK_CHARACTERS, Encode, sample_chunks, sample_windows
 from lm_eval_pruned.pruning.model.shapes import WindowShape
 
@@ -421,4 +421,7 @@ def _read_if_local(calib: str) -> None:
 def _read_texts(calib: str) -> Sequence[str]:
     if calib.endswith(".jsonl"):
         return read_jsonl(Path(calib).expanduser())
+    # Only here: `datasets` is not needed for anything else, and is slow to import.
+    from lm_eval_pruned.pruning.calibration.hub import read_hub
+
     return read_hub(calib, _HUB.get(calib, {"path": calib, "split": "train"}), column="text", local=LOCAL_CHOICES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.reasoning.backends import kv_cache
 from lm_eval_pruned.reasoning.backends.kv_cache import grow_in_place, rearrange, upload
+from lm_eval_pruned.reasoning.backends.last_logits import only_last_logits
 from lm_eval_pruned.reasoning.backends.step_mask import StepMask, step_mask
 
 # Any token id of the model serves, as padding is masked; a tokenizer may have no padding token, or one that the model
@@ -130,7 +132,11 @@ class Batch:
         optional = {"position_ids": positions, "logits_to_keep": 1}
         # The cache's name since transformers 5.24, in the call and in the output; models with custom code may lag.
         cache = "cache" if "cache" in self.forward_arguments else "past_key_values"
-        with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        keeps_all = "logits_to_keep" not in self.forward_arguments and ids.shape[1] > 1
+        with (
+            torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None),
+            only_last_logits(self.model, ids.shape[1]) if keeps_all else nullcontext(),
+        ):
             output = self.model(
                 input_ids=ids,
                 attention_mask=mask,
