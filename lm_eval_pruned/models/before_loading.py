@@ -1,6 +1,6 @@
 """Check a run before any weight is loaded: its generation kwargs, samples and seeds against the tasks and the context.
 
-Each check needs only what is certain without the prompts; `reasoning.budget` checks the rest with them.
+Each check needs only what is certain without the prompts; `reasoning.preparing` checks the rest with them.
 """
 
 from __future__ import annotations

@@ -19,11 +19,12 @@ from lm_eval_pruned.models.before_loading import USE_CACHE
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
 from lm_eval_pruned.pruning.checkpoint.note import reported
-from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.detection import choose_format
 from lm_eval_pruned.reasoning.formats import ThinkingFormat
 from lm_eval_pruned.reasoning.misfit import describe_closed, describe_misfit
+from lm_eval_pruned.reasoning.preparing import PreparedRequest, Request, prepare
 from lm_eval_pruned.reasoning.requests import Backend
 from lm_eval_pruned.reasoning.response_store import ResponseStore, check_store
 from lm_eval_pruned.reasoning.settings import is_budgeted, parse_gen_kwargs

@@ -34,9 +34,9 @@ from lm_eval_pruned.pruning.calibration.source import (
 )
 from lm_eval_pruned.pruning.checkpoint.load import Checkpoint
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import PreparedRequest, Request, prepare
 from lm_eval_pruned.reasoning.detection import Render, choose_format
 from lm_eval_pruned.reasoning.formats import ThinkingFormat
+from lm_eval_pruned.reasoning.preparing import PreparedRequest, Request, prepare
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed
 from lm_eval_pruned.reasoning.settings import BudgetSettings

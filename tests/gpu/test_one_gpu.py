@@ -26,8 +26,9 @@ from lm_eval_pruned.pruning.methods.kinds import ExpertMethod
 from lm_eval_pruned.pruning.model.shapes import WindowShape
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 

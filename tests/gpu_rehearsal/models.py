@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -35,6 +37,14 @@ def plain(dtype: torch.dtype) -> PreTrainedModel:
     """Make a random Qwen3 of three blocks."""
     torch.manual_seed(0)
     return Qwen3ForCausalLM(Qwen3Config(num_hidden_layers=3, **_SMALL)).to(dtype).eval()
+
+
+def windowed(dtype: torch.dtype) -> PreTrainedModel:
+    """Make a random Gemma 3 of three blocks, of which two see eight tokens."""
+    torch.manual_seed(0)
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = Gemma3TextConfig(num_hidden_layers=3, layer_types=kinds, sliding_window=8, **_SMALL)
+    return Gemma3ForCausalLM(config).to(dtype).eval()
 
 
 def mixture_of_experts(dtype: torch.dtype) -> PreTrainedModel:

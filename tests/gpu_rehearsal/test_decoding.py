@@ -11,13 +11,14 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 from tests.gpu_rehearsal.counts import Counts, Current
 from tests.gpu_rehearsal.cuda import pretend_cuda
-from tests.gpu_rehearsal.models import FOLDER, plain, tiny_reasoner
+from tests.gpu_rehearsal.models import FOLDER, plain, tiny_reasoner, windowed
 from tests.gpu_rehearsal.placing import on_one_device, on_two_devices
 from tests.test_process_memory import FULL, OTHERS
 
@@ -130,6 +131,16 @@ def test_a_full_device_halves_the_batch_and_no_text_changes(short, error, monkey
         found = decode(on_one_device(plain(torch.float32)), **SHORT)
     assert found.texts == short.texts
     assert f"no memory for a batch of {len(PROMPTS)} rows: going on with {len(PROMPTS) // 2}" in caplog.text
+
+
+def test_windows_cost_no_synchronisation_and_rows_join_them():
+    on_cpu = decode(windowed(torch.float32), batch_size=3, **SHORT)
+    with pretend_cuda():
+        found = decode(on_one_device(windowed(torch.float32)), batch_size=3, **SHORT)
+    assert found.texts == on_cpu.texts
+    steps = found.passes - found.prefills
+    # Each prefill makes a mask of each kind, and empty keys and values for each block.
+    assert found.counts.synchronisations.total() <= steps + found.prefills * (4 + 2 * 3)
 
 
 def test_another_error_of_the_device_ends_the_run(short, monkeypatch):

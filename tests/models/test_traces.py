@@ -31,8 +31,9 @@ from lm_eval_pruned.pruning.checkpoint.load import Checkpoint, load_checkpoint
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, resolve_pretrained
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.requests import Generated
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings

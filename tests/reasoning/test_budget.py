@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from lm_eval_pruned.errors import BudgetError
-from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop, cut_at_budget, run_in_rounds
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings

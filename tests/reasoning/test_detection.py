@@ -9,9 +9,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lm_eval_pruned.paths import assets_folder
-from lm_eval_pruned.reasoning.budget import _choose_opening
 from lm_eval_pruned.reasoning.detection import Render, choose_format, detect_format, read_written
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.preparing import choose_opening
 
 LOOP = "{% for m in messages %}{% if m.role == 'user' %}USER{% else %}ASSISTANT{% endif %}{% endfor %}"
 
@@ -148,7 +148,7 @@ def test_the_opening_is_written_once(shape):
     render = renderer(text)
     chosen = choose_format("auto", text, render)
     prompt = render([{"role": "user", "content": "1+1?"}])
-    whole = prompt + (_choose_opening(prompt, chosen) or "")
+    whole = prompt + (choose_opening(prompt, chosen) or "")
     assert whole.count(chosen.opening.strip()) == 1
     assert whole.rstrip().endswith(chosen.opening.strip())
 
@@ -158,7 +158,7 @@ def test_a_template_that_has_closed_the_thinking_leaves_nothing_to_open(shape, k
     text, *_ = SHAPES[shape]
     render = renderer(text, **kwargs)
     chosen = choose_format("auto", text, render)
-    assert _choose_opening(render([{"role": "user", "content": "1+1?"}]), chosen) is None
+    assert choose_opening(render([{"role": "user", "content": "1+1?"}]), chosen) is None
 
 
 def test_a_prompt_that_closes_the_thinking_does_not_hide_the_opening():

@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.settings import BudgetSettings
 
 # The token that the model writes after any other, and the end token that it writes after that.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from lm_eval_pruned.reasoning.budget import Request, prepare
 from lm_eval_pruned.reasoning.formats import FORMATS
 from lm_eval_pruned.reasoning.joining import encode_inside
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.requests import Row
 from lm_eval_pruned.reasoning.settings import IGNORE_TEXT, BudgetSettings
 

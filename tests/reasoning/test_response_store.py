@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_pruned.errors import DataError
-from lm_eval_pruned.reasoning.budget import PreparedRequest, Responses
+from lm_eval_pruned.reasoning.budget import Responses
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
+from lm_eval_pruned.reasoning.preparing import PreparedRequest
 from lm_eval_pruned.reasoning.response_store import FILE, ResponseStore
 from lm_eval_pruned.reasoning.sampling import Sampling
 from lm_eval_pruned.reasoning.settings import BudgetSettings

@@ -17,12 +17,14 @@ from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.reasoning.backends import batch_size as memory
+from lm_eval_pruned.reasoning.backends import live_sequence
 from lm_eval_pruned.reasoning.backends import transformers as decode
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
-from lm_eval_pruned.reasoning.budget import Request, complete, prepare
+from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.completion import Completion
 from lm_eval_pruned.reasoning.formats import FORMATS, ThinkingFormat
+from lm_eval_pruned.reasoning.preparing import Request, prepare
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
 from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
 from lm_eval_pruned.reasoning.settings import BudgetSettings
@@ -212,7 +214,7 @@ def test_a_long_forced_text_is_prefilled(backend, steps, monkeypatch):
     prefilled = answers(backend, 16, 64, markers=sentence)
     prefilled_steps = len(steps.sizes)
     steps.sizes.clear()
-    monkeypatch.setattr(decode, "MAX_FORCED_STEPS", 1000)
+    monkeypatch.setattr(live_sequence, "MAX_FORCED_STEPS", 1000)
     assert answers(backend, 16, 64, markers=sentence) == prefilled
     assert len(steps.sizes) > prefilled_steps
 

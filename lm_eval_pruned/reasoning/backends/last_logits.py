@@ -16,7 +16,7 @@ def only_last_logits(model: PreTrainedModel, tokens: int) -> Iterator[None]:
     What is made of logits, such as a scale or a cap, is made of each alone. A head that is no module, or is given its
     states in another shape than [rows tokens hidden], sees all of them.
     """
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
 
     def cut(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...] | None:
         match inputs:

@@ -2,8 +2,8 @@
 
 Thinking, forced text and answer of a row are one sequence in one batch. Where a budget cuts a sequence that goes on
 thinking under a larger budget, it forks: its KV cache is copied, and one copy is closed and answers while the other
-goes on. Every sequence gets one token per step, sampled or forced. Where others have finished, rows that wait join,
-unless the model's cache holds more than keys and values of all tokens.
+goes on. Every sequence gets one token per step, sampled or forced. Where others have finished, rows that wait join, if
+all layers of the model's cache are of known kinds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows, describe_single_rows
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.kv_cache import keep_places, upload
-from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, MAX_FORCED_STEPS, PREFILL_TOKENS
+from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, PREFILL_TOKENS
+from lm_eval_pruned.reasoning.backends.live_sequence import LiveSequence
 from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.requests import Generated, Row
@@ -87,39 +88,6 @@ class TransformersBackend(TokenizingBackend):
         """Return the ids of all end-of-sequence tokens."""
         config = self.model.config
         return end_tokens(self.tokenizer, self.model.generation_config, config, config.get_text_config())
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class LiveSequence:
-    """A token sequence in the batch while it is generated.
-
-    Attributes:
-        row: the row.
-        ids: its prompt and the tokens generated so far.
-        root: index of the row given to `run` that it descends from.
-        cached: how many of its tokens the KV cache of the batch holds.
-    """
-
-    row: Row
-    ids: list[int]
-    root: int
-    cached: int = 0
-
-    @property
-    def new_count(self) -> int:
-        """Number of new tokens; 0 while forced ones are still being read."""
-        return len(self.ids) - len(self.row.ids)
-
-    @property
-    def new_ids(self) -> list[int]:
-        """The new tokens."""
-        return self.ids[len(self.row.ids) :]
-
-    def follow(self, row: Row) -> LiveSequence:
-        """Return the sequence of a row that follows; it keeps the cache if its prompt begins with the cached tokens."""
-        to_read = len(row.ids) - self.cached
-        keeps_cache = 0 < to_read <= MAX_FORCED_STEPS and row.ids[: self.cached] == self.ids[: self.cached]
-        return LiveSequence(row=row, ids=list(row.ids), root=self.root, cached=self.cached if keeps_cache else 0)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
