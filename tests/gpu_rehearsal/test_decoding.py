@@ -140,7 +140,7 @@ def test_windows_cost_no_synchronisation_and_rows_join_them():
     assert found.texts == on_cpu.texts
     steps = found.passes - found.prefills
     # Each prefill makes a mask of each kind, and empty keys and values for each block.
-    assert found.counts.synchronisations.total() <= steps + found.prefills * (4 + 2 * 3)
+    assert found.counts.synchronisations.total() <= steps + found.prefills * (2 + 2 * 3)
 
 
 def test_another_error_of_the_device_ends_the_run(short, monkeypatch):
