@@ -89,16 +89,23 @@ def apply_mask(weight: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"]) ->
 
 
 def count_zeros_each(weights: Sequence[Tensor]) -> list[int]:
-    """Count the zeros of several weights; for those on a GPU, the host waits once.
+    """Count the zeros of several weights; the host waits once for each GPU.
 
     Example:
         >>> count_zeros_each([torch.tensor([0.0, -0.0]), torch.tensor([[1.0]])])
         [2, 0]
     """
-    if any(weight.device.type == "cpu" for weight in weights) or not weights:
-        return [count_zeros(weight) for weight in weights]
-    found: list[int] = torch.stack([_nonzero(weight) for weight in weights]).tolist()
-    return [weight.numel() - nonzero for weight, nonzero in zip(weights, found, strict=True)]
+    counts = [0] * len(weights)
+    for device in {weight.device for weight in weights}:
+        here = [index for index, weight in enumerate(weights) if weight.device == device]
+        if device.type == "cpu":
+            found = [count_zeros(weights[index]) for index in here]
+        else:
+            nonzero: list[int] = torch.stack([_nonzero(weights[index]) for index in here]).tolist()
+            found = [weights[index].numel() - count for index, count in zip(here, nonzero, strict=True)]
+        for index, count in zip(here, found, strict=True):
+            counts[index] = count
+    return counts
 
 
 def count_zeros(weight: Tensor) -> int:
