@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,21 +29,16 @@ PIECE = 1 << 24
 PROMPT = [[3, 5, 8, 13]]
 
 
-def make_checkpoint(folder: Path, blocks: int) -> None:
-    """Write random weights in the shapes of Qwen3-8B, a shard at a time."""
+SIZES = {
+    "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def make_checkpoint(folder: Path, blocks: int, sizes: Mapping[str, object] = SIZES) -> None:
+    """Write random weights, a shard at a time; in the shapes of Qwen3-8B where no others are given."""
     folder.mkdir(parents=True)
-    config = Qwen3Config(
-        vocab_size=151936,
-        hidden_size=4096,
-        intermediate_size=12288,
-        num_hidden_layers=blocks,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40960,
-        tie_word_embeddings=False,
-        dtype="bfloat16",
-    )
+    config = Qwen3Config(num_hidden_layers=blocks, dtype="bfloat16", **sizes)
     config.architectures = ["Qwen3ForCausalLM"]
     config.save_pretrained(folder)
     for path in (assets_folder() / "tiny_reasoner").glob("*token*.json"):

@@ -39,6 +39,7 @@ from lm_eval_pruned.planning.work import phases
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.flops import total
 from lm_eval_pruned.pruning.model.shapes import WindowShape
+from lm_eval_pruned.pruning.products import float32_product
 from lm_eval_pruned.pruning.recipe import resolve
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.requests import Generated, Row, Stop
@@ -96,6 +97,19 @@ def measured_ceilings(device: str, *, small: bool) -> Ceilings:
     )
 
 
+def gram_rate(device: str, *, small: bool) -> float:
+    """Measure what SparseGPT and LayerIF spend their time on: products of inputs with themselves, added to a sum."""
+    tokens, side = (64, 96) if small else (2048, 12288)
+    rows = torch.randn(tokens, side, device=device, dtype=torch.bfloat16)
+    total = torch.zeros(side, side, device=device)
+
+    def add() -> None:
+        float32_product(rows.T, rows, added_to=total)
+
+    add()
+    return 2 * tokens * side**2 / median(synchronized(add, device) for _ in range(ROUNDS))
+
+
 def make_model(device: str, *, small: bool) -> PreTrainedModel:
     """Return a random model, initialised on its device."""
     before = torch.get_default_dtype()
@@ -114,6 +128,7 @@ def prune(methods: Sequence[str], device: str, *, small: bool) -> None:
     """Print seconds and peak memory of each method, beside its roofline and the peak that `plan` predicts."""
     ceilings = measured_ceilings(device, small=small)
     print_ceilings(ceilings)
+    print(f"sums in float32 of products in bfloat16: {gram_rate(device, small=small) / 1e12:.1f} TFLOP/s", flush=True)
     windows = WindowShape(*((8, 32) if small else (128, 2048)))
     ids = torch.randint(0, SMALL["vocab_size"], windows, generator=torch.Generator().manual_seed(0))
     print(f"{windows.samples} windows of {windows.seqlen} tokens")

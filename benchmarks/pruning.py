@@ -1,6 +1,7 @@
 """What pruning costs: time against plain passes over the same windows, loads against dense loads, and memory.
 
     python benchmarks/pruning.py [--rounds 3] [--windows 32] [--seqlen 512]
+    python benchmarks/pruning.py --only layerif --processor    # one part of it, by processor time
 
 SmolLM2-135M in float32. Everything is measured in turns within a round, so that a busy machine slows all alike; figures
 are medians over the rounds of ratios within one. The peer is the published loop: for every block, all samples forwards
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from smollm2 import temporary_smollm2
-from timing import in_turns, ratio, seconds
+from timing import in_turns, processor_seconds, ratio, seconds
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -34,6 +35,8 @@ from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.pruning.artifacts.report import peak_memory
 
 SPARSITY = 0.5
+PLAIN, BACKWARD = "plain pass", "forward + backward, a quarter"
+Clock = Callable[[Callable[[], object]], float]
 
 
 @torch.no_grad()
@@ -84,25 +87,29 @@ def published_loop(model: PreTrainedModel, windows: Tensor) -> None:
         states = [block(state, **keywords) for state in states]
 
 
-def time_pruning(folder: Path, rounds: int, windows: Tensor) -> None:
+def time_pruning(folder: Path, rounds: int, windows: Tensor, only: str, clock: Clock) -> None:
     dense = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     few = windows[: len(windows) // 4]
     works: dict[str, Callable[[PreTrainedModel], object]] = {
-        "plain pass": lambda model: forward(model, windows),
+        PLAIN: lambda model: forward(model, windows),
         "published loop": lambda model: published_loop(model, windows),
         "wanda": lambda model: prune(model, windows, method="wanda"),
         "wanda, dense flow": lambda model: prune(model, windows, method="wanda", propagate="dense"),
         "sparsegpt": lambda model: prune(model, windows, method="sparsegpt"),
         "magnitude": lambda model: prune(model, None, method="magnitude"),
-        "forward + backward, a quarter": lambda model: forward_backward(model, few),
+        BACKWARD: lambda model: forward_backward(model, few),
         "layerif on magnitude, a quarter": lambda model: prune(model, few, method="magnitude", alloc="layerif"),
     }
     forward(dense, windows[:2])
-    times = in_turns({name: partial(on_a_copy, dense, work) for name, work in works.items()}, rounds)
-    plain, both = times["plain pass"], times["forward + backward, a quarter"]
+    peers = {name: BACKWARD if "quarter" in name else PLAIN for name in works}
+    chosen = {name for name in works if only in name}
+    chosen |= {peers[name] for name in chosen}
+    times = in_turns(
+        {name: partial(on_a_copy, dense, work, clock) for name, work in works.items() if name in chosen}, rounds
+    )
     print(f"\n{len(windows)} windows of {windows.shape[1]} tokens, {rounds} rounds")
     for name, measured in times.items():
-        peer = both if "quarter" in name else plain
+        peer = times[peers[name]]
         of = "forward + backward" if "quarter" in name else "one plain pass"
         print(f"  {name:<34}{median(measured):8.1f} s {ratio(measured, peer):7.2f} x {of}")
 
@@ -111,10 +118,10 @@ def prune(model: PreTrainedModel, windows: Tensor | None, **settings: str) -> No
     prune_model(model, PruneConfig(sparsity=SPARSITY, **settings), windows)
 
 
-def on_a_copy(dense: PreTrainedModel, work: Callable[[PreTrainedModel], object]) -> float:
+def on_a_copy(dense: PreTrainedModel, work: Callable[[PreTrainedModel], object], clock: Clock) -> float:
     """Return the seconds of `work` on a copy, whose making is not counted."""
     model = copy.deepcopy(dense)
-    return seconds(lambda: work(model))
+    return clock(lambda: work(model))
 
 
 def time_loading(folder: Path, windows: Path, artifacts: Path, rounds: int) -> None:
@@ -167,6 +174,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--seqlen", type=int, default=512)
+    parser.add_argument("--only", default="", help="time what has this in its name, beside its peer, and no loading")
+    parser.add_argument("--processor", action="store_true", help="measure processor time")
     parser.add_argument("--weigh", nargs=3, metavar=("WORK", "MODEL", "WINDOWS"), help="one run")
     args = parser.parse_args()
     if args.weigh:
@@ -177,7 +186,9 @@ def main() -> None:
         windows = torch.randint(0, 49000, (args.windows, args.seqlen), generator=torch.Generator().manual_seed(0))
         saved = Path(temporary) / "windows.npy"
         np.save(saved, windows.numpy())
-        time_pruning(folder, args.rounds, windows)
+        time_pruning(folder, args.rounds, windows, args.only, processor_seconds if args.processor else seconds)
+        if args.only:
+            return
         time_loading(folder, saved, Path(temporary) / "artifacts", args.rounds)
         weigh(folder, saved)
 

@@ -14,6 +14,13 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Return the seconds that all threads of this process compute, whatever else runs on the machine."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
 def in_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Run each work once in every round and return the seconds that it reports."""
     times: dict[str, list[float]] = {name: [] for name in works}

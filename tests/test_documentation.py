@@ -25,7 +25,7 @@ GENERATION = (
 # Files that patch other packages, and how many places of each do.
 PATCHES = {
     "_autoload.py": 1, "_harness.py": 3, "models/rounds.py": 1, "models/run_check.py": 1,
-    "models/vllm/compatibility.py": 1, "pruning/checkpoint/offload.py": 1, "pruning/calibration/recording.py": 1,
+    "models/vllm/compatibility.py": 1, "pruning/checkpoint/offload.py": 1, "pruning/calibration/running.py": 1,
 }  # fmt: skip
 
 

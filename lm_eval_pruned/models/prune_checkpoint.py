@@ -21,9 +21,11 @@ from lm_eval_pruned.models.traces import read_questions, trace_generator
 from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.pruning.artifacts.report import PruneReport, Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import WRITE_ERRORS, artifacts_folder, spill
-from lm_eval_pruned.pruning.calibration.calibrator import NeedsWholeModelError
-from lm_eval_pruned.pruning.calibration.source import Calibration, CalibrationSource, CheckpointInfo
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
+from lm_eval_pruned.pruning.calibration.replay import NeedsWholeModelError
+from lm_eval_pruned.pruning.calibration.source import CalibrationSource, CheckpointInfo
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
+from lm_eval_pruned.pruning.checkpoint.file_digests import hashed_beside
 from lm_eval_pruned.pruning.checkpoint.load import Checkpoint, load_checkpoint
 from lm_eval_pruned.pruning.checkpoint.names import Renumbering
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded
@@ -131,17 +133,18 @@ def prune_pretrained(
                 return prune_offloaded(opened, recipe, windows, artifacts=artifacts, output=output, stopwatch=stopwatch)
             except NeedsWholeModelError as reason:
                 logger.info("%s", reason)
-    with stopwatch.phase("load"):
-        checkpoint = checked.load()
-    model = checkpoint.model
-    windows = windows or checked.windows_of_model(checkpoint, thinking=run.thinking)
-    container = find_decoder(model).blocks[0].name.rpartition(".")[0]
-    dense = {*model.state_dict()}
-    report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
+    stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
+    with hashed_beside(stored, options.dtype) as digests:
+        with stopwatch.phase("load"):
+            checkpoint = checked.load()
+        model = checkpoint.model
+        windows = windows or checked.windows_of_model(checkpoint, thinking=run.thinking)
+        container = find_decoder(model).blocks[0].name.rpartition(".")[0]
+        dense = {*model.state_dict()}
+        report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch, known=digests.of)
     if output is not None:
         # The default can always be saved; transformers refuses some generation configs that it reads.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
         drops_experts = isinstance(recipe.method, ExpertMethod)
         renumbering = Renumbering(container=container, removed=report.removed_blocks, drops_experts=drops_experts)
         write_whole(model, stored, output, dense=dense, renumbering=renumbering, keeps_dtype=options.dtype == "auto")
@@ -185,7 +188,12 @@ def prune_offloaded(
             rewriter = Rewriter(source=residency.shards, writer=writer, keeps_dtype=options.dtype == "auto")
         sink = DiskSink(model=model, residency=residency, artifacts=artifacts, rewriter=rewriter)
         run = PruningRun(recipe=recipe, decoder=opened.decoder, sink=sink, stopwatch=stopwatch)
-        report = run.execute(windows, artifacts)
+        try:
+            report = run.execute(windows, artifacts)
+        except NeedsWholeModelError:
+            if writer is not None:
+                writer.discard()
+            raise
         if rewriter is not None:
             shapes = {name: value.shape for name, value in model.state_dict().items()}
             left = [block.index for block in report.blocks if block.index not in report.removed_blocks]

@@ -20,7 +20,7 @@ from lm_eval_pruned.models.prune_checkpoint import check_pretrained
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.artifacts.apply import apply_stored
 from lm_eval_pruned.pruning.artifacts.sink import InMemorySink
-from lm_eval_pruned.pruning.calibration.source import Calibration
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.engine import PruningRun
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear, find_decoder, leave_alone

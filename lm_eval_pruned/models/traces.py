@@ -21,17 +21,17 @@ from lm_eval_pruned.files import sha256_of_json
 from lm_eval_pruned.models.prompt import as_user_turn
 from lm_eval_pruned.models.trace_tokens import harness_encoder
 from lm_eval_pruned.pruning.calibration.activations import Windows
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.calibration.counted import CountedWindows
 from lm_eval_pruned.pruning.calibration.hub import read_hub
 from lm_eval_pruned.pruning.calibration.source import (
     DEFAULT_CONTEXT,
     LOCAL_CHOICES,
-    Calibration,
     CalibrationSource,
     Traces,
-    capped_seqlen,
     stated_context,
 )
+from lm_eval_pruned.pruning.calibration.texts import capped_seqlen
 from lm_eval_pruned.pruning.checkpoint.load import Checkpoint
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.detection import Render, choose_format

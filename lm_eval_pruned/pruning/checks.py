@@ -9,8 +9,8 @@ from torch import nn
 
 from lm_eval_pruned.errors import DataError, PruningError
 from lm_eval_pruned.pruning.artifacts.report import PruneReport
+from lm_eval_pruned.pruning.artifacts.sink import zeros_of
 from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.masks.packing import count_zeros
 from lm_eval_pruned.pruning.model.decoder import Decoder
 from lm_eval_pruned.pruning.model.residency import RESIDENT
 from lm_eval_pruned.pruning.recipe import Recipe
@@ -61,7 +61,7 @@ def zeros_inside(module: nn.Module, decoder: Decoder) -> dict[str, int]:
         if module is decoder.model or module is block.module
         for linear in block.linears
     ]
-    return {linear.name: count_zeros(linear.weight) for linear in linears}
+    return zeros_of(linears)
 
 
 def check_fewer_zeros(recipe: Recipe, decoder: Decoder, zeros: Mapping[str, int]) -> None:

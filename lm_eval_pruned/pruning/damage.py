@@ -15,7 +15,7 @@ from lm_eval_pruned.divergence.traces import TokenTrace
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.artifacts.journal import Journal
 from lm_eval_pruned.pruning.calibration.activations import split_call
-from lm_eval_pruned.pruning.calibration.recording import Forward, replaced_forward
+from lm_eval_pruned.pruning.calibration.running import Forward, replaced_forward
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 

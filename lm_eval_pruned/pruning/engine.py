@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
-from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifacts.apply import apply_artifact
-from lm_eval_pruned.pruning.artifacts.fingerprint import fingerprint, weights_digest
-from lm_eval_pruned.pruning.artifacts.journal import Journal
+from lm_eval_pruned.pruning.artifacts.fingerprint import Known, unknown
 from lm_eval_pruned.pruning.artifacts.report import (
     Outcome,
     PruneReport,
@@ -30,8 +27,7 @@ from lm_eval_pruned.pruning.artifacts.report import (
 from lm_eval_pruned.pruning.artifacts.sink import BlockSink, InMemorySink, narrow_blocks, visit_blocks
 from lm_eval_pruned.pruning.artifacts.store import SCORES, Artifact, Store
 from lm_eval_pruned.pruning.calibration.activations import Windows
-from lm_eval_pruned.pruning.calibration.source import Calibration
-from lm_eval_pruned.pruning.calibration.window_traces import counted_responses, window_traces
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.channels import kept_channels
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile
 from lm_eval_pruned.pruning.checks import (
@@ -40,9 +36,9 @@ from lm_eval_pruned.pruning.checks import (
     check_onloaded,
     check_token_ids,
     warn_if_pruned_before,
-    zeros_inside,
 )
-from lm_eval_pruned.pruning.damage import BlockDamage, trials
+from lm_eval_pruned.pruning.choose_blocks import blocks_to_drop
+from lm_eval_pruned.pruning.dense import Dense, evaluating, look_at
 from lm_eval_pruned.pruning.expert_scores import kept_experts
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.methods import DropMethod, ExpertMethod, PositionMethod, SearchMethod, WidthMethod
@@ -50,9 +46,9 @@ from lm_eval_pruned.pruning.model.decoder import Decoder, check_prunable, find_d
 from lm_eval_pruned.pruning.model.drop_blocks import drop_blocks
 from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
-from lm_eval_pruned.pruning.recipe import Recipe, count_to_drop, resolve
+from lm_eval_pruned.pruning.recipe import Recipe, resolve
 from lm_eval_pruned.pruning.reproducible import reproducible
-from lm_eval_pruned.pruning.sequential import block_influences, prune_blocks, run_influences
+from lm_eval_pruned.pruning.sequential import prune_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +60,7 @@ def prune_model(
     *,
     artifacts: Path | None = None,
     stopwatch: Stopwatch | None = None,
+    known: Known = unknown,
 ) -> PruneReport:
     """Set weights of `model` to zero, in place, and return the report counted from the result.
 
@@ -75,22 +72,15 @@ def prune_model(
         artifacts: folder of the artifact cache. If it holds the masks of the same configuration, weights and windows,
             they are applied and nothing is calibrated.
         stopwatch: adds seconds that were already spent on loading to the report.
+        known: tells the digests of parameters that were hashed while they were loaded.
 
     Raises:
         ArgumentError: the method needs calibration windows and none were given.
         PruningError: nothing matches, a number is not finite, or the result is not what was asked for.
     """
     recipe = config if isinstance(config, Recipe) else resolve(config)
-    run = PruningRun(recipe=recipe, decoder=find_decoder(model), stopwatch=stopwatch or Stopwatch())
+    run = PruningRun(recipe=recipe, decoder=find_decoder(model), stopwatch=stopwatch or Stopwatch(), known=known)
     return run.execute(windows, artifacts)
-
-
-class Dense(NamedTuple):
-    """What is known of a model before it is pruned: its fingerprint with a recipe, its own digest, and its size."""
-
-    fingerprint: str
-    sha256: str
-    parameters: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +94,7 @@ class PruningRun:
         stopwatch: times the phases.
         deterministic: whether no operator was used whose sums differ from one run to the next.
         journal: file from which an interrupted search goes on; None without an artifact cache.
+        known: tells the digests of parameters that were hashed before.
     """
 
     recipe: Recipe
@@ -112,6 +103,7 @@ class PruningRun:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     deterministic: bool = True
     journal: Path | None = None
+    known: Known = unknown
     _sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,23 +130,19 @@ class PruningRun:
         calibration = _calibration(self.recipe, windows)
         if calibration is not None and not isinstance(windows, Calibration):
             check_token_ids(self.decoder.model, calibration.windows())
-        identity = calibration.identity if calibration else None
-        zeros: dict[str, int] = {}
-        weights = weights_digest(self.decoder, lambda module: zeros.update(zeros_inside(module, self.decoder)))
+        # What neither changes weights nor gives the same masks twice has no artifact.
+        is_stored = artifacts is not None and self.recipe.method is not None and self.recipe.is_reproducible
+        store = Store(folder=artifacts) if artifacts is not None and is_stored else None
+        dense = look_at(self.decoder, self.recipe, calibration, store, self.known)
         if self.recipe.masks is not None:
-            self.recipe.masks.check_weights(weights)
-        warn_if_pruned_before(self.decoder, sum(zeros.values()))
+            self.recipe.masks.check_weights(dense.sha256)
+        warn_if_pruned_before(self.decoder, sum(dense.zeros.values()))
         if self.recipe.method is not None and not self.recipe.reshapes:
-            check_fewer_zeros(self.recipe, self.decoder, zeros)
-        dense = Dense(
-            fingerprint=fingerprint(self.recipe.determining(), self.decoder, weights=weights, windows=identity),
-            sha256=weights,
-            parameters=sum(parameter.numel() for parameter in self.decoder.model.parameters()),
-        )
-        if artifacts is None or self.recipe.method is None or not self.recipe.is_reproducible:
+            check_fewer_zeros(self.recipe, self.decoder, dense.zeros)
+        if store is None:
             report = self.report(self.prune(calibration), dense)
         else:
-            report = self._execute_once(calibration, dense, Store(folder=artifacts))
+            report = self._execute_once(calibration, dense, store)
         logger.info(
             "%s: %d of %d weights are zero", self.recipe.config.method, report.zero_weights, report.prunable_weights
         )
@@ -173,7 +161,9 @@ class PruningRun:
         with evaluating(self.decoder.model), explain_out_of_memory(), reproducible():
             match self.recipe.method:
                 case DropMethod() | PositionMethod() | SearchMethod() as method:
-                    return self._drop(self._blocks_to_drop(method, windows))
+                    with self.stopwatch.phase("calibrate"):
+                        removed = blocks_to_drop(self.recipe, method, self.decoder, windows, self.journal)
+                    return self._drop(removed)
                 case WidthMethod() | ExpertMethod() as method:
                     assert windows is not None, "calibration windows were asked for"
                     return self._narrow(method, windows)
@@ -222,7 +212,7 @@ class PruningRun:
         )
         # Nothing is set to zero in what is left, whatever zeros that has.
         if self.recipe.method is not None and not self.recipe.reshapes:
-            check_counts(report, self.decoder, outcome.before)
+            check_counts(report, self.decoder, dense.zeros)
         return report
 
     def _execute_once(self, calibration: Calibration | None, dense: Dense, store: Store) -> PruneReport:
@@ -254,39 +244,7 @@ class PruningRun:
         else:
             used = windows if self.recipe.method.needs_calibration else None
             zeros = prune_blocks(self.recipe, self.decoder, targets, used, self.sink, self.stopwatch)
-        return Outcome(targets, frozenset(), zeros.after, zeros.before)
-
-    def _blocks_to_drop(
-        self, method: DropMethod | PositionMethod | SearchMethod, windows: Windows | None
-    ) -> frozenset[int]:
-        """Return the blocks that are named, or chosen by position, or of least influence or damage."""
-        decoder = self.decoder
-        if windows is None or isinstance(method, PositionMethod):
-            return frozenset(self.recipe.known_drops(len(decoder.blocks)))
-        count = count_to_drop(self.recipe.config, len(decoder.blocks))
-        with self.stopwatch.phase("calibrate"):
-            if isinstance(method, SearchMethod):
-                return self._search(method, windows, count)
-            if method.consecutive:
-                influences = run_influences(decoder, windows, method, count)
-                first = influences.index(min(influences))
-                return frozenset(range(first, first + count))
-            influences = block_influences(decoder, windows, method)
-            return frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
-
-    def _search(self, method: SearchMethod, windows: Windows, count: int) -> frozenset[int]:
-        """Return the blocks that a search finds; what it has measured so far outlives an interruption."""
-        blocks = len(self.decoder.blocks)
-        with progress_bar(trials(blocks, count), desc="blocks left out", unit="trial") as progress:
-            damage = BlockDamage(
-                decoder=self.decoder,
-                traces=window_traces(windows),
-                counted=counted_responses(windows),
-                by=self.recipe.config.greedy_by,
-                journal=Journal.read(self.journal),
-                on_measured=progress.update,
-            )
-            return frozenset(method.search(blocks, count, damage))
+        return Outcome(targets, frozenset(), zeros)
 
     def _drop(self, removed: frozenset[int]) -> Outcome:
         """Drop blocks; their Linears have a target of 1, all others of 0."""
@@ -294,7 +252,7 @@ class PruningRun:
         targets = {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}
         with self.stopwatch.phase("prune"):
             zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
-        return Outcome(targets, removed, zeros.after, zeros.before)
+        return Outcome(targets, removed, zeros)
 
     def _narrow(self, method: WidthMethod | ExpertMethod, windows: Windows) -> Outcome:
         """Choose the channels of every MLP, or the experts of every mixture, that stay, and remove the others."""
@@ -315,23 +273,12 @@ class PruningRun:
         """Remove channels or experts; the Linears that have, or are, some have the removed fraction as their target."""
         targets = narrowing.targets(self.decoder, kept)
         zeros = narrow_blocks(self.decoder, narrowing, kept, self.sink)
-        return Outcome(targets, frozenset(), zeros.after, zeros.before)
+        return Outcome(targets, frozenset(), zeros)
 
 
 def kept_name(block: str) -> str:
     """Return the name under which an artifact stores the channels or experts that a block keeps."""
     return f"{block}.kept"
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode for a `with` block."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _calibration(recipe: Recipe, windows: Windows | Calibration | None) -> Calibration | None:

@@ -16,8 +16,9 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, PrunedEvalError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
 from lm_eval_pruned.pruning.amount import check_amount
+from lm_eval_pruned.pruning.calibration.choose_source import choose_source
 from lm_eval_pruned.pruning.calibration.readers import read_array
-from lm_eval_pruned.pruning.calibration.source import CalibrationSource, choose_source
+from lm_eval_pruned.pruning.calibration.source import CalibrationSource
 from lm_eval_pruned.pruning.checkpoint.mask_file import MaskFile, find_mask_file, read_mask_file
 from lm_eval_pruned.pruning.masks.rule import MaskRule, Ranking
 from lm_eval_pruned.pruning.methods import METHODS, Method, PositionMethod, SearchMethod

@@ -12,7 +12,7 @@ from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.process_memory import trim_heap
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
-from lm_eval_pruned.pruning.artifacts.sink import BlockSink, ZeroCounts, visit_blocks
+from lm_eval_pruned.pruning.artifacts.sink import BlockSink, visit_blocks
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.calibration.calibrator import calibrate, visit_outputs
 from lm_eval_pruned.pruning.calibration.counted import select_counted
@@ -33,8 +33,10 @@ def prune_blocks(
     windows: Windows | None,
     sink: BlockSink,
     stopwatch: Stopwatch,
-) -> ZeroCounts:
+) -> dict[str, int]:
     """Prune block after block; with `propagate=pruned`, later blocks are calibrated on the outputs of pruned ones.
+
+    Returns the zeros of every Linear, by name.
 
     Args:
         recipe: method, mask rules and `propagate`.

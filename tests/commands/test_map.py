@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from lm_eval_pruned import PruneConfig, prune_model
 from lm_eval_pruned.cli import main
+from lm_eval_pruned.config import TRACES
 from lm_eval_pruned.divergence.head import divide
 from lm_eval_pruned.divergence.measure import dense_traces, mean_kl
 from lm_eval_pruned.models import sensitivity
 from lm_eval_pruned.paths import bundled_folder
-from lm_eval_pruned.pruning.calibration.source import TRACES
 from lm_eval_pruned.results.divergence.summary import MEANING
 from tests.dense_samples import write_samples
 

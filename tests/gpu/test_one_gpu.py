@@ -24,7 +24,9 @@ from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.methods import METHODS, DropMethod
 from lm_eval_pruned.pruning.methods.kinds import ExpertMethod
 from lm_eval_pruned.pruning.model.shapes import WindowShape
+from lm_eval_pruned.pruning.products import float32_product
 from lm_eval_pruned.pruning.recipe import resolve
+from lm_eval_pruned.pruning.reproducible import reproducible
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.formats import FORMATS
@@ -75,6 +77,22 @@ def test_masks_are_those_of_the_cpu_and_the_same_again(device, settings):
     changed = sum(int(((here[name] == 0) != (there[name] == 0)).sum()) for name in here)
     uses_no_sums = settings["method"] == "magnitude" and "alloc" not in settings
     assert changed <= (0 if uses_no_sums else CHANGED_MASKS * report.prunable_weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("tokens", "width"), [(2048, 1024), (1000, 777)])
+def test_products_of_16_bits_are_added_in_float32(device, dtype, tokens, width):
+    rows = torch.randn(tokens, width, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    exact = rows.T.double() @ rows.double()
+    with reproducible():
+        once = float32_product(rows.T, rows)
+        again = float32_product(rows.T, rows)
+        twice = float32_product(rows.T, rows, added_to=once.clone())
+    assert once.dtype == torch.float32
+    assert torch.equal(once, again)
+    # Sums in 16 bits would be wrong in the third digit.
+    assert float((once - exact).abs().max() / exact.abs().max()) < 1e-6
+    assert float((twice - 2 * exact).abs().max() / exact.abs().max()) < 2e-6
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchgen
@@ -48,12 +49,34 @@ _SAME_VALUES = {"kthvalue", "median_indices"}
 _ORDERED_IN_STRICT_MODE = {one for one in _ORDERED_IF_ASKED if "attention" in one}
 _PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addmv", "dot"}
 
+# Products of 16 bits with sums in float32, for which a CPU has no kernel.
+FLOAT32_SUMS = {
+    getattr(one, name) for one in (aten.mm, aten.addmm) for name in ("dtype", "dtype_out") if name in one.overloads()
+}
+
 # Dtypes with a kernel for hardly any operator.
 _WITHOUT_KERNELS = {torch.uint16, torch.uint32, torch.uint64}
 
 
 class PretendCudaError(RuntimeError):
     """What CUDA would raise."""
+
+
+def float32_sums(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Do on a CPU what CUDA does for `mm` or `addmm` with an `out_dtype`.
+
+    Raises:
+        PretendCudaError: the factors are not of one dtype of 16 bits, or the sums not float32.
+    """
+    *added, left, right, out_dtype = args
+    halves = (torch.float16, torch.bfloat16)
+    if left.dtype != right.dtype or left.dtype not in halves or out_dtype != torch.float32:
+        raise PretendCudaError(f"{func}: out_dtype must be fp32 for fp16 or bf16 inputs, not {out_dtype}")
+    factors = left.float(), right.float()
+    if not added:
+        return torch.mm(*factors)
+    out: Tensor = kwargs["out"]
+    return out.copy_(torch.addmm(added[0], *factors)) if out is not added[0] else out.addmm_(*factors)
 
 
 def check_same_device(name: str, places: Iterable[torch.device], hosted: Iterable[Tensor], indices: object) -> None:

@@ -95,6 +95,8 @@ class PretendTensor(torch.Tensor):
         if name == "histc" and not bare_args[0].is_floating_point():
             # CUDA has a kernel for integers, and a CPU has none.
             result = func(bare_args[0].double(), *bare_args[1:], **bare_kwargs).to(bare_args[0].dtype)
+        elif func in rules.FLOAT32_SUMS:
+            result = rules.float32_sums(func, bare_args, bare_kwargs)
         else:
             result = func(*bare_args, **bare_kwargs)
         _count(name, args, [bare(one) for one in tensors], result)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lm_eval_pruned.pruning.products import float32_product
 from tests.gpu_rehearsal.cuda import pretend_cuda
-from tests.gpu_rehearsal.rules import PretendCudaError
+from tests.gpu_rehearsal.rules import FLOAT32_SUMS, PretendCudaError
 
 pytestmark = pytest.mark.rehearsal
 
@@ -33,6 +34,24 @@ def test_what_cuda_refuses_is_refused(fault):
         card = torch.ones(3, 3, device="cuda")
         with pytest.raises((PretendCudaError, NotImplementedError, TypeError)):
             FAULTS[fault](card)
+
+
+@pytest.mark.skipif(not FLOAT32_SUMS, reason="PyTorch has products with float32 sums since 2.8")
+def test_products_of_16_bits_have_float32_sums_on_cuda():
+    rows = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = float32_product(rows.T, rows)
+    with pretend_cuda() as counts:
+        card = rows.to("cuda")
+        once = float32_product(card.T, card)
+        twice = float32_product(card.T, card, added_to=once.clone())
+        assert once.is_cuda
+        assert torch.equal(once.cpu(), expected)
+        assert torch.equal(twice.cpu(), float32_product(rows.T, rows, added_to=expected.clone()))
+        # No copy in float32 is made of what is multiplied.
+        assert counts.launches["mm"] == counts.launches["addmm"] == 1
+        assert not counts.launches["_to_copy"]
+        with pytest.raises(PretendCudaError, match="out_dtype must be fp32"):
+            torch.mm(card.float().T, card.float(), out_dtype=torch.float32)
 
 
 def test_what_cuda_allows_is_allowed():

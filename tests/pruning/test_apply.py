@@ -14,7 +14,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.artifacts.fingerprint import weights_digest
 from lm_eval_pruned.pruning.artifacts.store import Store
-from lm_eval_pruned.pruning.calibration.source import Calibration
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import find_decoder
 

@@ -208,10 +208,10 @@ def test_the_influence_of_a_looped_block_is_the_mean_over_its_calls(windows):
 
 
 def test_equal_arguments_of_windows_are_one_tensor(windows):
-    activations = record(find_decoder(build("Llama")), windows)
+    activations = record(find_decoder(build("Llama")), windows).activations
     cosines = {id(call.keywords["position_embeddings"][0]) for calls in activations.calls for call in calls}
     assert len(cosines) == 1
-    different = record(find_decoder(build("Gemma3n")), windows)
+    different = record(find_decoder(build("Gemma3n")), windows).activations
     inputs = {id(call.arguments[1]) for calls in different.calls for call in calls}
     assert len(inputs) == 4 * len(windows)
     containers = {id(call.keywords["shared_kv_states"]) for calls in different.calls for call in calls}

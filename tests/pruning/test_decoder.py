@@ -64,7 +64,7 @@ def test_propagated_hidden_states_equal_those_of_the_model():
     windows = torch.randint(1, 61, (2, 20), generator=torch.Generator().manual_seed(5))
     blocks = find_decoder(model).blocks
     expected = model(windows[:1], output_hidden_states=True, use_cache=False).hidden_states
-    activations = record(find_decoder(model), windows)
+    activations = record(find_decoder(model), windows).activations
     for index, block in enumerate(blocks[:-1]):
         torch.testing.assert_close(activations.states[0].hidden, expected[index], rtol=0, atol=0)
         activations.advance(block)
@@ -76,7 +76,7 @@ def test_shared_inputs_share_one_statistic():
     model = build("Llama")
     blocks = find_decoder(model).blocks
     windows = torch.randint(1, 61, (2, 20), generator=torch.Generator().manual_seed(5))
-    activations = record(find_decoder(model), windows)
+    activations = record(find_decoder(model), windows).activations
     statistics = activations.measure(blocks[0], blocks[0].linears, InputNorm, advance=False)
     by_name = {name.rpartition(".")[2]: id(value) for name, value in statistics.items()}
     assert by_name["q_proj"] == by_name["k_proj"] == by_name["v_proj"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -21,7 +21,8 @@ from lm_eval_pruned.models.prune_checkpoint import prune_offloaded
 from lm_eval_pruned.paths import assets_folder
 from lm_eval_pruned.pruning.artifacts.fingerprint import weights_digest
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
-from lm_eval_pruned.pruning.calibration.source import Calibration
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
+from lm_eval_pruned.pruning.calibration.replay import NeedsWholeModelError
 from lm_eval_pruned.pruning.checkpoint import writer as writing
 from lm_eval_pruned.pruning.checkpoint.open_offloaded import OffloadedCheckpoint, open_offloaded
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
@@ -178,21 +179,77 @@ def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_pa
     assert max(present) <= 2 < len(blocks)
 
 
-@pytest.mark.parametrize(("index", "times"), [(1, 2), (3, 4), (4, 5)], ids=["magnitude", "wanda", "wanda-owl"])
+@pytest.mark.parametrize(
+    ("index", "times"),
+    [(1, 2), (3, 2), (7, 2), (4, 3), (8, 3)],
+    ids=["magnitude", "wanda", "sparsegpt", "owl", "shortgpt"],
+)
 def test_how_often_a_block_is_read(model, windows, tmp_path, monkeypatch, index, times):
-    opened = open_checkpoint(checkpoint(model, tmp_path / "dense"))
+    source = checkpoint(model, tmp_path / "dense")
+    reads = counted_reads(monkeypatch)
+    # The first block is read once more to see what it returns, the last one is never dropped.
+    names = [f"model.layers.{block}.self_attn.q_proj.weight" for block in (1, 2)]
+    prune_on_disk(source, SETTINGS[index], windows, tmp_path / "pruned", artifacts=tmp_path / "artifacts")
+    assert max(reads[name] for name in names) == times
+    reads.clear()
+    # With the masks of the same weights at hand, they are hashed and pruned, and no block is run.
+    prune_on_disk(source, SETTINGS[index], windows, tmp_path / "again", artifacts=tmp_path / "artifacts")
+    assert max(reads[name] for name in names) == 2
+
+
+def counted_reads(monkeypatch) -> Counter[str]:
+    """Count how often each tensor of a checkpoint is read, in whatever way."""
     reads = Counter[str]()
-    copy_into = Shards.copy_into
+    slices, read_each = Shards.slices, Shards.read_each
 
-    def count(self: Shards, destinations: Mapping[str, torch.Tensor]) -> None:
-        reads.update([*destinations])
-        copy_into(self, destinations)
+    def sliced(self: Shards, name: str, shape: list[int]):
+        reads.update([name])
+        return slices(self, name, shape)
 
-    monkeypatch.setattr(Shards, "copy_into", count)
-    prune_offloaded(
-        opened, resolve(PruneConfig(**SETTINGS[index])), windows, artifacts=None, output=None, stopwatch=Stopwatch()
-    )
-    assert reads[f"{opened.decoder.blocks[1].linears[0].name}.weight"] == times
+    def read(self: Shards, names: Iterable[str]):
+        for name, tensor in read_each(self, names):
+            reads.update([name])
+            yield name, tensor
+
+    monkeypatch.setattr(Shards, "slices", sliced)
+    monkeypatch.setattr(Shards, "read_each", read)
+    return reads
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[3], SETTINGS[4], SETTINGS[8]], ids=["wanda", "owl", "shortgpt"])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_blocks_that_leave_values_for_later_ones_are_found_before_they_are_pruned(
+    model, windows, tmp_path, monkeypatch, settings, samples
+):
+    opened = open_checkpoint(checkpoint(model, tmp_path / "dense"))
+    place: dict[str, torch.Tensor] = {}
+    for block in opened.decoder.blocks[1:3]:
+        before = block.module.mlp.forward
+        monkeypatch.setattr(block.module.mlp, "forward", _remembering(before, place))
+    output = tmp_path / "pruned"
+    output.mkdir()
+    with pytest.raises(NeedsWholeModelError, match=r"model\.layers\.\d computes something else"):
+        prune_offloaded(
+            opened,
+            resolve(PruneConfig(**settings)),
+            Calibration.of(windows[:samples]),
+            artifacts=None,
+            output=output,
+            stopwatch=Stopwatch(),
+        )
+    assert [*output.iterdir()] == []
+    assert all(parameter.is_meta for parameter in opened.model.parameters())
+
+
+def _remembering(forward, place: dict[str, torch.Tensor]):
+    """Add what the last call of any such block left."""
+
+    def remembering(hidden: torch.Tensor) -> torch.Tensor:
+        left = place.get("left", 0)
+        place["left"] = hidden.mean()
+        return forward(hidden) + left
+
+    return remembering
 
 
 def test_a_writer_that_is_left_before_its_end_has_written_what_it_had_begun(monkeypatch, tmp_path):

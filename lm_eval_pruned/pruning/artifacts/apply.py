@@ -38,7 +38,7 @@ def apply_artifact(artifact: Artifact, decoder: Decoder, sink: BlockSink) -> Out
                 apply_stored(linear, stored)
 
     zeros = visit_blocks(drop_blocks(decoder, removed), sink, process)
-    return Outcome(targets, removed, zeros.after, zeros.before)
+    return Outcome(targets, removed, zeros)
 
 
 def apply_stored(linear: Linear, stored: Tensor) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,36 +18,72 @@ from lm_eval_pruned.pruning.model.decoder import Decoder
 _ORIGIN = ("_name_or_path", "transformers_version")
 
 
+# Returns the digest of a parameter, given its name, where it is known without hashing.
+Known = Callable[[str, Tensor], str | None]
+
+
+def unknown(name: str, value: Tensor) -> None:
+    """Know no digest."""
+
+
 def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 of dtype, shape and bytes."""
-    data = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{data.dtype} {tuple(data.shape)}".encode())
-    digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return parts_digest(tensor.dtype, tensor.shape, [tensor])
+
+
+def parts_digest(dtype: torch.dtype, shape: Sequence[int], parts: Iterable[Tensor]) -> str:
+    """SHA-256 of a tensor that is given in parts, one slice of its rows after another."""
+    digest = hashlib.sha256(f"{dtype} {tuple(shape)}".encode())
+    for part in parts:
+        data = part.detach().cpu().contiguous()
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def weights_digest(decoder: Decoder, visit: Callable[[nn.Module], object] = lambda module: None) -> str:
-    """SHA-256 over the names and values of all parameters, in the order of their names.
+class WeightsHash:
+    """SHA-256 over the names and values of all parameters, in the order of their names, added module by module.
 
     Args:
         decoder: the model.
-        visit: called with each block, or the whole model, while its weights are in memory.
+        pool: threads that hash; hashlib releases the GIL while it hashes large buffers.
+        known: tells the digests of parameters that were hashed before.
     """
-    model, residency = decoder.model, decoder.residency
-    wanted = {name for name, _ in model.named_parameters()}
-    # Of a module outside the blocks only its own parameters are in memory; those in it have their turn.
-    whole = [model, *(block.module for block in decoder.blocks)]
-    prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
-    lines: list[str] = []
-    # hashlib releases the GIL while it hashes large buffers.
+
+    def __init__(self, decoder: Decoder, pool: ThreadPoolExecutor, known: Known = unknown) -> None:
+        self._pool, self._known = pool, known
+        model = decoder.model
+        self._wanted = {name for name, _ in model.named_parameters()}
+        # Of a module outside the blocks only its own parameters are in memory; those in it have their turn.
+        self._whole = [model, *(block.module for block in decoder.blocks)]
+        self._prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
+        self._digests: dict[str, str] = {}
+
+    @contextmanager
+    def add(self, module: nn.Module) -> Iterator[None]:
+        """Hash a block, another module with weights, or the whole model, beside what a `with` block does."""
+        own = module.named_parameters(recurse=module in self._whole)
+        named = {self._prefixes[module] + name: value for name, value in own}
+        names = [name for name in named if name in self._wanted]
+        digests = self._pool.map(self._digest, names, [named[name] for name in names])
+        yield
+        self._digests.update(zip(names, digests, strict=True))
+
+    def digest(self) -> str:
+        """Return the digest of all that was added."""
+        return _digest_lines(sorted(f"{name} {digest}" for name, digest in self._digests.items()))
+
+    def _digest(self, name: str, value: Tensor) -> str:
+        return self._known(name, value) or tensor_digest(value)
+
+
+def weights_digest(decoder: Decoder) -> str:
+    """SHA-256 over the names and values of all parameters, in the order of their names."""
     with ThreadPoolExecutor() as pool:
-        for module in residency.onload_each(residency.modules(model)):
-            named = {prefixes[module] + name: value for name, value in module.named_parameters(recurse=module in whole)}
-            names = [name for name in named if name in wanted]
-            digests = pool.map(tensor_digest, [named[name] for name in names])
-            visit(module)
-            lines += [f"{name} {digest}" for name, digest in zip(names, digests, strict=True)]
-    return _digest_lines(sorted(lines))
+        weights = WeightsHash(decoder, pool)
+        for module in decoder.residency.onload_each(decoder.residency.modules(decoder.model)):
+            with weights.add(module):
+                pass
+        return weights.digest()
 
 
 def windows_digest(windows: Iterable[Tensor]) -> str:

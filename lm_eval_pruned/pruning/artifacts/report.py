@@ -108,15 +108,11 @@ class Stopwatch:
 
 
 class Outcome(NamedTuple):
-    """The result of pruning: target sparsity of every Linear in scope, dropped blocks, and zeros of every Linear.
-
-    `before` counts the zeros that every Linear had when it was dense.
-    """
+    """The result of pruning: target sparsity of every Linear in scope, dropped blocks, and zeros of every Linear."""
 
     targets: Mapping[str, float]
     removed: Collection[int]
     zeros: Mapping[str, int]
-    before: Mapping[str, int]
 
 
 class Counts(NamedTuple):

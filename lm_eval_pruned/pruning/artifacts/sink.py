@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from lm_eval_pruned.pruning.masks.packing import count_zeros
-from lm_eval_pruned.pruning.model.decoder import Block, Decoder
+from lm_eval_pruned.pruning.masks.packing import count_zeros, count_zeros_each
+from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
 from lm_eval_pruned.pruning.model.narrowing import Narrowing
 
 
@@ -48,29 +48,30 @@ class InMemorySink:
         """Do nothing: the whole model is narrowed once all blocks are done."""
 
 
-class ZeroCounts(NamedTuple):
-    """Zero weights of each Linear of the visited blocks, by name."""
-
-    before: Mapping[str, int]
-    after: Mapping[str, int]
+def zeros_of(linears: Sequence[Linear]) -> dict[str, int]:
+    """Return the number of zeros of each Linear, by name."""
+    counts = count_zeros_each([linear.weight for linear in linears])
+    return {linear.name: count for linear, count in zip(linears, counts, strict=True)}
 
 
 def visit_blocks(
     decoder: Decoder, sink: BlockSink, process: Callable[[Block], object] = lambda block: None
-) -> ZeroCounts:
-    """Onload each block in order, process it, count its zeros before and after, and pass it to the sink."""
-    before: dict[str, int] = {}
-    after: dict[str, int] = {}
+) -> dict[str, int]:
+    """Onload each block in order, process it, pass it to the sink, and return the zeros of each Linear, by name."""
+    zeros: dict[str, int] = {}
     for block in decoder.onload_blocks():
-        before |= {linear.name: count_zeros(linear.weight) for linear in block.linears}
         process(block)
-        after |= {linear.name: count_zeros(linear.weight) for linear in block.linears}
+        zeros |= zeros_of(block.linears)
         sink.block_done(block)
-    return ZeroCounts(before, after)
+    return zeros
 
 
-def narrow_blocks(decoder: Decoder, narrowing: Narrowing, kept: Mapping[str, Tensor], sink: BlockSink) -> ZeroCounts:
-    """Remove channels or experts from every block, in place; a weight that is taken out counts as zero.
+def narrow_blocks(
+    decoder: Decoder, narrowing: Narrowing, kept: Mapping[str, Tensor], sink: BlockSink
+) -> dict[str, int]:
+    """Remove channels or experts from every block, in place, and return the zeros of each Linear, by name.
+
+    A weight that is taken out counts as zero.
 
     Args:
         decoder: the dense model.
@@ -78,14 +79,12 @@ def narrow_blocks(decoder: Decoder, narrowing: Narrowing, kept: Mapping[str, Ten
         kept: for each block, by its name, the channels or experts to keep, in order.
         sink: takes the blocks.
     """
-    before: dict[str, int] = {}
-    after: dict[str, int] = {}
+    zeros: dict[str, int] = {}
     sink.narrow(narrowing, kept)
     for block in decoder.onload_blocks():
         for linear in block.linears:
             left = narrowing.weight_left(block, linear, kept)
-            before[linear.name] = count_zeros(linear.weight)
-            after[linear.name] = linear.weight.numel() - left.numel() + count_zeros(left)
+            zeros[linear.name] = linear.weight.numel() - left.numel() + count_zeros(left)
         sink.block_done(block)
     narrowing.apply(decoder.model, kept)
-    return ZeroCounts(before, after)
+    return zeros

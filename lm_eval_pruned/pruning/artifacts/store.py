@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.pruning.artifacts.checksummed_folder import check_seal, is_sealed, seal
 
 REPORT = "report.json"
@@ -118,6 +119,18 @@ class Store:
     def is_intact(self, fingerprint: str) -> bool:
         """Return whether an artifact is there with every byte intact; it is not loaded."""
         return is_sealed(self._folder_of(fingerprint), REPORT, TENSORS)
+
+    def holds(self, fingerprint: str) -> bool:
+        """Return whether there is an artifact, which may be damaged."""
+        return self._folder_of(fingerprint).exists()
+
+    def dense_digests(self) -> set[str]:
+        """Return the digests of the weights that the artifacts were made of, as far as they can be read."""
+        found = set[str]()
+        for report in self.folder.glob(f"*/{REPORT}"):
+            with suppress(OSError, *MALFORMED):
+                found.add(str(json.loads(report.read_bytes())["dense_sha256"]))
+        return found
 
     def journal(self, fingerprint: str) -> Path:
         """Return the file in which a search notes its candidates until the artifact is written."""

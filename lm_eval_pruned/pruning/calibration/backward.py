@@ -23,7 +23,8 @@ from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.pruning.calibration.activations import Call, State, Windows, split_call
 from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
-from lm_eval_pruned.pruning.calibration.recording import Forward, digest, memory_errors_alone, replaced_forward
+from lm_eval_pruned.pruning.calibration.replay import digest, memory_errors_alone
+from lm_eval_pruned.pruning.calibration.running import Forward, replaced_forward
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder, Linear
 from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 

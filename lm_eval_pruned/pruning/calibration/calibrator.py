@@ -9,11 +9,11 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.calibration.activations import Activations, Windows
 from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.calibration.observed import Observed
-from lm_eval_pruned.pruning.calibration.recording import record
+from lm_eval_pruned.pruning.calibration.recording import Recording, record
+from lm_eval_pruned.pruning.calibration.replay import NeedsWholeModelError, Replay
 from lm_eval_pruned.pruning.calibration.whole_passes import OnCall, WholePasses, visit_calls
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.residency import RESIDENT
@@ -21,10 +21,6 @@ from lm_eval_pruned.pruning.model.residency import RESIDENT
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-
-
-class NeedsWholeModelError(PruningError):
-    """Blocks cannot be calibrated one by one, so that all weights have to be in memory."""
 
 
 @runtime_checkable
@@ -47,11 +43,13 @@ class BlockByBlock(Generic[Result]):
     """A `Calibrator` that runs all windows through one block at a time."""
 
     activations: Activations
+    replay: Replay
     observed: Observed[Result]
     last: Block
 
     def measure(self, block: Block) -> dict[str, Result]:
         """Run the block up to the last input that is needed, or to its end where its dense outputs are propagated."""
+        self.replay.check(block)
         linears = self.observed.of(block)
         if not linears:
             return {}
@@ -61,6 +59,7 @@ class BlockByBlock(Generic[Result]):
         """Run the block to its end, unless that was done or nothing follows."""
         if block is not self.last and not self._has_advanced(block):
             self.activations.advance(block)
+        self.replay.leave(block)
 
     def _has_advanced(self, block: Block) -> bool:
         return self.observed.dense and block is not self.last and bool(self.observed.of(block))
@@ -80,11 +79,12 @@ def calibrate(
     Raises:
         NeedsWholeModelError: an offloaded model whose blocks cannot be called one by one.
     """
-    activations = _recorded(decoder, windows)
-    if activations is None:
+    recording = _recorded(decoder, windows)
+    if recording is None:
         return WholePasses(decoder=decoder, windows=windows, observed=observed, on_window=on_window)
+    activations, replay = recording
     activations.on_window = lambda: on_window(1)
-    return BlockByBlock(activations=activations, observed=observed, last=decoder.blocks[-1])
+    return BlockByBlock(activations=activations, replay=replay, observed=observed, last=decoder.blocks[-1])
 
 
 @torch.no_grad()
@@ -105,30 +105,33 @@ def visit_outputs(
     Raises:
         NeedsWholeModelError: as `calibrate`.
     """
-    activations = _recorded(decoder, windows)
-    if activations is None:
+    recording = _recorded(decoder, windows)
+    if recording is None:
         for window, counted in zip(windows, counted_tokens(windows), strict=True):
             visit_calls(decoder, window, counted, on_call)
         return
-    for block in blocks:
-        with decoder.residency.onload(block.module):
-            for (before, after), counted in zip(activations.steps(block), activations.counted, strict=True):
-                on_call(block, before, after, counted)
+    activations, replay = recording
+    onloaded = decoder.residency.onload_each([block.module for block in blocks])
+    for _, block in zip(onloaded, blocks, strict=True):
+        replay.check(block)
+        for (before, after), counted in zip(activations.steps(block), activations.counted, strict=True):
+            on_call(block, before, after, counted)
+        replay.leave(block)
 
 
-def _recorded(decoder: Decoder, windows: Windows) -> Activations | None:
+def _recorded(decoder: Decoder, windows: Windows) -> Recording | None:
     why = f"{type(decoder.model).__name__} calls its blocks more than once, or they share weights or pass on values"
-    activations = None
+    recording = None
     try:
         if not decoder.shares_weights:
-            activations = record(decoder, windows)
+            recording = record(decoder, windows)
     except RuntimeError as error:
         # What torch raises for a product with an offloaded weight.
         if decoder.residency is RESIDENT or "meta" not in str(error):
             raise
         why = f"{type(decoder.model).__name__} uses weights outside of the modules that hold them"
-    if activations is not None:
-        return activations
+    if recording is not None:
+        return recording
     if decoder.residency is not RESIDENT:
         raise NeedsWholeModelError(f"{why}: its weights have to be in memory all at once to calibrate it")
     logger.info("%s: whole passes calibrate it", why)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.pruning.calibration.counted import select_counted
 from lm_eval_pruned.pruning.model.decoder import Linear
+from lm_eval_pruned.pruning.products import float32_product
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -78,11 +79,8 @@ class InputGram:
 
     def update(self, inputs: Float[Tensor, "*batch tokens in"]) -> None:
         """Add the inputs of one window."""
-        rows = inputs.float().flatten(0, -2)
-        if self._total is None:
-            self._total = rows.T @ rows
-        else:
-            self._total.addmm_(rows.T, rows)
+        rows = inputs.flatten(0, -2)
+        self._total = float32_product(rows.T, rows, added_to=self._total)
 
     def result(self) -> Float[Tensor, "in in"]:
         """Return the sum of x x^T over all tokens so far.

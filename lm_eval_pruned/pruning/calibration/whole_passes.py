@@ -22,7 +22,7 @@ from lm_eval_pruned.pruning.calibration.counted import counted_tokens
 from lm_eval_pruned.pruning.calibration.observed import Observed
 from lm_eval_pruned.pruning.calibration.observing import Observer
 from lm_eval_pruned.pruning.calibration.product_hook import Watch
-from lm_eval_pruned.pruning.calibration.recording import Forward, replaced_forward, run_model
+from lm_eval_pruned.pruning.calibration.running import Forward, replaced_forward, run_model
 from lm_eval_pruned.pruning.calibration.statistics import SharedInputs
 from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 from lm_eval_pruned.pruning.model.experts import unfused_experts

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import torch
@@ -99,19 +101,35 @@ class Shards:
             DataError: a file is truncated or lacks a tensor, or a tensor has another shape than its destination.
         """
         for name, destination in sorted(destinations.items(), key=lambda item: self.files[item[0]]):
-            path = self.files[name]
+            for rows, part in self.slices(name, [*destination.shape]):
+                destination[rows].copy_(part)
+
+    def slices(self, name: str, shape: list[int]) -> Iterator[tuple[slice | EllipsisType, Tensor]]:
+        """Yield the rows of a tensor as it is stored, some at a time, with their place; one without axes as a whole.
+
+        Args:
+            name: the tensor.
+            shape: the shape that it should have.
+
+        Raises:
+            DataError: a file is truncated or lacks the tensor, or the tensor has another shape.
+        """
+        path = self.files[name]
+        with _opened(path) as file:
+            stored = file.get_slice(name)
+            found, size = stored.get_shape(), DTYPES.get(stored.get_dtype(), torch.uint8).itemsize
+        if found != shape:
+            raise DataError(f"{name} in {path} has the shape {found}, and not {shape} as the config says")
+        if not shape:
             with _opened(path) as file:
-                shape = file.get_slice(name).get_shape()
-            if shape != [*destination.shape]:
-                raise DataError(
-                    f"{name} in {path} has the shape {shape}, and not {[*destination.shape]} as the config says"
-                )
-            step = max(1, SLICE_BYTES // max(1, destination[:1].nbytes)) if shape else 1
-            for start in range(0, shape[0] if shape else 1, step):
-                rows = slice(start, start + step) if shape else ...
-                # Mapped pages stay in memory until the file is closed.
-                with _opened(path) as file:
-                    destination[rows].copy_(file.get_slice(name)[rows])
+                yield ..., file.get_tensor(name)
+            return
+        step = max(1, SLICE_BYTES // max(1, prod(shape[1:]) * size))
+        for start in range(0, shape[0], step):
+            rows = slice(start, start + step)
+            # Mapped pages stay in memory until the file is closed.
+            with _opened(path) as file:
+                yield rows, file.get_slice(name)[rows]
 
 
 def remote_headers(source: str, *, revision: str) -> dict[str, Tensor]:

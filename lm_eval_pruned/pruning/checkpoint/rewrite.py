@@ -39,6 +39,11 @@ class Rewriter:
     writer: CheckpointWriter
     keeps_dtype: bool
     _done: set[str] = field(default_factory=set)
+    _headers: Mapping[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the headers of the source."""
+        self._headers = self.source.on_meta()
 
     def add(self, tensors: Mapping[str, Tensor], stored: Mapping[str, str]) -> None:
         """Add named tensors.
@@ -50,13 +55,18 @@ class Rewriter:
         # What blocks share is written with the first of them.
         tensors = {name: tensor for name, tensor in tensors.items() if stored.get(name) not in self._done}
         self._done.update(stored.values())
-        new = {stored[name]: name for name in tensors if name in stored}
-        if self.keeps_dtype:
-            for old, original in self.source.read_each(new):
-                tensor = tensors[new[old]]
-                self.writer.add({new[old]: original if is_unchanged(original, tensor) else tensor})
-        written = set(new.values()) if self.keeps_dtype else set()
+        new = {stored[name]: name for name in tensors if name in stored} if self.keeps_dtype else {}
+        # What has the dtype that it is stored with is right as it is, changed or not: nothing is read again.
+        converted = {old for old, name in new.items() if self._is_other(old, tensors[name])}
+        for old, original in self.source.read_each(converted):
+            tensor = tensors[new[old]]
+            self.writer.add({new[old]: original if is_unchanged(original, tensor) else tensor})
+        written = {new[old] for old in converted}
         self.writer.add({name: tensor for name, tensor in tensors.items() if name not in written})
+
+    def _is_other(self, name: str, tensor: Tensor) -> bool:
+        original = self._headers[name]
+        return (original.dtype, original.shape) != (tensor.dtype, tensor.shape)
 
     def leave_out(self, names: Collection[str]) -> None:
         """Leave out tensors of the source, by name."""

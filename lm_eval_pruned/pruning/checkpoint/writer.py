@@ -74,6 +74,13 @@ class CheckpointWriter:
         index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(weight_map.items()))}
         (self.folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
+    def discard(self) -> None:
+        """Remove what was written, when the checkpoint is written in another way."""
+        self._pending.clear()
+        self._thread.shutdown()
+        for number in range(1, len(self._shards) + 1):
+            self._path(number).unlink(missing_ok=True)
+
     def _waiting(self) -> int:
         return sum(tensor.nbytes for tensor in self._pending.values())
 

@@ -14,6 +14,8 @@ from lm_eval_pruned.errors import DataError
 
 # Weights counted at a time: few enough to stay in the cache of a core between two operations.
 SLICE_WEIGHTS = 1 << 18
+# On a GPU, whose kernel makes a mask of a byte for each weight.
+SLICE_WEIGHTS_ON_GPU = 1 << 24
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -86,14 +88,43 @@ def apply_mask(weight: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"]) ->
     _multiply(bits, keep, out=bits)
 
 
+def count_zeros_each(weights: Sequence[Tensor]) -> list[int]:
+    """Count the zeros of several weights; the host waits once for each GPU.
+
+    Example:
+        >>> count_zeros_each([torch.tensor([0.0, -0.0]), torch.tensor([[1.0]])])
+        [2, 0]
+    """
+    counts = [0] * len(weights)
+    for device in {weight.device for weight in weights}:
+        here = [index for index, weight in enumerate(weights) if weight.device == device]
+        if device.type == "cpu":
+            found = [count_zeros(weights[index]) for index in here]
+        else:
+            nonzero: list[int] = torch.stack([_nonzero(weights[index]) for index in here]).tolist()
+            found = [weights[index].numel() - count for index, count in zip(here, nonzero, strict=True)]
+        for index, count in zip(here, found, strict=True):
+            counts[index] = count
+    return counts
+
+
 def count_zeros(weight: Tensor) -> int:
     """Count weights that are +0 or -0; on a CPU by their bits, which is twenty times as fast as `count_nonzero`."""
     if weight.device.type != "cpu" or not weight.is_contiguous():
-        return weight.numel() - int(weight.bool().count_nonzero())
+        return weight.numel() - int(_nonzero(weight))
     bits = _bits(weight.detach()).reshape(-1).numpy()
     slices = (bits[start : start + SLICE_WEIGHTS] for start in range(0, len(bits), SLICE_WEIGHTS))
     # The left shift drops the sign bit.
     return len(bits) - sum(int(np.count_nonzero(part << 1)) for part in slices)
+
+
+def _nonzero(weight: Tensor) -> Tensor:
+    """Count weights other than 0, as a tensor on their device; a mask is made of a slice of rows at a time."""
+    if not weight.ndim:
+        return weight.detach().count_nonzero()
+    step = max(1, SLICE_WEIGHTS_ON_GPU // max(1, weight[:1].numel()))
+    parts = (weight.detach()[start : start + step] for start in range(0, max(1, len(weight)), step))
+    return torch.stack([part.count_nonzero() for part in parts]).sum()
 
 
 def _multiply(bits: Tensor, keep: Tensor, *, out: Tensor) -> None:

@@ -98,6 +98,21 @@ class Excluded:
     reason: str
 
 
+@dataclass(slots=True)
+class BlockCalls:
+    """What is known of blocks that are called one by one, as calibration does; it only ever grows.
+
+    Attributes:
+        window: token ids that the model was run with, if it was.
+        expected: digests of what each block reads, and of what the last one writes, in that run.
+        are_right: whether all blocks were found to compute what the model computes.
+    """
+
+    window: Tensor | None = None
+    expected: Sequence[bytes] = ()
+    are_right: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
     """A causal language model seen as its decoder blocks.
@@ -108,7 +123,7 @@ class Decoder:
         excluded: matrices that are never pruned.
         unknown: name of a stack of experts whose layout is not known, if there is one: the model cannot be pruned.
         residency: how the weights get into memory.
-        replayed: True once blocks, called one by one, were found to compute what the model computes; empty before.
+        checked: what is known of blocks that are called one by one.
     """
 
     model: nn.Module
@@ -116,7 +131,7 @@ class Decoder:
     excluded: tuple[Excluded, ...]
     unknown: str | None = None
     residency: Residency = RESIDENT
-    replayed: list[bool] = field(default_factory=list, compare=False, repr=False)
+    checked: BlockCalls = field(default_factory=BlockCalls, compare=False, repr=False)
 
     @property
     def linears(self) -> Iterator[Linear]:

@@ -34,11 +34,10 @@ def reduce_block_scores(
         observed = Observed(linears=linears, collect=InputNorm, dense=True)
         calibrator = calibrate(decoder, windows, observed, progress.update)
         rows = []
-        for block, groups in zip(decoder.blocks, groups_of, strict=True):
-            with decoder.residency.onload(block.module):
-                statistics = calibrator.measure(block)
-                calibrator.advance(block)
-                rows.append([reduce(_scores(group, statistics)) if group else 0.0 for group in groups])
+        for block, groups in zip(decoder.onload_blocks(), groups_of, strict=True):
+            statistics = calibrator.measure(block)
+            calibrator.advance(block)
+            rows.append([reduce(_scores(group, statistics)) if group else 0.0 for group in groups])
     return torch.tensor(rows, dtype=torch.float64).T
 
 

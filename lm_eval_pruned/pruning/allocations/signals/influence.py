@@ -22,6 +22,7 @@ from lm_eval_pruned.pruning.model.decoder import Linear
 from lm_eval_pruned.pruning.model.experts import unfused_experts
 from lm_eval_pruned.pruning.model.flops import Work, gradient_dot_products
 from lm_eval_pruned.pruning.model.shapes import Architecture, WindowShape
+from lm_eval_pruned.pruning.products import float32_product
 
 # One in this many windows, at the end, is held out.
 HELD_OUT = 4
@@ -54,7 +55,7 @@ def influences(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups 
     mean_gradients: dict[str, Tensor] = {}
 
     def accumulate(linear: Linear, inputs: Tensor, gradients: Tensor) -> None:
-        product = gradients.float().T @ inputs.float() / len(held_out)
+        product = float32_product(gradients.T, inputs) / len(held_out)
         known = mean_gradients.get(linear.name)
         mean_gradients[linear.name] = product if known is None else known.add_(product)
 

@@ -80,10 +80,7 @@ def tail_exponents(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "gro
                 progress.update()
             return sum(exponents) / len(exponents) if exponents else 0.0
 
-        rows = []
-        for block in dense.decoder.blocks:
-            with dense.decoder.residency.onload(block.module):
-                rows.append([mean(group.blocks[block.index]) for group in dense.groups])
+        rows = [[mean(group.blocks[block.index]) for group in dense.groups] for block in dense.decoder.onload_blocks()]
     return torch.tensor(rows, dtype=torch.float64).T
 
 

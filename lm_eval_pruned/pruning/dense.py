@@ -1,0 +1,109 @@
+"""What is known of a model before it is pruned: its digest, its fingerprint with a recipe, its size and its zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from torch import nn
+
+from lm_eval_pruned.process_memory import explain_out_of_memory
+from lm_eval_pruned.pruning.artifacts.fingerprint import Known, WeightsHash, fingerprint
+from lm_eval_pruned.pruning.artifacts.store import Store
+from lm_eval_pruned.pruning.calibration.calibration import Calibration
+from lm_eval_pruned.pruning.calibration.replay import Beside, longest_window, memory_errors_alone, run_once
+from lm_eval_pruned.pruning.checks import zeros_inside
+from lm_eval_pruned.pruning.model.decoder import Decoder
+from lm_eval_pruned.pruning.model.residency import RESIDENT
+from lm_eval_pruned.pruning.recipe import Recipe
+from lm_eval_pruned.pruning.reproducible import reproducible
+
+
+class Dense(NamedTuple):
+    """A model before it is pruned.
+
+    Attributes:
+        fingerprint: of the model with a recipe and its calibration windows.
+        sha256: of its weights.
+        parameters: how many it has.
+        zeros: how many weights of each Linear are zero, by name.
+    """
+
+    fingerprint: str
+    sha256: str
+    parameters: int
+    zeros: Mapping[str, int]
+
+
+def look_at(
+    decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None, known: Known
+) -> Dense:
+    """Read all weights once: hash them, and count their zeros.
+
+    An offloaded model that will be calibrated is run with one window meanwhile, which calibration would otherwise read
+    the weights for once more.
+
+    Args:
+        decoder: the dense model.
+        recipe: how it will be pruned.
+        calibration: its calibration windows, if any.
+        store: artifacts of earlier runs, one of which may make calibration unnecessary.
+        known: tells the digests of parameters that were hashed before.
+    """
+    identity = calibration.identity if calibration else None
+
+    def named(weights: str) -> str:
+        return fingerprint(recipe.determining(), decoder, weights=weights, windows=identity)
+
+    zeros: dict[str, int] = {}
+    with ThreadPoolExecutor() as pool:
+        weights = WeightsHash(decoder, pool, known)
+
+        @contextmanager
+        def beside(module: nn.Module) -> Iterator[None]:
+            with weights.add(module):
+                zeros.update(zeros_inside(module, decoder))
+                yield
+
+        is_stored = store is not None and any(store.holds(named(one)) for one in store.dense_digests())
+        if calibration is None or decoder.residency is RESIDENT or is_stored or not _ran(decoder, calibration, beside):
+            for module in decoder.residency.onload_each(decoder.residency.modules(decoder.model)):
+                with beside(module):
+                    pass
+        found = weights.digest()
+    parameters = sum(parameter.numel() for parameter in decoder.model.parameters())
+    return Dense(fingerprint=named(found), sha256=found, parameters=parameters, zeros=zeros)
+
+
+def _ran(decoder: Decoder, calibration: Calibration, beside: Beside) -> bool:
+    """Run an offloaded model with a window, and return whether all its weights were seen."""
+    residency = decoder.residency
+    blocks = {block.module for block in decoder.blocks}
+    with (
+        evaluating(decoder.model),
+        explain_out_of_memory(),
+        reproducible(),
+        residency.forward_pass(),
+        # Whatever a model raises, it raises again when it is calibrated.
+        memory_errors_alone(),
+    ):
+        ran = run_once(decoder, longest_window(calibration.windows()), beside)
+        for module in residency.modules(decoder.model) if ran else ():
+            if module not in blocks:
+                with residency.onload(module), beside(module):
+                    pass
+        return ran
+    return False
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` into evaluation mode for a `with` block."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
