@@ -93,7 +93,7 @@ def _expected(model: PreTrainedModel) -> set[str]:
     return {*revert_weight_conversion(model, model.state_dict())}
 
 
-def _mismatch(found: str | Sequence[Any]) -> str:
+def _mismatch(found: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
     """Describe a tensor of another shape; before transformers 5, loading info has its name alone."""
     if isinstance(found, str):
         return f"{found} in another shape"
