@@ -92,6 +92,7 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
     "gemma4_text": {"layer_types": _ALTERNATING},
     "gemma4_unified_text": {"layer_types": _ALTERNATING},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "jetmoe": {"kv_channels": 8},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     **{name: {"layer_types": ["conv", "full_attention"] * 2} for name in ("lfm2", "lfm2_moe", "lfm3")},
     "longcat_flash": _LATENT | {"num_layers": 2, "zero_expert_num": 4},

@@ -42,9 +42,10 @@ def gguf_folder(tmp_path) -> Path:
     writer.add_vocab_size(40)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([*(chr(ord("A") + index) for index in range(38)), "AB", "<eos>"])
+    writer.add_token_list([*(chr(ord("A") + index) for index in range(37)), "AB", "CD", "<eos>"])
     writer.add_token_types([1] * 39 + [3])
-    writer.add_token_merges(["A B"])
+    # transformers before 5 reads an array of one text as that text.
+    writer.add_token_merges(["A B", "C D"])
     writer.add_bos_token_id(39)
     writer.add_eos_token_id(39)
     shapes = {

@@ -14,6 +14,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -32,6 +33,7 @@ from lm_eval_pruned.models import prune_checkpoint as prune_module
 from lm_eval_pruned.models.hf import PrunedHFLM
 from lm_eval_pruned.models.prune_checkpoint import prune_pretrained
 from lm_eval_pruned.paths import bundled_folder
+from lm_eval_pruned.pruning.checkpoint.formats import dequantising
 from lm_eval_pruned.pruning.checkpoint.reader import Shards
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
 from lm_eval_pruned.pruning.recipe import resolve
@@ -196,7 +198,11 @@ def test_tensors_that_the_library_renames_or_fuses_keep_their_names(tmp_path, bu
     assert (output / "preprocessor_config.json").read_text() == '{"size": 28}'
     assert not (output / "pruning_report.json").exists()
     assert not (output / "model.safetensors.index.json").exists()
-    assert json.loads((output / "config.json").read_text()) == json.loads((source / "config.json").read_text())
+    config = json.loads((source / "config.json").read_text())
+    if AutoConfig.from_pretrained(source).tie_word_embeddings and "lm_head.weight" in read(source):
+        # Before transformers 5, that of Qwen2-VL is read as if it said that its own head were tied.
+        config["tie_word_embeddings"] = False
+    assert json.loads((output / "config.json").read_text()) == config
 
 
 def test_a_model_has_one_fingerprint_however_it_is_loaded(tmp_path):
@@ -315,6 +321,8 @@ def test_a_checkpoint_in_fp8_is_dequantised_and_written_without_scales(source, c
     save_file({**tensors, **codes}, source / WEIGHTS, {"format": "pt"})
     config = json.loads((source / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    if dequantising(config["quantization_config"]) is None:
+        pytest.skip("this release of transformers does not dequantise fp8")
     (source / "config.json").write_text(json.dumps(config))
     assert plan(source) == 0
     output = prune(source, method="magnitude", sparsity=0.5)

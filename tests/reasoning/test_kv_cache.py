@@ -62,6 +62,37 @@ def test_logits_are_those_of_the_cache_of_transformers(name, lengths, monkeypatc
     assert torch.equal(found, wanted)
 
 
+# States alone, which take no mask in a step, states beside the layers of a cache, and convolutions.
+STATES = ["mamba", "falcon_mamba", "minimax", "lfm2"]
+
+
+@pytest.mark.parametrize("name", [name for name in STATES if name in families()])
+@torch.inference_mode()
+def test_a_text_that_was_forked_is_continued_as_if_it_were_read_whole(name):
+    model = tiny_model(name)
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(3, VOCABULARY - 2, (count,), generator=generator).tolist()
+
+    rows = [draw(7), draw(7)]
+    try:
+        batch = Batch.prefill(model, rows, autocast=None)
+    except EngineError:
+        pytest.skip("this release of transformers returns the states of such a model under another name")
+    # A fork, an order of as many sequences, and an eviction.
+    for order in ([0, 1, 1], [2, 0, 0], [2, 0]):
+        batch.select(order)
+        rows = [list(rows[index]) for index in order]
+        for _ in range(2):
+            tokens = draw(len(rows))
+            batch.step(tokens)
+            rows = [[*row, token] for row, token in zip(rows, tokens, strict=True)]
+        for logits, row in zip(batch.logits, rows, strict=True):
+            whole = model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
+            assert torch.allclose(logits, whole, atol=1e-4)
+
+
 def cache_of(sequences: int, tokens: int) -> tuple[DynamicCache, torch.Tensor]:
     cache = DynamicCache()
     keys = torch.randn(sequences, 2, tokens, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -34,10 +34,7 @@ def check_loaded(pretrained: str, loading: Mapping[str, Any]) -> None:
         lm_eval_pruned.errors.DataError: pretrained=mine lacks h.0.w, and has h.1.w as (2, 2) instead of (3, 2): ...
     """
     missing = sorted(map(str, loading.get("missing_keys", ())))
-    mismatched = sorted(
-        f"{name} as {tuple(stored)} instead of {tuple(wanted)}"
-        for name, stored, wanted in loading.get("mismatched_keys", ())
-    )
+    mismatched = sorted(map(_mismatch, loading.get("mismatched_keys", ())))
     wrong = [f"{verb} {_shown(names)}" for verb, names in (("lacks", missing), ("has", mismatched)) if names]
     if wrong:
         raise DataError(
@@ -94,6 +91,14 @@ def _expected(model: PreTrainedModel) -> set[str]:
     except ImportError:
         return set()
     return {*revert_weight_conversion(model, model.state_dict())}
+
+
+def _mismatch(found: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
+    """Describe a tensor of another shape; before transformers 5, loading info has its name alone."""
+    if isinstance(found, str):
+        return f"{found} in another shape"
+    name, stored, wanted = found
+    return f"{name} as {tuple(stored)} instead of {tuple(wanted)}"
 
 
 @contextmanager

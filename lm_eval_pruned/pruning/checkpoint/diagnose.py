@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
+from transformers.utils import CONFIG_NAME
 
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, MissingPackageError, PrunedEvalError
 from lm_eval_pruned.files import NOT_JSON
@@ -77,6 +78,9 @@ def _damage(pretrained: str, revision: str) -> str | None:
             return f"{path} is cut short or not a safetensors file ({error})"
     if not any(path.suffix in WEIGHTS for path in folder.iterdir()):
         return f"{folder} has no weights"
+    if not (folder / CONFIG_NAME).exists():
+        # A GGUF file holds its own config.
+        return None
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, *INVALID) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_pruned.pruning.checkpoint.complete import check_loaded
 from lm_eval_pruned.pruning.checkpoint.formats import dequantising, quantization_of
+from lm_eval_pruned.pruning.checkpoint.reader import Shards, has_own_head
 from lm_eval_pruned.pruning.checkpoint.resolve import (
     LoadOptions,
     auto_class,
@@ -18,6 +20,11 @@ from lm_eval_pruned.pruning.checkpoint.resolve import (
     set_untied,
     unreachable,
 )
+
+# Before transformers 5, a head is tied although the checkpoint has one of its own, if the config says that it is tied.
+TIES_OWN_HEADS = "missing_keys" not in inspect.signature(PreTrainedModel.tie_weights).parameters
+# Where files of a checkpoint are, with the defaults of transformers.
+PLACE = {"revision": "main", "subfolder": ""}
 
 
 class Checkpoint(NamedTuple):
@@ -47,11 +54,20 @@ class CheckedLoader:
         """
         if self.dequantise:
             arguments |= self._dequantised(pretrained, arguments)
+        model = self._load(pretrained, arguments)
+        if TIES_OWN_HEADS and not arguments.get("gguf_file"):
+            place = {name: str(arguments.get(name) or default) for name, default in PLACE.items()}
+            if has_own_head(model, Shards.open_any(pretrained, **place)):
+                set_untied(model.config)
+                model = self._load(pretrained, {**arguments, "config": model.config})
+        untie_config(model)
+        return model
+
+    def _load(self, pretrained: str, arguments: Mapping[str, object]) -> PreTrainedModel:
         model, loading = self.auto_class.from_pretrained(  # type: ignore[attr-defined]
             pretrained, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
         )
         check_loaded(pretrained, loading)
-        untie_config(model)
         return model  # type: ignore[no-any-return]
 
     def _dequantised(self, pretrained: str, arguments: Mapping[str, object]) -> dict[str, object]:

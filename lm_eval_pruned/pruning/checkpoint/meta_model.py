@@ -55,6 +55,9 @@ def build_meta_model(
         model.tie_weights()
     except OSError as error:
         raise unreachable(source, error) from error
+    except TypeError as error:
+        # Before transformers 5, a config does not check the types of its fields.
+        raise invalid_config(source, error) from error
     except ValueError as error:
         if REMOTE in str(error):
             raise needs_code(source) from error

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm_eval_pruned.pruning.checkpoint.formats import quantization_of
 from lm_eval_pruned.pruning.checkpoint.meta_model import build_meta_model, stored_dtype
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded, offload_to_checkpoint
-from lm_eval_pruned.pruning.checkpoint.reader import Shards
+from lm_eval_pruned.pruning.checkpoint.reader import Shards, has_own_head
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, read_config
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder
 
@@ -57,16 +56,3 @@ def open_offloaded(source: str, options: LoadOptions) -> OffloadedCheckpoint | N
         return None
     decoder = replace(decoder, residency=residency)
     return OffloadedCheckpoint(model, decoder, residency, source, options)
-
-
-def has_own_head(model: PreTrainedModel, shards: Shards) -> bool:
-    """Return whether the head of a checkpoint differs from the embeddings that its config ties it to."""
-    names: dict[Tensor, list[str]] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if name in shards.files:
-            names.setdefault(value, []).append(name)
-    for tied in (own for own in names.values() if len(own) > 1):
-        first, *others = (tensor for _, tensor in shards.read_each(tied))
-        if not all(torch.equal(first, other) for other in others):
-            return True
-    return False

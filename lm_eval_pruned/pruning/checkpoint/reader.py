@@ -16,6 +16,7 @@ from huggingface_hub import get_safetensors_metadata
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
@@ -143,6 +144,19 @@ def remote_headers(source: str, *, revision: str) -> dict[str, Tensor]:
         for file in metadata.files_metadata.values()
         for name, tensor in file.tensors.items()
     }
+
+
+def has_own_head(model: PreTrainedModel, shards: Shards) -> bool:
+    """Return whether the head of a checkpoint differs from the embeddings that its config ties it to."""
+    names: dict[Tensor, list[str]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if name in shards.files:
+            names.setdefault(value, []).append(name)
+    for tied in (own for own in names.values() if len(own) > 1):
+        first, *others = (tensor for _, tensor in shards.read_each(tied))
+        if not all(torch.equal(first, other) for other in others):
+            return True
+    return False
 
 
 class Location(NamedTuple):

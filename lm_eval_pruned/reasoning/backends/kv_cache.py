@@ -38,7 +38,8 @@ def rearrange(cache: object, order: Sequence[int], device: torch.device) -> None
     moved = [(source, target) for target, source in enumerate(order) if source != target]
     moves = Moves(*(upload(indices, device) for indices in (order, [s for s, _ in moved], [t for _, t in moved])))
     layers = getattr(cache, "layers", [])
-    if not any(isinstance(layer, GrowingLayer) for layer in layers):
+    if not layers:
+        _fill_placeholders(cache)
         # What beam search does to a cache; every kind of cache supports it.
         cache.reorder_cache(moves.order)  # type: ignore[attr-defined]
         return
@@ -47,12 +48,33 @@ def rearrange(cache: object, order: Sequence[int], device: torch.device) -> None
             layer.rearrange(moves)
         else:
             layer.reorder_cache(moves.order)
+    for states in states_beside_layers(cache):
+        states[:] = [one.index_select(0, moves.order) if isinstance(one, Tensor) else one for one in states]
+
+
+def states_beside_layers(cache: object) -> list[list[object]]:
+    """Return the lists of states [sequences ...] that a cache has beside its layers, as that of MiniMax does.
+
+    `reorder_cache` of transformers leaves them as they are.
+    """
+    held = [value for name, value in vars(cache).items() if name != "layers" and isinstance(value, list)]
+    return [states for states in held if any(isinstance(one, Tensor) for one in states)]
+
+
+def _fill_placeholders(cache: object) -> None:
+    """Give the empty tensors of a cache without layers a row for every sequence.
+
+    The cache of LFM2 before transformers 5 has them as keys and values of a convolution, and cannot reorder them.
+    """
+    for states in states_beside_layers(cache):
+        rows = max(len(one) for one in states if isinstance(one, Tensor))
+        states[:] = [one.new_empty(rows, 0) if isinstance(one, Tensor) and not len(one) else one for one in states]
 
 
 def can_join(cache: object) -> bool:
     """Return whether other sequences can join: every layer holds keys and values of tokens, states of rows, or none."""
     layers: list[object] = getattr(cache, "layers", [])
-    return bool(layers) and all(map(_layer_can_join, layers))
+    return bool(layers) and all(map(_layer_can_join, layers)) and not states_beside_layers(cache)
 
 
 def _layer_can_join(layer: object) -> bool:
