@@ -62,12 +62,15 @@ def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
 
 
 # A list of the options from A, or "A:" before an answer.
-_LIST = r"A(?::|(?:[)\].]{1,2}| [-\u2013\u2014]) ?[^\s)\].](?:[^\n]*\Z|[^\0]*\n\s{0,9}[(\[]?B[)\].:]))"
+_LIST = (
+    r"A(?::|(?:[)\].]{1,2}| [-\u2013\u2014(]) ?[^\s)\].]"
+    r"(?:[^\n]*\Z|[^\0]*\n\s{0,9}[(\[]?B(?:[)\].:]| [(\u2013\u2014-])))"
+)
 # "C", or "C. 5 eV" but not "C. elegans" or "B. F. Skinner", in the first line: a prompt may end with "Answer:".
 _FIRST_LINE = (
     rf"\A(?:{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
     r"(?:[)\].,]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
-    r"|(?:[)\]][.:]?|:|\.(?= (?![a-z]|[A-Z]\.))| [-\u2013\u2014])(?=[ )]?[^\s=])"
+    r"|(?:[)\]][.:]?|:|\.(?= (?![A-Z]\.)(?:[^a-z]|.{1,40}\n))| [-\u2013\u2014(])(?=[ )]?[^\s=])"
     r"(?!.*\b(?:incorrect|wrong|false)\b|.*:\s{0,3}\n))"
 )
 # "The answer is C", "Final choice: C".
