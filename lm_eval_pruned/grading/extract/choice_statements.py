@@ -44,7 +44,10 @@ _I = (
     r"(?:\A|[\n.;:!,]\s{0,2}|\b(?:I|we|you|I['\u2019](?:d|ll|m)|am|would|should|will|must|can|so|thus|hence|therefore|and"
     r"|let['\u2019]s|going to|have to) )"
 )
-_CHOOSE = r"(?:choose|choosing|chose|select|pick|go(?:ing)? with|opt for|settle on|vote for|say|think|believe|answer)\b"
+_CHOOSE = (
+    r"(?:choose|choosing|chose|select(?:ed)?|pick(?:ed)?|(?:go(?:ing)?|went) with|(?:opt(?:ed)?|voted?) for"
+    r"|settled? (?:on|for)|finali[sz]ed?|say|think|believe|answer)\b"
+)
 _CONCLUDING = r"(?:so|thus|hence|therefore|consequently|finally|accordingly|conclusion|summary|overall)"
 _IT_IS = r"(?:it|that|this)(?:['\u2019]s| is| must be| has to be| should be| would be)"
 _CJK_RIGHT = r"\u662f?(?:\u6b63\u786e|\u6b63\u78ba|\u5bf9\u7684)"
@@ -58,9 +61,23 @@ def _compile(*patterns: str) -> tuple[re.Pattern[str], ...]:
     return tuple(map(re.compile, patterns))
 
 
-# "The answer is C".
+# A list of the options from A, or "A:" before an answer.
+_LIST = (
+    r"A(?::|(?:[)\].]{1,2}| [-\u2013\u2014(]) ?[^\s)\].]"
+    r"(?:[^\n]*\Z|[^\0]*\n\s{0,9}[(\[]?B(?:[)\].:]| [(\u2013\u2014-])))"
+)
+# "C", or "C. 5 eV" but not "C. elegans" or "B. F. Skinner", in the first line: a prompt may end with "Answer:".
+_FIRST_LINE = (
+    rf"\A(?:{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
+    r"(?:[)\].,]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
+    r"|(?:[)\]][.:]?|:|\.(?= (?![A-Z]\.)(?:[^a-z]|.{1,40}\n))| [-\u2013\u2014(])(?=[ )]?[^\s=])"
+    r"(?!.*\b(?:incorrect|wrong|false)\b|.*:\s{0,3}\n))"
+)
+# "The answer is C", "Final choice: C".
 _ANSWER = _compile(
+    _FIRST_LINE,
     rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
+    rf"|final (?:choice|option|decision|pick|selection|verdict)"
     rf"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
     rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,12}}?{_CHOICE}",
@@ -112,7 +129,7 @@ _BESIDE = re.compile(
 )
 # "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
 _ARTICLE = re.compile(
-    r"\s(?!(?:is|because|since|as|seems|must|would|and|or|fits|matches|for|due|which|here|in|with|by)\b)[a-z]"
+    r" (?!(?:is|because|since|as|seems|must|would|and|or|fits|matches|for|due|which|here|in|with|by)\b)[a-z]"
 )
 # "If A is right", "neither A nor B", "the answer cannot be C", "it may be C".
 _DOUBTED = re.compile(

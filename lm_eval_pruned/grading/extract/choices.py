@@ -28,7 +28,7 @@ _WITH_TEXT = re.compile(
 )
 # An option on its own line, alone or with its text; a line that ends in a colon is a heading.
 _OPTION = re.compile(
-    r"[ \t]{0,9}(?:[-+\u2022][ \t]{1,3})?(?:(?i:option|choice) )?[(\[]{0,2}"
+    r"[ \t]{0,9}(?:[-+\u2022][ \t]{1,3})?(?:(?i:option|choice) |(?:\u9009\u9879|\u9078\u9805) ?)?[(\[]{0,2}"
     r"(?:([A-D])|([a-d])(?=[).\]](?!.{60}))|([b-d])(?=[ \t]*$))"
     r"(?:[)\].:]{1,2}|(?=[ \t]*$)|[ \t][-\u2013\u2014])(?=\s|\Z|(?<=[):\]]))(?!.*:[ \t]*$)"
 )

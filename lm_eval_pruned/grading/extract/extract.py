@@ -38,6 +38,9 @@ _FORCED = re.compile(r"\n(?:therefore, the answer is|final answer:)[^\n]{1,200}\
 # GSM8K's own calculations in "48/2 = <<48/2=24>>24".
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
+# Code that never ends.
+_OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
+_EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 
 
@@ -84,7 +87,8 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     before = find(strip_thinking(response[: turn.start()]), True) if turn else None
     if before and turn and (before.stage == "explicit" or turn[1] in ("User", "Human")):
         return before
-    whole = find(strip_thinking(response), finished)
+    answer = strip_thinking(response)
+    whole = find(answer or _last_thought(response), finished)
     if not (before or whole) and (forced := _FORCED.search(response)):
         return find(forced[0].strip(), finished)
     return whole if whole and whole.stage == "explicit" else before or whole
@@ -102,13 +106,21 @@ def strip_thinking(response: str) -> str:
     return response[start : end.start() if end else None].strip()
 
 
+def _last_thought(response: str) -> str:
+    """Return the last line of thinking that has ended if it has a box; nothing came after it."""
+    end = next(reversed(list(_THINKING_END.finditer(response))), None)
+    line = response[: end.start()].rstrip().rpartition("\n")[2] if end else ""
+    return line if has_box(line) else ""
+
+
 def find_value(text: str, finished: bool | None) -> Extraction | None:
     """Return the mathematical answer in one turn of a conversation, which has no thinking."""
     was_cut = finished is False or (finished is None and is_cut(text))
     explicit = next(filter(None, _find_explicit(text, finished=finished, was_cut=was_cut)), None)
     if explicit:
         return Extraction(explicit, "explicit")
-    if was_cut:
+    blocks = text.split("```")
+    if was_cut or (len(blocks) % 2 == 0 and _OPEN_CODE.match(blocks[-1])):
         return None
     late = next(filter(None, _find_late(text)), None)
     return Extraction(late, "sentence") if late else None
@@ -138,12 +150,13 @@ def _find_late(text: str) -> Iterator[str]:
     is_bare = is_line and is_short(text) and not has_box(text) and not is_announced(text)
     is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
     if is_bare and is_mathematics:
-        yield unwrap(text)
+        yield unwrap(_EMPHASIS.sub(r"\1", text))
     conclusion = find_conclusion(text)
     if conclusion is not None:
         yield conclusion
         return
-    yield from map(unwrap, reversed(find_math(text)))
+    # A box here is empty: a template that was not filled in.
+    yield from (unwrap(formula) for formula in reversed(find_math(text)) if not has_box(formula))
     if is_bare:
         yield unwrap(text)
 

@@ -37,11 +37,12 @@ _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
     r"\s*(?:[A-Za-z]{1,15}\s){0,5}?\s?"
     r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
-    r"(?=[\s.,;:!?)\u2019]|\Z|[A-Za-z]{1,3}\b)"
+    r"(?=[\s.,;:!?)\u2019]|\Z|-[a-z]|[A-Za-z]{1,3}\b)"
 )
 _NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
 _FORMULA = re.compile(r"[\^_=]|\\(?!\$)")
-_MONEY = re.compile(r"(?<!\$)\\?\$(?![0-9,.]{1,20}\$)(?=[0-9][0-9,.]*(?:[\s.,;:!?)]|\Z))")
+_CLOSED_FORMULA = re.compile(r"(?<![\\$])\$(?![\s$])[^$\n]{1,400}(?<![\s$\\])\$(?![0-9$])")
+_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=[0-9.][0-9,.]*(?:[\s.,;:!?)/-]|\Z))")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
 _DIGIT = re.compile(r"[0-9\0]")
 # "10 pounds minus 3 pounds, or 7 pounds", "48 plus 18 dollars, which is 66 dollars"
@@ -54,6 +55,16 @@ _DESCRIBED = re.compile(
 )
 # "He had 3 apples and ate 1, so 2 remain."
 _CONSEQUENCE = re.compile(r",? (?:so|thus|hence|therefore|leaving) ")
+# "There are 9 ways to choose 2 of them": the first number counts, unless another clause follows.
+_THERE_ARE = re.compile(
+    r"\b[Tt]here (?:is|are|was|were|will be|would be|remains?) (?:(?:still|only|exactly|also|a|total|of) ){0,4}"
+    r"(?:\$|\\\()?(?P<count>[0-9][0-9,.]{0,20}(?=\s|[$\\])|[a-z][a-z-]{1,12}(?: [a-z]{2,9}){0,5}(?= ))(?! [-+*/x] )"
+    r"[^,=;:]*(?:, [^0-9=\\$]*)?\Z"
+)
+_COURTESY = re.compile(
+    r"[*_\s]*(?:I hope|Hope (?:this|that|it)|Let me know|Feel free|Please (?:let|feel)|(?:Do|Would) you|Is there any"
+    r"|If you (?:have|need|want)|Thank)"
+)
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
 # "Express $5^3$ as an integer.": the question once more, unless the sentence has a value.
@@ -80,9 +91,9 @@ def is_cut(text: str) -> bool:
         >>> is_cut("Then we add the other two and so"), is_cut("So $x = "), is_cut("x = 5"), is_cut("It is 5.")
         (True, True, False, False)
     """
-    text = _MONEY.sub("", text).rstrip().rstrip("*_`") or "."
+    text = _MONEY.sub("", _CLOSED_FORMULA.sub("(0)", text)).rstrip().rstrip("*_`") or "."
     before, _, last = (line.rstrip() for line in text[-_CLOSING_CHARACTERS:].rpartition("\n"))
-    if _OPEN.search(last[-20:]) or last.count("{") > last.count("}") or (last.count("$") % 2 and "$" in _tail(last)):
+    if _OPEN.search(last[-20:]) or last.count("{") > last.count("}") or last.count("$") % 2:
         return True
     if text.count("\\[") > text.count("\\]") or text.count("\\(") > text.count("\\)") or text.count("$$") % 2:
         return True
@@ -102,7 +113,8 @@ def find_conclusion(text: str) -> str | None:
         >>> find_conclusion("We add. Therefore, the degree of $f(x)$ is 3."), find_conclusion("There are 9 ways.")
         ('3', '9')
     """
-    sentences = [one for one in _SENTENCE.split(text[-_CLOSING_CHARACTERS:]) if one.strip(" *_#`-\t")]
+    split = _SENTENCE.split(text[-_CLOSING_CHARACTERS:])
+    sentences = [one for one in split if one.strip(" *_#`-\t") and not _COURTESY.match(one)]
     for sentence in reversed(sentences[-_CLOSING_SENTENCES:]):
         if _GIVES_UP.search(sentence) or _TASK.match(sentence):
             return ""
@@ -145,9 +157,12 @@ def conclude(sentence: str) -> str | None:
     reason = _find_reason(hidden)
     if reason:
         line, hidden = line[: reason.start()], hidden[: reason.start()]
-    consequence = _CONSEQUENCE.split(hidden)[1:]
-    if consequence and (number := _only_number(consequence[-1])):
-        return number
+    if consequence := next(reversed(list(_CONSEQUENCE.finditer(hidden))), None):
+        number = _only_number(hidden[consequence.end() :])
+        if answer := number or conclude(line[consequence.end() :]):
+            return answer
+    if counted := _find_count(line):
+        return counted
     # What follows the last verb wins over a formula of the subject.
     verbs = list(_VERB.finditer(hidden))[-_CLOSING_VERBS:]
     described = _DESCRIBED.search(line)
@@ -162,6 +177,16 @@ def conclude(sentence: str) -> str | None:
         return number
     bare = unwrap(line)
     return bare if any(map(str.isdigit, bare)) and count_words(bare) <= 1 and "=" not in bare else None
+
+
+def _find_count(line: str) -> str | None:
+    """Return how many things there are."""
+    there_are = _THERE_ARE.search(line)
+    if not there_are:
+        return None
+    words = there_are["count"].split(" ")
+    counts = (" ".join(words[:length]) for length in range(len(words), 0, -1))
+    return next((one for one in counts if one[0].isdigit() or read_number_words(one) is not None), None)
 
 
 def _only_number(hidden: str) -> str | None:
@@ -198,7 +223,3 @@ def _find_reason(hidden: str) -> re.Match[str] | None:
 def _hide(line: str) -> str:
     """Blank out formulas, so that no verb or equals sign is found in them."""
     return _MATH.sub(lambda found: "\0" * len(found[0]), line)
-
-
-def _tail(line: str) -> str:
-    return line.rpartition(" ")[2] if line.count("$") == 1 else line

@@ -9,7 +9,17 @@ from lm_eval_pruned.grading.limits import MAX_SPAN_CHARACTERS
 from lm_eval_pruned.grading.normalize.braces import match_braces_in
 
 # "\b" read as an escape by whatever stored the text is a backspace.
-_BOX = re.compile(r"(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-z])[ \t]*")
+# A damaged model loses the backslash before "boxed{".
+_BOX = re.compile(
+    r"(?:(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-z])|(?<![\\A-Za-z])boxed(?=\{))[ \t]*"
+)
+# The content of a box whose brace was lost: up to the end of the line, a tag or the next box.
+_BROKEN = re.compile(
+    r"\{\s{0,3}(-?(?:[$0-9]|\\[df]?frac|\\sqrt)[^\n<>]{0,60}?)(?:\s{0,3}</|<\||>?[ \t]{0,3}\n|>\Z|\s{0,3}\\boxed)"
+)
+_CLOSING_TAG = re.compile(r"\s{0,3}</")
+# The sign belongs to the box, unless it subtracts the box from something.
+_NEGATIVE = re.compile(r"(?:[=:$]|\\[(\[]|\b(?:is|are))\s{0,3}[-\u2212]\s?\\?\Z")
 _APPROXIMATELY = re.compile(
     r"[\s$,.)\]\\]{0,9}(?:\\approx|\u2248|(?:or )?(?:about|approximately|roughly) )[\s$(\[\\]{0,9}"
 )
@@ -29,13 +39,16 @@ _FIELD = re.compile(
 )
 _DELIMITER = re.compile(r"\\[()\[\]]|\$\$|\$|\\.", re.DOTALL)
 _JOINT = re.compile(r"\s*(?:,|,?\s?(?:and|or))\s*")
+# "$2x=6$ and $x=3$": the second equation is solved for a name of the first.
+_SOLVED = re.compile(r"([A-Za-z])\s?=")
 _CLOSERS = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 
 
 def find_boxes(text: str) -> Iterator[str]:
     r"""Yield the contents of `\boxed{...}`, `\fbox{...}` and `\boxed 7`, the last one first.
 
-    Boxes that never close are skipped. A box that only approximates the box before it is yielded after that one.
+    A box that never closes ends with its line, and is skipped at the end of the text. A box that only approximates the
+    box before it is yielded after that one.
 
     Example:
         >>> list(find_boxes(r"\boxed{\frac{1}{2}}, then \boxed 7 and \boxed{8"))
@@ -47,8 +60,12 @@ def find_boxes(text: str) -> Iterator[str]:
     for box in _BOX.finditer(text):
         start = box.end()
         unbraced = _UNBRACED.match(text, start)
+        broken = None if start in partners else _BROKEN.match(text, start)
         if start in partners:
             content, stop = _span(text, start + 1, partners[start]), partners[start] + 1
+            content = _CLOSING_TAG.split(content, maxsplit=1)[0]
+        elif broken:
+            content, stop = broken[1] + "}" * (broken[1].count("{") - broken[1].count("}")), broken.end(1)
         elif unbraced:
             content, stop = unbraced[0], unbraced.end()
         else:
@@ -61,6 +78,8 @@ def find_boxes(text: str) -> Iterator[str]:
             contents[-1] += f", {content}" if content != contents[-1] else ""
             end = stop
             continue
+        if _NEGATIVE.search(text, max(0, box.start() - 12), box.start()) and not set(content) & set("+-,"):
+            content = f"-{content}"
         approximate = contents and _APPROXIMATELY.fullmatch(text, end, box.start())
         contents.insert(len(contents) - bool(approximate), content)
         end = stop
@@ -119,7 +138,9 @@ def find_math(text: str) -> list[str]:
         if opened and delimiter[0] == _CLOSERS[opened[0]] and not _is_money(text, opened, delimiter):
             content = text[opened.end() : delimiter.start()].strip()
             if content and lists and _JOINT.fullmatch(text, end, opened.start()):
-                lists[-1].append(content)
+                solved, before = _SOLVED.match(content), lists[-1][-1]
+                is_step = solved and "=" in before and solved[1] in before and not _SOLVED.match(before)
+                lists[-1] = [*lists[-1][: -1 if is_step else None], content]
             elif content:
                 lists.append([content])
             opened, end = None, delimiter.end()

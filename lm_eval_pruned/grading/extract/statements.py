@@ -26,6 +26,11 @@ _ANNOUNCEMENT = re.compile(
     r"|#### ?(?=[^\n#]{0,200}[0-9])(?![^\n#]{0,200}#)",
     re.IGNORECASE | re.MULTILINE,
 )
+# "She has #### 15 eggs left.": in a sentence, only the number is marked.
+_MARKED_NUMBER = re.compile(
+    r"(?<=[^\s#*] )#### ?-?\\?\$?[0-9](?:[0-9,.]{0,30}[0-9])?%?"
+    r"(?= (?!(?:and|or|to|[a-z]{1,4}illion|thousand|dozen)\b)[A-Za-z])"
+)
 # "not 14 but 15" withdraws the first of the two.
 _RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)
 # Small words before a value say how sure, how late or how exact it is, and nothing about it.
@@ -64,6 +69,7 @@ def find_announced(text: str) -> Iterator[str]:
         >>> list(find_announced("The answer is 4. Wait. **Final Answer:** 5"))
         ['5', '4. Wait. **Final Answer:** 5']
     """
+    text = _MARKED_NUMBER.sub(r"\g<0>\n", text)
     for announcement in reversed(list(_ANNOUNCEMENT.finditer(text))[-MAX_ANNOUNCEMENTS:]):
         rest = _RETRACTION.sub("", _first_line(text, announcement.end()), count=1)
         rest = _OPEN_BOX.sub("", CLOSING_TAG.sub("", rest))
