@@ -16,7 +16,8 @@ from lm_eval_pruned.grading.compare.values import exact_number
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.remarks import normalize_conjunctions, strip_remarks
-from lm_eval_pruned.grading.normalize.units import split_unit
+from lm_eval_pruned.grading.normalize.unit_table import SYMBOLS
+from lm_eval_pruned.grading.normalize.units import Quantity, split_unit
 from lm_eval_pruned.grading.read.decimal import Number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.symbolic.worker import ask
@@ -31,8 +32,8 @@ _NAME = re.compile(
     r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
     # Function values, probabilities, lengths and areas, and quotients of two letters.
     r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
-    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[A-Z]{2}\^\{2\}"
-    r"|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Z]"
+    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[a-w](?:\+[a-w]){2,5}"
+    r"|[A-Z]{2}\^\{2\}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Za-z](?:_\{\w+\})?"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
     r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
 )
@@ -46,6 +47,12 @@ _LABELLED_CHOICE = re.compile(
     r"|(?:option|choice)\(?(?P<option>[A-Ea-e])\)?(?:[:.].*)?|(?P<lone>[A-Ea-e])(?:[).:].*|\([a-z]{3}.*)",
     re.DOTALL,
 )
+# "Yes, since x > 0" for "Yes", and "No such number exists" for "No".
+_DECISION = re.compile(r"(?P<word>yes|no|true|false)(?!.*[^a-z](?:yes|no|true|false)\Z)(?:[,.;:]|such).*", re.DOTALL)
+_DECISIONS = ("yes", "no", "true", "false")
+# Not those of an index, as in a sum from k=1.
+_CHAIN_SIGN = re.compile(r"=(?![^{}]*\})")
+_SYMBOL = re.compile(r"(?P<value>.*[0-9])(?P<symbol>[A-Za-z]{1,3})", re.DOTALL)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # Notation that our own parser does not read and sympy does.
@@ -131,7 +138,12 @@ def _strip_approximation(form: str) -> str:
 
 
 def _strip_label(form: str, other: str) -> str:
-    """Reduce a choice with its text, such as `(C)5`, to what the other side is, letter or text, but not if both are."""
+    """Reduce a choice with its text, such as `(C)5`, to what the other side is, letter or text, but not if both are.
+
+    A "yes" or "no" with its reason is reduced to that word if this is all of the other side.
+    """
+    if other in _DECISIONS and (decision := _DECISION.fullmatch(form.casefold())):
+        return decision["word"]
     choice = _LABELLED_CHOICE.fullmatch(form)
     if choice is None or _LABELLED_CHOICE.fullmatch(other):
         return form
@@ -172,11 +184,18 @@ def _compare_values(left: str, right: str) -> Equality:
     if {one.unit, other.unit} == {"degree", ""} and "\\pi" in (one.value if other.unit else other.value):
         # Radians: our parser reads the sign of a degree as a factor.
         return _compare_parsed(left, right)
+    one, other = _read_symbol(one, other.unit), _read_symbol(other, one.unit)
     if one.unit and other.unit and one.unit != other.unit:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
     if one.value == other.value:
         return Equality(True, "same value and unit" if one.unit == other.unit else "same value, unit on one side")
     return _compare_parsed(one.value, other.value)
+
+
+def _read_symbol(quantity: Quantity, unit: str) -> Quantity:
+    """Read the letters of `0.64N` as a unit if the other side has this unit; otherwise they are variables."""
+    typed = None if quantity.unit or not unit else _SYMBOL.fullmatch(quantity.value)
+    return Quantity(typed["value"], unit) if typed and SYMBOLS.get(typed["symbol"]) == unit else quantity
 
 
 def _compare_parsed(left: str, right: str) -> Equality:
@@ -188,15 +207,30 @@ def _compare_parsed(left: str, right: str) -> Equality:
         other = read(f"({right})")
     if one and other and (left_number := exact_number(one)) and (right_number := exact_number(other)):
         return _compare_numbers(left_number, right_number)
+    if (one is None) != (other is None) and (ends := _end_chain(left, right)) != (left, right):
+        return _compare_values(*ends)
     verdict = compare_answers(one, other) if one and other else None
     if verdict:
         return Equality(True, "same meaning")
     if not (one and other) and fold_words(left) == fold_words(right):
         return Equality(True, "same text")
-    # Matrices are added and multiplied by sympy only.
-    if one and other and verdict is False and not ("matrix}" in left and "matrix}" in right):
+    # Matrices are added and multiplied, and inequalities such as x^4>16 solved, by sympy only.
+    is_ours = not ("matrix}" in left and "matrix}" in right)
+    if one and other and verdict is False and is_ours and not {one.label, other.label} <= {"<", "<="}:
         return Equality(False, "different meanings")
     return _ask_second_opinion(left, right, verdict, is_read=bool(one and other))
+
+
+def _end_chain(left: str, right: str) -> tuple[str, str]:
+    r"""Return two forms, of which one is a chain such as `17\bmod5=2`, without members that cannot be read."""
+    ends = []
+    for form, other in ((left, right), (right, left)):
+        members = _CHAIN_SIGN.split(form)
+        known = "=".join(member for member in members if read(member))
+        is_chain = len(members) > 1 and read(members[-1]) and not _RELATION.search(known.replace("=", ""))
+        is_value = is_chain and not _RELATION.search(other) and ("=" not in known or is_constant_chain(known))
+        ends.append(known if is_value else form)
+    return ends[0], ends[1]
 
 
 def _ask_second_opinion(left: str, right: str, verdict: bool | None, *, is_read: bool) -> Equality:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
@@ -12,10 +13,20 @@ from lm_eval_pruned.grading.answer_kinds import Kind, Stage, Status
 from lm_eval_pruned.grading.equal import Equality, equal_forms, normal_form
 from lm_eval_pruned.grading.extract.brackets import same_brackets
 from lm_eval_pruned.grading.extract.choices import read_letter
+from lm_eval_pruned.grading.extract.sentences import find_conclusion
+from lm_eval_pruned.grading.extract.statements import PROSE_WORDS
 from lm_eval_pruned.grading.limits import MAX_CACHED_CHARACTERS, MAX_CACHED_VERDICTS
 from lm_eval_pruned.grading.symbolic.worker import start as start_worker
+from lm_eval_pruned.grading.vocabulary import TYPED_COMMANDS
 
 _Arguments = ParamSpec("_Arguments")
+
+_PROSE = re.compile(r"(?<!\S)[A-Za-z]{2,}(?=[\s,.;:]|\Z)")
+# A number with words behind it is no sentence, and a sentence with one of these does not say which value it is.
+_WITHHELD = re.compile(
+    r"\A[\s$-]*[0-9]|\b(?:not|cannot|never|than|either|or|except|if|maybe|unless)\b|n['\u2019]t\b|[<>]|\\[lg]e",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +105,19 @@ def clear_cached_verdicts() -> None:
     _judge.cache_clear()
 
 
+def _concluded_form(text: str) -> str:
+    """Return the normal form of what a sentence concludes; it is empty for anything but a sentence that affirms."""
+    words = [word for word in _PROSE.findall(text) if word not in TYPED_COMMANDS]
+    is_sentence = len(words) >= PROSE_WORDS and not _WITHHELD.search(text)
+    return normal_form(find_conclusion(text) or "") if is_sentence else ""
+
+
 @lru_cache(maxsize=MAX_CACHED_VERDICTS)
 def _judge(gold: str, answer: str) -> Verdict:
     gold_form, answer_form = normal_form(gold), normal_form(answer)
     equality = equal_forms(gold_form, answer_form)
+    concluded = [] if equality else [_concluded_form(text) for text in (gold, answer)]
+    if any(concluded) and not all(concluded):
+        # One side is a sentence such as "The sum is 5."
+        equality = equal_forms(concluded[0] or gold_form, concluded[1] or answer_form) or equality
     return Verdict(**equality._asdict(), extracted=answer, gold_form=gold_form, answer_form=answer_form)

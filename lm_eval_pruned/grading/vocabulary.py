@@ -14,7 +14,8 @@ def commands(names: str) -> frozenset[str]:
 
 
 FUNCTIONS = commands(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh log ln lg exp gcd lcm max min det abs"
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh arcsinh arccosh arctanh log ln lg exp gcd lcm "
+    "max min det abs binomial factorial"
 )
 # Greek letters and other symbols that stand for a value.
 SYMBOLS = commands(
@@ -23,11 +24,12 @@ SYMBOLS = commands(
 )
 # Names with a fixed value; every other name is a variable.
 CONSTANTS = ("e", "i", "\\pi", "\\infty")
-# What people type as words, without a backslash.
-TYPED_SYMBOLS = {"pi": "\\pi", "theta": "\\theta", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty"}
-TYPED_COMMANDS = {name[1:]: name for name in FUNCTIONS} | TYPED_SYMBOLS | {"sqrt": "\\sqrt"}
 # A run of up to three letters can be a product of variables; a longer one is a word.
 LONGEST_PRODUCT = 3
+# What people type as words, without a backslash.
+TYPED_SYMBOLS = {name[1:]: name for name in SYMBOLS - commands("xi Xi Pi ell")}
+TYPED_SYMBOLS |= dict.fromkeys(("inf", "infinity", "oo"), "\\infty")
+TYPED_COMMANDS = {name[1:]: name for name in FUNCTIONS} | TYPED_SYMBOLS | {"sqrt": "\\sqrt"}
 
 _SMALL_NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -27,7 +27,7 @@ answers = st.text(max_size=30) | st.lists(st.sampled_from(LATEX), max_size=14).m
     ("answer", "form"),
     [
         (r"\left( 3, \dfrac{\pi}{2} \right]", r"(3, \frac{\pi}{2}]"),
-        (r"\[ x^2_i \]", "x^{2}_{i}"),
+        (r"\[ x^2_i \]", "x_{i}^{2}"),
         (r"\frac\pi2", r"\frac{\pi}{2}"),
         (r"\sqrt[3]2", r"\sqrt[3]{2}"),
         (r"x^\frac12", r"x^{\frac{1}{2}}"),

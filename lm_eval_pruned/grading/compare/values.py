@@ -75,17 +75,22 @@ def _is_infinite(node: Node) -> bool:
 def agree_at_points(one: Node, other: Node, test: Callable[..., bool]) -> bool | None:
     """Test two expressions with `test` at several points; return None if too few points can be evaluated.
 
-    One point at which the test fails decides. At the first point, it must also pass with twice the digits.
+    One point at which the test fails decides. At the first point, it must also pass with twice the digits. Points where
+    neither value is real, as of the logarithm of a negative number, count only if there are not enough others.
     """
+    verdict = _agree_at_points(one, other, test, may_be_complex=False)
+    return _agree_at_points(one, other, test, may_be_complex=True) if verdict is None else verdict
+
+
+def _agree_at_points(one: Node, other: Node, test: Callable[..., bool], *, may_be_complex: bool) -> bool | None:
     passed = 0
     for point in _points(one, other):
         try:
             for digits in (DIGITS,) if passed else (DIGITS, 2 * DIGITS):
-                if not test(
-                    evaluate_numerically(one, point, digits=digits),
-                    evaluate_numerically(other, point, digits=digits),
-                    digits=digits,
-                ):
+                mine, theirs = (evaluate_numerically(node, point, digits=digits) for node in (one, other))
+                if mine.imag and theirs.imag and not may_be_complex:
+                    raise UndefinedError("not real")
+                if not test(mine, theirs, digits=digits):
                     return False
         except UndefinedError:
             continue

@@ -29,7 +29,7 @@ _GAPS = commands(
 
 # The spelling that is kept, and the others.
 _SPELLINGS = (
-    r"\cdot * \times; \% %; / \div; \sqrt \surd; \\ \cr; \pmod \mod; \frac \dfrac \tfrac \cfrac \nicefrac \sfrac; "
+    r"\cdot * \times \*; \% %; / \div; \sqrt \surd; \\ \cr; \pmod \mod; \frac \dfrac \tfrac \cfrac \nicefrac \sfrac; "
     r"\binom \dbinom \tbinom; T \top \intercal; \le \leq \leqslant; \ge \geq \geqslant; \ne \neq; < \lt; > \gt; "
     r"\land \wedge; \lor \vee; \overline \bar; \ldots \dots \cdots; \{ \lbrace; \} \rbrace; [ \lbrack; ] \rbrack; "
     r"\emptyset \varnothing; : \colon; ^{\circ} \degree \textdegree; \$ \dollar"

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Callable
 
-from lm_eval_pruned.grading.vocabulary import SCALES
+from lm_eval_pruned.grading.vocabulary import SCALES, TYPED_COMMANDS
 
 _WORD_FONT = r"(?:\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{\s?)?"
 _SIDE = r"(?:(?!\\(?:over|choose)(?![A-Za-z]))[^{}])"
@@ -15,6 +15,8 @@ _INFIX = rf"\{{(?P<above>{_SIDE}*)\\(?P<infix>over|choose)(?![A-Za-z])(?P<below>
 _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 # Unit vectors i, j, k; a single one of these letters may just be a letter in bold.
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
+# Typed without a backslash; others of these names are words or units, too.
+_TYPED = "|".join(sorted(TYPED_COMMANDS.keys() - {"min", "max", "det", "inf", "infinity", "oo"}, key=len, reverse=True))
 _RAISED = {"sup": "^", "sub": "_"}
 # JSON makes two backslashes of one, and reads one before b or f as a control character.
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}$%()[\],!])")
@@ -53,7 +55,9 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ),
     ("quad", r"\\(q?quad)(?=[A-Za-z])", r"\\\1 "),
     ("</", r"<(sup|sub)>([^<>]{1,40})</\1>", lambda tag: f"{_RAISED[tag[1]]}{{{tag[2]}}}"),
-    ("</", r"</?(?:b|i|u|p|em|strong|span|code|math)>", ""),
+    # What a model writes after its end is not its answer.
+    ("<|", r"(?s)(?<=.)<\|[A-Za-z_]{1,30}\|>.*", ""),
+    ("</", r"</?(?:b|i|u|p|s|em|strong|span|code|math)>", ""),
     ("<br", r"<br ?/?>", " "),
     ("\\over", r"\A[^{}=,\\]{1,40}\\over(?![A-Za-z])[^{}=,\\]{1,40}\Z", r"{\g<0>}"),
     ("\\over", _INFIX, _infix),
@@ -67,11 +71,18 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("/", r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?", r"\\frac{\1}{\2}"),
     ("^", r"\^\s?([0-9]{2,40})(?![0-9])", r"^{\1}"),
     ("^", r"\^\s?-\s?([0-9]{1,40}(?:\.[0-9]{1,40})?|[A-Za-z])", r"^{-\1}"),
+    ("^", rf"\^(?=[a-z]{{2}})((?:{_TYPED})\([^()]{{1,40}}\))", r"^{\1}"),
     ("_", r"(?<![A-Za-z\\])([A-Za-z])_([0-9]{2,9})", r"\1_{\2}"),
+    # The index of v^2_0 belongs to its name.
+    ("_", r"(?<=[A-Za-z])\^(\{[^{}]{1,20}\}|[0-9])_(\{[^{}]{1,20}\}|[0-9A-Za-z])", r"_\2^\1"),
+    (" ", rf"(?<![\\A-Za-z])(?=[a-z]{{2,10}} )({_TYPED}) (?=(?:[A-Za-z]|{_TYPED})(?![A-Za-z])|\\[a-z])", r"\\\1 "),
+    (" in ", r"(?<![A-Za-z])([A-Za-z]) in (?=[(\[])", r"\1\\in "),
+    ("log", r"(?<![A-Za-z])log(2|10)(?=\()", r"log_{\1}"),
+    ("cbrt", r"(?<![A-Za-z])cbrt\(([^()]{1,40})\)", r"\\sqrt[3]{\1}"),
     ("sqrt", r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})", r"\\sqrt{\1}"),
     ("{", r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)", r"\\\1"),
     ("\\", r"\\(sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[a-gi-pr-z](?![A-Za-z]))", r"\\\1 "),
-    ("(", r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\()", r"arc\1"),
+    ("(", r"(?<![\\A-Za-z])a((?:sin|cos|tan)h?)(?=\()", r"arc\1"),
     ("...", r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z", r".\1\\overline{\2}"),
     ("\\dot", r"\\dot\s?\{?([0-9])\}?(?:([0-9]{0,40})\\dot\s?\{?([0-9])\}?)?", r"\\overline{\1\2\3}"),
     (

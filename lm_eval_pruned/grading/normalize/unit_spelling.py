@@ -105,7 +105,8 @@ def _are_units(factors: list[_Factor], stretch: str, after: str, *, is_decimal: 
     if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
         is_last = (bare[0].spelling in LETTERS or is_decimal) and _LAST.fullmatch(after)
         return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
-    return stretch[0] in " ~\\"
+    # Of `sqrt(2*g*h)` they are factors.
+    return stretch[0] in " ~\\" and not (after.startswith(")") and stretch.startswith("\\cdot"))
 
 
 def _read_factors(stretch: str) -> list[_Factor]:

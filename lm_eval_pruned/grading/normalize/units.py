@@ -35,7 +35,7 @@ _PRICED = re.compile(
 )
 _SUFFIXES = {"1": "st", "2": "nd", "3": "rd"}
 _ORDINAL = re.compile(
-    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th)\}}?|(?P<word>{'|'.join(ORDINALS)}))"
+    rf"(?:(?P<value>[0-9]+)(?:\^\{{)?(?P<suffix>st|nd|rd|th(?!irds?))\}}?|(?P<word>{'|'.join(ORDINALS)}))"
     r"(?P<noun>[a-z]{3,20})?"
 )
 # A noun that numbers things, as in "grade 12", and the half of the day after a time.

@@ -23,6 +23,7 @@ from lm_eval_pruned.grading.read.tree import (
     Node,
     call,
     flat,
+    has_name,
     name,
     negative,
     number,
@@ -49,7 +50,7 @@ _CLOSING_BARS = {
 }  # fmt: skip
 _SIGNS = {"+", "-", "\\pm", "\\mp"}
 _UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
-_INVERTIBLE = ("sin", "cos", "tan")
+_INVERTIBLE = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
 _FIGURES = tuple("0123456789.")
 _FACTOR_STARTS = FUNCTIONS | SYMBOLS | {"(", "[", "\\{", " ", "\\lfloor", "\\lceil", "\\lvert"}
 _FACTOR_STARTS |= {"\\frac", "\\sqrt", "\\binom", "\\text", "\\hat", "\\mathbb", "\\begin"}
@@ -65,6 +66,7 @@ _PHRASES = {
     **dict.fromkeys(_ALL_REALS.split(), "\\mathbb{R}"),
     **dict.fromkeys(("dne", "doesnotexist", "thelimitdoesnotexist", "limitdoesnotexist"), "\\text{doesnotexist}"),
 }
+_FRACTION = re.compile(r"(-?)\\frac\{([0-9]{1,40})\}\{([0-9]{1,40})\}")
 # As a whole answer, 2e-3 is a number and not a multiple of e.
 _SCIENTIFIC = re.compile(r"([+-]?[0-9.]+)[eE]([+-]?[0-9]{1,4})")
 # A set that a condition defines, \{x \mid x>2\}, is read as the condition.
@@ -87,6 +89,8 @@ def read(form: str) -> Node | None:
     if form in NUMBER_WORDS:
         return number(NUMBER_WORDS[form])
     form = _PHRASES.get(form, form)
+    if (fraction := _FRACTION.fullmatch(form)) and int(fraction[3]):
+        return number(Fraction(int(fraction[1] + fraction[2]), int(fraction[3])))
     if scientific := _SCIENTIFIC.fullmatch(form):
         form = f"{scientific[1]}\\cdot10^{{{scientific[2]}}}"
     if len(form) > MAX_PARSED_CHARACTERS or (form.isalpha() and len(form) > 1 and form not in TYPED_SYMBOLS):
@@ -221,9 +225,11 @@ class _Parser:
         self._tokens.accept(" ")
         are_powers = self._tokens.last == "}" and self._tokens.after_next == "^"
         is_known = is_fraction or are_powers or self._tokens.last in _BEFORE_NUMBERS
-        if self._tokens.next[:1] in _FIGURES and not is_known:
-            raise UnreadableError("a number after a factor")
+        is_doubtful = self._tokens.next[:1] in _FIGURES and not is_known
         right = self._parse_factor()
+        # In N2^{-N} the number is the base of a power.
+        if is_doubtful and not (right.head == "^" and has_name(right.parts[1])):
+            raise UnreadableError("a number after a factor")
         if is_whole and is_fraction:
             if self._tokens.last != "}":
                 self._tokens.expect("/")

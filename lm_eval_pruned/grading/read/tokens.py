@@ -9,6 +9,8 @@ from lm_eval_pruned.grading.vocabulary import LONGEST_PRODUCT, TYPED_COMMANDS
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    # Typed as R1; x2^{3} may be the cube of either, and 2e3 a number.
+    r"|(?<![A-Za-z\\])(?P<name>(?![ei])[A-Za-z])(?P<index>[0-9]+)(?![0-9.^])"
     r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]{1,2}(?=(?:sin|cos|tan|exp|ln|log)\()|[A-Za-z]+)"
     r"|(?P<blank>[ ]+)|(?P<sign>.)",
     re.DOTALL,
@@ -100,7 +102,9 @@ def tokenize(form: str) -> list[str]:
     tokens: list[str] = []
     for match in _TOKEN.finditer(form):
         token = TYPED_COMMANDS.get(match[0], match[0])
-        if token.isalpha() and len(token) <= LONGEST_PRODUCT:
+        if match["index"]:
+            tokens += [match["name"], "_", "{", match["index"], "}"]
+        elif token.isalpha() and len(token) <= LONGEST_PRODUCT:
             tokens += token
         elif match["blank"] is None:
             tokens.append(token)

@@ -100,5 +100,10 @@ def replace_names(node: Node, values: Mapping[str, Node]) -> Node:
     return replace(node, parts=tuple(replace_names(part, values) for part in node.parts)) if node.parts else node
 
 
+def has_name(node: Node) -> bool:
+    """Tell whether a name, of a variable or a constant, occurs in a tree."""
+    return node.head == "name" or any(map(has_name, node.parts))
+
+
 INFINITY = name("\\infty")
 MINUS_INFINITY = negative(INFINITY)

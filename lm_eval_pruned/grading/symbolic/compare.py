@@ -24,6 +24,7 @@ _CONSTANTS = {
 }  # fmt: skip
 _OPERATIONS: dict[type[sympy.Basic], Head] = {sympy.Add: "+", sympy.Mul: "*", sympy.Pow: "^"}
 _RELATIONS = {sympy.Eq: "=", sympy.Ne: "!=", sympy.Lt: "<", sympy.Le: "<="}
+_INEQUALITIES = (sympy.Lt, sympy.Le, sympy.Gt, sympy.Ge)
 # Functions with another name in sympy than in our trees.
 _FUNCTIONS = {
     "log": "ln", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "acot": "arccot", "Abs": "abs",
@@ -71,6 +72,8 @@ def _are_equal(one: sympy.Basic, other: sympy.Basic) -> bool:
             return True
         one, other = one.doit(), other.doit()
     equal = compare_answers(to_tree(one), to_tree(other))
+    if equal is False and isinstance(one, _INEQUALITIES) and isinstance(other, _INEQUALITIES):
+        return one.free_symbols == other.free_symbols and bool(one.as_set() == other.as_set())
     if equal is None and not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
         raise UnreadableError("neither values nor relations that can be evaluated")
     return bool(sympy.simplify(one - other) == 0) if equal is None else equal
