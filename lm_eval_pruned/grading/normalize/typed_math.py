@@ -16,7 +16,7 @@ _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 # Unit vectors i, j, k; a single one of these letters may just be a letter in bold.
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
 # Typed without a backslash; others of these names are words or units, too.
-_TYPED = "|".join(sorted(TYPED_COMMANDS.keys() - {"min", "max", "det", "inf", "infinity", "oo"}, key=len, reverse=True))
+_TYPED = "|".join(sorted(TYPED_COMMANDS.keys() - {"min", "max", "det", "inf", "infinity", "oo"}, reverse=True))
 _RAISED = {"sup": "^", "sub": "_"}
 # JSON makes two backslashes of one, and reads one before b or f as a control character.
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}$%()[\],!])")
@@ -98,7 +98,17 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
         for word, power in SCALES.items()
     ),
 )
-_RULES = [(trigger, re.compile(pattern), replacement) for trigger, pattern, replacement in _PATTERNS]
+
+
+def _expander(template: str) -> Callable[[re.Match[str]], str]:
+    """Return a function that expands a template. Unlike the template, it costs nothing where nothing matches."""
+    return lambda match: match.expand(template)
+
+
+_RULES = [
+    (trigger, re.compile(pattern), _expander(replacement) if isinstance(replacement, str) else replacement)
+    for trigger, pattern, replacement in _PATTERNS
+]
 
 
 def normalize_typed_math(text: str) -> str:
