@@ -14,8 +14,8 @@ def commands(names: str) -> frozenset[str]:
 
 
 FUNCTIONS = commands(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh arcsinh arccosh arctanh log ln lg exp gcd lcm "
-    "max min det abs binomial factorial"
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh arcsinh arccosh arctanh csch sech coth log ln "
+    "lg exp gcd lcm max min det abs binomial factorial"
 )
 # Greek letters and other symbols that stand for a value.
 SYMBOLS = commands(

@@ -10,7 +10,7 @@ from lm_eval_pruned.grading.normalize.typed_math import restore_backslashes
 from lm_eval_pruned.grading.normalize.unicode import normalize_characters
 from lm_eval_pruned.grading.normalize.unit_spelling import normalize_units
 from lm_eval_pruned.grading.normalize.unit_table import PLAIN, WORDS
-from lm_eval_pruned.grading.vocabulary import LONGEST_PRODUCT, TYPED_COMMANDS
+from lm_eval_pruned.grading.vocabulary import LONGEST_PRODUCT, TYPED_COMMANDS, TYPED_SYMBOLS
 
 _WRAPPING = '*`" \t\n\u2713\u2714\u2705'
 _ENDING = _WRAPPING + ".,;?"
@@ -67,6 +67,9 @@ def fold_words(form: str) -> str:
 def _fold_word(word: re.Match[str]) -> str:
     """Lower-case a word; a few letters are a word as a whole member, and variables within an expression."""
     folded = word[0].casefold()
+    if word[0] in TYPED_SYMBOLS:
+        # Lambda is another letter than lambda.
+        return word[0]
     if len(folded) > LONGEST_PRODUCT or folded in _SHORT_WORDS:
         return folded
     start, end = word.span()

@@ -38,7 +38,7 @@ _AREAS = {"square": 2, "sq": 2, "cubic": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
 # What may follow a unit that is not in a text font.
-_END = re.compile(r"\s*(?:\Z|[,;.$*)\]}0-9]|\\[)\],;:!]|(?:and|or)\b)")
+_END = re.compile(r"\s*(?:\Z|[,;.$)\]}0-9]|\*(?!\*)|\\[)\],;:!]|(?:and|or)\b)")
 _LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
 # After the "h" of "2 h 30 min".
 _MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
