@@ -48,10 +48,13 @@ _LABELLED_CHOICE = re.compile(
     re.DOTALL,
 )
 # "Yes, since x > 0" for "Yes", and "No such number exists" for "No".
-_DECISION = re.compile(r"(?P<word>yes|no|true|false)(?!.*[^a-z](?:yes|no|true|false)\Z)(?:[,.;:]|such).*", re.DOTALL)
+_DECISION = re.compile(
+    r"(?P<word>yes|no|true|false)(?!.*(?:[^a-z](?:yes|no|true|false)\Z|onlyif|unless|except))(?:[,.;:]|such).*",
+    re.DOTALL,
+)
 _DECISIONS = ("yes", "no", "true", "false")
 # Not those of an index, as in a sum from k=1.
-_CHAIN_SIGN = re.compile(r"=(?![^{}]*\})")
+_CHAIN_SIGN = re.compile(r"=(?![^{}]{0,40}\})")
 _SYMBOL = re.compile(r"(?P<value>.*[0-9])(?P<symbol>[A-Za-z]{1,3})", re.DOTALL)
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 

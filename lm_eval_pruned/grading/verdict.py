@@ -24,7 +24,7 @@ _Arguments = ParamSpec("_Arguments")
 _PROSE = re.compile(r"(?<!\S)[A-Za-z]{2,}(?=[\s,.;:]|\Z)")
 # A number with words behind it is no sentence, and a sentence with one of these does not say which value it is.
 _WITHHELD = re.compile(
-    r"\A[\s$-]*[0-9]|\b(?:not|cannot|never|than|either|or|except|if|maybe|unless)\b|n['\u2019]t\b|[<>]|\\[lg]e",
+    r"\A[\s$-]*[0-9]|\A\W*(?:yes|no|true|false)\b|\b(?:not|cannot|never|than|either|or|except|if|maybe|unless)\b|n['\u2019]t\b|[<>]|\\[lg]e",
     re.IGNORECASE,
 )
 
@@ -105,19 +105,22 @@ def clear_cached_verdicts() -> None:
     _judge.cache_clear()
 
 
-def _concluded_form(text: str) -> str:
-    """Return the normal form of what a sentence concludes; it is empty for anything but a sentence that affirms."""
-    words = [word for word in _PROSE.findall(text) if word not in TYPED_COMMANDS]
-    is_sentence = len(words) >= PROSE_WORDS and not _WITHHELD.search(text)
-    return normal_form(find_conclusion(text) or "") if is_sentence else ""
+def _is_sentence(text: str) -> bool:
+    return len([word for word in _PROSE.findall(text) if word not in TYPED_COMMANDS]) >= PROSE_WORDS
+
+
+def _concluded_form(sentence: str) -> str:
+    """Return the normal form of what a sentence concludes, such as 5 of "The sum is 5.", empty if it does not say."""
+    return "" if _WITHHELD.search(sentence) else normal_form(find_conclusion(sentence) or "")
 
 
 @lru_cache(maxsize=MAX_CACHED_VERDICTS)
 def _judge(gold: str, answer: str) -> Verdict:
     gold_form, answer_form = normal_form(gold), normal_form(answer)
     equality = equal_forms(gold_form, answer_form)
-    concluded = [] if equality else [_concluded_form(text) for text in (gold, answer)]
-    if any(concluded) and not all(concluded):
-        # One side is a sentence such as "The sum is 5."
-        equality = equal_forms(concluded[0] or gold_form, concluded[1] or answer_form) or equality
+    sentences = [] if equality else [_is_sentence(text) for text in (gold, answer)]
+    if any(sentences) and not all(sentences):
+        sentence, other = (gold, answer_form) if sentences[0] else (answer, gold_form)
+        concluded = _concluded_form(sentence)
+        equality = (equal_forms(concluded, other) or equality) if concluded else equality
     return Verdict(**equality._asdict(), extracted=answer, gold_form=gold_form, answer_form=answer_form)
