@@ -81,8 +81,8 @@ def read(form: str) -> Node | None:
     r"""Parse a normal form into a tree, or return None if it cannot be parsed to its very end.
 
     Example:
-        >>> read(r"\frac{1}{2}").parts[0].value, read("(1, 2)").head, read("1<x<2").label
-        (Fraction(1, 1), 'bracket', '< <')
+        >>> read(r"\frac{1}{2}").value, read("(1, 2)").head, read("1<x<2").label
+        (Fraction(1, 2), 'bracket', '< <')
         >>> read("forty").value, read("evelyn"), read("1+")
         (Fraction(40, 1), None, None)
     """
