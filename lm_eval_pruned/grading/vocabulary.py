@@ -40,6 +40,13 @@ NUMBER_WORDS = {
     **{word: value for value, word in enumerate(_SMALL_NUMBERS.split())},
     **{word: 10 * value for value, word in enumerate(_TENS.split(), 2)},
 }
+# Normal forms have no blanks: forty two is fortytwo.
+NUMBER_WORDS |= {
+    f"{tens}{joint}{ones}": NUMBER_WORDS[tens] + NUMBER_WORDS[ones]
+    for tens in _TENS.split()
+    for ones in _SMALL_NUMBERS.split()[1:10]
+    for joint in ("-", "")
+}
 _FIRST = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 ORDINALS = _FIRST.split()
 # Words for powers of ten, and their exponents.

@@ -83,8 +83,8 @@ def read(form: str) -> Node | None:
     Example:
         >>> read(r"\frac{1}{2}").value, read("(1, 2)").head, read("1<x<2").label
         (Fraction(1, 2), 'bracket', '< <')
-        >>> read("forty").value, read("evelyn"), read("1+")
-        (Fraction(40, 1), None, None)
+        >>> read("forty-two").value, read("evelyn"), read("1+")
+        (Fraction(42, 1), None, None)
     """
     if form in NUMBER_WORDS:
         return number(NUMBER_WORDS[form])
