@@ -42,7 +42,9 @@ _VALUE = re.compile(
 _NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
 _FORMULA = re.compile(r"[\^_=]|\\(?!\$)")
 _CLOSED_FORMULA = re.compile(r"(?<![\\$])\$(?![\s$])[^$\n]{1,400}(?<![\s$\\])\$(?![0-9$])")
-_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=[0-9.][0-9,.]*(?:[\s.,;:!?)/-]|\Z))")
+_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/-]|\Z))")
+# "He pays 5$ in total": the first dollar sign of a line, after a number, opens no formula.
+_AMOUNT = re.compile(r"\A([^$]*[0-9])\\?\$(?=[\s.,;:!?)]|\Z)")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
 _DIGIT = re.compile(r"[0-9\0]")
 # "10 pounds minus 3 pounds, or 7 pounds", "48 plus 18 dollars, which is 66 dollars"
@@ -85,7 +87,7 @@ _WORDS_WITHOUT_STOP = 4
 
 
 def is_cut(text: str) -> bool:
-    r"""Tell whether a text stops in the middle of a sentence or of a formula.
+    r"""Return whether a text stops in the middle of a sentence or of a formula.
 
     Example:
         >>> is_cut("Then we add the other two and so"), is_cut("So $x = "), is_cut("x = 5"), is_cut("It is 5.")
@@ -93,7 +95,7 @@ def is_cut(text: str) -> bool:
     """
     text = _MONEY.sub("", _CLOSED_FORMULA.sub("(0)", text)).rstrip().rstrip("*_`") or "."
     before, _, last = (line.rstrip() for line in text[-_CLOSING_CHARACTERS:].rpartition("\n"))
-    if _OPEN.search(last[-20:]) or last.count("{") > last.count("}") or last.count("$") % 2:
+    if _OPEN.search(last[-20:]) or last.count("{") > last.count("}") or _AMOUNT.sub(r"\1", last).count("$") % 2:
         return True
     if text.count("\\[") > text.count("\\]") or text.count("\\(") > text.count("\\)") or text.count("$$") % 2:
         return True
