@@ -63,7 +63,7 @@ class HarnessFinder:
 
 
 def is_disabled() -> bool:
-    """Tell whether LM_EVAL_PRUNED_AUTOLOAD=0 is set; `os` is never imported for it, `site` has done that already."""
+    """Return whether LM_EVAL_PRUNED_AUTOLOAD=0 is set; `os` is never imported for it, `site` has done that already."""
     os = sys.modules.get("os")
     return os is not None and os.environ.get(VARIABLE) == "0"
 

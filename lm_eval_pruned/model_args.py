@@ -1,4 +1,4 @@
-"""Arguments: `--model_args` read from text, YAML or Python into our settings and those of the harness's model class."""
+"""Model arguments: `--model_args` from text, YAML or Python, split into our settings and those of the harness."""
 
 from __future__ import annotations
 

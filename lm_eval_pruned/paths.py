@@ -43,7 +43,7 @@ def bundled_folder() -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a path given by a user exists; a text that cannot be a path (too long, a NUL in it) does not."""
+    """Return whether a path given by a user exists; a text that cannot be a path (too long, a NUL in it) does not."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -51,7 +51,7 @@ def is_there(path: Path) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Tell whether a name can be that of a repository on the hub, and is neither a path here nor the bundled model.
+    """Return whether a name can be that of a repository on the hub, and is neither a path here nor the bundled model.
 
     Example:
         >>> [is_hub_id(name) for name in ("Qwen/Qwen3-8B", "gpt2", "/models/mine", "a/b/c", "tiny-reasoner")]
@@ -61,7 +61,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def has_form_of_hub_id(name: str) -> bool:
-    """Tell whether a name can be that of a repository on the hub, whatever there is here.
+    """Return whether a name has the form of a repository on the hub, even if a path here has it too.
 
     Example:
         >>> [has_form_of_hub_id(name) for name in ("Qwen/Qwen3-8B", "gpt2", "/models/mine", "a/b/c", "./mine")]

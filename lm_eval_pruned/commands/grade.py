@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
         MissingDataError, DataError: an input cannot be opened or read, no row of it can be graded, or the output cannot
             be written.
     """
-    # Refuses a name that is none.
+    # The lookup raises UnknownNameError if there is no such mode.
     MODES[args.mode]
     if args.kind is not None:
         check_kind(args.kind)

@@ -51,7 +51,7 @@ class Verdict:
 
 
 def timed(judge: Callable[_Arguments, Verdict]) -> Callable[_Arguments, Verdict]:
-    """Decorate a function so that its verdict says how long it took."""
+    """Decorate a function so that its verdict has the milliseconds it took."""
 
     @wraps(judge)
     def timed_judge(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Verdict:

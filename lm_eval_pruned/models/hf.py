@@ -19,7 +19,7 @@ from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.checkpoint_checks import check_attention, check_checkpoint, check_weights
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
 from lm_eval_pruned.process_memory import use_expandable_segments
-from lm_eval_pruned.pruning.artifacts.fingerprint import Known
+from lm_eval_pruned.pruning.artifacts.fingerprint import Known, unknown
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
 from lm_eval_pruned.pruning.calibration.calibration import Calibration
@@ -171,9 +171,9 @@ def _check_files(source: str, arguments: Mapping[str, object], *, prunes: bool) 
 
 @contextmanager
 def _hashed_beside(source: str | transformers.PreTrainedModel, arguments: Mapping[str, object]) -> Iterator[Known]:
-    """Hash the files of a checkpoint for a `with` block in which it is loaded, if it is loaded from them."""
+    """Hash the files of a checkpoint while a `with` block loads it, if its weights come from these files alone."""
     if not isinstance(source, str) or arguments.get("gguf_file") or arguments.keys() & OTHER_FILES:
-        yield lambda name, value: None
+        yield unknown
         return
     revision, subfolder = str(arguments.get("revision") or "main"), str(arguments.get("subfolder") or "")
     with explained(source, revision=revision):

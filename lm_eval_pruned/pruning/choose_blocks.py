@@ -38,7 +38,7 @@ def blocks_to_drop(
         return frozenset(recipe.known_drops(len(decoder.blocks)))
     count = count_to_drop(recipe.config, len(decoder.blocks))
     if isinstance(method, SearchMethod):
-        return _found(recipe, method, decoder, windows, journal, count)
+        return _search(recipe, method, decoder, windows, journal, count)
     if method.consecutive:
         influences = run_influences(decoder, windows, method, count)
         first = influences.index(min(influences))
@@ -47,7 +47,7 @@ def blocks_to_drop(
     return frozenset(sorted(range(len(influences)), key=influences.__getitem__)[:count])
 
 
-def _found(
+def _search(
     recipe: Recipe, method: SearchMethod, decoder: Decoder, windows: Windows, journal: Path | None, count: int
 ) -> frozenset[int]:
     """Return the blocks that a search finds; what it has measured so far outlives an interruption."""

@@ -1,4 +1,4 @@
-"""What is known of a model before it is pruned: its digest, its fingerprint with a recipe, its size and its zeros."""
+"""Dense models: digest of the weights, fingerprint with a recipe, number of parameters and zeros, before pruning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lm_eval_pruned.pruning.reproducible import reproducible
 
 
 class Dense(NamedTuple):
-    """A model before it is pruned.
+    """Properties of a model before it is pruned.
 
     Attributes:
         fingerprint: of the model with a recipe and its calibration windows.
@@ -37,20 +37,20 @@ class Dense(NamedTuple):
     zeros: Mapping[str, int]
 
 
-def look_at(
+def read_dense(
     decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None, known: Known
 ) -> Dense:
     """Read all weights once: hash them, and count their zeros.
 
-    An offloaded model that will be calibrated is run with one window meanwhile, which calibration would otherwise read
-    the weights for once more.
+    An offloaded model that will be calibrated is run with one window meanwhile; without that, calibration would read
+    the weights once more.
 
     Args:
         decoder: the dense model.
         recipe: how it will be pruned.
         calibration: its calibration windows, if any.
         store: artifacts of earlier runs, one of which may make calibration unnecessary.
-        known: tells the digests of parameters that were hashed before.
+        known: returns the digests of parameters that were hashed before.
     """
     identity = calibration.identity if calibration else None
 
@@ -68,7 +68,7 @@ def look_at(
                 yield
 
         is_stored = store is not None and any(store.holds(named(one)) for one in store.dense_digests())
-        if calibration is None or decoder.residency is RESIDENT or is_stored or not _ran(decoder, calibration, beside):
+        if calibration is None or decoder.residency is RESIDENT or is_stored or not _run(decoder, calibration, beside):
             for module in decoder.residency.onload_each(decoder.residency.modules(decoder.model)):
                 with beside(module):
                     pass
@@ -77,7 +77,7 @@ def look_at(
     return Dense(fingerprint=named(found), sha256=found, parameters=parameters, zeros=zeros)
 
 
-def _ran(decoder: Decoder, calibration: Calibration, beside: Beside) -> bool:
+def _run(decoder: Decoder, calibration: Calibration, beside: Beside) -> bool:
     """Run an offloaded model with a window, and return whether all its weights were seen."""
     residency = decoder.residency
     blocks = {block.module for block in decoder.blocks}

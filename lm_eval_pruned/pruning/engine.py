@@ -38,7 +38,7 @@ from lm_eval_pruned.pruning.checks import (
     warn_if_pruned_before,
 )
 from lm_eval_pruned.pruning.choose_blocks import blocks_to_drop
-from lm_eval_pruned.pruning.dense import Dense, evaluating, look_at
+from lm_eval_pruned.pruning.dense import Dense, evaluating, read_dense
 from lm_eval_pruned.pruning.expert_scores import kept_experts
 from lm_eval_pruned.pruning.fit import check_supported
 from lm_eval_pruned.pruning.methods import DropMethod, ExpertMethod, PositionMethod, SearchMethod, WidthMethod
@@ -72,7 +72,7 @@ def prune_model(
         artifacts: folder of the artifact cache. If it holds the masks of the same configuration, weights and windows,
             they are applied and nothing is calibrated.
         stopwatch: adds seconds that were already spent on loading to the report.
-        known: tells the digests of parameters that were hashed while they were loaded.
+        known: returns the digests of parameters that were hashed while they were loaded.
 
     Raises:
         ArgumentError: the method needs calibration windows and none were given.
@@ -94,7 +94,7 @@ class PruningRun:
         stopwatch: times the phases.
         deterministic: whether no operator was used whose sums differ from one run to the next.
         journal: file from which an interrupted search goes on; None without an artifact cache.
-        known: tells the digests of parameters that were hashed before.
+        known: returns the digests of parameters that were hashed before.
     """
 
     recipe: Recipe
@@ -133,7 +133,7 @@ class PruningRun:
         # What neither changes weights nor gives the same masks twice has no artifact.
         is_stored = artifacts is not None and self.recipe.method is not None and self.recipe.is_reproducible
         store = Store(folder=artifacts) if artifacts is not None and is_stored else None
-        dense = look_at(self.decoder, self.recipe, calibration, store, self.known)
+        dense = read_dense(self.decoder, self.recipe, calibration, store, self.known)
         if self.recipe.masks is not None:
             self.recipe.masks.check_weights(dense.sha256)
         warn_if_pruned_before(self.decoder, sum(dense.zeros.values()))

@@ -1,4 +1,4 @@
-"""What is asked of a model: prompts, tokenized and opened, with budgets that fit the context."""
+"""Preparation of requests: prompts are tokenized with the opening of the thinking, and budgets must fit the context."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class BudgetSettings:
 
 
 def is_budgeted(gen_kwargs: Mapping[str, object]) -> bool:
-    """Tell whether a request asks for budgeted thinking, by s1's rule: some kwarg has "thinking" in its name."""
+    """Return whether a request asks for budgeted thinking, by s1's rule: some kwarg has "thinking" in its name."""
     return any("thinking" in name for name in gen_kwargs)
 
 

@@ -66,7 +66,7 @@ class StopCondition:
         return cls(token_ids=frozenset(token_ids), texts=tuple(longer), decode=decode)
 
     def is_met(self, ids: Sequence[int], *, start: int) -> bool:
-        """Tell whether the last of `ids` ends a sequence whose new tokens begin at index `start`."""
+        """Return whether the last of `ids` ends a sequence whose new tokens begin at index `start`."""
         if ids[-1] in self.token_ids:
             return True
         # A text of n bytes spans at most n tokens; one more may begin with other text.

@@ -20,7 +20,8 @@ _NO_OUTCOMES = (
     "number per question in this metric"
 )
 _UNKNOWN = (
-    "nothing tells whether this model was pruned: its path is not here, or holds no pruning_report.json of its weights"
+    "it is not known whether this model was pruned: its path does not exist here, or has no pruning_report.json of its "
+    "weights: choose the run to compare with by --against LABEL"
 )
 
 
@@ -41,8 +42,8 @@ class References(NamedTuple):
 def dense_references(measured: Mapping[Key, Measurement]) -> References:
     """Find the unpruned run of the same model for each pruned one that was asked alike.
 
-    If need be it has another backend or limit. An unpruned run is compared with nothing. A run of which nothing tells
-    whether it was pruned is unpruned next to one that was made from its model.
+    If need be it has another backend or limit. An unpruned run is compared with nothing. A run that
+    may have been pruned or not is unpruned next to one that was made from its model.
     """
     by_point = _by_point(measured)
     found: dict[Key, Reference] = {}

@@ -111,7 +111,7 @@ class TestUnknown:
         path.write_text(json.dumps(content))
         (alone,) = lines(tmp_path)
         assert alone.run == "unknown"
-        assert "nothing tells whether this model was pruned" in alone.why_not_compared
+        assert "it is not known whether this model was pruned" in alone.why_not_compared
         write_run(tmp_path, WORSE, **WANDA, seed=8, model="/gone/model")
         line = pruned(tmp_path)
         assert (line.difference, line.reference) == (pytest.approx(-0.6), "/gone/model · unknown")

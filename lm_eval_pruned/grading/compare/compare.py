@@ -22,7 +22,7 @@ _UNORDERED: frozenset[Head] = frozenset(("list", "set", "union", "intersection",
 
 
 def compare_answers(one: Node, other: Node) -> bool | None:
-    r"""Tell whether two answers are the same, or None if that could not be decided. Their order does not matter.
+    r"""Return whether two answers are the same, or None if that could not be decided. Their order does not matter.
 
     Example:
         >>> from lm_eval_pruned.grading.read.parser import read
@@ -121,7 +121,7 @@ def _compare_members(ones: Sequence[Node], others: Sequence[Node]) -> bool | Non
 
 
 def _are_named(items: Node) -> bool:
-    """Tell whether members are values of different names, as in `x = 1, y = 2`."""
+    """Return whether members are values of different names, as in `x = 1, y = 2`."""
     named = [part.parts[0] for part in items.parts if part.head == "relation" and is_label(part.parts[0])]
     # Numbered names such as x_1, x_2 may be in any order.
     labels = {node.label.partition("_")[0] or node for node in named}

@@ -100,7 +100,7 @@ def evaluate_numerically(node: Node, point: Mapping[str, Fraction], *, digits: i
 
 
 def is_close(one: Numeric, other: Numeric, *, digits: int = DIGITS) -> bool:
-    """Tell whether two values agree in all but the last `LOST_DIGITS` digits, relative to the larger of them."""
+    """Return whether two values agree in all but the last `LOST_DIGITS` digits, relative to the larger of them."""
     return bool(abs(one - other) <= 10.0 ** (LOST_DIGITS - digits) * max(abs(one), abs(other)))
 
 

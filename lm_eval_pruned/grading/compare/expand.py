@@ -101,7 +101,7 @@ def shorten_chain(relation: Node) -> Node:
 
 
 def is_label(node: Node) -> bool:
-    """Tell whether an expression only names a value, as x, f(1)+f(2), AB/CD and V_1:V_2 do.
+    """Return whether an expression only names a value, as x, f(1)+f(2), AB/CD and V_1:V_2 do.
 
     A sum or product of other variables is not a name: `a+b=15` is an equation.
     """
@@ -120,7 +120,7 @@ def is_label(node: Node) -> bool:
 
 
 def is_constant_chain(form: str) -> bool:
-    """Tell whether a normal form such as `2+3=5` has no variables and no other relation."""
+    """Return whether a normal form such as `2+3=5` has no variables and no other relation."""
     tree = read(form)
     return tree is not None and tree.head == "relation" and not any(map(free_names, tree.parts))
 

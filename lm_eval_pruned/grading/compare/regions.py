@@ -45,7 +45,7 @@ class _Region(NamedTuple):
 
 
 def same_region(one: Node, other: Node) -> bool:
-    r"""Tell whether two nodes describe the same set of real numbers; at least one of them must be solved.
+    r"""Return whether two nodes describe the same set of real numbers; at least one of them must be solved.
 
     Commas between inequalities mean "and" or, if that leaves nothing, "or"; if one inequality implies all others, they
     are a list and no set.

@@ -24,7 +24,7 @@ _CONSTANTS = ("C", "K")
 
 
 def compare_values(one: Node, other: Node) -> bool | None:
-    """Tell whether two expressions have the same value, or None if they cannot be evaluated at enough points."""
+    """Return whether two expressions have the same value, or None if they cannot be evaluated at enough points."""
     left, right = exact_number(one), exact_number(other)
     if left and right:
         return left.value == right.value or rounds_to(left, right) or rounds_to(right, left)
@@ -50,7 +50,7 @@ def _rename_constant(one: Node, other: Node) -> Node:
 
 
 def _is_added_or_decays(node: Node, label: str) -> bool:
-    """Tell whether a name is a term of a sum, or a factor next to a power of e."""
+    """Return whether a name is a term of a sum, or a factor next to a power of e."""
     if node.head == "*" and name(label) in node.parts:
         return any(part.head == "^" and part.parts[0] == name("e") for part in node.parts)
     return node.head == "+" and any(part == name(label) or _is_added_or_decays(part, label) for part in node.parts)
@@ -113,6 +113,6 @@ def _points(one: Node, other: Node) -> Iterator[Mapping[str, Fraction]]:
 
 
 def _has_radical(node: Node) -> bool:
-    """Tell whether an expression has a root, a logarithm or a power with an unknown exponent."""
+    """Return whether an expression has a root, a logarithm or a power with an unknown exponent."""
     is_root = node.head == "^" and (evaluate_exactly(node.parts[1]) or Fraction(1, 2)).denominator != 1
     return is_root or (node.head == "call" and node.label in ("ln", "log", "lg")) or any(map(_has_radical, node.parts))

@@ -42,7 +42,7 @@ def find_brackets(text: str, finished: bool | None = None) -> Extraction | None:
 
 
 def same_brackets(gold: str, answer: str) -> bool:
-    """Tell whether two answers are the same brackets in the same order, blanks and commas aside.
+    """Return whether two answers are the same brackets in the same order, blanks and commas aside.
 
     Example:
         >>> same_brackets("} ]", "}]"), same_brackets("} ]", "]}")

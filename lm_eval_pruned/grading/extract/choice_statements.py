@@ -181,7 +181,7 @@ def find_chosen(text: str) -> Statement | None:
 
 
 def is_denied(text: str, end: int) -> bool:
-    """Tell whether the letter that ends at a place is said to be wrong there.
+    """Return whether the letter that ends at a place is said to be wrong there.
 
     Example:
         >>> is_denied("(A) is incorrect.", 2), is_denied("(A) is correct.", 2)

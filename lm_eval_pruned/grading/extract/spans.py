@@ -87,7 +87,7 @@ def find_boxes(text: str) -> Iterator[str]:
 
 
 def has_box(text: str) -> bool:
-    """Tell whether a text has a box, even an empty one."""
+    """Return whether a text has a box, even an empty one."""
     return _BOX.search(text) is not None
 
 
@@ -150,7 +150,7 @@ def find_math(text: str) -> list[str]:
 
 
 def _is_money(text: str, opened: re.Match[str], closed: re.Match[str]) -> bool:
-    """Tell whether dollar signs mean money, by pandoc's rule: no blank before a closing sign, no digit after it.
+    """Return whether dollar signs mean money, by pandoc's rule: no blank before a closing sign, no digit after it.
 
     Unlike in pandoc, `$ x $` is mathematics.
     """

@@ -93,12 +93,12 @@ def count_words(text: str) -> int:
 
 
 def is_announced(text: str) -> bool:
-    """Tell whether a text announces an answer, even if none follows."""
+    """Return whether a text announces an answer, even if none follows."""
     return _ANNOUNCEMENT.search(text) is not None
 
 
 def is_short(text: str) -> bool:
-    """Tell whether a text can be a bare answer: one word, or figures and commands with hardly any words.
+    """Return whether a text can be a bare answer: one word, or figures and commands with hardly any words.
 
     Example:
         >>> is_short("5 square inches"), is_short("Evelyn"), is_short("I am not sure")

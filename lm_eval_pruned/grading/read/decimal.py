@@ -39,7 +39,7 @@ def read_digits(text: str) -> Number:
 
 
 def rounds_to(exact: Number, decimal: Number) -> bool:
-    """Tell whether `decimal` is `exact` rounded to the digits that it shows; integers and decimals are never rounded.
+    """Return whether `decimal` is `exact` rounded to the digits that it shows; integers and decimals are never rounded.
 
     Example:
         >>> third = Number(Fraction(1, 3), None, 0)

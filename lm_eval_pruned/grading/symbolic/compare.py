@@ -1,4 +1,4 @@
-"""Comparison of two LaTeX expressions that sympy computes first: as trees of our own, else by simplification.
+"""Comparison of two LaTeX expressions that sympy evaluates: as our own expression trees, else by simplification.
 
 It runs only inside a worker process (`worker_process.py`), because sympy may take unbounded time and memory.
 """

@@ -165,7 +165,7 @@ class _Worker:
         self.process.returncode = 0
 
     def _send(self, message: dict[str, object]) -> None:
-        # Messages fit into the buffer of the pipe. Whoever waits for the reply is told that the worker has ended.
+        # Messages fit into the buffer of the pipe. That the worker has ended is seen when the reply is read.
         with suppress(BrokenPipeError):
             self.requests.write(json.dumps(message).encode() + b"\n")
 

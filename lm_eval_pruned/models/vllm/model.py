@@ -190,10 +190,10 @@ def _read(pretrained: str, arguments: Mapping[str, object]) -> _Read:
 
 
 def _check_plugins(allowed: Sequence[str] | None) -> None:
-    """Refuse a list of plug-ins without ours, which tells vLLM what `load_format=pruned` is; None allows all of them.
+    """Refuse a list of vLLM plug-ins without ours, which registers `load_format=pruned`; None allows all plug-ins.
 
     Raises:
-        ArgumentError: we are not in the list.
+        ArgumentError: ours is not in the list.
     """
     if allowed is not None and PLUGIN not in allowed:
         given = ",".join(allowed)

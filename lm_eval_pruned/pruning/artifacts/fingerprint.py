@@ -18,12 +18,12 @@ from lm_eval_pruned.pruning.model.decoder import Decoder
 _ORIGIN = ("_name_or_path", "transformers_version")
 
 
-# Returns the digest of a parameter, given its name, where it is known without hashing.
+# Maps the name and the value of a parameter to its digest; None if it has to be hashed.
 Known = Callable[[str, Tensor], str | None]
 
 
 def unknown(name: str, value: Tensor) -> None:
-    """Know no digest."""
+    """Return None: every parameter is hashed."""
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -46,7 +46,7 @@ class WeightsHash:
     Args:
         decoder: the model.
         pool: threads that hash; hashlib releases the GIL while it hashes large buffers.
-        known: tells the digests of parameters that were hashed before.
+        known: returns the digests of parameters that were hashed before.
     """
 
     def __init__(self, decoder: Decoder, pool: ThreadPoolExecutor, known: Known = unknown) -> None:

@@ -1,4 +1,4 @@
-"""What the argument `calib` means: decided once from the settings and the checkpoint, and nowhere else."""
+"""Choice of the calibration source: what `calib` means, decided from the settings and the checkpoint, only here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of data sets on the hub; `datasets` takes seconds to import, which other calibration data need not wait for."""
+"""Texts of data sets on the hub; a module of its own, as `datasets` takes seconds to import."""
 
 from __future__ import annotations
 

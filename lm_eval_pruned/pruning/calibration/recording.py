@@ -33,7 +33,7 @@ from lm_eval_pruned.pruning.model.shapes import SHORT_WINDOW
 
 
 class Recording(NamedTuple):
-    """Every window in front of the first block, and what checks that blocks may be called one by one."""
+    """The inputs of the first block for every window, and the replay that checks that blocks may be called alone."""
 
     activations: Activations
     replay: Replay
@@ -58,12 +58,12 @@ def record(decoder: Decoder, windows: Windows) -> Recording | None:
         if first is None or second is None:
             return None
         checked = decoder.checked
-        if not (checked.are_right or _was_run(decoder, longest) or run_once(decoder, longest)):
+        if not (checked.all_match or _was_run(decoder, longest) or run_once(decoder, longest)):
             return None
         replay = Replay(decoder, [first[0], second[0]], [first[1], second[1]])
         # A resident model is checked at once: weights of earlier blocks are lost once they are pruned.
-        is_unchecked = decoder.residency is RESIDENT and not checked.are_right
-        if is_unchecked and not all(replay.is_right(block) for block in decoder.blocks):
+        is_unchecked = decoder.residency is RESIDENT and not checked.all_match
+        if is_unchecked and not all(replay.advance(block) for block in decoder.blocks):
             return None
         # Only tensors of a window of the same length can be equal.
         by_length = {len(longest): first[1]}

@@ -1,8 +1,8 @@
-"""Replay: whether blocks that are called one by one, as calibration does, compute what the model computes.
+"""Replay: check that decoder blocks, called one by one as calibration does, compute what they compute in the model.
 
-The model is run once with a window, and each block must return to the bit what it returned there: twice, and with
-another window run through it in between. The two may be far apart. The run can share its reading of the weights with
-the hashing of them, and of an offloaded model each block is replayed just before it is calibrated.
+The model is run once with a window, and each block must return to the bit what it returned in that run: twice, and with
+another window run through it in between. The run may share one reading of the weights with their hashing. Blocks of an
+offloaded model are replayed one at a time, each just before it is calibrated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lm_eval_pruned.pruning.model.decoder import Block, Decoder
 
 # The input of the first block for a window, and the calls of all blocks.
 Recorded: TypeAlias = tuple[State, list[Call]]
-# Returns what is entered while a module computes whose weights are in memory.
+# Returns a context manager that is entered while a module computes and its weights are in memory.
 Beside = Callable[[nn.Module], AbstractContextManager[object]]
 
 
@@ -34,7 +34,7 @@ class NeedsWholeModelError(PruningError):
 
 @dataclass(slots=True)
 class Replay:
-    """Two windows on their way through the blocks.
+    """State of the replay: two windows on their way through the blocks.
 
     Attributes:
         decoder: the model, which was run with the first of them.
@@ -48,7 +48,7 @@ class Replay:
     _before: Sequence[State] = field(default=())
 
     @torch.no_grad()
-    def is_right(self, block: Block) -> bool:
+    def advance(self, block: Block) -> bool:
         """Return whether an onloaded block computes what it computed in the model, and go on to the next one."""
         expected = self.decoder.checked.expected
         before, after = expected[block.index : block.index + 2]
@@ -57,23 +57,23 @@ class Replay:
             if digest(self.states[0].hidden) != before:
                 return False
             outputs: list[State] = []
-            # Any other error of a call that is not the model's own says that whole passes are needed.
+            # Any other error of a call that the model does not make itself means that whole passes are needed.
             with memory_errors_alone():
                 outputs = self._outputs(block, self.states)
             if not outputs or digest(outputs[0].hidden) != after:
                 return False
         self._before, self.states = self.states, outputs
         if block is self.decoder.blocks[-1]:
-            self.decoder.checked.are_right = True
+            self.decoder.checked.all_match = True
         return True
 
     def check(self, block: Block) -> None:
-        """Check an onloaded block, unless all are known to be right.
+        """Check an onloaded block, unless all were checked before.
 
         Raises:
             NeedsWholeModelError: it computes something else.
         """
-        if not self.decoder.checked.are_right and not self.is_right(block):
+        if not self.decoder.checked.all_match and not self.advance(block):
             raise NeedsWholeModelError(
                 f"{block.name} computes something else when it is called alone: the weights of "
                 f"{type(self.decoder.model).__name__} have to be in memory all at once to calibrate it"
@@ -85,7 +85,7 @@ class Replay:
 
         A value that a block keeps for a later one is then that of the wrong window, which the next check finds.
         """
-        if not self.decoder.checked.are_right and self._before:
+        if not self.decoder.checked.all_match and self._before:
             self.calls[1][block.index](block.module, self._before[1])
 
     def _outputs(self, block: Block, states: Sequence[State]) -> list[State]:
@@ -99,7 +99,7 @@ def longest_window(windows: Windows) -> Tensor:
 
 @torch.no_grad()
 def run_once(decoder: Decoder, window: Tensor, beside: Beside = lambda module: nullcontext()) -> bool:
-    """Run a window through the model, block after block, and remember digests of what the blocks read and write.
+    """Run a window through the model, and store digests of the inputs and outputs of its blocks in the decoder.
 
     Args:
         decoder: the model, in a `forward_pass` of its residency.

@@ -1,4 +1,4 @@
-"""Run a window through a model, with the forward methods of its blocks replaced where something is to be seen."""
+"""Forward passes of a window through a model, and replaced forward methods of its blocks to observe them."""
 
 from __future__ import annotations
 

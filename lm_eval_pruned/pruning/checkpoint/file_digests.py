@@ -1,7 +1,7 @@
 """Digests of the tensors of a checkpoint, hashed from its files beside the loading of the model.
 
 A parameter has the digest of its stored tensor if every byte of it is equal. Comparing takes a tenth of the time of
-hashing, and what transformers converts, renames or changes while it loads is hashed as ever.
+hashing, and what transformers converts, renames or changes while it loads is hashed after loading.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FileDigests:
     def of(self, name: str, value: Tensor) -> str | None:
         """Return the digest of a parameter; None if it is not what is stored, or its turn has not come yet."""
         hashed, stored = self.digests.get(name), self.stored.get(name)
-        # Whoever asks has nothing better to do than to hash it itself.
+        # The caller would only wait for a tensor that is still queued: it hashes that one itself.
         if hashed is None or stored is None or hashed.cancel():
             return None
         if (stored.dtype, stored.shape) != (value.dtype, value.shape):

@@ -1,4 +1,4 @@
-"""Methods by kind, and their registry: a decorator for each kind makes a method of a function."""
+"""Registry of pruning methods, and a decorator for each kind of method that registers a function."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def expert_method(name: str) -> Callable[[ScoreTokens], ScoreTokens]:
 
 
 class _About(TypedDict):
-    """What every method says of itself: its one line for `lm-eval-pruned list`, and the digest of its code."""
+    """Fields of every method: its summary for `lm-eval-pruned list`, and the digest of its source."""
 
     summary: str
     source: str | None

@@ -1,4 +1,4 @@
-"""Kinds of methods that take blocks, channels or experts out of a model: what each of their functions maps to what."""
+"""Kinds of methods that remove blocks, channels or experts from a model, and the types of their functions."""
 
 from __future__ import annotations
 

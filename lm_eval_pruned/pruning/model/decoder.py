@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
+from lm_eval_pruned.pruning.model.block_calls import BlockCalls
 from lm_eval_pruned.pruning.model.experts import Layout, count_members, split_stack, stacks
 from lm_eval_pruned.pruning.model.residency import RESIDENT, Residency
 from lm_eval_pruned.pruning.model.structure import (
@@ -98,21 +99,6 @@ class Excluded:
     reason: str
 
 
-@dataclass(slots=True)
-class BlockCalls:
-    """What is known of blocks that are called one by one, as calibration does; it only ever grows.
-
-    Attributes:
-        window: token ids that the model was run with, if it was.
-        expected: digests of what each block reads, and of what the last one writes, in that run.
-        are_right: whether all blocks were found to compute what the model computes.
-    """
-
-    window: Tensor | None = None
-    expected: Sequence[bytes] = ()
-    are_right: bool = False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
     """A causal language model seen as its decoder blocks.
@@ -123,7 +109,7 @@ class Decoder:
         excluded: matrices that are never pruned.
         unknown: name of a stack of experts whose layout is not known, if there is one: the model cannot be pruned.
         residency: how the weights get into memory.
-        checked: what is known of blocks that are called one by one.
+        checked: whether blocks may be called one by one, as far as that was checked.
     """
 
     model: nn.Module

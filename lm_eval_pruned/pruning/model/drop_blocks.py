@@ -15,7 +15,7 @@ from lm_eval_pruned.pruning.model.removal import Removal
 from lm_eval_pruned.pruning.model.removal_search import RemovalSearch
 from lm_eval_pruned.pruning.model.shorter_config import Kept
 
-# What was found for a class, a list, the blocks that are left and a config: it is asked before and after loading.
+# Results by class, list of blocks, remaining blocks and config: a drop is checked before loading, and made after it.
 _FOUND: dict[tuple[object, ...], Removal] = {}
 
 
@@ -46,7 +46,7 @@ def drop_blocks(decoder: Decoder, removed: Collection[int]) -> Decoder:
 def check_droppable(decoder: Decoder, count: int, named: Collection[int] = ()) -> Removal | None:
     """Check that blocks can be dropped: the named ones, or at least one of three choices of `count` neighbours.
 
-    What dropping the named ones changes is returned.
+    Returns what changes when the named ones are dropped, None for neighbours.
 
     Raises:
         PruningError: as `drop_blocks`.

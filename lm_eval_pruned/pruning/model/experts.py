@@ -113,7 +113,7 @@ def _flat(module: nn.Module, own: Mapping[str, nn.Parameter]) -> dict[str, Layou
 
 
 def _is_transposed(module: nn.Module, fused: Mapping[str, nn.Parameter]) -> bool | None:
-    """Tell whether stacked matrices are stored [in out]; None if neither the module nor the shapes say so."""
+    """Return whether stacked matrices are stored [in out]; None if neither the module nor the shapes say so."""
     if hasattr(module, "is_transposed"):
         return bool(module.is_transposed)
     if not fused:

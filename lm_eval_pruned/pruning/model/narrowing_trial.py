@@ -22,7 +22,7 @@ def why_not_narrowed(
     """Run a dense model, the rebuilt one and the changed one on a few tokens, and return how they differ, or None.
 
     The dense one does not read channels that are removed. Of experts, the dense model has to compute the same if
-    all are put in another order: the tensors with slices then hold all that tells one from another.
+    all are put in another order: the tensors with slices then hold all that distinguishes them.
 
     Args:
         model_class: the class of the model.

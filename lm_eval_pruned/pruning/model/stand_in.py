@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 TOKENS = 11
 _WINDOW = 4
 _WINDOWS = re.compile(r"window(_size)?$|attention_chunk_size$|window_sizes?$")
-# Names of config fields that count the channels of an MLP, and as many as tell one model from another.
+# Names of config fields that count the channels of an MLP, and how many are enough to see that two models differ.
 CHANNELS = re.compile(r"intermediate|ffn|inner|d_?ff$|dim_ff|hidden_dim$")
 FEW_CHANNELS = 48
 # Different parameters begin at different places of the buffer, fused experts this far apart.

@@ -1,4 +1,4 @@
-"""What a batch does to its KV cache: let layers grow in place, and let sequences leave, fork and join."""
+"""The KV cache of a batch: its layers grow in place, and its sequences leave, fork and join."""
 
 from __future__ import annotations
 

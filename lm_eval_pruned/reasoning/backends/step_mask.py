@@ -1,4 +1,4 @@
-"""Attention masks of a step of one token, made without asking the device whether anything is padded."""
+"""Attention masks of a decoding step, made without a synchronisation with the device to find padding."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def step_mask(
 ) -> StepMask:
     """Return the attention mask of a step.
 
-    From a mask [sequences tokens] transformers makes one [sequences 1 1 tokens] for SDPA, or none, after it has asked
-    the device whether anything is padded. We know, and models that compile with a static cache take what `generate`
-    then gives them: such a mask, or one for each kind of layer.
+    From a mask [sequences tokens] transformers makes one [sequences 1 1 tokens] for SDPA, or none if nothing is padded,
+    which it reads from the device. The batch knows its padding on the host, and models that compile with a static cache
+    take what `generate` then gives them: such a mask, or one for each kind of layer.
 
     Args:
         model: the model.

@@ -1,7 +1,7 @@
-"""Checkpoints that `lm-eval-pruned prune` wrote, in the results of tools that do not know them: the note there tells.
+"""Pruning reports of checkpoints that `lm-eval-pruned prune` wrote, for runs of other model types and tools.
 
-Only our own models write into a results file how a model was pruned. Of any other run it is known by the folder that
-its model was loaded from, where this is still there, or by nothing. A hub id means the model as published.
+Only our own models write into a results file how a model was pruned. For any other run, it is read from the note in the
+folder that the model was loaded from, if that still exists. A hub id means the model as published.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from lm_eval_pruned.paths import BUNDLED, has_form_of_hub_id
 from lm_eval_pruned.results.records.configuration import UNKNOWN
 from lm_eval_pruned.results.records.run_settings import section
 
-# The report of a model of which nothing tells.
+# The report of a model that may have been pruned or not.
 NOTHING_KNOWN: Mapping[str, object] = MappingProxyType({"config": {"method": UNKNOWN}})
 # A note is written within the second in which the file system says so, and some of them round up.
 _ROUNDED = 2.0
 
 
 class Found(NamedTuple):
-    """What is known of the pruning of a model, laid out as a pruning report, and a sentence if a note was not used.
+    """The pruning of a model, in the layout of a pruning report, and a sentence if a note was not used.
 
-    The report is empty for a model as published, and has the method UNKNOWN where nothing tells.
+    The report is empty for a model as published, and has the method UNKNOWN if there is no note.
     """
 
     report: Mapping[str, object]

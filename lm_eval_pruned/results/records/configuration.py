@@ -14,7 +14,7 @@ from lm_eval_pruned.results.records.run_settings import Settings, as_settings, a
 
 # The pruning of a model that has zeros and comes without a method: their fraction.
 ZEROS = "zeros"
-# The method of a run of which nothing tells how its model was pruned, if it was.
+# The method of a run whose model may have been pruned or not.
 UNKNOWN = "unknown"
 # Model arguments that decide where and how fast a model runs, and its name, which is a field of its own.
 HARDWARE = frozenset(
@@ -59,7 +59,7 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """Which model, how it was pruned (empty if dense; method UNKNOWN if nothing tells), and how it was asked.
+    """Which model, how it was pruned (empty if dense; method UNKNOWN if it may be either), and how it was asked.
 
     `settings` include the harness's model type as `backend`, and `limit` where only the first questions were asked.
     `evidence` tells apart models that have the same name.
@@ -72,12 +72,12 @@ class Configuration:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether something says that the model was pruned."""
+        """Whether the model is known to be pruned."""
         return bool(self.pruning) and not self.is_unknown
 
     @property
     def is_unknown(self) -> bool:
-        """Whether nothing says if the model was pruned."""
+        """Whether the model may have been pruned or not."""
         return ("method", UNKNOWN) in self.pruning
 
     @property

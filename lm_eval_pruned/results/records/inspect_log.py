@@ -39,7 +39,7 @@ _TRANSPORT = frozenset(
 _WHERE = HARDWARE | {"model_path", "device_map", "port", "host"}
 # Metrics that are a mean over the questions. `mean` does not say of what: it is called by the score's name.
 _MEANS = ("accuracy", "mean")
-# Where the name of a model may be that of a folder; others ask a service.
+# Providers whose model names may be folders; all others call a service.
 _FROM_FOLDERS = ("hf", "vllm", "sglang")
 _CUT = ("max_tokens", "model_length")
 

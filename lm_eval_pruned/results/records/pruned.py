@@ -1,4 +1,4 @@
-"""What a pruning report says of a run: the sparsity that was reached, that of each block, and its fingerprint."""
+"""Pruning reports of runs: the sparsity that was reached, that of each block, and the fingerprint."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LOOKS = 2
 # Bets of every test and interval of a difference, so that these agree: this share of the capital goes to bets that
 # weigh as this power of their size, since large ones win most where nothing changes, and the rest to all sizes alike.
 LEANING, LEAN = 0.75, 10
-BETS: Floats = LEANING * SIZES**LEAN / (SIZES**LEAN).sum() + (1 - LEANING) * EVEN
+BET_WEIGHTS: Floats = LEANING * SIZES**LEAN / (SIZES**LEAN).sum() + (1 - LEANING) * EVEN
 # The level of a test of equivalence is at most alpha / 2, that of either end of an interval.
 ENDS = 2
 # A round at most doubles the number of questions, however far away a verdict seems.
@@ -69,7 +69,7 @@ def anytime_p(gains: Floats, *, two_sided: bool, margin: float = 0.0) -> float:
         (True, 1.0)
     """
     values = gains.round(DECIMALS)
-    log_e = log_e_changed(values) if two_sided else log_e_mean(-values - margin, least=-1 - margin, bets=BETS)
+    log_e = log_e_changed(values) if two_sided else log_e_mean(-values - margin, least=-1 - margin, bets=BET_WEIGHTS)
     return min(1.0, exp(-log_e))
 
 
@@ -126,15 +126,17 @@ def difference_sequence(differences: Floats, *, alpha: float) -> tuple[float, fl
         >>> -0.1 < low < 0 < high < 0.1
         True
     """
-    return mean_sequence(differences.round(DECIMALS), alpha=alpha, bets=BETS)
+    return mean_sequence(differences.round(DECIMALS), alpha=alpha, bets=BET_WEIGHTS)
 
 
 def log_e_changed(gains: Floats, times: float = 1) -> float:
     """Return log e against a mean gain of 0: the mean of e for a drop and of e for a gain."""
-    worse, better = (log_e_mean(values, least=-1, bets=BETS, times=times) for values in (-gains, gains))
+    worse, better = (log_e_mean(values, least=-1, bets=BET_WEIGHTS, times=times) for values in (-gains, gains))
     return float(np.logaddexp(worse, better)) - log(2)
 
 
 def log_e_same(gains: Floats, margin: float, times: float = 1) -> float:
     """Return the smaller log e of those against a mean gain of -margin and of +margin, or beyond."""
-    return min(log_e_mean(values + margin, least=margin - 1, bets=BETS, times=times) for values in (gains, -gains))
+    return min(
+        log_e_mean(values + margin, least=margin - 1, bets=BET_WEIGHTS, times=times) for values in (gains, -gains)
+    )

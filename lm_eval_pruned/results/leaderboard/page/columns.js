@@ -12,7 +12,7 @@ const COLUMNS = [
   {
     id: "method", title: "Method", value: (line) => methodName(line.run), cell: methodCell,
     has: (line) => !HAS_MODELS || line.run.method !== "dense" || line.run.settings || line.run.others,
-    about: "How it was pruned, dense if it was not, unknown if nothing tells; below it the allocation and the settings that tell runs apart.",
+    about: "How it was pruned, dense if it was not, unknown if no pruning report is found; below it the allocation and the settings that tell runs apart.",
   },
   {
     id: "amount", title: "Sparsity", number: true, value: (line) => line.sparsity ?? Number.parseFloat(line.run.amount),
