@@ -14,7 +14,7 @@ NOT_JSON = (ValueError, RecursionError)
 # And what accessing the fields of JSON of an unexpected shape raises.
 MALFORMED = (*NOT_JSON, LookupError, TypeError, AttributeError, OverflowError)
 
-# The file in a pruned checkpoint that says how it was pruned, and its key for the digests of the weights.
+# The pruning report in the folder of a pruned checkpoint, and its key for the digests of the weights.
 NOTE_FILE, NOTE_WEIGHTS = "pruning_report.json", "weight_files"
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from lm_eval_pruned.config import PruneConfig, RunConfig, choices, field_names, read_blocks
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 
-# The dtypes that the harness's model classes know; `auto` takes the checkpoint's.
+# The dtypes that the harness's model classes accept; `auto` takes the checkpoint's.
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64")
 
 # Arguments that are folders, or off.

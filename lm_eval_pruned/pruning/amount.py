@@ -14,7 +14,7 @@ _OF_WEIGHTS = ("alloc", "pattern", "scope", "exclude", "compare")
 
 
 def check_amount(config: PruneConfig, method: Method | None) -> None:
-    """Check the arguments that say how much is removed against the kind of method.
+    """Check the arguments for how much is removed against the kind of method.
 
     Raises:
         ArgumentError: an amount is missing, is given twice, or belongs to another kind of method.

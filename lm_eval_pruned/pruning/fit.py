@@ -40,7 +40,7 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
     except (ValueError, ImportError):
-        # Code of its own, or a missing package: loading says so.
+        # Code of its own, or a missing package: loading reports it.
         return
     check_decoder(recipe, leave_alone(find_decoder(model), recipe.exclude))
 
@@ -81,7 +81,7 @@ def check_decoder(recipe: Recipe, decoder: Decoder) -> Narrowing | Removal | Non
 
     Raises:
         ArgumentError: no channel or expert would be removed, or no such number of blocks can be dropped.
-        PruningError: its MLPs or mixtures cannot be narrowed, or its config cannot say what dropping blocks leaves.
+        PruningError: its MLPs or mixtures cannot be narrowed, or no config describes the blocks that are left.
     """
     if isinstance(recipe.method, WidthMethod | ExpertMethod):
         return find_narrowing(decoder, recipe.method.unit, recipe.config.target)

@@ -27,7 +27,7 @@ def why_not_narrowed(
     Args:
         model_class: the class of the model.
         decoder: its blocks.
-        config: a config of the dense model, with as many units as `narrowing` says.
+        config: a config of the dense model, with `narrowing.units` units.
         narrowing: what changes.
     """
     names = [block.name for block in decoder.blocks]

@@ -28,7 +28,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, layer: DynamicLayer) -> None:
-        # All that it knows, under the names of any release of transformers: keys, values, dtype, device, window.
+        # All attributes of the layer, whose names differ among releases of transformers: keys, dtype, device, window.
         vars(self).update(vars(layer))
         keys, values = layer.keys, layer.values
         assert keys is not None, "the layer was prefilled"

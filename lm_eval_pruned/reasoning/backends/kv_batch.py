@@ -120,7 +120,7 @@ class Batch:
         return torch.arange(self.width, device=self.device) >= upload(self.paddings, self.device)[:, None]
 
     def _step_mask(self) -> StepMask:
-        """Return the attention mask of a step; `step_mask` knows only layers whose sequences can join."""
+        """Return the attention mask of a step; `step_mask` supports only layers whose sequences can join."""
         if not self.can_join:
             return self._mask().long()
         layers = self.cache.layers  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from lm_eval_pruned.results.records.run_settings import section
 
 # The report of a model that may have been pruned or not.
 NOTHING_KNOWN: Mapping[str, object] = MappingProxyType({"config": {"method": UNKNOWN}})
-# A note is written within the second in which the file system says so, and some of them round up.
+# Seconds by which a file system may round up the time at which a note was written.
 _ROUNDED = 2.0
 
 

@@ -139,7 +139,7 @@ def other_configuration(
 
     Args:
         name: of the model, as its file has it.
-        report: what its checkpoint says of its pruning; empty for a model as published.
+        report: pruning report of its checkpoint; empty for a model as published.
         settings: how it was asked.
         model_sha: commit of the hub, None if unknown.
     """
