@@ -197,6 +197,16 @@ def joined_as_alone(model: PreTrainedModel, length: int, place: int) -> bool:
     )
 
 
+@pytest.mark.parametrize("name", [one for one in ("bloom", "whisper", "moss_transcribe_diarize") if one in families()])
+@torch.inference_mode()
+def test_nothing_joins_a_model_that_counts_positions_itself(name):
+    batch = Batch.prefill(tiny_model(name), [[3, 4, 5, 6, 7, 8], [9, 10]], autocast=None)
+    assert not batch.can_join
+    batch.step([None, 3])
+    # The padding of the other row stays: without it, the next token would have the position of an earlier one.
+    assert batch.width == 7
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma2", "opt"])
 @torch.inference_mode()
 def test_logits_of_the_last_token_are_the_last_logits(name):

@@ -74,8 +74,13 @@ class Batch:
 
     @property
     def can_join(self) -> bool:
-        """Whether other sequences can join."""
-        return kv_cache.can_join(self.cache)
+        """Whether other sequences can join.
+
+        A model that takes no `position_ids` counts new tokens from the width of the cache, and the keys of a sequence
+        that joins, or whose padding is dropped, were counted otherwise. States have no positions.
+        """
+        takes_positions = "position_ids" in self.forward_arguments
+        return kv_cache.can_join(self.cache) and (takes_positions or not kv_cache.has_tokens(self.cache))
 
     def step(self, tokens: Sequence[int | None]) -> None:
         """Run one new token per sequence through the model; None for a sequence that has finished."""

@@ -77,6 +77,11 @@ def can_join(cache: object) -> bool:
     return bool(layers) and all(map(_layer_can_join, layers)) and not states_beside_layers(cache)
 
 
+def has_tokens(cache: object) -> bool:
+    """Return whether a layer holds keys and values of tokens, and not only states."""
+    return any(isinstance(layer, DynamicLayer) for layer in getattr(cache, "layers", []))
+
+
 def _layer_can_join(layer: object) -> bool:
     known = [getattr(cache_utils, name, None) for name in OTHERS_THAT_JOIN]
     # The first releases that have states keep them in another way.
