@@ -38,7 +38,7 @@ def compare_answers(one: Node, other: Node) -> bool | None:
 
 
 def _holds_always(equation: Node) -> bool:
-    """Tell whether an equation is of the kind `1=1`, which says nothing about a variable."""
+    """Return whether an equation is of the kind `1=1`, which says nothing about a variable."""
     return len(set(equation.parts)) == 1 and not free_names(equation.parts[0])
 
 

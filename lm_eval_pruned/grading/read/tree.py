@@ -101,7 +101,7 @@ def replace_names(node: Node, values: Mapping[str, Node]) -> Node:
 
 
 def has_name(node: Node) -> bool:
-    """Tell whether a name, of a variable or a constant, occurs in a tree."""
+    """Return whether a name, of a variable or a constant, occurs in a tree."""
     return node.head == "name" or any(map(has_name, node.parts))
 
 
