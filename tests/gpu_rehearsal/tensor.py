@@ -82,6 +82,9 @@ class PretendTensor(torch.Tensor):
         del types
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
+        if func._can_decompose() and torch.is_inference_mode_enabled():
+            # Elsewhere autograd does this: what an operator is made of meets the rules, and the host may wait in there.
+            return func.decompose(*args, **kwargs)
         tensors = tensors_in((args, kwargs), Tensor)
         if name == "copy_":
             return _copied_into(args[0], args[1], waits=not (args[2] if len(args) > 2 else False))

@@ -83,9 +83,10 @@ WAITS = {
 }
 
 
+@pytest.mark.parametrize("inference", [False, True], ids=["", "inference mode"])
 @pytest.mark.parametrize("reason", WAITS)
-def test_every_synchronisation_is_counted(reason):
-    with pretend_cuda() as counts:
+def test_every_synchronisation_is_counted(reason, inference):
+    with pretend_cuda() as counts, torch.inference_mode(inference):
         card = torch.ones(3, 3, device="cuda")
         assert not counts.synchronisations
         WAITS[reason](card)
