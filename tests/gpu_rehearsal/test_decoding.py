@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
+from lm_eval_pruned.reasoning import sampling
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.formats import FORMATS
@@ -32,6 +33,7 @@ PROMPTS = [
     f"<|im_start|>user\n{chain.problem}<|im_end|>\n<|im_start|>assistant\n" for chain in benchmark_chains()[4::64]
 ]
 SAMPLINGS = {"greedy": Sampling(), "sampled": Sampling(temperature=0.6, top_p=0.95, top_k=20, seed=5)}
+NUCLEUS = Sampling(temperature=0.6, top_p=0.95, seed=5)
 PLACES = {"one device": on_one_device, "two devices": on_two_devices}
 
 
@@ -143,6 +145,17 @@ def test_steps_with_windows_never_ask_the_device_and_rows_join_them():
     waits = found.counts.synchronisations
     assert waits["_local_scalar_dense"] <= 2 * found.prefills < steps
     assert waits.total() <= steps + found.prefills * (4 + 2 * 3)
+
+
+def test_ranking_a_few_candidates_for_top_p_seldom_waits_twice(monkeypatch):
+    monkeypatch.setitem(SAMPLINGS, "nucleus", NUCLEUS)
+    wanted = decode(tiny_reasoner("sdpa"), "nucleus").texts
+    # This vocabulary has fewer tokens than are ranked elsewhere.
+    monkeypatch.setattr(sampling, "CANDIDATES", 64)
+    with pretend_cuda():
+        found = decode(on_one_device(tiny_reasoner("sdpa")), "nucleus")
+    assert found.texts == wanted
+    assert found.counts.synchronisations["tolist"] <= 1.1 * found.passes
 
 
 def test_another_error_of_the_device_ends_the_run(short, monkeypatch):

@@ -9,7 +9,17 @@ import torch
 from scipy.stats import chisquare, kstest
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, gumbel_noise, least_kept, sample_tokens
+from lm_eval_pruned.reasoning import sampling as sampling_module
+from lm_eval_pruned.reasoning.sampling import (
+    UNDECIDED,
+    Draw,
+    Sampling,
+    derive_seed,
+    gumbel_noise,
+    least_kept,
+    sample_all,
+    sample_tokens,
+)
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0])
 
@@ -55,6 +65,27 @@ def test_filters_keep_what_those_of_transformers_keep(filters):
     assert not kept.all()
     drawn = sample_tokens(logits, Sampling(temperature=1.0, **filters), keys(*range(20)))
     assert kept[range(20), drawn].all()
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.01])
+def test_a_few_candidates_of_top_p_draw_what_the_whole_vocabulary_does(min_p, monkeypatch):
+    monkeypatch.setattr(sampling_module, "CANDIDATES", 64)
+    sharpness = torch.linspace(0, 6, 400)[:, None]
+    logits = sharpness * torch.randn(400, 3000, generator=torch.Generator().manual_seed(0))
+    # Ties at the threshold, tokens that may not be drawn, and a share of exactly top_p.
+    logits[::7] = logits[::7].round()
+    logits[::5, ::3] = -torch.inf
+    logits[1] = torch.tensor([0.0] * 20 + [-torch.inf] * 2980)
+    for top_p in (0.3, 0.9, 0.95):
+        nucleus = Sampling(temperature=0.8, top_p=top_p, min_p=min_p)
+        seeds = keys(*range(400))
+        whole = sample_tokens(logits, nucleus, seeds).tolist()
+        undecided = (sample_tokens(logits, nucleus, seeds, candidates=64) == UNDECIDED).tolist()
+        assert undecided[:2] == [True, True]
+        assert 20 < sum(undecided) < 350
+        others = Draw(logits[:5], Sampling(), seeds[:5])
+        greedy = logits[:5].argmax(dim=-1).tolist()
+        assert sample_all([others, Draw(logits, nucleus, seeds), others]) == [*greedy, *whole, *greedy]
 
 
 def test_tokens_as_likely_as_the_last_one_stay():

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, Mistra
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.paths import assets_folder
+from lm_eval_pruned.reasoning import sampling as drawing
 from lm_eval_pruned.reasoning.backends import batch_size as memory
 from lm_eval_pruned.reasoning.backends import live_sequence
 from lm_eval_pruned.reasoning.backends import transformers as decode
@@ -439,15 +440,15 @@ def test_memory_that_runs_out_between_two_samplings_of_a_step_changes_no_text(ba
     wanted = answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart)
     draws, failed = Counter[int](), []
 
-    def scarce(logits: torch.Tensor, *others: object) -> torch.Tensor:
-        sampling = others[0]
-        draws[sampling.temperature] += 1
-        if sampling.temperature == 0.7 and draws[0.7] % 10 == 1 and len(failed) < 3:
+    def scarce(logits: torch.Tensor, *others: object, **candidates: int) -> torch.Tensor:
+        temperature = others[0].temperature
+        draws[temperature] += 1
+        if temperature == 0.7 and draws[0.7] % 10 == 1 and len(failed) < 3:
             failed.append(draws[1.0])
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return sample_tokens(logits, *others)
+        return sample_tokens(logits, *others, **candidates)
 
-    monkeypatch.setattr(decode, "sample_tokens", scarce)
+    monkeypatch.setattr(drawing, "sample_tokens", scarce)
     assert answers(backend, 8, 16, 32, prompts=PROMPTS[:6], **apart) == wanted
     assert len(failed) == 3
 

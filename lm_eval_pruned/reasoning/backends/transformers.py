@@ -28,7 +28,7 @@ from lm_eval_pruned.reasoning.backends.live_sequence import LiveSequence
 from lm_eval_pruned.reasoning.backends.tokenizing import TokenizingBackend
 from lm_eval_pruned.reasoning.progress import Progress
 from lm_eval_pruned.reasoning.requests import Generated, Row
-from lm_eval_pruned.reasoning.sampling import Sampling, derive_seed, sample_tokens
+from lm_eval_pruned.reasoning.sampling import Draw, Sampling, derive_seed, sample_all
 from lm_eval_pruned.reasoning.stopping import end_tokens
 
 logger = logging.getLogger(__name__)
@@ -229,16 +229,15 @@ class _Run:
             places = tuple(upload(ids, logits.device) for ids in zip(*forbidden, strict=True))
             logits.index_put_(places, logits.new_full((), -torch.inf))
         sampled: list[LiveSequence] = []
-        drawn: list[Tensor] = []
+        draws: list[Draw] = []
         for sampling, chosen in by_sampling.items():
             indices, sequences = zip(*chosen, strict=True)
             is_all = len(chosen) == len(logits)
             selected = logits if is_all else logits.index_select(0, upload(indices, logits.device))
             keys = upload([derive_seed(one.row.seed, len(one.ids)) for one in sequences], logits.device)
-            drawn.append(sample_tokens(selected, sampling, keys))
+            draws.append(Draw(selected, sampling, keys))
             sampled += sequences
-        # One wait for the device, whatever the number of samplings.
-        tokens = torch.cat(drawn).tolist()
+        tokens = sample_all(draws)
         # Appended only now: if memory runs out above, no sequence has a token that `_advance` did not see.
         for sequence, token in zip(sampled, tokens, strict=True):
             sequence.ids.append(token)
