@@ -17,7 +17,7 @@ from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.remarks import normalize_conjunctions, strip_remarks
 from lm_eval_pruned.grading.normalize.unit_table import SYMBOLS
-from lm_eval_pruned.grading.normalize.units import Quantity, split_unit
+from lm_eval_pruned.grading.normalize.units import ANGLE_FUNCTION, Quantity, split_unit
 from lm_eval_pruned.grading.read.decimal import Number, rounds_to
 from lm_eval_pruned.grading.read.parser import read
 from lm_eval_pruned.grading.symbolic.worker import ask
@@ -28,7 +28,7 @@ EMPTY = "empty"
 UNDECIDED = "different normal forms"
 
 _NAME = re.compile(
-    r"(?:[^\W\d_]{1,40}|\\[A-Za-z]{1,20})(?:_\{\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
+    r"(?:[^\W\d_]{1,40}|\\[A-Za-z]{1,20})(?:_\{\\?\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
     r"|\((?:[A-Za-z]|\\[a-z]{2,8})(?:, (?:[A-Za-z]|\\[a-z]{2,8})){1,9}\)"
     # Function values, probabilities, lengths and areas, and quotients of two letters.
     r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
@@ -56,6 +56,7 @@ _DECISIONS = ("yes", "no", "true", "false")
 # Not those of an index, as in a sum from k=1.
 _CHAIN_SIGN = re.compile(r"=(?![^{}]{0,40}\})")
 _SYMBOL = re.compile(r"(?P<value>.*[0-9])(?P<symbol>[A-Za-z]{1,3})", re.DOTALL)
+_DEGREE = "^{\\circ}"
 _DECIMAL = re.compile(r" ?-?[0-9]*\.[0-9]")
 
 # Notation that our own parser does not read and sympy does.
@@ -192,7 +193,13 @@ def _compare_values(left: str, right: str) -> Equality:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
     if one.value == other.value:
         return Equality(True, "same value and unit" if one.unit == other.unit else "same value, unit on one side")
-    return _compare_parsed(one.value, other.value)
+    return _compare_parsed(_without_degrees(one.value, other.value), _without_degrees(other.value, one.value))
+
+
+def _without_degrees(form: str, other: str) -> str:
+    """Remove degrees from the terms of a sum if the other side has none, as a unit on one side only is ignored."""
+    is_angle = ANGLE_FUNCTION.search(form + other) or "\\pi" in other or _DEGREE in other
+    return form if is_angle else form.replace(_DEGREE, "")
 
 
 def _read_symbol(quantity: Quantity, unit: str) -> Quantity:

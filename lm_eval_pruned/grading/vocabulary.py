@@ -29,7 +29,8 @@ LONGEST_PRODUCT = 3
 # What people type as words, without a backslash.
 TYPED_SYMBOLS = {name[1:]: name for name in SYMBOLS - commands("xi Xi Pi ell")}
 TYPED_SYMBOLS |= dict.fromkeys(("inf", "infinity", "oo"), "\\infty")
-TYPED_COMMANDS = {name[1:]: name for name in FUNCTIONS} | TYPED_SYMBOLS | {"sqrt": "\\sqrt"}
+TYPED_COMMANDS = {name[1:]: name for name in FUNCTIONS} | TYPED_SYMBOLS
+TYPED_COMMANDS |= {"sqrt": "\\sqrt", "cosec": "\\csc", "cosech": "\\csch"}
 
 _SMALL_NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

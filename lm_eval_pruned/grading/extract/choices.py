@@ -23,7 +23,7 @@ _DECORATION = re.compile(
 _OPENED = r"(?:(?i:the )?(?i:option|choice|letter|answer|statement)[ :]\s?)?[(\['\u2018]{0,3}\s?"
 _WHOLE = re.compile(rf"{_OPENED}([A-Da-d])\s?[)\].:,'\u2019]{{0,3}}")
 _WITH_TEXT = re.compile(
-    rf"{_OPENED}(?:([A-D])(?:\s?[)\].:]|\s?[,\u3001](?!\s?[A-D]\b)|\s[-\u2013\u2014:(=]|\u2014)|([a-d])\s?[)\].:])\s?\S.*",
+    rf"{_OPENED}(?:([A-D])(?:\s?[)\].:]|\s?[,\u3001](?!\s?[A-D]\b)|\s[-\u2013\u2014:(=]|\u2014)|([a-d])\s?[)\].:])\s{{0,3}}\S.*",
     re.DOTALL,
 )
 # An option on its own line, alone or with its text; a line that ends in a colon is a heading.

@@ -29,7 +29,7 @@ _ANNOUNCEMENT = re.compile(
 # "She has #### 15 eggs left.": in a sentence, only the number is marked.
 _MARKED_NUMBER = re.compile(
     r"(?<=[^\s#*] )#### ?-?\\?\$?[0-9](?:[0-9,.]{0,30}[0-9])?%?"
-    r"(?= (?!(?:and|or|to|[a-z]{1,4}illion|thousand|dozen)\b)[A-Za-z])"
+    r"(?=(?:/[a-z]{1,20})? (?!(?:and|or|to|[a-z]{1,4}illion|thousand|dozen)\b)[A-Za-z])"
 )
 # "not 14 but 15" withdraws the first of the two.
 _RETRACTION = re.compile(r"\Anot\s[^\n]{1,60}?[\s,$)*]but\s(?:rather\s|instead\s)?", re.IGNORECASE)

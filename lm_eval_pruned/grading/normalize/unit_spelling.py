@@ -105,8 +105,10 @@ def _are_units(factors: list[_Factor], stretch: str, after: str, *, is_decimal: 
     if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
         is_last = (bare[0].spelling in LETTERS or is_decimal) and _LAST.fullmatch(after)
         return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
-    # Of `sqrt(2*g*h)` they are factors.
-    return stretch[0] in " ~\\" and not (after.startswith(")") and stretch.startswith("\\cdot"))
+    # Of `sqrt(2*g*h)` and `\sqrt{2 L C}` they are factors.
+    are_letters = after.startswith("}") and all(len(factor.spelling) == 1 for factor in bare)
+    are_factors = are_letters or (after.startswith(")") and stretch.startswith("\\cdot"))
+    return stretch[0] in " ~\\" and not are_factors
 
 
 def _read_factors(stretch: str) -> list[_Factor]:

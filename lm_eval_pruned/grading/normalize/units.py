@@ -47,7 +47,7 @@ _TIME = re.compile(r"(?P<value>[0-9]{1,2}:[0-9]{2})(?P<unit>am|pm)")
 # A counted noun is a unit if it is in the plural and does not change the number.
 _COUNTED = re.compile(
     r"(?P<value>-?(?:[0-9][0-9., ]*|[0-9]*\\frac\{[0-9]+\}\{[0-9]+\}))"
-    r"(?P<noun>\(units?\)|[\u4e00-\u9fff]{1,8}|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))"
+    r"(?P<noun>\(units?\)|[\u4e00-\u9fff]{1,8}|[a-z]{2,39}[a-rt-z]s|[a-z]{0,20}(?:people|persons|children|women|men|mice|geese|teeth|feet|fish|sheep|dice))(?:/[a-z]{3,12})?"
 )
 _NOT_COUNTED = re.compile(
     r".*(?:[\u5343\u767e\u4e07\u4ebf\u534a\u5206\u500d\u6210]|ths|[iu]s|less|halves|thirds|quarters|squareds|infinities|tens|(?:hundred|thousand|[bmtr]illion|dozen|score)s|"
@@ -56,7 +56,7 @@ _NOT_COUNTED = re.compile(
     r"(?:plus|minus|times|over|north|south|east|west|below|above|left|right|more|base|mod|remainder|except|sqrt|frac).*"
 )
 # The degrees of an angle belong to the argument of its sine.
-_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _BASED = re.compile(
     r"(?P<open>\()?(?P<digits>-?(?=[A-Fa-f]{0,9}[0-9])[0-9A-Fa-f]{1,200})(?(open)\))"
     r"(?:_\{\(?(?:base)?|\(?(?:in)?base)(?P<base>[0-9]{1,2}|[a-z]{3,9})(?:\)?\}|\))?"
@@ -93,7 +93,7 @@ def split_unit(form: str) -> Quantity:
     if priced:
         unit = _SIGNS.get(priced["sign"])
         return Quantity(priced["minus"] + priced["value"], unit) if unit else Quantity(form, "")
-    suffix = None if _ANGLE.search(form) else _SUFFIX.search(form, max(1, len(form) - MAX_UNIT_CHARACTERS))
+    suffix = None if ANGLE_FUNCTION.search(form) else _SUFFIX.search(form, max(1, len(form) - MAX_UNIT_CHARACTERS))
     if suffix and form[suffix.start() - 1] in "0123456789.}) ]":
         unit = _SIGNS.get(suffix["sign"]) if suffix["sign"] else WORDS.get(suffix["unit"])
         return Quantity(form[: suffix.start()].rstrip(" "), unit or suffix[0])

@@ -382,7 +382,8 @@ class _Parser:
         return [product(*factors)]
 
     def _parse_name(self, label: str) -> Node:
-        """Parse the primes and the subscript of a name, which belong to its label."""
+        """Parse the primes and the subscript of a name, which belong to its label in this order."""
+        subscripted = ""
         while self._tokens.accept("'"):
             label += "'"
         if self._tokens.accept("_"):
@@ -391,8 +392,10 @@ class _Parser:
             while self._tokens.next and self._tokens.next not in ("{", "}"):
                 subscript.append(self._tokens.take())
             self._tokens.expect("}")
-            label += f"_{{{''.join(subscript)}}}"
-        return name(label)
+            subscripted = f"_{{{''.join(subscript)}}}"
+            while self._tokens.accept("'"):
+                label += "'"
+        return name(label + subscripted)
 
 
 def _parse_number(token: str) -> Node:
