@@ -24,6 +24,8 @@ _TEXTS = frozenset(
         *("dtype", "attn_implementation"),
     }
 )
+# Generation kwargs that are often given to the model.
+_GENERATION = ("temperature", "top_p", "top_k", "min_p", "do_sample", "until", "max_gen_toks", "thinking_token_budget")
 
 
 class ModelArgs(NamedTuple):
@@ -55,7 +57,7 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
                 f"blocks={arguments['blocks']}+{name}"
             )
         if name not in ours and name not in parent:
-            raise ArgumentError(f"unknown model argument {name!r}: {_nearest(name, [*ours, *parent])}")
+            raise ArgumentError(f"unknown model argument {name!r}: {_advice(name, [*ours, *parent])}")
     dtype = arguments.get("dtype")
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -152,6 +154,8 @@ def _as_text(field: Field[object], value: object) -> str:
     return str(value)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _advice(name: str, known: Iterable[str]) -> str:
+    if name in _GENERATION:
+        return f"it belongs to generation, --gen_kwargs {name}=..."
     nearest = get_close_matches(name, sorted(known), n=1)
     return f"did you mean {nearest[0]!r}?" if nearest else "see docs/arguments.md"

@@ -116,6 +116,7 @@ def test_the_rest_goes_to_the_parent():
         ({"calib": "a.npy", "calib_tokens": "thinking"}, "and calib=a.npy has no prompts"),
         ({"calib_tokens": "thinking"}, "and the default calibration text has no prompts"),
         ({"layerif_min": 0.5, "layerif_max": 0.4}, "give 0 <= min < max <= 1"),
+        ({"top_p": 0.9}, "unknown model argument 'top_p': it belongs to generation, --gen_kwargs top_p=..."),
         ({"calib_sample": 3}, "unknown model argument 'calib_sample': did you mean 'calib_samples'?"),
         ({"auto_chat_template": "maybe"}, "auto_chat_template='maybe' is not True or False"),
     ],
