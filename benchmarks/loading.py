@@ -1,30 +1,23 @@
-"""What reading a checkpoint costs: hashing beside loading, and the bytes that block-wise pruning reads.
+"""The bytes of a checkpoint that block-wise pruning reads, relative to its size.
 
-    python benchmarks/loading.py [--rounds 7]
+    python benchmarks/loading.py
 
-A random checkpoint of 1.6 GB in bfloat16. `pruned-hf` loads it in a process of its own, in turns with and without
-hashing its files beside that, from the first import to the fingerprint; in the second case the loaded weights are
-hashed, as is done for files that are no safetensors. Of `prune`, the bytes of the tensors that are read are counted.
+`lm-eval-pruned prune` prunes a random checkpoint of 1.6 GB in bfloat16; the bytes of the tensors that are read are
+counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import torch
 from bigger_than_memory import SIZES, make_checkpoint
-from timing import in_turns, ratio, seconds
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.models.prune_checkpoint import prune_offloaded
@@ -47,28 +40,6 @@ SETTINGS = {
     "wanda, alloc=dlp": {"method": "wanda", "alloc": "dlp"},
     "magnitude, alloc=alphapruning": {"method": "magnitude", "alloc": "alphapruning"},
 }
-
-
-def load(folder: str, *, beside: bool) -> None:
-    """Load the checkpoint as the harness does."""
-    from lm_eval_pruned.models import hf
-
-    context = nullcontext() if beside else patch.object(hf, "_hashed_beside", lambda *_: nullcontext(lambda *_: None))
-    with context:
-        print(hf.PrunedHFLM(folder, device="cpu").report.dense_sha256)
-
-
-def time_loading(folder: Path, rounds: int) -> None:
-    digests = set[str]()
-
-    def run(how: str) -> None:
-        command = [sys.executable, __file__, "--load", how, str(folder)]
-        digests.add(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-    times = in_turns({how: partial(seconds, partial(run, how)) for how in ("after", "beside")}, rounds)
-    assert len(digests) == 1, "the fingerprints differ"
-    for how, measured in times.items():
-        print(f"  hashed {how:<8}{median(measured):8.2f} s {ratio(measured, times['after']):7.2f} x")
 
 
 def count_reads(folder: Path, name: str) -> float:
@@ -103,20 +74,12 @@ def count_reads(folder: Path, name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="one block, to see that everything runs")
-    parser.add_argument("--load", nargs=2, metavar=("HOW", "FOLDER"), help="one run")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
-    if args.load:
-        how, folder = args.load
-        load(folder, beside=how == "beside")
-        return
     with TemporaryDirectory() as work:
         folder = Path(work) / "dense"
         make_checkpoint(folder, 1 if args.small else BLOCKS, SMALLER)
-        print(f"loading by pruned-hf, whole processes, medians of {args.rounds} rounds")
-        time_loading(folder, args.rounds)
         print("bytes read by lm-eval-pruned prune, in checkpoints")
         for name in SETTINGS:
             print(f"  {name:<32}{count_reads(folder, name):6.2f}", flush=True)

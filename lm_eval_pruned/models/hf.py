@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -19,16 +19,13 @@ from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.checkpoint_checks import check_attention, check_checkpoint, check_weights
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
 from lm_eval_pruned.process_memory import use_expandable_segments
-from lm_eval_pruned.pruning.artifacts.fingerprint import Known, unknown
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import artifacts_folder
 from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.calibration.source import CheckpointInfo, Traces
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
-from lm_eval_pruned.pruning.checkpoint.file_digests import hashed_beside
 from lm_eval_pruned.pruning.checkpoint.load import CheckedLoader
 from lm_eval_pruned.pruning.checkpoint.note import read_note
-from lm_eval_pruned.pruning.checkpoint.reader import Shards
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions, auto_class, check_gguf, resolve_pretrained
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.fit import check_fits
@@ -65,18 +62,16 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._stopwatch = Stopwatch()
         self._calibration: Calibration | None = None
-        with _hashed_beside(source, kwargs) as known:
-            self._load(pretrained, source, kwargs)
-            # Traces need the loaded model, and a model given as an object was not loaded by `_create_model`.
-            calibration = self._calibration or self._source.windows(self._checkpoint_info(questions))
-            self.report = prune_model(
-                self.model,
-                recipe,
-                calibration,
-                artifacts=artifacts_folder(self._run.artifacts),
-                stopwatch=self._stopwatch,
-                known=known,
-            )
+        self._load(pretrained, source, kwargs)
+        # Traces need the loaded model, and a model given as an object was not loaded by `_create_model`.
+        calibration = self._calibration or self._source.windows(self._checkpoint_info(questions))
+        self.report = prune_model(
+            self.model,
+            recipe,
+            calibration,
+            artifacts=artifacts_folder(self._run.artifacts),
+            stopwatch=self._stopwatch,
+        )
         self._calibration = None
         if is_name and recipe.method is None:
             self._note = read_note(str(source), kwargs)
@@ -167,19 +162,6 @@ def _check_files(source: str, arguments: Mapping[str, object], *, prunes: bool) 
     with explained(source, revision=options.revision):
         if not arguments.keys() & OTHER_FILES:
             check_weights(source, options)
-
-
-@contextmanager
-def _hashed_beside(source: str | transformers.PreTrainedModel, arguments: Mapping[str, object]) -> Iterator[Known]:
-    """Hash the files of a checkpoint while a `with` block loads it, if its weights come from these files alone."""
-    if not isinstance(source, str) or arguments.get("gguf_file") or arguments.keys() & OTHER_FILES:
-        yield unknown
-        return
-    revision, subfolder = str(arguments.get("revision") or "main"), str(arguments.get("subfolder") or "")
-    with explained(source, revision=revision):
-        shards = Shards.open(source, revision=revision, subfolder=subfolder)
-    with hashed_beside(shards, str(arguments.get("dtype") or "auto").removeprefix("torch.")) as digests:
-        yield digests.of
 
 
 class _Read(NamedTuple):

@@ -25,7 +25,6 @@ from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.calibration.replay import NeedsWholeModelError
 from lm_eval_pruned.pruning.calibration.source import CalibrationSource, CheckpointInfo
 from lm_eval_pruned.pruning.checkpoint.diagnose import explained
-from lm_eval_pruned.pruning.checkpoint.file_digests import hashed_beside
 from lm_eval_pruned.pruning.checkpoint.load import Checkpoint, load_checkpoint
 from lm_eval_pruned.pruning.checkpoint.names import Renumbering
 from lm_eval_pruned.pruning.checkpoint.offload import Offloaded
@@ -134,14 +133,13 @@ def prune_pretrained(
             except NeedsWholeModelError as reason:
                 logger.info("%s", reason)
     stored = Shards.open_any(source, revision=options.revision, subfolder=options.subfolder)
-    with hashed_beside(stored, options.dtype) as digests:
-        with stopwatch.phase("load"):
-            checkpoint = checked.load()
-        model = checkpoint.model
-        windows = windows or checked.windows_of_model(checkpoint, thinking=run.thinking)
-        container = find_decoder(model).blocks[0].name.rpartition(".")[0]
-        dense = {*model.state_dict()}
-        report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch, known=digests.of)
+    with stopwatch.phase("load"):
+        checkpoint = checked.load()
+    model = checkpoint.model
+    windows = windows or checked.windows_of_model(checkpoint, thinking=run.thinking)
+    container = find_decoder(model).blocks[0].name.rpartition(".")[0]
+    dense = {*model.state_dict()}
+    report = prune_model(model, recipe, windows, artifacts=artifacts, stopwatch=stopwatch)
     if output is not None:
         # The default can always be saved; transformers refuses some generation configs that it reads.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from lm_eval_pruned.process_memory import explain_out_of_memory
-from lm_eval_pruned.pruning.artifacts.fingerprint import Known, WeightsHash, fingerprint
+from lm_eval_pruned.pruning.artifacts.fingerprint import WeightsHash, fingerprint
 from lm_eval_pruned.pruning.artifacts.store import Store
 from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.calibration.replay import Beside, longest_window, memory_errors_alone, run_once
@@ -37,9 +37,7 @@ class Dense(NamedTuple):
     zeros: Mapping[str, int]
 
 
-def read_dense(
-    decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None, known: Known
-) -> Dense:
+def read_dense(decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None) -> Dense:
     """Read all weights once: hash them, and count their zeros.
 
     An offloaded model that will be calibrated is run with one window meanwhile; without that, calibration would read
@@ -50,7 +48,6 @@ def read_dense(
         recipe: how it will be pruned.
         calibration: its calibration windows, if any.
         store: artifacts of earlier runs, one of which may make calibration unnecessary.
-        known: returns the digests of parameters that were hashed before.
     """
     identity = calibration.identity if calibration else None
 
@@ -59,7 +56,7 @@ def read_dense(
 
     zeros: dict[str, int] = {}
     with ThreadPoolExecutor() as pool:
-        weights = WeightsHash(decoder, pool, known)
+        weights = WeightsHash(decoder, pool)
 
         @contextmanager
         def beside(module: nn.Module) -> Iterator[None]:

@@ -15,7 +15,6 @@ from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.process_memory import explain_out_of_memory
 from lm_eval_pruned.pruning.allocate import allocate, mean_target
 from lm_eval_pruned.pruning.artifacts.apply import apply_artifact
-from lm_eval_pruned.pruning.artifacts.fingerprint import Known, unknown
 from lm_eval_pruned.pruning.artifacts.report import (
     Outcome,
     PruneReport,
@@ -60,7 +59,6 @@ def prune_model(
     *,
     artifacts: Path | None = None,
     stopwatch: Stopwatch | None = None,
-    known: Known = unknown,
 ) -> PruneReport:
     """Set weights of `model` to zero, in place, and return the report counted from the result.
 
@@ -72,14 +70,13 @@ def prune_model(
         artifacts: folder of the artifact cache. If it holds the masks of the same configuration, weights and windows,
             they are applied and nothing is calibrated.
         stopwatch: adds seconds that were already spent on loading to the report.
-        known: returns the digests of parameters that were hashed while they were loaded.
 
     Raises:
         ArgumentError: the method needs calibration windows and none were given.
         PruningError: nothing matches, a number is not finite, or the result is not what was asked for.
     """
     recipe = config if isinstance(config, Recipe) else resolve(config)
-    run = PruningRun(recipe=recipe, decoder=find_decoder(model), stopwatch=stopwatch or Stopwatch(), known=known)
+    run = PruningRun(recipe=recipe, decoder=find_decoder(model), stopwatch=stopwatch or Stopwatch())
     return run.execute(windows, artifacts)
 
 
@@ -94,7 +91,6 @@ class PruningRun:
         stopwatch: times the phases.
         deterministic: whether no operator was used whose sums differ from one run to the next.
         journal: file from which an interrupted search goes on; None without an artifact cache.
-        known: returns the digests of parameters that were hashed before.
     """
 
     recipe: Recipe
@@ -103,7 +99,6 @@ class PruningRun:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     deterministic: bool = True
     journal: Path | None = None
-    known: Known = unknown
     _sizes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,7 +128,7 @@ class PruningRun:
         # What neither changes weights nor gives the same masks twice has no artifact.
         is_stored = artifacts is not None and self.recipe.method is not None and self.recipe.is_reproducible
         store = Store(folder=artifacts) if artifacts is not None and is_stored else None
-        dense = read_dense(self.decoder, self.recipe, calibration, store, self.known)
+        dense = read_dense(self.decoder, self.recipe, calibration, store)
         if self.recipe.masks is not None:
             self.recipe.masks.check_weights(dense.sha256)
         warn_if_pruned_before(self.decoder, sum(dense.zeros.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -18,25 +18,11 @@ from lm_eval_pruned.pruning.model.decoder import Decoder
 _ORIGIN = ("_name_or_path", "transformers_version")
 
 
-# Maps the name and the value of a parameter to its digest; None if it has to be hashed.
-Known = Callable[[str, Tensor], str | None]
-
-
-def unknown(name: str, value: Tensor) -> None:
-    """Return None: every parameter is hashed."""
-
-
 def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 of dtype, shape and bytes."""
-    return parts_digest(tensor.dtype, tensor.shape, [tensor])
-
-
-def parts_digest(dtype: torch.dtype, shape: Sequence[int], parts: Iterable[Tensor]) -> str:
-    """SHA-256 of a tensor that is given in parts, one slice of its rows after another."""
-    digest = hashlib.sha256(f"{dtype} {tuple(shape)}".encode())
-    for part in parts:
-        data = part.detach().cpu().contiguous()
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    data = tensor.detach().cpu().contiguous()
+    digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -46,11 +32,10 @@ class WeightsHash:
     Args:
         decoder: the model.
         pool: threads that hash; hashlib releases the GIL while it hashes large buffers.
-        known: returns the digests of parameters that were hashed before.
     """
 
-    def __init__(self, decoder: Decoder, pool: ThreadPoolExecutor, known: Known = unknown) -> None:
-        self._pool, self._known = pool, known
+    def __init__(self, decoder: Decoder, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
         model = decoder.model
         self._wanted = {name for name, _ in model.named_parameters()}
         # Of a module outside the blocks only its own parameters are in memory; those in it have their turn.
@@ -64,16 +49,13 @@ class WeightsHash:
         own = module.named_parameters(recurse=module in self._whole)
         named = {self._prefixes[module] + name: value for name, value in own}
         names = [name for name in named if name in self._wanted]
-        digests = self._pool.map(self._digest, names, [named[name] for name in names])
+        digests = self._pool.map(tensor_digest, [named[name] for name in names])
         yield
         self._digests.update(zip(names, digests, strict=True))
 
     def digest(self) -> str:
         """Return the digest of all that was added."""
         return _digest_lines(sorted(f"{name} {digest}" for name, digest in self._digests.items()))
-
-    def _digest(self, name: str, value: Tensor) -> str:
-        return self._known(name, value) or tensor_digest(value)
 
 
 def weights_digest(decoder: Decoder) -> str:
