@@ -24,7 +24,7 @@ from lm_eval.api.instance import Instance
 from smollm2 import temporary_smollm2
 from timing import ratio, warm_in_turns
 
-from lm_eval_pruned.models.vllm.compatibility import harness_class
+from lm_eval_pruned.models.vllm.compatibility import harness_class, stop_engine
 from lm_eval_pruned.models.vllm.model import PrunedVLLM
 from lm_eval_pruned.reasoning.backends.vllm import VLLMBackend
 
@@ -77,7 +77,7 @@ def measure_plain_generation(folder: str, artifacts: str, rounds: int) -> None:
         f"{ratio(seconds['vllm'], seconds['pruned-vllm']):.2f} x"
     )
     for engine in engines.values():
-        engine.model.llm_engine.engine_core.shutdown()
+        stop_engine(engine.model)
 
 
 def measure_five_budgets(rounds: int) -> None:
@@ -111,7 +111,7 @@ def measure_five_budgets(rounds: int) -> None:
             f"{median(measured):>9.2f} s {ratio(measured, seconds[largest]):6.2f} x the largest alone"
         )
     VLLMBackend._generated = generated
-    engine.model.llm_engine.engine_core.shutdown()
+    stop_engine(engine.model)
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if args.start:
         kind, folder, artifacts = args.start
-        load_model(kind, folder, artifacts, **wanda_arguments(artifacts)).model.llm_engine.engine_core.shutdown()
+        stop_engine(load_model(kind, folder, artifacts, **wanda_arguments(artifacts)).model)
         return
     with temporary_smollm2() as folder, TemporaryDirectory() as artifacts:
         measure_starts(str(folder), artifacts, args.rounds)

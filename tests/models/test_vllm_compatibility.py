@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from lm_eval import simple_evaluate
 
@@ -41,3 +43,21 @@ def test_a_build_goes_by_the_name_of_vllm(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"vllm": ["numpy"]})
     assert vllm_builds.version("vllm") == importlib.metadata.version("numpy")
     assert vllm_builds.version("torch") == importlib.metadata.version("torch")
+
+
+@pytest.mark.parametrize("error", [None, psutil.NoSuchProcess(2**30), ValueError("another fault")])
+def test_a_process_that_ends_while_vllm_kills_it_is_no_fault(error):
+    ended = []
+
+    def shutdown():
+        ended.append(True)
+        if error:
+            raise error
+
+    engine = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=SimpleNamespace(shutdown=shutdown)))
+    if isinstance(error, ValueError):
+        with pytest.raises(ValueError, match="another fault"):
+            vllm_builds.stop_engine(engine)
+    else:
+        vllm_builds.stop_engine(engine)
+    assert ended

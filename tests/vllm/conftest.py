@@ -28,13 +28,14 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start(artifacts: Path) -> Iterator[Callable[..., object]]:
     """Start an engine, after stopping one that is running."""
+    from lm_eval_pruned.models.vllm.compatibility import stop_engine
     from lm_eval_pruned.models.vllm.model import PrunedVLLM
 
     running: list[PrunedVLLM] = []
 
     def stop() -> None:
         while running:
-            running.pop().model.llm_engine.engine_core.shutdown()
+            stop_engine(running.pop().model)
 
     def start(pretrained: str, **arguments: object) -> PrunedVLLM:
         stop()

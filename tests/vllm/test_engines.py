@@ -57,16 +57,16 @@ def run_ordinary_requests(model) -> tuple[list, list]:
 
 
 def test_ordinary_requests_give_the_results_of_the_harness(start):
-    from lm_eval_pruned.models.vllm.compatibility import harness_class
+    from lm_eval_pruned.models.vllm.compatibility import harness_class, stop_engine
     from tests.vllm.conftest import ENGINE
 
     ours = start("tiny-reasoner")
     pretrained = ours.model_args["model"]
     scores, texts = run_ordinary_requests(ours)
-    ours.model.llm_engine.engine_core.shutdown()
+    stop_engine(ours.model)
     theirs = harness_class()(pretrained, **ENGINE)
     expected_scores, expected_texts = run_ordinary_requests(theirs)
-    theirs.model.llm_engine.engine_core.shutdown()
+    stop_engine(theirs.model)
     assert texts == expected_texts
     assert [greedy for _, greedy in scores] == [greedy for _, greedy in expected_scores]
     assert [score for score, _ in scores] == pytest.approx([score for score, _ in expected_scores], abs=1e-4)

@@ -46,12 +46,13 @@ def as_dicts(completions: list[Completion]) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def both(artifacts):
+    from lm_eval_pruned.models.vllm.compatibility import stop_engine
     from lm_eval_pruned.models.vllm.model import PrunedVLLM
     from tests.vllm.conftest import ENGINE
 
     with_vllm = PrunedVLLM("tiny-reasoner", artifacts=str(artifacts), **ENGINE, **SETTINGS)
     yield PrunedHFLM("tiny-reasoner", dtype="float32", artifacts=str(artifacts), batch_size=16, **SETTINGS), with_vllm
-    with_vllm.model.llm_engine.engine_core.shutdown()
+    stop_engine(with_vllm.model)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lm_eval_pruned.divergence.traces import TokenTrace
 from lm_eval_pruned.errors import EngineError
 from lm_eval_pruned.models.diverge import Diverged, read_for, warn_if_unlikely, written_by
 from lm_eval_pruned.models.prune_checkpoint import check_pretrained
+from lm_eval_pruned.models.vllm.compatibility import stop_engine
 from lm_eval_pruned.models.vllm.model import PrunedVLLM
 from lm_eval_pruned.progress import progress_bar
 from lm_eval_pruned.pruning.checkpoint.resolve import LoadOptions
@@ -60,12 +61,12 @@ def diverge_on_vllm(
         traces = written_by(read, dense.report.fingerprint)
         before = largest_logprobs(dense, traces, settings.largest, name="dense")
     finally:
-        stop(dense)
+        stop_engine(dense.model)
     pruned = PrunedVLLM(pretrained, **arguments, **given(recipe.config))
     try:
         after = largest_logprobs(pruned, traces, settings.largest, name=recipe.config.method)
     finally:
-        stop(pruned)
+        stop_engine(pruned.model)
     divergences = compare_largest(before, after)
     warn_if_unlikely(divergences)
     return Diverged(traces, divergences, read.budgets, pruned.report, pruned.tokenizer)
@@ -135,8 +136,3 @@ def _of_output(trace: TokenTrace, logprobs: Sequence[Mapping[int, Logprob] | Non
             np.array([one.logprob for _, one in ordered], dtype=np.float32),
             found[token].logprob,
         )
-
-
-def stop(model: PrunedVLLM) -> None:
-    """End the engine's process, whose memory the next one needs."""
-    model.model.llm_engine.engine_core.shutdown()
