@@ -34,11 +34,6 @@ def kind_of(gold: str) -> Kind:
 
 
 def check_kind(kind: str) -> None:
-    """Raise an error for a kind of answer that does not exist.
-
-    Raises:
-        UnknownNameError: `kind` is none of them.
-    """
-    known = get_args(Kind)
-    if kind not in known:
-        raise unknown_name("kind", kind, known)
+    """Raise UnknownNameError for a kind of answer that does not exist."""
+    if kind not in get_args(Kind):
+        raise unknown_name("kind", kind, get_args(Kind))

@@ -31,15 +31,11 @@ def compare_answers(one: Node, other: Node) -> bool | None:
         >>> compare_answers(read("x>2"), read(r"(2, \infty)")), compare_answers(read("2x+2y=6"), read("y=3-x"))
         (True, True)
     """
-    equations = [_holds_always(node) for node in (one, other) if node.label == "="]
-    if len(equations) == 2 and len(set(equations)) == 2:
+    sides = [set(node.parts) for node in (one, other) if node.label == "="]
+    # An equation such as `1=1` says nothing about a variable.
+    if len(sides) == 2 and len({len(side) == 1 and not any(map(free_names, side)) for side in sides}) == 2:
         return False
     return _compare(expand(one), expand(other))
-
-
-def _holds_always(equation: Node) -> bool:
-    """Return whether an equation is of the kind `1=1`, which says nothing about a variable."""
-    return len(set(equation.parts)) == 1 and not free_names(equation.parts[0])
 
 
 def _compare(one: Node, other: Node) -> bool | None:
@@ -76,9 +72,6 @@ def _compare_kinds(one: Node, other: Node) -> bool | None:
             return _compare_members(solutions, [other] if other.head == "bracket" else _members(other))
         case "list", "set" if not _are_named(one):
             return _compare_members(one.parts, _members(other))
-        case "list", "and" | "or" | "union":
-            # A comma can mean each of the three.
-            return _compare_members(one.parts, other.parts)
         case "matrix", "bracket":
             return _compare_vector(one, other)
         case "bracket", _ if other.head in VALUES and one.label == "()":
@@ -87,8 +80,8 @@ def _compare_kinds(one: Node, other: Node) -> bool | None:
             return _compare_components([cell for row in one.parts for cell in row.parts], other)
         case "set", _ if len(one.parts) == 1 and other.head in VALUES:
             return _compare(one.parts[0], other)
-        case "ratio", _ if other.head in VALUES and (evaluate_exactly(other) or Fraction(1, 2)).denominator > 1:
-            return _compare_quotient(one, other)
+        case "ratio", _ if len(one.parts) == 2 and (evaluate_exactly(other) or Fraction(1, 2)).denominator > 1:
+            return _is_value(other) and compare_values(one.parts[0], product(other, one.parts[1]))
     return False
 
 
@@ -145,12 +138,9 @@ def _members(node: Node) -> Sequence[Node]:
 def _compare_vector(matrix: Node, bracket: Node) -> bool | None:
     rows = matrix.parts
     if all(part.head == "bracket" for part in bracket.parts):
-        return _compare_sequence(
-            [Node("bracket", row.parts) for row in rows], [Node("bracket", part.parts) for part in bracket.parts]
-        )
-    if bracket.label not in ("()", "[]") or not (len(rows) == 1 or all(len(row.parts) == 1 for row in rows)):
-        return False
-    return _compare_sequence([cell for row in rows for cell in row.parts], bracket.parts)
+        return _compare_sequence(rows, [Node("row", part.parts) for part in bracket.parts])
+    is_vector = bracket.label in ("()", "[]") and (len(rows) == 1 or all(len(row.parts) == 1 for row in rows))
+    return is_vector and _compare_sequence([cell for row in rows for cell in row.parts], bracket.parts)
 
 
 def _compare_components(parts: Sequence[Node], value: Node) -> bool | None:
@@ -172,20 +162,11 @@ def _compare_solutions(named: Node, tuples: Node) -> bool | None:
 def _compare_ratio(ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
     if len(ones) != len(others):
         return False
-    if any(_is_value(member) and evaluate_exactly(member) == 0 for member in (*ones, *others)):
+    if any(evaluate_exactly(member) == 0 for member in (*ones, *others)):
         # Times of day, 12:00 and 1:00: cross products with 0 are all equal.
         return _all_true(map(compare_values, ones, others))
-    return _all_true(
-        compare_values(product(one, others[0]), product(other, ones[0]))
-        for one, other in zip(ones[1:], others[1:], strict=True)
-        if _is_value(one, other)
-    )
-
-
-def _compare_quotient(ratio: Node, value: Node) -> bool | None:
-    if len(ratio.parts) != 2 or not _is_value(*ratio.parts):
-        return False
-    return compare_values(ratio.parts[0], product(value, ratio.parts[1]))
+    pairs = zip(ones[1:], others[1:], strict=True)
+    return _all_true(compare_values(product(one, others[0]), product(other, ones[0])) for one, other in pairs)
 
 
 def _is_value(*nodes: Node) -> bool:

@@ -21,6 +21,7 @@ ENOUGH_POINTS = 3
 
 # Constants of integration, which may be written in either case.
 _CONSTANTS = ("C", "K")
+_INFINITIES = (INFINITY, MINUS_INFINITY)
 
 
 def compare_values(one: Node, other: Node) -> bool | None:
@@ -28,8 +29,8 @@ def compare_values(one: Node, other: Node) -> bool | None:
     left, right = exact_number(one), exact_number(other)
     if left and right:
         return left.value == right.value or rounds_to(left, right) or rounds_to(right, left)
-    if _is_infinite(one) or _is_infinite(other):
-        return _is_infinite(one) and one == other
+    if one in _INFINITIES or other in _INFINITIES:
+        return one == other
     return _rounds_numerically(one, other) or agree_at_points(one, _rename_constant(one, other), is_close)
 
 
@@ -66,10 +67,6 @@ def _rounds_numerically(one: Node, other: Node) -> bool:
     except UndefinedError:
         return False
     return bool(abs(unrounded - evaluate_numerically(decimal, {})) <= float(tolerance))
-
-
-def _is_infinite(node: Node) -> bool:
-    return node in (INFINITY, MINUS_INFINITY)
 
 
 def agree_at_points(one: Node, other: Node, test: Callable[..., bool]) -> bool | None:

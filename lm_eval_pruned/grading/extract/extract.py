@@ -45,10 +45,7 @@ _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|ve
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
-    r"""Return the answer that a response gives, or None if it gives none; `find_answer` also tells the stage.
-
-    Raises:
-        UnknownNameError: there is no such kind.
+    """Return the answer that a response gives, or None if it gives none; `find_answer` also tells the stage.
 
     Example:
         >>> extract("A mole of gas expands, hence **(B)**.", "choice")

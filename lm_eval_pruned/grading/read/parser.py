@@ -32,7 +32,6 @@ from lm_eval_pruned.grading.read.tree import (
     quotient,
     relation,
     total,
-    written_number,
 )
 from lm_eval_pruned.grading.vocabulary import FUNCTIONS, NUMBER_WORDS, SYMBOLS, TYPED_SYMBOLS
 
@@ -403,7 +402,7 @@ def _parse_number(token: str) -> Node:
     if len(token) > MAX_NUMBER_CHARACTERS:
         raise UnreadableError("too many digits")
     if "\\overline" not in token:
-        return written_number(read_digits(token))
+        return number(*read_digits(token))
     fixed, _, repeating = token.partition("\\overline{")
     repeating = repeating.rstrip("}")
     start = read_digits(fixed)

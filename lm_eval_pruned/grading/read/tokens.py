@@ -22,7 +22,10 @@ class UnreadableError(ValueError):
 
 
 class Tokens:
-    """A cursor over the tokens of a normal form, which also counts the depth of nesting."""
+    """A cursor over the tokens of a normal form, which also counts the depth of nesting.
+
+    A method that does not find what it must raises UnreadableError.
+    """
 
     def __init__(self, form: str) -> None:
         self._tokens = tokenize(form)
@@ -59,30 +62,18 @@ class Tokens:
         return is_next
 
     def expect(self, *tokens: str) -> str:
-        """Take the next token, which must be one of these.
-
-        Raises:
-            UnreadableError: it is another one, or there is none left.
-        """
+        """Take the next token, which must be one of these."""
         if self.next not in tokens or not self.next:
             raise UnreadableError(f"expected {tokens}, found {self.next!r}")
         return self.take()
 
     def expect_end(self) -> None:
-        """Refuse tokens that are left over.
-
-        Raises:
-            UnreadableError: there are some.
-        """
+        """Refuse tokens that are left over."""
         if self.next:
             raise UnreadableError(f"left over: {self.next!r}")
 
     def descend(self) -> None:
-        """Enter one level of nesting.
-
-        Raises:
-            UnreadableError: it is deeper than the limit.
-        """
+        """Enter one level of nesting, within the limit."""
         self._depth += 1
         if self._depth > MAX_PARSER_DEPTH:
             raise UnreadableError("nested too deeply")

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from lm_eval_pruned.grading.read.decimal import Number
-
 # Values: "number" (with a `value`), "name" (a variable or constant), sums, products, powers, and "call" of the function
 # `label`. Collections: "list" has no brackets, "bracket" is a tuple or an interval whose two brackets are its `label`,
 # "matrix" has rows. A "relation" has the signs between its operands as its `label`; "and" and "or" join relations.
@@ -34,14 +32,9 @@ _ASCENDING = {">": "<", ">=": "<="}
 VALUES: frozenset[Head] = frozenset(("number", "name", "+", "*", "^", "call"))
 
 
-def number(value: Fraction | int) -> Node:
-    """Return an exact number."""
-    return Node("number", value=Fraction(value))
-
-
-def written_number(written: Number) -> Node:
-    """Return a number that remembers the precision at which it was written."""
-    return Node("number", value=written.value, step=written.step, significant=written.significant)
+def number(value: Fraction | int, step: Fraction | None = None, significant: int = 0) -> Node:
+    """Return a number, which is exact or remembers the precision at which it was written."""
+    return Node("number", value=Fraction(value), step=step, significant=significant)
 
 
 def name(label: str) -> Node:
@@ -83,9 +76,7 @@ def power(base: Node, exponent: Node) -> Node:
 
 def negative(node: Node) -> Node:
     """Return the negative of a value."""
-    if node.head == "number":
-        return Node("number", value=-node.value, step=node.step, significant=node.significant)
-    return product(number(-1), node)
+    return replace(node, value=-node.value) if node.head == "number" else product(number(-1), node)
 
 
 def quotient(numerator: Node, denominator: Node) -> Node:
