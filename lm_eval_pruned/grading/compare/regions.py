@@ -6,7 +6,7 @@ no inequality has to be solved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
@@ -112,8 +112,6 @@ def _read_inequality(relation: Node) -> _Region:
     names = frozenset().union(*map(free_names, varying))
     if not is_solved and (len(names) != 1 or "=" in signs):
         raise UndefinedError("not one variable")
-    if not is_solved:
-        bounds |= {sign * value for value in _numbers(relation) for sign in (1, -1)}
     variable = varying.pop() if is_solved else name(min(names))
 
     def holds(point: Fraction) -> bool:
@@ -125,13 +123,6 @@ def _read_inequality(relation: Node) -> _Region:
         return _are_in_order(values if is_solved else map(_rounded, values), signs)
 
     return _Region(variable, bounds, holds, is_solved)
-
-
-def _numbers(node: Node) -> Iterator[Fraction]:
-    if node.head == "number":
-        yield node.value
-    for part in node.parts:
-        yield from _numbers(part)
 
 
 def _join(regions: list[_Region], holds: Callable[[list[bool]], bool]) -> _Region:

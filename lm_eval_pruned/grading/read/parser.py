@@ -71,9 +71,8 @@ _SCIENTIFIC = re.compile(r"([+-]?[0-9.]+)[eE]([+-]?[0-9]{1,4})")
 # A set that a condition defines, \{x \mid x>2\}, is read as the condition.
 _SUCH_THAT = re.compile(r"\\\{[A-Za-z](?:\\in ?\\mathbb\{R\})?(?::|\||\\mid ?)((?:(?!\\\}).)+)\\\}")
 # Open intervals in French notation, ]1, 2[; only a form that begins or ends like this can be meant so.
-_FRENCH_INTERVAL = re.compile(
-    r"(?P<open>[\]\[])(?P<inside>[^\[\]()=]{1,80}, [^\[\]()=]{1,80})(?P<close>[\[\]])",
-)
+_FRENCH_OPENING = re.compile(r"\](?=[^\[\]()=]{1,80}, [^\[\]()=]{1,80}[\[\]])")
+_FRENCH_CLOSING = re.compile(r"(, [^\[\]()=]{1,80})\[")
 
 
 def read(form: str) -> Node | None:
@@ -96,17 +95,12 @@ def read(form: str) -> Node | None:
         return None
     form = _SUCH_THAT.sub(r"(\1)", form)
     if form[:1] == "]" or form[-1:] == "[":
-        form = _FRENCH_INTERVAL.sub(_with_usual_brackets, form)
+        form = _FRENCH_CLOSING.sub(r"\1)", _FRENCH_OPENING.sub("(", form))
     try:
         # Most answers are whole numbers.
         return _parse_number(form) if form.isascii() and form.isdigit() else _Parser(Tokens(form)).parse_answer()
     except (UnreadableError, ZeroDivisionError):
         return None
-
-
-def _with_usual_brackets(interval: re.Match[str]) -> str:
-    low, high = ("(" if interval["open"] == "]" else "["), (")" if interval["close"] == "[" else "]")
-    return f"{low}{interval['inside']}{high}"
 
 
 class _Parser:
@@ -238,9 +232,6 @@ class _Parser:
         if left.head == "name" and len(left.label) == 1 and left.label.isupper() and right.head == "bracket":
             # A point P(3, 4), or the binomial coefficient C(9, 4).
             return call(left.label, *right.parts)
-        if right.head == "matrix":
-            rows = (Node("row", tuple(product(left, cell) for cell in row.parts)) for row in right.parts)
-            return Node("matrix", tuple(rows))
         return product(left, right)
 
     def _is_factor_next(self) -> bool:
@@ -311,8 +302,6 @@ class _Parser:
         self._tokens.expect("{")
         word = self._tokens.take()
         self._tokens.expect("}")
-        if not word.isalpha():
-            raise UnreadableError("no letters")
         return word
 
     def _parse_root(self) -> Node:
@@ -392,8 +381,6 @@ class _Parser:
                 subscript.append(self._tokens.take())
             self._tokens.expect("}")
             subscripted = f"_{{{''.join(subscript)}}}"
-            while self._tokens.accept("'"):
-                label += "'"
         return name(label + subscripted)
 
 
