@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import ceil, comb, factorial, floor, gcd, lcm, prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from lm_eval_pruned.grading.limits import MAX_EXACT_BITS, MAX_GROWING_ARGUMENT, MAX_NUMERIC_EXPONENT
 from lm_eval_pruned.grading.read.tree import Node
@@ -37,7 +37,6 @@ _OF_WHOLE: dict[str, Callable[..., int]] = {
 }  # fmt: skip
 _GROWING = ("factorial", "binomial", "exp", "sinh", "cosh")
 
-
 # The values of variables at which expressions are compared, numerators over denominators. Neighbours are so different
 # that agreement by chance is unlikely.
 _NUMERATORS = (7, 29, 3, 61, 11, 43, 5, 97, 13, 151)
@@ -49,16 +48,8 @@ class UndefinedError(ArithmeticError):
     """An expression that has no value, or none that may be computed within the limits."""
 
 
-class Numeric(Protocol):
-    """A real or complex number of mpmath."""
-
-    real: float
-    imag: float
-
-    def __bool__(self) -> bool: ...
-    def __abs__(self) -> float: ...
-    def __sub__(self, other: Numeric) -> Numeric: ...
-    def __truediv__(self, other: Numeric) -> Numeric: ...
+# The numbers of mpmath, which has no types, have the operations of complex ones.
+Numeric: TypeAlias = complex
 
 
 def evaluate_exactly(node: Node) -> Fraction | None:
@@ -88,8 +79,7 @@ def free_names(node: Node) -> frozenset[str]:
 def evaluate_numerically(node: Node, point: Mapping[str, Fraction], *, digits: int = DIGITS) -> Numeric:
     """Evaluate an expression to `digits` decimal digits, with the variables at the values in `point`.
 
-    Raises:
-        UndefinedError: it has no value, is infinite, or is beyond the limits.
+    UndefinedError says that it has no value, is infinite, or is beyond the limits.
     """
     value = _evaluate_finite(node, point, digits)
     if 0 < abs(value) < _SMALL:

@@ -70,9 +70,8 @@ def find_boxes(text: str) -> Iterator[str]:
             content, stop = unbraced[0], unbraced.end()
         else:
             continue
-        if not _SAYS_SOMETHING.search(content):
-            continue
-        if contents and _REJECTED.search(text, max(0, box.start() - 30), box.start()):
+        is_rejected = contents and _REJECTED.search(text, max(0, box.start() - 30), box.start())
+        if is_rejected or not _SAYS_SOMETHING.search(content):
             continue
         if contents and _JOINED.fullmatch(text, end, box.start()):
             contents[-1] += f", {content}" if content != contents[-1] else ""

@@ -58,7 +58,8 @@ def normalize_characters(text: str) -> str:
             inner = unicodedata.normalize("NFKC", characters)
             pieces.append(f"{_RAISED[tag]}{{{inner}}}")
         elif tag == "<fraction>":
-            pieces.extend(_fraction(character) for character in characters)
+            spelt = (unicodedata.normalize("NFKC", character).split("\u2044") for character in characters)
+            pieces += [f"\\frac{{{numerator}}}{{{denominator}}}" for numerator, denominator in spelt]
         else:
             pieces.append("".join(map(_plain_character, characters)))
     plain = unicodedata.normalize("NFKC", "".join(pieces)).translate(_SYMBOLS)
@@ -70,11 +71,6 @@ def _compatibility(character: str) -> str:
         return ""
     tag = unicodedata.decomposition(character).partition(" ")[0]
     return tag if tag in {*_RAISED, "<fraction>"} else ""
-
-
-def _fraction(character: str) -> str:
-    numerator, _, denominator = unicodedata.normalize("NFKC", character).partition("\u2044")
-    return f"\\frac{{{numerator}}}{{{denominator}}}"
 
 
 def _plain_character(character: str) -> str:
