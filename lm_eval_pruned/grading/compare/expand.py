@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lm_eval_pruned.grading.compare.evaluate import free_names
@@ -23,7 +24,7 @@ def expand(node: Node) -> Node:
     a tuple is the tuple.
     """
     if node.head == "list" or (node.head == "set" and _has_signs(node)):
-        parts = map(expand, node.parts)
+        parts = (expand(part) for part in _split_exclusions(node.parts))
         return Node(
             node.head, tuple(member for part in parts for member in (part.parts if part.head == "list" else [part]))
         )
@@ -33,6 +34,14 @@ def expand(node: Node) -> Node:
         return split_tuple_equation(node) or shorten_chain(node)
     is_transposed = node.head == "^" and node.parts[1] == _TRANSPOSE and node.parts[0].head == "bracket"
     return node.parts[0] if is_transposed else node
+
+
+def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
+    r"""Write `x \ne 2, 3` as `x \ne 2, x \ne 3`."""
+    first = parts[0]
+    for part in parts:
+        is_excluded = first.label == "!=" and part.head in VALUES
+        yield Node("relation", (first.parts[0], part), label="!=") if is_excluded else part
 
 
 def _has_signs(node: Node) -> bool:
