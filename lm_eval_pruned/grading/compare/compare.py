@@ -200,6 +200,13 @@ def _compare_step(one: Node, other: Node) -> bool | None:
     if sign not in _COMPARISONS or not _is_value(*one.parts, *other.parts):
         return _compare_sequence(one.parts, other.parts)
     left, right = _difference(one), _difference(other)
+    verdict = _have_same_factor(left, right, sign)
+    if verdict is False and sign in ("=", "!="):
+        return _have_same_factor(_clear_denominators(left), _clear_denominators(right), sign)
+    return verdict
+
+
+def _have_same_factor(left: Node, right: Node, sign: str) -> bool | None:
     factors: list[Numeric] = []
 
     def has_same_factor(mine: Numeric, theirs: Numeric, *, digits: int) -> bool:
@@ -217,6 +224,19 @@ def _compare_step(one: Node, other: Node) -> bool | None:
 def _difference(relation: Node) -> Node:
     left, right = relation.parts
     return total(left, negative(right))
+
+
+def _clear_denominators(node: Node) -> Node:
+    """Multiply a sum by each of its different denominators."""
+    return product(node, *dict.fromkeys(_denominators(node)))
+
+
+def _denominators(node: Node) -> Iterator[Node]:
+    if node.head in ("+", "*"):
+        for part in node.parts:
+            yield from _denominators(part)
+    elif node.head == "^" and evaluate_exactly(node.parts[1]) == -1:
+        yield node.parts[0]
 
 
 def _compare_named(relation: Node, value: Node) -> bool | None:

@@ -104,6 +104,15 @@ _NAMED = _compile(
     rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b| (?:best|(?!in)[a-z]+ly) [a-z]{{3,}})",
     rf"[(,]\s?(?P<label>{_NAME} ){_LETTER}{_END}",
 )
+# "The answer is not listed", "none of the options is right": a statement that chooses no letter.
+_NONE = re.compile(
+    r"\b(?i:(?:answer|option|choice)s?[ :=]{1,3}(?:is |was |appears to be |seems to be )?"
+    r"(?:(?:not|n['\u2019]t) (?:listed|provided|given|among|available|present|included|in the|one of|any of)"
+    r"|none of|unknown|undetermined|cannot be)"
+    r"|(?<![).:] )none of (?:the|these|those) (?:above|given|provided|listed|available|answers?|options?|choices?)"
+    r"|(?:no|not a single) (?:correct|right|valid|given|listed) (?:answer|option|choice)"
+    r"|(?:cannot|can['\u2019]t|unable to) (?:determine|choose|decide|select|definitively choose))\b"
+)
 # What follows a letter and shows that it was not chosen, that it stands beside others, or that it is no letter.
 _DENIED = re.compile(
     r"[)\]'\u2019]{0,2}(?:\s(?:(?:is|was|does|do|can|would|could|must|should|seems|has)(?:n['\u2019]t| (?:also )?not\b"
@@ -159,7 +168,9 @@ def find_chosen(text: str) -> Statement | None:
         found = [statement for match in matches if (statement := _read(text, match))]
         if patterns is _ANSWER:
             found += _find_remaining(text)
-        elif patterns is _NAMED:
+        elif patterns is _CHOSEN:
+            found += [Statement(*match.span(), None) for match in _NONE.finditer(text)]
+        else:
             # The weakest statements count only if they agree.
             found = [one._replace(stage="sentence") for one in found if len({one.letter for one in found}) == 1]
         later = [one for one in found if last is None or one.start > last.start]

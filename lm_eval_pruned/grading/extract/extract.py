@@ -14,6 +14,7 @@ from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
     count_words,
     find_announced,
+    is_announced,
     is_short,
     unwrap,
 )
@@ -143,8 +144,9 @@ def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterat
 
 def _find_late(text: str) -> Iterator[str]:
     is_line = len(text) <= MAX_BARE_ANSWER_CHARACTERS and "\n" not in text
+    is_bare = is_line and is_short(text) and not has_box(text) and not is_announced(text)
     is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
-    if is_line and is_mathematics and is_short(text) and not has_box(text):
+    if is_bare and is_mathematics:
         yield unwrap(_EMPHASIS.sub(r"\1", text))
     conclusion = find_conclusion(text)
     if conclusion is not None:
@@ -152,6 +154,8 @@ def _find_late(text: str) -> Iterator[str]:
         return
     # A box here is empty: a template that was not filled in.
     yield from (unwrap(formula) for formula in reversed(find_math(text)) if not has_box(formula))
+    if is_bare:
+        yield unwrap(text)
 
 
 def _read_statement(content: str) -> str:

@@ -46,6 +46,11 @@ _MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/-]|\Z))")
 # "He pays 5$ in total": the first dollar sign of a line, after a number, opens no formula.
 _AMOUNT = re.compile(r"\A([^$]*[0-9])\\?\$(?=[\s.,;:!?)]|\Z)")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
+_DIGIT = re.compile(r"[0-9\0]")
+# "10 pounds minus 3 pounds, or 7 pounds", "48 plus 18 dollars, which is 66 dollars"
+_APPOSITION = re.compile(
+    r"[0-9][^,]{0,60}, (?:or|which is|making) \$?([0-9][0-9,.]*[0-9]|[0-9])(?=[\s.,]|\Z)(?![.,][0-9])"
+)
 # "37 is the largest prime factor of 999": a number is described by what follows the verb.
 _DESCRIBED = re.compile(
     r"(?:\A|[\s,:(])(?:\$|\\\()?(-?\\?\$?[0-9](?:[0-9,.]*[0-9])?)(?:\$|\\\))? (?:is|are|was|were)(?= (?:the|an?|our) )"
@@ -148,6 +153,9 @@ def conclude(sentence: str) -> str | None:
     """
     line = _EMPHASIS.sub("", sentence).strip()[-MAX_ANNOUNCEMENT_CHARACTERS:]
     hidden = _hide(line)
+    apposition = next((one for one in _APPOSITION.finditer(hidden) if not _DIGIT.search(hidden, one.end())), None)
+    if apposition:
+        return str(apposition[1])
     reason = _find_reason(hidden)
     if reason:
         line, hidden = line[: reason.start()], hidden[: reason.start()]

@@ -92,6 +92,11 @@ def count_words(text: str) -> int:
     return len(_PROSE.findall(text))
 
 
+def is_announced(text: str) -> bool:
+    """Return whether a text announces an answer, even if none follows."""
+    return _ANNOUNCEMENT.search(text) is not None
+
+
 def is_short(text: str) -> bool:
     """Return whether a text can be a bare answer: one word, or figures and commands with hardly any words.
 
@@ -113,6 +118,8 @@ def unwrap(text: str) -> str:
     """
     text = _BRACKETED.sub(r"\1", _MARKUP.sub("", text))
     text = _trim(_BULLET.sub("", text.replace("**", "") if text.count("**") == 1 else text, count=1))
+    if text.endswith("$") and text.count("$") == 1 and not text.endswith("\\$"):
+        text = _trim(text[:-1])
     for opening, closing in _WRAPPERS * 2:
         inner = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:

@@ -124,6 +124,8 @@ def _attach_arguments(tokens: list[str]) -> list[_Item]:
             if token in _APPEARANCE or following == ".":
                 items.pop()
         elif token == ",":
+            if following == "\\,":
+                items.pop()
             items.append(", " if following.isspace() else ",")
         elif token != "\\!":
             items.append(_take_arguments(token, items) if token in _ARGUMENTS or token[0] == "\\" else token)

@@ -19,6 +19,12 @@ _REASON = re.compile(
     rf"(?:,| |\\[,; ]){_TEXT}\s?,?\s?(?:because|since|where|for (?:all|any|every|some))\s"
     r"|\\q?quad\s?\([^()]{0,40}[<>=\\][^()]{1,40}\)\Z"
 )
+# Words after a counted noun that say of what, how often or how many of all.
+_DETAIL = re.compile(
+    r"\A(?P<counted>\\?\$?-?[0-9][0-9.,/]*\s?(?:\\?[,; ]?\s?\\text\s?\{\s?)?[a-z]{2,20}) "
+    r"(?:of|each|every|altogether|in total|in all|total|left|remaining|needed)(?: [a-z]{1,20}){0,6}"
+    r"[.\s]*(?P<close>\}?)\s*\Z"
+)
 _REPETITION = re.compile(r"(?P<value>[0-9]{1,4})\s?(?:\\text\{)?\s?\((?P<words>[A-Za-z -]{2,60})\)\s?\}?")
 _WORDS = re.compile(rf"\s?{_TEXT}(?P<words>[A-Za-z][A-Za-z -]{{1,80}})\}}?\s?")
 # All of these have a word of three letters that is not a command, or a wide blank.
@@ -51,6 +57,7 @@ def strip_remarks(text: str) -> str:
             text = text[opened.end() :].lstrip()
     if (reason := _REASON.search(text)) and reason.start():
         text = text[: reason.start()].rstrip(" ,")
+    text = _DETAIL.sub(r"\g<counted>\g<close>", text)
     repeated = _REPETITION.fullmatch(text)
     if repeated and read_number_words(repeated["words"]) == int(repeated["value"]):
         return repeated["value"]

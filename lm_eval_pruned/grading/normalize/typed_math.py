@@ -2,6 +2,7 @@ r"""Rewrite plain-text, HTML and plain-TeX notation as LaTeX: `2^-3`, `sqrt7`, `
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable
 
@@ -47,11 +48,17 @@ def _infix(match: re.Match[str]) -> str:
 
 # Each rule: a text that must occur for it to be tried, a pattern with bounded repetitions, and the replacement.
 _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
+    (
+        ";",
+        r"&(?:nbsp|lt|gt|le|ge|ne|minus|times|pi|infin|deg|middot|frac12|radic);",
+        lambda entity: html.unescape(entity[0]).replace("\u00a0", " "),
+    ),
     ("quad", r"\\(q?quad)(?=[A-Za-z])", r"\\\1 "),
     ("</", r"<(sup|sub)>([^<>]{1,40})</\1>", lambda tag: f"{_RAISED[tag[1]]}{{{tag[2]}}}"),
     # What a model writes after its end is not its answer.
     ("<|", r"(?s)(?<=.)<\|[A-Za-z_]{1,30}\|>.*", ""),
     ("</", r"</?(?:b|i|u|p|s|em|strong|span|code|math)>", ""),
+    ("<br", r"<br ?/?>", " "),
     ("\\over", r"\A[^{}=,\\]{1,40}\\over(?![A-Za-z])[^{}=,\\]{1,40}\Z", r"{\g<0>}"),
     ("\\over", _INFIX, _infix),
     ("\\choose", _INFIX, _infix),

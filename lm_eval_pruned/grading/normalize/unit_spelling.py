@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from lm_eval_pruned.grading.normalize.unit_table import PLAIN, SYMBOLS, WORDS
+from lm_eval_pruned.grading.normalize.unit_table import LETTERS, PLAIN, SYMBOLS, WORDS
 
 _FONT = r"\\(?:text|textrm|textnormal|mathrm|mbox|hbox|operatorname|rm)(?![A-Za-z])"
 _POWER = r"\^\s?\{?-?[0-9]\}?"
@@ -35,9 +35,14 @@ _SIGNS = re.compile(
     r"|(?<=[0-9{ ,~])\\mu\s*(?:\\(?:text|mathrm)\s?\{)?(?=[mgsLlNJWVAFC](?:\Z|[^A-Za-z]))"
 )
 _AREAS = {"square": 2, "sq": 2, "cubic": 3}
+_RAISED = {"squared": 2, "cubed": 3}
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
 # What may follow a unit that is not in a text font.
 _END = re.compile(r"\s*(?:\Z|[,;.$)\]}0-9]|\*(?!\*)|\\[)\],;:!]|(?:and|or)\b)")
+_LAST = re.compile(r"(?:[\s.$*})\]]|\\[)\],;:!])*")
+# After the "h" of "2 h 30 min".
+_MINUTES = re.compile(r"\s?[0-9]{1,2}\s?min")
+_DECIMAL_BEFORE = re.compile(r"[0-9]\.[0-9]{1,9}\Z")
 
 
 class _Factor(NamedTuple):
@@ -75,13 +80,16 @@ def _rewrite(run: re.Match[str]) -> str:
     stretch = run[0].rstrip(" ~*")
     after = run.string[run.start() + len(stretch) :][:40]
     factors = _read_factors(stretch)
-    if not factors or not _are_units(factors, stretch, after):
+    # The factor of a variable is hardly ever a decimal.
+    is_decimal = _DECIMAL_BEFORE.search(run.string, max(0, run.start() - 20), run.start()) is not None
+    if not factors or not _are_units(factors, stretch, after, is_decimal=is_decimal):
         return run[0]
-    gap = " " if run.string[run.start() - 1].isalpha() else ""
-    return gap + _spell_product(factors) + run[0][len(stretch) :]
+    name = _spell_product(factors)
+    before = run.string[run.start() - 1]
+    return (" " if before.isalpha() else "") + name + run[0][len(stretch) :]
 
 
-def _are_units(factors: list[_Factor], stretch: str, after: str) -> bool:
+def _are_units(factors: list[_Factor], stretch: str, after: str, *, is_decimal: bool) -> bool:
     """Tell units from variables.
 
     Factors in a text font are units. Others are units only at the end of an answer, and only if they are words or if
@@ -94,6 +102,9 @@ def _are_units(factors: list[_Factor], stretch: str, after: str) -> bool:
         return False
     if all(factor.spelling in PLAIN or factor.spelling.casefold() in WORDS for factor in bare):
         return True
+    if len(factors) == 1 and len(bare[0].spelling) == 1 and bare[0].power == 1:
+        is_last = (bare[0].spelling in LETTERS or is_decimal) and _LAST.fullmatch(after)
+        return stretch[0].isspace() and bool(is_last or _MINUTES.match(after))
     # Of `sqrt(2*g*h)` and `\sqrt{2 L C}` they are factors.
     are_letters = after.startswith("}") and all(len(factor.spelling) == 1 for factor in bare)
     are_factors = are_letters or (after.startswith(")") and stretch.startswith("\\cdot"))
@@ -122,6 +133,8 @@ def _read_factors(stretch: str) -> list[_Factor]:
             factors[-1] = factors[-1]._replace(power=factors[-1].power * int(token["power"].strip("^ {}")))
         elif word in _AREAS:
             area = _AREAS[word]
+        elif word in _RAISED and factors:
+            factors[-1] = factors[-1]._replace(power=factors[-1].power * _RAISED[word])
         elif word:
             unit = SYMBOLS.get(word) or WORDS.get(word.casefold())
             if unit in _SCALES.values() and factors and factors[-1].unit == "degree":
@@ -142,4 +155,6 @@ def _spell_product(factors: list[_Factor]) -> str:
     del powers[""]
     spelt = {unit: f"{unit}^{{{abs(power)}}}".removesuffix("^{1}") for unit, power in sorted(powers.items())}
     above, below = ("\\cdot ".join(spelt[unit] for unit in spelt if sign * powers[unit] > 0) for sign in (1, -1))
+    if not above:
+        return "".join(f"{unit}^{{{powers[unit]}}}" for unit in spelt)
     return f"{above}/{below}" if below else above

@@ -54,4 +54,6 @@ _PLAIN = (
     "mm cm km dm kg hr hrs min mins sec ft in yd lb lbs oz mph kph kmh kmph yr yrs mi gal rad deg Hz kHz MHz GHz kPa"
 )
 PLAIN = frozenset(_PLAIN.split())
+# Capitals that are hardly ever variables after a number and a blank, at the very end.
+LETTERS = frozenset("JNWVL")
 NAMES = frozenset(WORDS.values()) | frozenset(SYMBOLS.values())

@@ -232,6 +232,9 @@ class _Parser:
         if left.head == "name" and len(left.label) == 1 and left.label.isupper() and right.head == "bracket":
             # A point P(3, 4), or the binomial coefficient C(9, 4).
             return call(left.label, *right.parts)
+        if right.head == "matrix":
+            rows = (Node("row", tuple(product(left, cell) for cell in row.parts)) for row in right.parts)
+            return Node("matrix", tuple(rows))
         return product(left, right)
 
     def _is_factor_next(self) -> bool:
@@ -381,6 +384,8 @@ class _Parser:
                 subscript.append(self._tokens.take())
             self._tokens.expect("}")
             subscripted = f"_{{{''.join(subscript)}}}"
+            while self._tokens.accept("'"):
+                label += "'"
         return name(label + subscripted)
 
 
