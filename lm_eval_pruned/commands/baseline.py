@@ -35,13 +35,14 @@ def main(args: argparse.Namespace) -> int:
     from lm_eval_pruned.results.measurement import measure
     from lm_eval_pruned.results.output import warn_skipped, write_text
     from lm_eval_pruned.results.records.reading import read_records
+    from lm_eval_pruned.results.reference import why_no_outcomes
 
     records, problems = read_records(args.places)
     measurements = measure(records, ignoring=IGNORED)
-    unknown = [name for key, name in line_names(measurements).items() if measurements[key].outcomes is None]
+    unknown = {key: name for key, name in line_names(measurements).items() if measurements[key].outcomes is None}
     warn_skipped(problems)
-    for name in unknown:
-        print(f"left out, since no outcomes of its questions are known: {name}")
+    for key, name in unknown.items():
+        print(f"left out: the {key.metric} of {name}: {why_no_outcomes(measurements, key)}")
     write_text(args.output, dump_baseline(measurements))
     print(f"{args.output}: {len(measurements) - len(unknown)} measurements of {len(records)} runs")
     return 0

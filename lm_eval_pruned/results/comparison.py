@@ -39,13 +39,15 @@ class Comparison:
 class Pair(NamedTuple):
     """Outcomes of a run (`new`) and of its reference run (`old`), and whether higher ones are better, if known.
 
-    `is_stopped` if a sweep stopped one of them early: how many questions there are depends on the answers.
+    `is_stopped` if a sweep stopped one of them early: how many questions there are depends on the answers. `is_group`
+    if the questions belong to several tasks, each of which has a pair of its own.
     """
 
     new: Outcomes
     old: Outcomes
     higher_is_better: bool | None = True
     is_stopped: bool = False
+    is_group: bool = False
 
 
 def is_comparable(pair: Pair) -> bool:
@@ -54,17 +56,23 @@ def is_comparable(pair: Pair) -> bool:
 
 
 def differences(pair: Pair) -> Floats:
-    """Return new - old for each question that both runs have, [questions].
+    """Return new - old for each question that both runs have, [questions]; their mean is the difference of the metric.
+
+    Questions with weights count in proportion to them.
 
     Raises:
         DataError: they have none in common.
     """
     if np.array_equal(pair.new.questions, pair.old.questions):
-        return pair.new.correct - pair.old.correct
-    _, new, old = np.intersect1d(pair.new.questions, pair.old.questions, assume_unique=True, return_indices=True)
-    if not len(new):
-        raise DataError("the runs have no question in common")
-    return pair.new.correct[new] - pair.old.correct[old]
+        deltas, weights = pair.new.correct - pair.old.correct, pair.new.weights
+    else:
+        _, new, old = np.intersect1d(pair.new.questions, pair.old.questions, assume_unique=True, return_indices=True)
+        if not len(new):
+            raise DataError("the runs have no question in common")
+        deltas = pair.new.correct[new] - pair.old.correct[old]
+        weights = None if pair.new.weights is None else pair.new.weights[new]
+    # If none of the shared documents has any text, nothing differs either.
+    return deltas if weights is None else deltas * weights / (weights.mean() or 1.0)
 
 
 def gains(pair: Pair) -> Floats:
@@ -74,8 +82,9 @@ def gains(pair: Pair) -> Floats:
 
 
 def is_share(pair: Pair) -> bool:
-    """Whether all outcomes lie between 0 and 1."""
-    return is_bounded(pair.new.correct) and is_bounded(pair.old.correct)
+    """Whether all outcomes lie between 0 and 1, and are not rates, which may lie there by chance."""
+    outcomes = (pair.new, pair.old)
+    return all(one.weights is None and is_bounded(one.correct) for one in outcomes)
 
 
 def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, margin: float = 0.0) -> list[Comparison]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.measurement import Key
+from lm_eval_pruned.results.records.metrics import RATE
 from lm_eval_pruned.results.records.run_settings import Settings
 
 
@@ -91,7 +92,7 @@ def _point(key: Key) -> tuple[object, ...]:
 
 
 def _label(key: Key) -> tuple[object, ...]:
-    return *_run(key), key.task, key.budget, key.filter + _area_mark(key)
+    return *_run(key), key.task, key.budget, key.filter + _metric_mark(key)
 
 
 def _asked(key: Key) -> tuple[object, ...]:
@@ -102,8 +103,9 @@ def _task(key: Key) -> str:
     """Return the task with its budget, unless its name ends in it, and its filter and metric where they are unusual."""
     is_named = key.budget is None or key.task.endswith(f"_{key.budget}")
     budget = "" if is_named else f" at {key.budget} tokens"
-    return key.task + budget + ("" if key.filter == "none" else f" ({key.filter})") + _area_mark(key)
+    return key.task + budget + ("" if key.filter == "none" else f" ({key.filter})") + _metric_mark(key)
 
 
-def _area_mark(key: Key) -> str:
-    return f" ({key.metric})" if key.metric.startswith(AREA) else ""
+def _metric_mark(key: Key) -> str:
+    """Name the metrics that stand next to another of the same task: areas, and the rate of a perplexity."""
+    return f" ({key.metric})" if key.metric.startswith(AREA) or key.metric == RATE else ""

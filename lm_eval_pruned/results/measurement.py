@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.divergence import Divergence
@@ -35,6 +36,7 @@ class Measurement:
     were asked, None if unknown. `repeats` counts the runs that are left out, since under another seed they gave the
     very responses of a run that is not. `divergence` is that of the newest run that has one. If a run was `stopped`
     early, outcomes are those of the questions that all seeds were asked, and no mean over them is that of the task.
+    `is_group` if the questions are those of several tasks, which have measurements of their own.
     """
 
     configuration: Configuration
@@ -54,6 +56,7 @@ class Measurement:
     shots: str = ""
     divergence: Divergence | None = None
     stopped: Stopped | None = None
+    is_group: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -74,7 +77,7 @@ class Measurement:
         if self.stopped is not None:
             return None if self.outcomes is None else Interval(*share_sequence(self.outcomes.correct, alpha=ALPHA))
         if self.outcomes is not None:
-            return mean_interval(self.outcomes.correct)
+            return mean_interval(self.outcomes.spread, bounded=False if self.outcomes.weights is not None else None)
         is_share = self.metric in ACCURACIES
         return reported_interval(self.accuracy, self.error, questions=self.questions, is_share=is_share)
 
@@ -142,8 +145,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         budget=key.budget,
         metric=key.metric,
         accuracies=tuple(
-            result.metrics[key.metric] if result.outcomes is None else float(result.outcomes.correct.mean())
-            for result in results
+            result.metrics[key.metric] if result.outcomes is None else result.outcomes.mean for result in results
         ),
         metrics={name: fmean(result.metrics[name] for result in results) for name in shared},
         outcomes=_mean(outcomes, shared=stopped is not None) if len(outcomes) == len(results) else None,
@@ -155,6 +157,7 @@ def _merge(key: Key, runs: Sequence[tuple[Record, TaskResult]], higher_is_better
         shots=last.shots,
         divergence=next((run.divergence for run, _ in reversed(runs) if run.divergence), None),
         stopped=stopped,
+        is_group=last.is_group,
     )
 
 
@@ -163,10 +166,18 @@ def _mean(outcomes: Sequence[Outcomes], *, shared: bool) -> Outcomes:
     if len(outcomes) == 1:
         return outcomes[0]
     questions, inverse = np.unique(np.concatenate([one.questions for one in outcomes]), return_inverse=True)
-    sums, seeds = np.bincount(inverse, weights=np.concatenate([one.correct for one in outcomes])), np.bincount(inverse)
+    seeds = np.bincount(inverse)
     keep = seeds == len(outcomes) if shared else seeds > 0
+    weights = [one.weights for one in outcomes if one.weights is not None]
+
+    def mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        sums = np.bincount(inverse, weights=np.concatenate(values))
+        means: NDArray[np.float64] = (sums / seeds)[keep]
+        return means
+
     return Outcomes(
         questions=questions[keep],
-        correct=(sums / seeds)[keep],
+        correct=mean([one.correct for one in outcomes]),
         finished=merged([one.finished for one in outcomes]),
+        weights=mean(weights) if len(weights) == len(outcomes) else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from lm_eval_pruned.results.area import AREA
@@ -12,6 +13,7 @@ from lm_eval_pruned.results.labels import find_run, run_labels
 from lm_eval_pruned.results.measurement import Key, Measurement
 from lm_eval_pruned.results.records.configuration import ZEROS, Configuration
 from lm_eval_pruned.results.records.identity import RUN
+from lm_eval_pruned.results.records.metrics import RATE
 
 # Settings in which a reference may differ from the runs compared with it.
 MAY_DIFFER = ("backend", "limit")
@@ -19,6 +21,7 @@ _NO_OUTCOMES = (
     "no outcome of a question is known: the samples were not logged (lm_eval --log_samples), were not read, or have no "
     "number per question in this metric"
 )
+_HAS_RATE = f"a perplexity is not a mean over documents: its {RATE} is, and is compared instead"
 _UNKNOWN = (
     "it is not known whether this model was pruned: its path does not exist here, or has no pruning_report.json of its "
     "weights: choose the run to compare with by --against LABEL"
@@ -52,7 +55,7 @@ def dense_references(measured: Mapping[Key, Measurement]) -> References:
         if not key.configuration.pruning:
             continue
         if key.configuration.is_unknown:
-            missing[key] = _no_outcomes(measured, key) or _UNKNOWN
+            missing[key] = why_no_outcomes(measured, key) or _UNKNOWN
             continue
         candidates = [other for other in by_point[_point(key)] if _is_unpruned(key, other)]
         candidates.sort(key=lambda other: len(changes(_asked(key), _asked(other))))
@@ -60,7 +63,7 @@ def dense_references(measured: Mapping[Key, Measurement]) -> References:
         # A digest says more than a name.
         alike = [other for other in alike if _has_equal_weights(key.configuration, other.configuration)] or alike
         if not alike:
-            missing[key] = _no_outcomes(measured, key) or _nearest(key, candidates)
+            missing[key] = why_no_outcomes(measured, key) or _nearest(key, candidates)
         elif several := [
             text for other in alike for text in contradictions(alike[0].configuration, other.configuration)
         ]:
@@ -104,13 +107,13 @@ def _hold(
         if new is None or old is None or _budgets(measured, key) != _budgets(measured, other):
             continue
         is_stopped = any(measured[one].stopped is not None for one in (key, other))
-        pair = Pair(new, old, measured[key].higher_is_better, is_stopped)
+        pair = Pair(new, old, measured[key].higher_is_better, is_stopped, measured[key].is_group)
         if is_comparable(pair):
             found[key] = Reference(other, pair)
             return
     nearest = others[0]
     name = run_labels([nearest])[nearest]
-    if why := _no_outcomes(measured, key):
+    if why := why_no_outcomes(measured, key):
         missing[key] = why
     elif measured[nearest].outcomes is None:
         missing[key] = f"of {name}, {_NO_OUTCOMES}"
@@ -162,8 +165,12 @@ def _obstacles(wanted: Configuration, other: Configuration) -> list[str]:
     return asked
 
 
-def _no_outcomes(measured: Mapping[Key, Measurement], key: Key) -> str:
-    return _NO_OUTCOMES if measured[key].outcomes is None else ""
+def why_no_outcomes(measured: Mapping[Key, Measurement], key: Key) -> str:
+    """Say why nothing is known of the single questions of a measurement; "" where something is."""
+    if measured[key].outcomes is not None:
+        return ""
+    rate = measured.get(replace(key, metric=RATE))
+    return _NO_OUTCOMES if rate is None or rate.outcomes is None else _HAS_RATE
 
 
 def _nearest(key: Key, candidates: Sequence[Key]) -> str:

@@ -31,7 +31,7 @@ def test_names_what_it_leaves_out(tmp_path, capsys):
     (tmp_path / "results_torn.json").write_text("{")
     assert cli.main(["baseline", str(tmp_path), "--output", str(tmp_path / "b.json")]) == 0
     out, err = capsys.readouterr()
-    assert "left out, since no outcomes of its questions are known: tiny-reasoner · dense · u_tts_16" in out
+    assert "left out: the acc of tiny-reasoner · dense · u_tts_16: no outcome of a question is known: " in out
     assert err.endswith("warning: 1 skipped\n")
 
 

@@ -169,7 +169,7 @@ class TestMissing:
         write_run(tmp_path / "new", CURVE, method="magnitude", sparsity=0.3, seed=8)
         (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert (found.status, found.name) == ("missing", "tiny-reasoner · wanda uniform 0.2")
-        assert found.message.endswith("the nearest has sparsity 0.3 instead of 0.2")
+        assert found.message.endswith("the nearest has sparsity 0.3 instead of 0.2; --against compares others")
 
     def test_many_differences_are_counted(self, tmp_path):
         write_run(tmp_path / "old", CURVE, method="wanda", sparsity=0.2, kwargs={"temperature": 0.6, "top_p": 0.95})
@@ -177,7 +177,7 @@ class TestMissing:
         (found,) = check(frozen(tmp_path / "old"), frozen(tmp_path / "new"), Rules(alpha=0.05, margin=0.0))
         assert found.message.endswith(
             "the nearest has method unset instead of wanda, model other instead of tiny-reasoner, "
-            "sparsity unset instead of 0.2 and 2 more differences"
+            "sparsity unset instead of 0.2 and 2 more differences; --against compares others"
         )
 
     def test_a_task(self, tmp_path):

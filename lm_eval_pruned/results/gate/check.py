@@ -158,10 +158,14 @@ def _missing(
     for key, old in baseline.items():
         wanted = _named(key).configuration
         if wanted not in configurations:
-            if wanted not in reported:
-                reported.add(wanted)
-                message = f"no run has this configuration; {_nearest(wanted, list(configurations))}"
-                yield Finding(status="missing", name=f"{wanted.model} · {wanted.label}", message=message)
+            message = (
+                f"no run has this configuration; {_nearest(wanted, list(configurations))}; --against compares others"
+            )
+            lost = Finding(status="missing", name=f"{wanted.model} · {wanted.label}", message=message)
+            # The tasks of a run that are asked in different ways have configurations of their own.
+            if lost not in reported:
+                reported.add(lost)
+                yield lost
         elif key not in found:
             yield Finding(
                 status="missing", name=names[key], message=f"the task was not run, or not scored by {key.metric}"

@@ -44,11 +44,7 @@ def _verdict(match: Match, pair: Pair, comparison: Comparison, proof: Proof | No
         f"{unit.change(comparison.difference, pair)}{interval} on {comparison.questions} questions, "
         f"p = {comparison.p:.2g}, {comparison.p_holm:.2g} corrected ({comparison.test})"
     )
-    reach = (
-        f"no {noun} at all can be found on {comparison.questions} questions"
-        if comparison.detectable is None
-        else f"a {noun} is found 4 times in 5 from {unit.amount(comparison.detectable)}"
-    )
+    reach = _reach(comparison, noun, unit)
     if comparison.p_holm <= rules.alpha:
         beyond = f" beyond the margin of {unit.amount(rules.margin)}" if rules.margin else ""
         status: Status = "regression"
@@ -64,6 +60,14 @@ def _verdict(match: Match, pair: Pair, comparison: Comparison, proof: Proof | No
             status = "equivalent"
     message += doubt(match.old.configuration, match.new.configuration)
     return Finding(status=status, name=match.name, message=message)
+
+
+def _reach(comparison: Comparison, noun: str, unit: Unit) -> str:
+    if comparison.detectable is not None:
+        return f"a {noun} is found 4 times in 5 from {unit.amount(comparison.detectable)}"
+    if comparison.low is None:
+        return f"nothing changed, which does not tell how small a {noun} would be found in a metric without bounds"
+    return f"no {noun} at all can be found on {comparison.questions} questions"
 
 
 def _proof(proof: Proof, amount: str, alpha: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lm_eval_pruned.results.comparison import Pair
+from lm_eval_pruned.results.comparison import Pair, is_share
 from lm_eval_pruned.results.differences import contradictions, in_words
 from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.identity import RUN
@@ -18,8 +18,7 @@ class Unit(NamedTuple):
     @classmethod
     def of(cls, pair: Pair) -> Unit:
         """Return the unit of the outcomes of two runs."""
-        values = (value for one in (pair.new, pair.old) for value in (one.correct.min(), one.correct.max()))
-        return cls(all(0 <= value <= 1 for value in values))
+        return cls(is_share(pair))
 
     def bound(self, value: float) -> str:
         """Write a signed number without its unit."""

@@ -101,7 +101,7 @@ def _results(path: Path, found: FinishedLog, score: EvalScore, problems: list[st
         return
     outcomes = answered_outcomes(reduced_answers(found, score), path)
     # Other metrics are no mean over the questions, and a scorer may count its letters in another way.
-    if outcomes is not None and not is_same(values[chosen], float(outcomes.correct.mean())):
+    if outcomes is not None and not is_same(values[chosen], outcomes.mean):
         outcomes = None
     metric = score.name if chosen == "mean" else chosen
     settings, seeds, budget = _asked(found.log)

@@ -121,7 +121,7 @@ def _result(path: Path, content: Mapping[str, object], name: str, problems: list
         problems.append(str(problem))
         outcomes = None
     # Of another aggregation than the mean, the rows hold something else.
-    if outcomes is not None and not is_same(metrics[metric], float(outcomes.correct.mean())):
+    if outcomes is not None and not is_same(metrics[metric], outcomes.mean):
         outcomes = None
     asked = config.get("effective_num_docs")
     return TaskResult(

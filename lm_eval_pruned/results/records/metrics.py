@@ -30,10 +30,23 @@ _LOWER = re.compile(
 )
 # Metrics of the harness whose rows hold what they are computed from and not their own values.
 _NOT_MEANS = re.compile(r"(?:\w+_)?perplexity|ppl|bits_per_byte|mcc|bleu|chrf|ter|brier_score")
+RATE, _PERPLEXITY = "bits_per_byte", re.compile(r"(?:word|byte)_perplexity")
 # Figures are written with all digits; this is for those that are summed in another order.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 # A metric that is a Python function is written as its source or its representation.
 _FUNCTION = re.compile(r"(?:def|<function) (\w+)")
+
+
+def row_metric(metrics: Collection[str], compared: str) -> str:
+    """Return the metric whose values the rows of a task hold: for a perplexity the `bits_per_byte` next to it, if any.
+
+    Bits per byte are the logarithm of a perplexity, a mean over documents, and do not depend on the tokenizer.
+
+    Example:
+        >>> row_metric(["word_perplexity", "bits_per_byte"], "word_perplexity"), row_metric(["f1", "acc"], "acc")
+        ('bits_per_byte', 'acc')
+    """
+    return RATE if RATE in metrics and _PERPLEXITY.fullmatch(compared) else compared
 
 
 def compared_metric(metrics: Collection[str]) -> str | None:

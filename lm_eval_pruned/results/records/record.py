@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +22,16 @@ from lm_eval_pruned.results.records.configuration import (
     task_shots,
 )
 from lm_eval_pruned.results.records.divergence import Divergence
+from lm_eval_pruned.results.records.groups import group_tasks, pooled, shared
 from lm_eval_pruned.results.records.identity import backend
 from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
-from lm_eval_pruned.results.records.metrics import compared_metric, is_row_mean, stated_direction
+from lm_eval_pruned.results.records.metrics import (
+    compared_metric,
+    is_row_mean,
+    is_same,
+    row_metric,
+    stated_direction,
+)
 from lm_eval_pruned.results.records.pruned import BlockSparsity, number, read_report
 from lm_eval_pruned.results.records.run_settings import Settings, model_args, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
@@ -46,7 +53,8 @@ class TaskResult:
 
     `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
     is the task's name without its thinking budget. `questions` is the number that were asked, None if unknown, and
-    `shots` that of few-shot examples, "" where the file does not say. `stopped` is None unless a sweep stopped it.
+    `shots` that of few-shot examples, "" where the file does not say. `stopped` is None unless a sweep stopped it. The
+    outcomes of a group (`is_group`) are those of all its tasks.
     """
 
     task: str
@@ -63,6 +71,7 @@ class TaskResult:
     questions: int | None = None
     shots: str = ""
     stopped: Stopped | None = None
+    is_group: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +121,15 @@ def read_record(path: Path) -> Record:
         date = number(layout["date"]) or path.stat().st_mtime
         content, unused = _with_report(layout, date)
         problems = [unused] if unused else []
+        names = list(section(content, "results"))
         results = [
             result
-            for task in section(content, "results")
+            for task in names
             if not is_group(content, task)
             for result in _results(path, content, task, problems)
+        ]
+        results += [
+            result for group in names if is_group(content, group) for result in _group_results(content, group, results)
         ]
         if not results:
             raise DataError(problems[0] if problems else f"{path} holds no results: no task was run to its end")
@@ -157,7 +170,10 @@ def _with_report(content: Mapping[str, object], date: float) -> tuple[Mapping[st
 
 
 def _results(path: Path, content: Mapping[str, object], task: str, problems: list[str]) -> Iterator[TaskResult]:
-    """Yield the result of a task under each filter, and append what is wrong with it to `problems`."""
+    """Yield the results of a task under each filter, and append what is wrong with it to `problems`.
+
+    A perplexity, which is not a mean over rows, is followed by the bits per byte that are.
+    """
     values = _values(section(section(content, "results"), task))
     if not values:
         problems.append(f"{path}: {task} has no metric: {_PREDICTED}")
@@ -167,17 +183,18 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             compared[name] = _compared(one)
         except ValueError as problem:
             problems.append(f"{path}: {task} is left out: {problem}")
+    measured = {name: row_metric(values[name].metrics, metric) for name, metric in compared.items()}
     try:
-        outcomes = _outcomes(path, content, task, compared)
+        outcomes = _outcomes(path, content, task, measured)
     except DataError as problem:
         problems.append(str(problem))
         outcomes = {}
     asked = _questions(content, task)
     budget, named = task_budget(content, task), TTS.fullmatch(task)
-    for name, metric in compared.items():
-        known = outcomes.get(name)
+    for name, metric in dict.fromkeys([*compared.items(), *measured.items()]):
+        known = outcomes.get(name) if metric == measured[name] else None
         if known is not None and not is_row_mean(
-            content, task, metric, reported=values[name].metrics[metric], mean=float(known.correct.mean())
+            content, task, metric, reported=values[name].metrics[metric], mean=known.mean
         ):
             known = None
         yield TaskResult(
@@ -196,6 +213,52 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
             shots=task_shots(content, task),
             stopped=stopped_task(content, task),
         )
+
+
+def _group_results(content: Mapping[str, object], group: str, results: Sequence[TaskResult]) -> Iterator[TaskResult]:
+    """Yield the result of a group under each filter, with the outcomes of its tasks if they give its metric.
+
+    A group has no result without a metric of its own, if the file does not name its tasks, or if a sweep stopped one of
+    them early.
+    """
+    if not (tasks := group_tasks(content, group)):
+        return
+    for name, values in _values(section(section(content, "results"), group)).items():
+        try:
+            metric = _compared(values)
+        except ValueError:
+            # Its tasks have said why.
+            continue
+        members = {one.task: one for one in results if one.task in tasks and (one.filter, one.metric) == (name, metric)}
+        outcomes = {task: one.outcomes for task, one in members.items() if one.outcomes is not None}
+        if any(one.stopped is not None for one in members.values()):
+            continue
+        known = pooled(outcomes) if outcomes and len(outcomes) == len(tasks) else None
+        # Some groups are means over tasks and not over questions.
+        if known is not None and not is_same(values.metrics[metric], known.mean):
+            known = None
+        counts = [one.questions for one in members.values()]
+        yield TaskResult(
+            task=group,
+            filter=name,
+            benchmark=group,
+            budget=None,
+            metric=metric,
+            higher_is_better=stated_direction(content, group, metric),
+            settings=shared([one.settings for one in members.values()]) if members else task_settings(content, group),
+            seeds=shared([one.seeds for one in members.values()]) if members else (),
+            metrics=values.metrics,
+            errors=values.errors,
+            outcomes=known,
+            questions=sum(count or 0 for count in counts) if counts and None not in counts else None,
+            shots=task_shots(content, group) or _only([one.shots for one in members.values()]),
+            is_group=True,
+        )
+
+
+def _only(values: Sequence[str]) -> str:
+    """Return the value that all have, "" if they differ."""
+    return values[0] if len(set(values)) == 1 else ""
 
 
 def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
@@ -246,9 +309,11 @@ def _values(entries: Mapping[str, object]) -> dict[str, _Values]:
     for key, given in entries.items():
         name, _, filter_name = key.partition(",")
         value, one = number(given), values.setdefault(filter_name, _Values({}, {}, {}))
-        if name.endswith("_stderr"):
-            if value is not None:
-                one.errors[name.removesuffix("_stderr")] = value
+        metric, mark, kind = name.partition("_stderr")
+        if mark:
+            # Other kinds of errors than the harness's own are named after it.
+            if value is not None and not kind:
+                one.errors[metric] = value
         elif value is None:
             one.unmeasured[name] = given
         else:

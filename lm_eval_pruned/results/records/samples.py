@@ -19,6 +19,7 @@ from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import MALFORMED
 from lm_eval_pruned.results.limits import MAX_LINE_BYTES
 from lm_eval_pruned.results.records.finished import Finished, finished, finished_row
+from lm_eval_pruned.results.records.row_values import row_value
 
 # Follows the texts of a row, as the harness writes it. Inside a text the quotes would be escaped.
 _TAIL = b', "filter": "'
@@ -40,7 +41,8 @@ class Outcomes:
     plus n for the n-th repetition of a question. `correct` [questions] is the metric, a mean over the samples.
     `responses` is a hash of all responses, the same only within one process, or None where the file lacks them.
     `answers` [questions] are hashes of the extracted answers, UNKNOWN where there is not just one; None where the file
-    has none, or several runs were merged. `finished` is None where the rows do not say what was cut.
+    has none, or several runs were merged. `finished` is None where the rows do not say what was cut. `weights`
+    [questions] are what the metric is a rate of, the bytes of each document; None where all questions count the same.
     """
 
     questions: NDArray[np.uint64]
@@ -48,6 +50,23 @@ class Outcomes:
     responses: int | None = None
     answers: NDArray[np.int64] | None = None
     finished: Finished | None = None
+    weights: NDArray[np.float64] | None = None
+
+    @property
+    def mean(self) -> float:
+        """The metric over all questions."""
+        return float(np.average(self.correct, weights=self.weights))
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """Values [questions] whose plain mean is the metric, with the variance of a ratio where there are weights.
+
+        mean + (correct - mean) * weights / mean(weights), the linear approximation of a ratio estimator.
+        """
+        if self.weights is None:
+            return self.correct
+        spread: NDArray[np.float64] = self.mean + (self.correct - self.mean) * self.weights / self.weights.mean()
+        return spread
 
 
 def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -58,7 +77,7 @@ def isin(questions: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[n
 
 
 class Columns(NamedTuple):
-    """Columns of the rows read so far: keys, metrics, hashes of responses and answers, and finished shares."""
+    """Columns of the rows read so far: keys, metrics, hashes of responses and answers, finished shares, and weights."""
 
     keys: array[int]
     values: array[float]
@@ -66,11 +85,12 @@ class Columns(NamedTuple):
     answers: array[int]
     shares: array[float]
     right: array[float]
+    weights: array[float]
 
     @classmethod
     def empty(cls) -> Columns:
         """Return columns without rows."""
-        return cls(array("Q"), array("d"), array("q"), array("q"), array("d"), array("d"))
+        return cls(array("Q"), array("d"), array("q"), array("q"), array("d"), array("d"), array("d"))
 
 
 def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
@@ -114,10 +134,13 @@ def samples_outcomes(path: Path, rows: Iterable[object], metrics: Mapping[str, s
             columns = filters.get(name)
             if columns is None:
                 continue
-            value = _value(row[metrics[name]])  # type: ignore[index]
-            if value is not None:
+            scored = row_value(metrics[name], row[metrics[name]])  # type: ignore[index]
+            if scored is not None:
+                value = scored.value
                 columns.keys.append(_key(row))  # type: ignore[arg-type]
                 columns.values.append(value)
+                if scored.weight is not None:
+                    columns.weights.append(scored.weight)
                 _append_texts(columns, line)
                 if (of_finished := finished_row(row, value)) is not None:  # type: ignore[arg-type]
                     columns.shares.append(of_finished.share)
@@ -218,16 +241,6 @@ def _is_list(file: BinaryIO) -> bool:
     return start.startswith(b"[")
 
 
-def _value(given: object) -> float | None:
-    """Return a metric as a number; up to 0.3 it is written as text. None if it is something else."""
-    if isinstance(given, str):
-        try:
-            return {"True": 1.0, "False": 0.0}[given] if given in ("True", "False") else float(given)
-        except ValueError:
-            return None
-    return given if isinstance(given, int | float) else None
-
-
 def _key(row: Mapping[str, object]) -> int:
     given = row.get("doc_hash")
     if isinstance(given, str):
@@ -248,6 +261,8 @@ def ordered(columns: Columns, path: Path) -> Outcomes:
     values = np.frombuffer(columns.values, dtype=np.float64)
     if not np.isfinite(values).all():
         raise DataError(f"{path}: a metric is infinite or not a number")
+    if len(columns.weights) == len(keys) and not np.sum(columns.weights) > 0:
+        raise DataError(f"{path}: its documents have no bytes")
     order = np.argsort(keys, kind="stable")
     questions = keys[order]
     # The index of each key among equal ones.
@@ -259,6 +274,7 @@ def ordered(columns: Columns, path: Path) -> Outcomes:
         responses=None if digests is None else hash(digests.tobytes()),
         answers=None if answers is None or not (answers != UNKNOWN).any() else answers,
         finished=finished(columns.shares, columns.right) if len(columns.shares) == len(keys) else None,
+        weights=np.frombuffer(columns.weights, dtype=np.float64)[order] if len(columns.weights) == len(keys) else None,
     )
 
 

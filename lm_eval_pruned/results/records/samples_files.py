@@ -16,7 +16,8 @@ from lm_eval_pruned.results.records.samples import find_listed_rows, find_rows
 def samples_file(path: Path, task: str, arguments: str = "") -> Path:
     """Return the path of a task's samples file, next to the results file.
 
-    Its name ends in the same date. Up to 0.4.2 it had none, and began with the model's arguments.
+    Its name ends in the same date. Up to 0.4.2 it had none, and began with the model's arguments. lmms-eval, which has
+    the same files, writes the date first.
     """
     # The name of a task may hold a slash.
     dated = path.parent / f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl"
@@ -24,6 +25,7 @@ def samples_file(path: Path, task: str, arguments: str = "") -> Path:
         dated.with_suffix(".json"),
         path.parent / f"{re.sub('[/=]', '__', arguments)}_{task}.jsonl",
         path.parent / f"{task}_write_out_info.json",
+        path.parent / f"{path.stem.removesuffix('_results')}_samples_{task}.jsonl",
     )
     return next((file for file in (dated, *older) if is_file(file)), dated)
 

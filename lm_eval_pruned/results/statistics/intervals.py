@@ -41,11 +41,12 @@ class Moments(NamedTuple):
         return np.sqrt(np.maximum(0.0, self.square - self.mean**2))
 
 
-def mean_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
+def mean_interval(values: Floats, *, bounded: bool | None = None, level: float = LEVEL) -> Interval | None:
     """Return the interval of the mean of a metric, from its value for each question [questions].
 
     Values between 0 and 1: `proportion_interval` with the effective number of questions. Others: bootstrap-t, and None
-    if all of them are equal, which tells nothing about values that were not seen.
+    if all of them are equal, which tells nothing about values that were not seen. `bounded` says which, and None that
+    the values do.
 
     Raises:
         ArgumentError: there are no questions.
@@ -57,7 +58,7 @@ def mean_interval(values: Floats, *, level: float = LEVEL) -> Interval | None:
     """
     if not len(values):
         raise ArgumentError("an interval needs at least one question")
-    if is_bounded(values):
+    if is_bounded(values) if bounded is None else bounded:
         return proportion_interval(float(values.mean()), effective_questions(values), level=level)
     found = bootstrap_t_interval(values, level=level)
     return None if found is None else Interval(*found)

@@ -34,8 +34,15 @@ class Changes(NamedTuple):
 
 
 def find_changes(entries: Sequence[Entry]) -> dict[Key, Changes]:
-    """Return the changes in every comparison of a leaderboard, except those of areas."""
-    compared = [entry for entry in entries if entry.reference is not None and not entry.line.metric.startswith(AREA)]
+    """Return the changes in every comparison of a leaderboard, except those of areas and of groups.
+
+    Questions of a group are shown under their tasks.
+    """
+    compared = [
+        entry
+        for entry in entries
+        if entry.reference is not None and not entry.line.metric.startswith(AREA) and not entry.reference.pair.is_group
+    ]
     compared.sort(key=lambda entry: (entry.line.p_holm or 0.0, _sign(entry) * (entry.line.difference or 0.0)))
     share = max(1, MAX_CHANGES // max(1, len(compared)))
     remaining = MAX_CHANGES
