@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_pruned._budgets import check_loaded_model, check_named_model
-from lm_eval_pruned.errors import PrunedEvalError, error_line
+from lm_eval_pruned.errors import PrunedEvalError, error_line, unknown_name
 from lm_eval_pruned.paths import tasks_folder
 
 # The same names and targets as the entry points of pyproject.toml, which released harnesses do not read.
@@ -29,6 +29,9 @@ _logger = logging.getLogger(__name__)
 
 # How the harness names unknown tasks: a list, and since 0.5 the first of them.
 _MISSING_TASKS = re.compile(r"Tasks not found: (.*)|Spec '(.*)' is not a registered task.*", re.DOTALL)
+
+# How it names an unknown model.
+_MISSING_MODEL = re.compile(r"Attempted to load model '(.*)', but no model for this name found! .*names: (.*)", re.DOTALL)
 
 # Task names of the TaskManager built last, to suggest names for a misspelt task: building another takes seconds.
 _known_tasks: list[str] = []
@@ -188,7 +191,10 @@ def _mistake(error: Exception) -> str | None:
     if isinstance(error, PrunedEvalError):
         return str(error)
     # The text of a KeyError is the representation of its argument.
-    missing = _MISSING_TASKS.fullmatch(str(next(iter(error.args), "")))
+    text = str(next(iter(error.args), ""))
+    if model := _MISSING_MODEL.fullmatch(text):
+        return str(unknown_name("--model", model[1], model[2].split(", ")))
+    missing = _MISSING_TASKS.fullmatch(text)
     return missing_tasks_message((missing[1] or missing[2]).split(", "), _known_tasks) if missing else None
 
 

@@ -56,6 +56,8 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
                 f"blocks={arguments['blocks']},{name}: commas separate arguments here: join numbers with +, "
                 f"blocks={arguments['blocks']}+{name}"
             )
+        if name != name.strip():
+            raise ArgumentError(f"model argument {name!r}: commas separate arguments here, without blanks")
         if name not in ours and name not in parent:
             raise ArgumentError(f"unknown model argument {name!r}: {_advice(name, [*ours, *parent])}")
     dtype = arguments.get("dtype")

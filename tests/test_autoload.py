@@ -336,6 +336,13 @@ class TestErrors:
                 ValueError("Tasks not found: aime24_tss, xyz"),
                 "unknown --tasks 'aime24_tss' (did you mean 'aime24_tts'?), 'xyz'. All names: lm_eval ls tasks",
             ),
+            (
+                ValueError(
+                    "Attempted to load model 'pruned_hf', but no model for this name found! "
+                    "Supported model names: hf, pruned-hf"
+                ),
+                "unknown --model 'pruned_hf': did you mean 'pruned-hf'? Known: hf, pruned-hf",
+            ),
         ],
     )
     def test_a_mistake_is_one_line(

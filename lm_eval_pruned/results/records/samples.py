@@ -106,6 +106,8 @@ def read_samples(path: Path, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
             if _is_list(file):
                 return samples_outcomes(path, json.load(file), metrics)
             return samples_outcomes(path, iter(partial(file.readline, MAX_LINE_BYTES), b""), metrics)
+    except DataError:
+        raise
     except MALFORMED as problem:
         raise DataError(f"{path} is cut short or not a list of rows of the harness ({problem!r:.200})") from None
     except OSError as problem:
