@@ -31,7 +31,9 @@ _logger = logging.getLogger(__name__)
 _MISSING_TASKS = re.compile(r"Tasks not found: (.*)|Spec '(.*)' is not a registered task.*", re.DOTALL)
 
 # How it names an unknown model.
-_MISSING_MODEL = re.compile(r"Attempted to load model '(.*)', but no model for this name found! .*names: (.*)", re.DOTALL)
+_MISSING_MODEL = re.compile(
+    r"Attempted to load model '(.*)', but no model for this name found! .*names: (.*)", re.DOTALL
+)
 
 # Task names of the TaskManager built last, to suggest names for a misspelt task: building another takes seconds.
 _known_tasks: list[str] = []

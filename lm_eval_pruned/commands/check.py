@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     from lm_eval_pruned.results.gate.reports import summary, text
     from lm_eval_pruned.results.measurement import measure, setting_names
     from lm_eval_pruned.results.output import printable, warn_skipped, write_text
-    from lm_eval_pruned.results.records.configuration import SETTINGS
+    from lm_eval_pruned.results.records.configuration import SETTINGS, VERSION
     from lm_eval_pruned.results.records.reading import read_records
 
     stored = load_baseline(args.baseline, ignoring=())
@@ -89,8 +89,9 @@ def main(args: argparse.Namespace) -> int:
     for name in across:
         if name not in known:
             raise unknown_name("setting in --across", name, known)
-    ignoring = {*IGNORED, *across}
-    baseline, measured = load_baseline(args.baseline, ignoring=ignoring), measure(records, ignoring=ignoring)
+    ignoring, unknown = {*IGNORED, *across}, {VERSION} - setting_names(stored)
+    baseline = load_baseline(args.baseline, ignoring=ignoring)
+    measured = measure(records, ignoring=ignoring | unknown)
     rules = Rules(alpha=args.alpha, margin=args.margin, equivalence=args.equivalence, sequential=args.sequential)
     if args.against is None:
         findings = check(baseline, measured, rules)

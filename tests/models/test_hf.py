@@ -303,7 +303,9 @@ def test_a_model_given_as_an_object(dense):
     assert PrunedHFLM(model, sparsity=0.2, **given).report.achieved_sparsity == pytest.approx(0.2, abs=1e-3)
     with pytest.raises(ArgumentError, match="unknown model argument 'sparsty': did you mean 'sparsity'"):
         PrunedHFLM(model, sparsity=0.2, sparsty=0.9, **given)
-    with pytest.raises(ArgumentError, match="model argument ' exclude': commas separate arguments here, without blanks"):
+    with pytest.raises(
+        ArgumentError, match="model argument ' exclude': commas separate arguments here, without blanks"
+    ):
         PrunedHFLM(model, sparsity=0.2, **given, **{" exclude": "x"})
     with pytest.raises(ValueError, match="many"):
         PrunedHFLM(model, sparsity=0.2, batch_size="many", **given)

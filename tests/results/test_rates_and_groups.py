@@ -194,6 +194,50 @@ class TestGroups:
         assert (group.line.harmful, group.reference.pair.is_group) == (pytest.approx(1 / 6), True)
 
 
+class TestVersions:
+    """The version of a task changes with its prompts and scoring, which its questions do not tell."""
+
+    def run(self, folder, version, *, model="a/b", **more):
+        rows = [{"acc": float(i % 2)} for i in range(10)]
+        return write(folder, {"quiz": ({"acc,none": 0.5}, rows)}, model=model, versions={"quiz": version}, **more)
+
+    def test_other_versions_are_not_compared(self, tmp_path):
+        self.run(tmp_path / "old", 2.0)
+        self.run(tmp_path / "new", 3.0)
+        (found,) = check(measured(tmp_path / "old"), measured(tmp_path / "new"), Rules(alpha=0.05))
+        assert (found.status, "the nearest has version 3 instead of 2" in found.message) == ("missing", True)
+        assert len(measured(tmp_path)) == 2
+
+    def test_they_are_if_one_says_so(self, tmp_path, capsys):
+        self.run(tmp_path / "old", 2.0)
+        self.run(tmp_path / "new", 3.0)
+        baseline = str(tmp_path / "b.json")
+        assert cli.main(["baseline", str(tmp_path / "old"), "--output", baseline]) == 0
+        assert cli.main(["check", str(tmp_path / "new"), "--baseline", baseline]) == 1
+        assert cli.main(["check", str(tmp_path / "new"), "--baseline", baseline, "--across", "version"]) == 0
+        assert "FINE" in capsys.readouterr().out
+
+    def test_a_baseline_from_before_versions_counted(self, tmp_path):
+        self.run(tmp_path / "old", None)
+        self.run(tmp_path / "new", 3.0)
+        baseline = str(tmp_path / "b.json")
+        assert cli.main(["baseline", str(tmp_path / "old"), "--output", baseline]) == 0
+        assert cli.main(["check", str(tmp_path / "new"), "--baseline", baseline]) == 0
+
+    @pytest.mark.parametrize(("given", "shown"), [(1, "1"), (1.0, "1"), (0, "0"), ("Yaml", None), ("N/A", None)])
+    def test_numbers_are_versions(self, tmp_path, given, shown):
+        (result,) = read_record(self.run(tmp_path, given)).results
+        assert dict(result.settings).get("version") == shown
+
+
+def test_a_baseline_that_holds_runs(tmp_path, capsys):
+    path = write(tmp_path, {"quiz": ({"acc,none": 0.5}, [{"acc": 0.0}, {"acc": 1.0}])})
+    for given in (path, tmp_path):
+        assert cli.main(["check", str(tmp_path), "--baseline", str(given)]) == 2
+        told = capsys.readouterr().err
+        assert f"lm-eval-pruned baseline {tmp_path} --output baseline.json" in told
+
+
 def test_files_of_lmms_eval(tmp_path):
     rows = [{"doc_id": i, "target": "B", "doc_hash": f"{i:064x}", "exact_match": i % 2 / 1} for i in range(4)]
     entry = {"exact_match,none": 0.5, "exact_match_stderr,none": 0.1, "exact_match_stderr_clt,none": 0.2}

@@ -28,6 +28,8 @@ HARDWARE = frozenset(
 )
 # The first is an alias that only a command line gives, the second may come from a task too: the alias wins over it.
 _BUDGETS = ("max_tokens_thinking", "thinking_token_budget")
+# The version of a task; baselines written before it counted do not have it.
+VERSION = "version"
 # The names of our tasks: benchmark, and budget.
 TTS = re.compile(r"(.+_tts)_(\d+)")
 _PROMPTING = ("system_instruction", "chat_template_sha", "fewshot_as_multiturn")
@@ -40,7 +42,17 @@ SETTINGS = frozenset(
     {
         *("backend", "limit", *_PROMPTING),
         *("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks", "thinking_token_budget"),
-        *("num_fewshot", "num_samples", *_GENERATED, "dtype", "revision", "tokenizer", "max_length", "add_bos_token"),
+        *(
+            "num_fewshot",
+            "num_samples",
+            VERSION,
+            *_GENERATED,
+            "dtype",
+            "revision",
+            "tokenizer",
+            "max_length",
+            "add_bos_token",
+        ),
         *(name for name in asdict(RunConfig()) if name not in HARDWARE),
     }
 )
@@ -173,9 +185,17 @@ def task_settings(content: Mapping[str, object], task: str) -> Settings:
             "thinking_token_budget": budget if _tokens(budget := _budget(content, task)) is None else None,
             "num_fewshot": section(content, "n-shot").get(task) or given.get("num_fewshot"),
             "num_samples": repeats if repeats != 1 else None,
+            VERSION: task_version(content, task),
             **{name: section(given, "metadata").get(name) or None for name in _GENERATED},
         }
     )
+
+
+def task_version(content: Mapping[str, object], task: str) -> str | None:
+    """Return the version of one task or group, which changes with its prompts and scoring; None where it has none."""
+    metadata = section(section(section(content, "configs"), task), "metadata")
+    given = metadata.get(VERSION, section(content, "versions").get(task))
+    return f"{given:g}" if isinstance(given, int | float) and not isinstance(given, bool) else None
 
 
 def task_shots(content: Mapping[str, object], task: str) -> str:

@@ -48,6 +48,8 @@ def shared(settings: Sequence[tuple[tuple[str, str], ...]]) -> tuple[tuple[str, 
         >>> shared([(("num_fewshot", "5"), ("until", "."))] + [(("num_fewshot", "5"),)])
         (('num_fewshot', '5'),)
     """
+    if not settings:
+        return ()
     common = reduce(set.intersection, map(set, settings))
     return tuple(one for one in settings[0] if one in common)
 

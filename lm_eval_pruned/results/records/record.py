@@ -13,6 +13,7 @@ from lm_eval_pruned.files import NOT_JSON, is_file
 from lm_eval_pruned.results.records.checkpoint import NOTHING_KNOWN, Found, find_report
 from lm_eval_pruned.results.records.configuration import (
     TTS,
+    VERSION,
     Configuration,
     run_configuration,
     run_seeds,
@@ -20,6 +21,7 @@ from lm_eval_pruned.results.records.configuration import (
     task_seeds,
     task_settings,
     task_shots,
+    task_version,
 )
 from lm_eval_pruned.results.records.divergence import Divergence
 from lm_eval_pruned.results.records.groups import group_tasks, pooled, shared
@@ -33,7 +35,7 @@ from lm_eval_pruned.results.records.metrics import (
     stated_direction,
 )
 from lm_eval_pruned.results.records.pruned import BlockSparsity, number, read_report
-from lm_eval_pruned.results.records.run_settings import Settings, model_args, section
+from lm_eval_pruned.results.records.run_settings import Settings, as_settings, model_args, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
 from lm_eval_pruned.results.records.samples_files import samples_file
 from lm_eval_pruned.results.records.stopped import Stopped, stopped_task
@@ -237,6 +239,7 @@ def _group_results(content: Mapping[str, object], group: str, results: Sequence[
         # Some groups are means over tasks and not over questions.
         if known is not None and not is_same(values.metrics[metric], known.mean):
             known = None
+        version = task_version(content, group)
         counts = [one.questions for one in members.values()]
         yield TaskResult(
             task=group,
@@ -245,8 +248,8 @@ def _group_results(content: Mapping[str, object], group: str, results: Sequence[
             budget=None,
             metric=metric,
             higher_is_better=stated_direction(content, group, metric),
-            settings=shared([one.settings for one in members.values()]) if members else task_settings(content, group),
-            seeds=shared([one.seeds for one in members.values()]) if members else (),
+            settings=as_settings({**dict(shared([one.settings for one in members.values()])), VERSION: version}),
+            seeds=shared([one.seeds for one in members.values()]),
             metrics=values.metrics,
             errors=values.errors,
             outcomes=known,
