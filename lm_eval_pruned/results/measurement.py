@@ -13,10 +13,11 @@ from lm_eval_pruned.results.records.configuration import Configuration
 from lm_eval_pruned.results.records.divergence import Divergence
 from lm_eval_pruned.results.records.finished import merged
 from lm_eval_pruned.results.records.metrics import ACCURACIES, direction
-from lm_eval_pruned.results.records.record import Record, TaskResult
+from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
 from lm_eval_pruned.results.records.stopped import Stopped, merged_stopped
+from lm_eval_pruned.results.records.task_result import TaskResult
 from lm_eval_pruned.results.repeats import Seeded, distinct
 from lm_eval_pruned.results.statistics.early import share_sequence
 from lm_eval_pruned.results.statistics.intervals import Interval, mean_interval, reported_interval

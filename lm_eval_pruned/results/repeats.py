@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_pruned.results.records.record import TaskResult
 from lm_eval_pruned.results.records.run_settings import Settings
+from lm_eval_pruned.results.records.task_result import TaskResult
 
 # The mean of these over all responses, to all its digits, tells responses apart where samples were not written.
 _MEASURED = ("thinking_tokens", "answer_tokens")

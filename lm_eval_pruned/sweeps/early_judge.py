@@ -13,8 +13,8 @@ from lm_eval_pruned.models.rounds import Decision, Rows
 from lm_eval_pruned.results.area import area_weights
 from lm_eval_pruned.results.comparison import Pair, differences, gains
 from lm_eval_pruned.results.records.reading import read_records
-from lm_eval_pruned.results.records.record import TaskResult
 from lm_eval_pruned.results.records.samples import Outcomes, samples_outcomes
+from lm_eval_pruned.results.records.task_result import TaskResult
 from lm_eval_pruned.results.statistics.early import Verdict, difference_sequence, judge, share_sequence
 from lm_eval_pruned.results.statistics.paired import Floats
 from lm_eval_pruned.sweeps.early import EarlyStop, task_curves

@@ -11,8 +11,9 @@ from pathlib import Path
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import MALFORMED, numbered_lines
 from lm_eval_pruned.results.eee.scores import evaluation_name, result_id
-from lm_eval_pruned.results.records.record import Record, TaskResult
+from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.samples_files import samples_file
+from lm_eval_pruned.results.records.task_result import TaskResult
 
 # Where data sets have the question itself; the prompt has a template and examples around it.
 _QUESTIONS = ("problem", "question", "Question", "prompt")

@@ -8,8 +8,58 @@ from functools import reduce
 import numpy as np
 
 from lm_eval_pruned.files import sha256_of_json
-from lm_eval_pruned.results.records.run_settings import section
+from lm_eval_pruned.results.records.configuration import VERSION, task_shots, task_version
+from lm_eval_pruned.results.records.metrics import is_same, stated_direction
+from lm_eval_pruned.results.records.run_settings import Settings, as_settings, section
 from lm_eval_pruned.results.records.samples import DIGITS, Outcomes
+from lm_eval_pruned.results.records.task_result import TaskResult, chosen_metric, task_values
+
+
+def group_results(content: Mapping[str, object], group: str, results: Sequence[TaskResult]) -> Iterator[TaskResult]:
+    """Yield the result of a group under each filter, with the outcomes of its tasks if they give its metric.
+
+    A group has no result without a metric of its own, if the file does not name its tasks, or if a sweep stopped one of
+    them early.
+    """
+    if not (tasks := group_tasks(content, group)):
+        return
+    for name, values in task_values(section(section(content, "results"), group)).items():
+        try:
+            metric = chosen_metric(values)
+        except ValueError:
+            # Its tasks have said why.
+            continue
+        members = {one.task: one for one in results if one.task in tasks and (one.filter, one.metric) == (name, metric)}
+        outcomes = {task: one.outcomes for task, one in members.items() if one.outcomes is not None}
+        if any(one.stopped is not None for one in members.values()):
+            continue
+        known = pooled(outcomes) if outcomes and len(outcomes) == len(tasks) else None
+        # Some groups are means over tasks and not over questions.
+        if known is not None and not is_same(values.metrics[metric], known.mean):
+            known = None
+        version = task_version(content, group)
+        counts = [one.questions for one in members.values()]
+        yield TaskResult(
+            task=group,
+            filter=name,
+            benchmark=group,
+            budget=None,
+            metric=metric,
+            higher_is_better=stated_direction(content, group, metric),
+            settings=as_settings({**dict(shared([one.settings for one in members.values()])), VERSION: version}),
+            seeds=shared([one.seeds for one in members.values()]),
+            metrics=values.metrics,
+            errors=values.errors,
+            outcomes=known,
+            questions=sum(count or 0 for count in counts) if counts and None not in counts else None,
+            shots=task_shots(content, group) or _only([one.shots for one in members.values()]),
+            is_group=True,
+        )
+
+
+def _only(values: Sequence[str]) -> str:
+    """Return the value that all have, "" if they differ."""
+    return values[0] if len(set(values)) == 1 else ""
 
 
 def group_tasks(content: Mapping[str, object], group: str) -> list[str]:
@@ -41,7 +91,7 @@ def pooled(outcomes: Mapping[str, Outcomes]) -> Outcomes:
     return Outcomes(questions=questions[order], correct=correct[order])
 
 
-def shared(settings: Sequence[tuple[tuple[str, str], ...]]) -> tuple[tuple[str, str], ...]:
+def shared(settings: Sequence[Settings]) -> Settings:
     """Return the settings that all tasks have, in their order.
 
     Example:

@@ -22,8 +22,9 @@ from lm_eval_pruned.results.records.inspect_samples import (
 )
 from lm_eval_pruned.results.records.metrics import is_same
 from lm_eval_pruned.results.records.pruned import read_report
-from lm_eval_pruned.results.records.record import Record, TaskResult
+from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import Settings, as_settings, as_text, is_seed
+from lm_eval_pruned.results.records.task_result import TaskResult
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalScore

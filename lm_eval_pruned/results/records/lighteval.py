@@ -18,8 +18,9 @@ from lm_eval_pruned.results.records.layout import file_date
 from lm_eval_pruned.results.records.lighteval_details import lighteval_answers, task_name
 from lm_eval_pruned.results.records.metrics import is_same
 from lm_eval_pruned.results.records.pruned import read_report
-from lm_eval_pruned.results.records.record import Record, TaskResult
+from lm_eval_pruned.results.records.record import Record
 from lm_eval_pruned.results.records.run_settings import as_settings, as_text, is_seed, section
+from lm_eval_pruned.results.records.task_result import TaskResult
 
 # Means over tasks, which have no questions of their own.
 _AVERAGES = re.compile(r"all|.*:_average(\|.*)?")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.files import NOT_JSON, is_file
 from lm_eval_pruned.results.records.checkpoint import NOTHING_KNOWN, Found, find_report
 from lm_eval_pruned.results.records.configuration import (
     TTS,
-    VERSION,
     Configuration,
     run_configuration,
     run_seeds,
@@ -21,59 +19,25 @@ from lm_eval_pruned.results.records.configuration import (
     task_seeds,
     task_settings,
     task_shots,
-    task_version,
 )
 from lm_eval_pruned.results.records.divergence import Divergence
-from lm_eval_pruned.results.records.groups import group_tasks, pooled, shared
+from lm_eval_pruned.results.records.groups import group_results
 from lm_eval_pruned.results.records.identity import backend
 from lm_eval_pruned.results.records.layout import is_group, is_results, newest_layout
 from lm_eval_pruned.results.records.metrics import (
-    compared_metric,
     is_row_mean,
-    is_same,
     row_metric,
     stated_direction,
 )
 from lm_eval_pruned.results.records.pruned import BlockSparsity, number, read_report
-from lm_eval_pruned.results.records.run_settings import Settings, as_settings, model_args, section
+from lm_eval_pruned.results.records.run_settings import Settings, model_args, section
 from lm_eval_pruned.results.records.samples import Outcomes, read_samples, samples_outcomes
 from lm_eval_pruned.results.records.samples_files import samples_file
-from lm_eval_pruned.results.records.stopped import Stopped, stopped_task
+from lm_eval_pruned.results.records.stopped import stopped_task
+from lm_eval_pruned.results.records.task_result import PREDICTED, TaskResult, chosen_metric, task_values
 
 # Model arguments with which the weights are not those of the checkpoint's own files.
 _OTHER_WEIGHTS = ("peft", "delta", "lora_local_path", "gguf_file", "subfolder")
-# The only metric under --predict_only; its values (0 and 999) measure nothing.
-_BYPASS = "bypass"
-_PREDICTED = (
-    "with --predict_only nothing is measured: grade its answers with lm-eval-pruned grade samples_*.jsonl --output FILE"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult:
-    """Results of one task under one filter: metrics and standard errors by name, and its outcomes if known.
-
-    `metric` is the one that is compared, and `higher_is_better` what the file says of it, None if nothing. `benchmark`
-    is the task's name without its thinking budget. `questions` is the number that were asked, None if unknown, and
-    `shots` that of few-shot examples, "" where the file does not say. `stopped` is None unless a sweep stopped it. The
-    outcomes of a group (`is_group`) are those of all its tasks.
-    """
-
-    task: str
-    filter: str
-    benchmark: str
-    budget: int | None
-    metric: str
-    higher_is_better: bool | None
-    settings: Settings
-    seeds: Settings
-    metrics: Mapping[str, float]
-    errors: Mapping[str, float]
-    outcomes: Outcomes | None
-    questions: int | None = None
-    shots: str = ""
-    stopped: Stopped | None = None
-    is_group: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +64,6 @@ class NotResultsError(DataError):
     """A file is JSON, but of another kind than the results of the harness."""
 
 
-class _Values(NamedTuple):
-    """Metrics and standard errors of one task under one filter, and the metrics whose value is not a number."""
-
-    metrics: dict[str, float]
-    errors: dict[str, float]
-    unmeasured: dict[str, object]
-
-
 def read_record(path: Path) -> Record:
     """Read one results file, of harness 0.2 or later, and its samples.
 
@@ -131,7 +87,7 @@ def read_record(path: Path) -> Record:
             for result in _results(path, content, task, problems)
         ]
         results += [
-            result for group in names if is_group(content, group) for result in _group_results(content, group, results)
+            result for group in names if is_group(content, group) for result in group_results(content, group, results)
         ]
         if not results:
             raise DataError(problems[0] if problems else f"{path} holds no results: no task was run to its end")
@@ -176,13 +132,13 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
 
     A perplexity, which is not a mean over rows, is followed by the bits per byte that are.
     """
-    values = _values(section(section(content, "results"), task))
+    values = task_values(section(section(content, "results"), task))
     if not values:
-        problems.append(f"{path}: {task} has no metric: {_PREDICTED}")
+        problems.append(f"{path}: {task} has no metric: {PREDICTED}")
     compared: dict[str, str] = {}
     for name, one in values.items():
         try:
-            compared[name] = _compared(one)
+            compared[name] = chosen_metric(one)
         except ValueError as problem:
             problems.append(f"{path}: {task} is left out: {problem}")
     measured = {name: row_metric(values[name].metrics, metric) for name, metric in compared.items()}
@@ -217,53 +173,6 @@ def _results(path: Path, content: Mapping[str, object], task: str, problems: lis
         )
 
 
-def _group_results(content: Mapping[str, object], group: str, results: Sequence[TaskResult]) -> Iterator[TaskResult]:
-    """Yield the result of a group under each filter, with the outcomes of its tasks if they give its metric.
-
-    A group has no result without a metric of its own, if the file does not name its tasks, or if a sweep stopped one of
-    them early.
-    """
-    if not (tasks := group_tasks(content, group)):
-        return
-    for name, values in _values(section(section(content, "results"), group)).items():
-        try:
-            metric = _compared(values)
-        except ValueError:
-            # Its tasks have said why.
-            continue
-        members = {one.task: one for one in results if one.task in tasks and (one.filter, one.metric) == (name, metric)}
-        outcomes = {task: one.outcomes for task, one in members.items() if one.outcomes is not None}
-        if any(one.stopped is not None for one in members.values()):
-            continue
-        known = pooled(outcomes) if outcomes and len(outcomes) == len(tasks) else None
-        # Some groups are means over tasks and not over questions.
-        if known is not None and not is_same(values.metrics[metric], known.mean):
-            known = None
-        version = task_version(content, group)
-        counts = [one.questions for one in members.values()]
-        yield TaskResult(
-            task=group,
-            filter=name,
-            benchmark=group,
-            budget=None,
-            metric=metric,
-            higher_is_better=stated_direction(content, group, metric),
-            settings=as_settings({**dict(shared([one.settings for one in members.values()])), VERSION: version}),
-            seeds=shared([one.seeds for one in members.values()]),
-            metrics=values.metrics,
-            errors=values.errors,
-            outcomes=known,
-            questions=sum(count or 0 for count in counts) if counts and None not in counts else None,
-            shots=task_shots(content, group) or _only([one.shots for one in members.values()]),
-            is_group=True,
-        )
-
-
-def _only(values: Sequence[str]) -> str:
-    """Return the value that all have, "" if they differ."""
-    return values[0] if len(set(values)) == 1 else ""
-
-
 def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Mapping[str, str]) -> dict[str, Outcomes]:
     arguments = section(content, "config").get("model_args")
     file = samples_file(path, task, arguments if isinstance(arguments, str) else "")
@@ -288,37 +197,3 @@ def _outcomes(path: Path, content: Mapping[str, object], task: str, metrics: Map
 def _questions(content: Mapping[str, object], task: str) -> int | None:
     asked = section(section(content, "n-samples"), task).get("effective")
     return asked if isinstance(asked, int) else None
-
-
-def _compared(values: _Values) -> str:
-    """Return the metric that is compared.
-
-    Raises:
-        ValueError: it is not a measurement.
-    """
-    if _BYPASS in values.metrics or _BYPASS in values.unmeasured:
-        raise ValueError(_PREDICTED)
-    metric = compared_metric([*values.metrics, *values.unmeasured])
-    if metric is None:
-        raise ValueError("it has counts of tokens and the like, and no metric to compare")
-    if metric in values.metrics:
-        return metric
-    raise ValueError(f"its {metric} is {values.unmeasured[metric]!r:.60}, not a number: run it again, or mend its task")
-
-
-def _values(entries: Mapping[str, object]) -> dict[str, _Values]:
-    """Sort entries named "metric,filter" by their filter."""
-    values: dict[str, _Values] = {}
-    for key, given in entries.items():
-        name, _, filter_name = key.partition(",")
-        value, one = number(given), values.setdefault(filter_name, _Values({}, {}, {}))
-        metric, mark, kind = name.partition("_stderr")
-        if mark:
-            # Other kinds of errors than the harness's own are named after it.
-            if value is not None and not kind:
-                one.errors[metric] = value
-        elif value is None:
-            one.unmeasured[name] = given
-        else:
-            one.metrics[name] = value
-    return values
