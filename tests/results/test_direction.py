@@ -143,6 +143,9 @@ def test_more_of_it_is_better(metric):
     assert direction(metric, [None]) is True
 
 
-@pytest.mark.parametrize("metric", ["byte_perplexity", "bits_per_byte", "ter", "brier_score", "val_loss"])
+@pytest.mark.parametrize(
+    "metric",
+    ["byte_perplexity", "bits_per_byte", "ter", "brier_score", "val_loss", "edit_distance", "rmse", "phone_error_rate"],
+)
 def test_less_of_it_is_better(metric):
     assert direction(metric, [None]) is False

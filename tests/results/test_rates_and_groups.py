@@ -48,7 +48,7 @@ def pages(bits):
     nats = [-rate * size * math.log(2) for rate, size in zip(bits, SIZES, strict=False)]
     rate = -sum(nats) / sum(SIZES[: len(nats)]) / math.log(2)
     words = sum(SIZES[: len(nats)]) / 5
-    metrics = {"word_perplexity,none": math.exp(-sum(nats) / words), "bits_per_byte,none": rate}
+    metrics = {"word_perplexity,none": math.exp(min(700, -sum(nats) / words)), "bits_per_byte,none": rate}
     rows = [
         {"word_perplexity": [one, size / 5], "bits_per_byte": [one, size]}
         for one, size in zip(nats, SIZES, strict=False)
@@ -118,6 +118,12 @@ class TestRates:
             path.write_text(json.dumps(content))
         (rate,) = (one for one in measured(tmp_path).values() if one.metric == "bits_per_byte")
         assert (rate.outcomes.mean, rate.accuracies) == (pytest.approx(2.0), (pytest.approx(1.0), pytest.approx(3.0)))
+
+    def test_an_infinite_perplexity_leaves_the_rate(self, tmp_path):
+        task = pages([700.0, 800.0, 650.0, 900.0, 720.0, 810.0])
+        task["pages"][0]["word_perplexity,none"] = math.inf
+        (rate,) = read_record(write(tmp_path, task)).results
+        assert (rate.metric, rate.outcomes.mean) == ("bits_per_byte", pytest.approx(rate.metrics["bits_per_byte"]))
 
     def test_a_document_without_text_counts_nothing(self):
         assert row_value("bits_per_byte", [0.0, 0]) == (0.0, 0.0)

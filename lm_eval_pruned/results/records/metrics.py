@@ -26,7 +26,8 @@ _HIGHER = re.compile(
     r"multiple_choice_grade"
 )
 _LOWER = re.compile(
-    r"(?:\w+_)?perplexity|ppl|bits_per_byte|wer|cer|ter|brier_score|(?:\w+_)?loss|nll|pct_stereotype",
+    r"(?:\w+_)?perplexity|ppl|bits_per_byte|wer|cer|ter|brier_score|(?:\w+_)?loss|nll|pct_stereotype|"
+    r"(?:\w+_)?(?:edit|levenshtein)_distance|(?:\w+_)?error_rate|mae|r?mse",
 )
 # Metrics of the harness whose rows hold what they are computed from and not their own values.
 _NOT_MEANS = re.compile(r"(?:\w+_)?perplexity|ppl|bits_per_byte|mcc|bleu|chrf|ter|brier_score")

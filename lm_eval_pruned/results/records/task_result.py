@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lm_eval_pruned.results.records.metrics import compared_metric
+from lm_eval_pruned.results.records.metrics import compared_metric, row_metric
 from lm_eval_pruned.results.records.pruned import number
 from lm_eval_pruned.results.records.run_settings import Settings
 from lm_eval_pruned.results.records.samples import Outcomes
@@ -65,8 +65,9 @@ def chosen_metric(values: Values) -> str:
     metric = compared_metric([*values.metrics, *values.unmeasured])
     if metric is None:
         raise ValueError("it has counts of tokens and the like, and no metric to compare")
-    if metric in values.metrics:
-        return metric
+    # The perplexity of a model that pruning has ruined may be infinite: its rate is not.
+    if (measured := metric if metric in values.metrics else row_metric(values.metrics, metric)) in values.metrics:
+        return measured
     raise ValueError(f"its {metric} is {values.unmeasured[metric]!r:.60}, not a number: run it again, or mend its task")
 
 
