@@ -170,6 +170,14 @@ class TestGroups:
         assert group.outcomes is not None
         assert (group.outcomes.mean, len(set(group.outcomes.questions.tolist()))) == (pytest.approx(4 / 6), 6)
 
+    def test_shots_are_those_of_its_tasks(self, tmp_path):
+        path = self.run(tmp_path, {"easy": [1], "law": [0], "art": [0]}, reported=1 / 3)
+        content = json.loads(path.read_text())
+        content["n-shot"] = {"easy": 5, "law": 5, "art": 5, "quiz": 0}
+        path.write_text(json.dumps(content))
+        *_, group = read_record(path).results
+        assert (group.shots, dict(group.settings)["num_fewshot"]) == ("5", "5")
+
     def test_a_mean_over_tasks_is_shown_and_not_compared(self, tmp_path):
         path = self.run(tmp_path, {"easy": [1, 1, 1], "law": [0, 1], "art": [0]}, reported=0.5)
         *_, group = read_record(path).results

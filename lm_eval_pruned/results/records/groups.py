@@ -52,7 +52,8 @@ def group_results(content: Mapping[str, object], group: str, results: Sequence[T
             errors=values.errors,
             outcomes=known,
             questions=sum(count or 0 for count in counts) if counts and None not in counts else None,
-            shots=task_shots(content, group) or _only([one.shots for one in members.values()]),
+            # Older versions write 0 for every group.
+            shots=_only([one.shots for one in members.values()]) if members else task_shots(content, group),
             is_group=True,
         )
 
