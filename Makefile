@@ -24,7 +24,7 @@ BIN := .venv/bin
 PACKAGING := pyproject.toml hatch_build.py lm_eval_pruned.pth
 EVAL := $(BIN)/lm_eval --model pruned-hf --tasks tiny_tts --batch_size 64 --log_samples
 BENCHMARKS := autoload tiny_reasoner budgets grading perplexity allocations calibration pruning leaderboard growth coverage_and_power equivalence \
-	sequential early_errors early_tokens divergence
+	sequential early_errors early_tokens document_rates divergence
 
 .PHONY: help demo test test-slow test-rehearsal test-browser test-vllm test-gpu test-matrix test-oldest test-middle \
 	test-newest test-prerelease resolve lint type architectures bench bench-vllm bench-llmcompressor bench-large bench-gpu gpu-wheels \
