@@ -16,6 +16,8 @@ from transformers import GenerationConfig, GenerationMixin, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError
 from lm_eval_pruned.grading.answer_kinds import check_kind
+from lm_eval_pruned.pruning.checkpoint.resolve import model_class
+from lm_eval_pruned.reasoning.backends.kv_batch import cache_name, no_cache
 from lm_eval_pruned.reasoning.kwarg_names import ALIASES, check_ordinary_names
 from lm_eval_pruned.reasoning.settings import (
     BudgetSettings,
@@ -52,10 +54,14 @@ class Generation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a model allows; `context` and `names`, the kwargs its library knows, are None where unknown."""
+    """What a model allows; `context` and `names`, the kwargs its library knows, are None where unknown.
+
+    `without_cache` is the name of its class if that takes no KV cache.
+    """
 
     context: int | None = None
     names: Collection[str] | None = None
+    without_cache: str | None = None
 
 
 def check_generation(generation: Generation, limits: Limits) -> BudgetSettings | None:
@@ -63,7 +69,7 @@ def check_generation(generation: Generation, limits: Limits) -> BudgetSettings |
 
     Raises:
         ArgumentError: a kwarg is unknown or out of range, or several samples would all be the same text.
-        BudgetError: the budget does not fit the context, whatever the prompt.
+        BudgetError: the budget does not fit the context, whatever the prompt, or the model enforces none.
     """
     task, kwargs, samples = generation
     try:
@@ -73,6 +79,8 @@ def check_generation(generation: Generation, limits: Limits) -> BudgetSettings |
             return None
         settings = parse_gen_kwargs(kwargs)
         check_samples(settings, samples)
+        if limits.without_cache is not None:
+            raise BudgetError(no_cache(limits.without_cache))
         if limits.context is not None:
             _check_context(settings, limits.context)
     except (ArgumentError, BudgetError) as error:
@@ -170,6 +178,20 @@ def context_of(
         return None
     values = [getattr(one, name, None) for one in (text, config) for name in _CONTEXT]
     return max((int(value) for value in values if value), default=None)
+
+
+def class_without_cache(config: PretrainedConfig | None) -> str | None:
+    """Return the name of the class of a model if it takes no KV cache; None if it does, or nothing is known of it.
+
+    Example:
+        >>> from transformers import OpenAIGPTConfig, Qwen3Config
+        >>> class_without_cache(OpenAIGPTConfig()), class_without_cache(Qwen3Config())
+        ('OpenAIGPTLMHeadModel', None)
+    """
+    found = None if config is None else model_class(config)
+    if found is None or cache_name(inspect.signature(found.forward).parameters):
+        return None
+    return found.__name__
 
 
 def _check_context(settings: BudgetSettings, context: int) -> None:

@@ -14,7 +14,7 @@ from lm_eval_pruned.config import RunConfig
 from lm_eval_pruned.errors import DataError
 from lm_eval_pruned.model_args import parse_model_args
 from lm_eval_pruned.models.arguments import accepted_arguments, peek_config, refuse_adapters, refuse_tensor_parallel
-from lm_eval_pruned.models.before_loading import Limits, context_of, names_of_transformers
+from lm_eval_pruned.models.before_loading import Limits, class_without_cache, context_of, names_of_transformers
 from lm_eval_pruned.models.budgeted import BudgetedLM
 from lm_eval_pruned.models.checkpoint_checks import check_attention, check_checkpoint, check_weights
 from lm_eval_pruned.models.traces import read_questions, trace_calibration, trace_request
@@ -92,7 +92,11 @@ class PrunedHFLM(BudgetedLM, HFLM):  # type: ignore[misc]
         """Return what a model with these `model_args` allows, without loading it; raises as the constructor."""
         source, _, _, kwargs = _read(pretrained, arguments)
         config = peek_config(source, kwargs) if isinstance(source, str) else source.config
-        return Limits(context=context_of(config, kwargs), names=cls.generator_names())
+        return Limits(
+            context=context_of(config, kwargs),
+            names=cls.generator_names(),
+            without_cache=class_without_cache(config),
+        )
 
     @classmethod
     def generator_names(cls) -> Collection[str]:

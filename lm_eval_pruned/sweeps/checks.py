@@ -20,6 +20,7 @@ from lm_eval_pruned.models.before_loading import (
     check_aliases,
     check_generation,
     check_metadata,
+    class_without_cache,
     context_of,
     count_samples,
     names_of_transformers,
@@ -140,6 +141,7 @@ def _settings(cell: Cell) -> list[BudgetSettings | None]:
         context=context_of(config, cell.model_args, is_vllm=cell.backend == "pruned-vllm"),
         # Which kwargs vLLM knows, only vLLM can tell, and this machine may not have it.
         names=names_of_transformers() if cell.backend == "pruned-hf" else None,
+        without_cache=class_without_cache(config) if cell.backend == "pruned-hf" else None,
     )
     return [check_generation(generation, limits) for generation in _generations(cell)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from lm_eval_pruned.assets.tiny_reasoner.chains import benchmark_chains
 from lm_eval_pruned.reasoning import sampling
+from lm_eval_pruned.reasoning.backends import transformers
+from lm_eval_pruned.reasoning.backends.cache_trial import CacheTraits, try_cache
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import complete
 from lm_eval_pruned.reasoning.formats import FORMATS
@@ -70,7 +73,9 @@ def decode(
     requests = [Request(prompt, 0) for prompt in PROMPTS]
     shared = {"answer_room": answer_room, "sampling": SAMPLINGS[sampling]}
     sets = [prepare(backend, requests, BudgetSettings(budget=one, **shared), FORMATS["tiny"]) for one in budgets]
-    texts = [[str(completion) for completion in one] for one in complete(backend, sets)]
+    # The trial of the cache is no part of what is counted.
+    with patch.object(transformers, "try_cache", return_value=CacheTraits(pads=True, joins=True)):
+        texts = [[str(completion) for completion in one] for one in complete(backend, sets)]
     handle.remove()
     return Decoded(texts, len(tokens), sum(count > 1 for count in tokens), Current.counts)
 
@@ -133,6 +138,12 @@ def test_a_full_device_halves_the_batch_and_no_text_changes(short, error, monkey
         found = decode(on_one_device(plain(torch.float32)), **SHORT)
     assert found.texts == short.texts
     assert f"no memory for a batch of {len(PROMPTS)} rows: going on with {len(PROMPTS) // 2}" in caplog.text
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_cache_allows_is_found_out_as_on_the_cpu(place):
+    with pretend_cuda():
+        assert try_cache(PLACES[place](tiny_reasoner("sdpa")), autocast=None) == CacheTraits(pads=True, joins=True)
 
 
 def test_steps_with_windows_never_ask_the_device_and_rows_join_them():

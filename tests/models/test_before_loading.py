@@ -11,7 +11,7 @@ import pytest
 import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import LlamaConfig
+from transformers import LlamaConfig, OpenAIGPTConfig
 
 from lm_eval_pruned.errors import ArgumentError, BudgetError, PrunedEvalError
 from lm_eval_pruned.models.before_loading import (
@@ -149,6 +149,12 @@ def test_what_only_vllm_knows_passes_where_vllm_cannot_be_asked():
     check_generation(Generation("t", {"presence_penalty": 1.5, "min_tokens": 4}, 1), Limits())
     with pytest.raises(ArgumentError, match="presence_penalty"):
         check_generation(Generation("t", {"presence_penalty": 1.5}, 1), LIMITS)
+
+
+def test_a_budget_is_refused_for_a_model_without_a_cache(no_weights, tmp_path):
+    OpenAIGPTConfig(n_layer=1, n_embd=8, n_head=1, vocab_size=300).save_pretrained(tmp_path)
+    with pytest.raises(BudgetError, match="OpenAIGPTLMHeadModel keeps no KV cache"):
+        run(model_args={"pretrained": str(tmp_path)})
 
 
 class _Loader(yaml.SafeLoader):

@@ -134,7 +134,7 @@ def test_eviction_copies_only_the_rows_that_move():
 
 
 def test_a_model_without_a_cache_is_refused_in_a_sentence():
-    with pytest.raises(EngineError, match="OpenAIGPTLMHeadModel returns no KV cache"):
+    with pytest.raises(EngineError, match="OpenAIGPTLMHeadModel keeps no KV cache"):
         decoded(tiny_model("openai-gpt"), (9, 9))
 
 

@@ -20,6 +20,7 @@ from lm_eval_pruned.reasoning import sampling as drawing
 from lm_eval_pruned.reasoning.backends import batch_size as memory
 from lm_eval_pruned.reasoning.backends import live_sequence
 from lm_eval_pruned.reasoning.backends import transformers as decode
+from lm_eval_pruned.reasoning.backends.cache_trial import CacheTraits
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.transformers import TransformersBackend
 from lm_eval_pruned.reasoning.budget import complete
@@ -94,13 +95,20 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     recorded = Steps([])
-    step = Batch.step
+    step, trial = Batch.step, decode.try_cache
 
     def count(self: Batch, tokens: torch.Tensor) -> None:
         step(self, tokens)
         recorded.sizes.append((len(tokens), self.width))
 
+    def uncounted(*args: object, **kwargs: object) -> CacheTraits:
+        before = len(recorded.sizes)
+        traits = trial(*args, **kwargs)
+        del recorded.sizes[before:]
+        return traits
+
     monkeypatch.setattr(Batch, "step", count)
+    monkeypatch.setattr(decode, "try_cache", uncounted)
     return recorded
 
 

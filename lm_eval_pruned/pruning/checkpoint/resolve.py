@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import CONFIG_NAME
@@ -195,6 +196,17 @@ def auto_class(config: PretrainedConfig) -> type:
     if is_multimodal and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForImageTextToText
     return AutoModelForCausalLM
+
+
+def model_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class of transformers that a config describes, None where only code of the checkpoint has it."""
+    mapping = (
+        MODEL_FOR_CAUSAL_LM_MAPPING
+        if auto_class(config) is AutoModelForCausalLM
+        else MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    )
+    found = None if hasattr(config, "auto_map") else mapping.get(type(config), None)
+    return found if isinstance(found, type) else None
 
 
 def set_untied(config: PretrainedConfig) -> None:

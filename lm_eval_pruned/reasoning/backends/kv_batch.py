@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
@@ -73,14 +74,23 @@ class Batch:
         return self.model.device
 
     @property
-    def can_join(self) -> bool:
-        """Whether other sequences can join.
+    def can_pad(self) -> bool:
+        """Whether sequences of different lengths compute what each computes alone."""
+        return kv_cache.can_pad(self.cache) and self._is_told_positions
 
-        A model that takes no `position_ids` counts new tokens from the width of the cache, and the keys of a sequence
-        that joins, or whose padding is dropped, were counted otherwise. States have no positions.
+    @property
+    def can_join(self) -> bool:
+        """Whether other sequences can join."""
+        return kv_cache.can_join(self.cache) and self._is_told_positions
+
+    @property
+    def _is_told_positions(self) -> bool:
+        """Whether tokens have the positions that they are given, or none, as in models with states alone.
+
+        A model that takes no `position_ids` counts from the first token, padding or not, and new tokens from the width
+        of the cache.
         """
-        takes_positions = "position_ids" in self.forward_arguments
-        return kv_cache.can_join(self.cache) and (takes_positions or not kv_cache.has_tokens(self.cache))
+        return "position_ids" in self.forward_arguments or not kv_cache.has_tokens(self.cache)
 
     def step(self, tokens: Sequence[int | None]) -> None:
         """Run one new token per sequence through the model; None for a sequence that has finished."""
@@ -135,8 +145,7 @@ class Batch:
         self, ids: Int[Tensor, "sequences tokens"], mask: StepMask, positions: Int[Tensor, "sequences tokens"]
     ) -> None:
         optional = {"position_ids": positions, "logits_to_keep": 1}
-        # The cache's name since transformers 5.24, in the call and in the output; models with custom code may lag.
-        cache = "cache" if "cache" in self.forward_arguments else "past_key_values"
+        cache = cache_name(self.forward_arguments) or "past_key_values"
         keeps_all = "logits_to_keep" not in self.forward_arguments and ids.shape[1] > 1
         with (
             torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None),
@@ -151,8 +160,21 @@ class Batch:
             )
         self.cache = getattr(output, cache, None)
         if self.cache is None:
-            raise EngineError(
-                f"{type(self.model).__name__} returns no KV cache, so that it cannot generate under a thinking budget: "
-                "take another model, or a task without thinking_token_budget"
-            )
+            raise EngineError(no_cache(type(self.model).__name__))
         self.logits: Float[Tensor, "sequences vocab"] = output.logits[:, -1, :].float()
+
+
+def cache_name(forward_arguments: Collection[str]) -> str | None:
+    """Return the name of the KV cache among the arguments of a model's `forward`, which its output has as well.
+
+    It changed in transformers 5.24; models with code of their own may lag. None where a model takes no cache.
+    """
+    return next((name for name in ("cache", "past_key_values") if name in forward_arguments), None)
+
+
+def no_cache(model: str) -> str:
+    """Describe that models of a class keep no KV cache."""
+    return (
+        f"{model} keeps no KV cache that transformers {transformers.__version__} returns, so that it cannot generate "
+        "under a thinking budget: take another model, or a task without thinking_token_budget"
+    )

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from transformers import cache_utils
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from lm_eval_pruned.reasoning.backends import growing_layers
 from lm_eval_pruned.reasoning.backends.growing_layers import GrowingLayer, GrowingWindowLayer, Moves
 
 T = TypeVar("T")
@@ -75,6 +76,17 @@ def can_join(cache: object) -> bool:
     """Return whether other sequences can join: every layer holds keys and values of tokens, states of rows, or none."""
     layers: list[object] = getattr(cache, "layers", [])
     return bool(layers) and all(map(_layer_can_join, layers)) and not states_beside_layers(cache)
+
+
+def can_pad(cache: object) -> bool:
+    """Return whether padding is hidden from every layer: all are those of transformers, which follow a mask.
+
+    A layer of a model's own may count from the first token, padding or not, as the windows do that DeepSeek-V4
+    compresses. So do caches without layers in older releases: the convolutions of LFM2 read padding.
+    """
+    layers: list[object] = getattr(cache, "layers", [])
+    known = (cache_utils.__name__, growing_layers.__name__)
+    return bool(layers) and all(type(layer).__module__ in known for layer in layers)
 
 
 def has_tokens(cache: object) -> bool:

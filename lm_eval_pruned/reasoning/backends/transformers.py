@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_pruned.process_memory import is_out_of_memory
 from lm_eval_pruned.reasoning.backends.batch_size import BatchLimits, count_fitting_rows, describe_single_rows
+from lm_eval_pruned.reasoning.backends.cache_trial import CacheTraits, describe_equal_lengths, try_cache
 from lm_eval_pruned.reasoning.backends.kv_batch import Batch
 from lm_eval_pruned.reasoning.backends.kv_cache import keep_places, upload
 from lm_eval_pruned.reasoning.backends.limits import FINISHED_SHARE, PREFILL_TOKENS
@@ -58,9 +59,13 @@ class TransformersBackend(TokenizingBackend):
         """Continue every row and all that follow; the longest go first, so that a batch too large fails early."""
         if not rows:
             return
-        advice = describe_single_rows(self.batch_size, len(rows), self.model.device)
-        if advice and not self.is_quiet:
-            logger.warning("%s", advice)
+        traits = try_cache(self.model, autocast=self.autocast)
+        for advice in (
+            describe_single_rows(self.batch_size, len(rows), self.model.device),
+            describe_equal_lengths(self.model, traits, self.batch_size, [len(row.ids) for row in rows]),
+        ):
+            if advice and not self.is_quiet:
+                logger.warning("%s", advice)
         max_length = max(row.max_length for row in rows)
         batch_size = self.batch_size or min(self.max_batch_size, count_fitting_rows(self.model, max_length))
         limits = BatchLimits.of_rows(batch_size, max_length)
@@ -68,7 +73,7 @@ class TransformersBackend(TokenizingBackend):
             # A stack: what continues a row goes before other rows, and of those the longest first.
             waiting = [LiveSequence(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
             waiting.sort(key=lambda sequence: sequence.row.max_length)
-            run = _Run(backend=self, progress=progress, end_tokens=self.end_tokens(), waiting=waiting)
+            run = _Run(backend=self, progress=progress, end_tokens=self.end_tokens(), traits=traits, waiting=waiting)
             while run.waiting:
                 tried = limits
                 try:
@@ -98,19 +103,19 @@ class _Run:
         backend: the backend.
         progress: the progress bar.
         end_tokens: ids of all end-of-sequence tokens.
+        traits: what a batch of this model may hold.
         waiting: a stack of sequences that are not in the batch.
         live: the sequences in the batch that have not finished.
         batch_shape: sequences in the present batch, and tokens per sequence.
-        joins: whether sequences can join a batch of this model; known once it was prefilled.
     """
 
     backend: TransformersBackend
     progress: Progress
     end_tokens: frozenset[int]
+    traits: CacheTraits
     waiting: list[LiveSequence]
     live: list[LiveSequence] = field(default_factory=list)
     batch_shape: tuple[int, int] = (0, 0)
-    joins: bool = True
 
     def interrupt(self) -> None:
         """Give up the batch: its sequences wait, and are prefilled again."""
@@ -143,7 +148,7 @@ class _Run:
             self.live = [one for _, one in remaining[:fitting]]
             if not remaining:
                 return
-            joining = self._next_to_join(limits, len(running), batch.width) if self.joins else []
+            joining = self._next_to_join(limits, len(running), batch.width) if self.traits.joins else []
             many_finished = len(remaining) <= (1 - FINISHED_SHARE) * len(running)
             if forks or many_finished or fitting < len(running):
                 kept = keep_places(remaining[:fitting])
@@ -170,23 +175,24 @@ class _Run:
         chosen: list[LiveSequence] = []
         longest = 0
         for one in reversed(self.waiting):
+            needs_padding = bool(chosen) and len(one.ids) != longest
             longest = max(longest, len(one.ids))
             live = len(self.live) + len(chosen) + 1
             too_many = live > limits.rows or max(rows, live) * (max(width, longest) + 1) > limits.tokens
-            too_long = bool(chosen) and self.joins and (len(chosen) + 1) * longest > PREFILL_TOKENS
-            if (live > 1 and too_many) or too_long:
+            too_long = bool(chosen) and self.traits.joins and (len(chosen) + 1) * longest > PREFILL_TOKENS
+            if (live > 1 and too_many) or too_long or (needs_padding and not self.traits.pads):
                 break
             chosen.append(one)
         return chosen
 
     def _start(self, limits: BatchLimits) -> Batch:
         """Prefill a new batch: as many rows as are read at once, or all if no more can join later."""
+        if not self.traits.pads:
+            # To the top: what is as long as the sequence there.
+            length = len(self.waiting[-1].ids)
+            self.waiting.sort(key=lambda one: len(one.ids) == length)
         chosen = self._next_to_join(limits, 0, 0)
         batch = self._prefill(chosen, len(chosen), 0)
-        if self.joins and not batch.can_join:
-            self.joins = False
-            if len(self._next_to_join(limits, 0, 0)) > len(chosen):
-                return self._start(limits)
         self._admit(chosen)
         return batch
 
