@@ -9,11 +9,12 @@ from types import TracebackType
 from tqdm import tqdm
 
 from lm_eval_pruned.progress import ProgressLines, progress_bar
+from lm_eval_pruned.reasoning.requests import Row
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Progress:
-    """Token counts of all rows and their bar; rows still running are expected to reach the mean of finished ones.
+    """Token counts of all rows and their bar; rows still running are expected to go on for the mean of finished ones.
 
     Attributes:
         bar: the bar.
@@ -28,8 +29,9 @@ class Progress:
     running: list[int]
 
     @classmethod
-    def start(cls, bounds: Sequence[int], *, is_quiet: bool = False) -> Progress:
+    def start(cls, rows: Sequence[Row], *, is_quiet: bool = False) -> Progress:
         """Open the bar, or lines where there is no terminal."""
+        bounds = [most_tokens(row) for row in rows]
         bar = progress_bar(sum(bounds), desc="thinking", unit="token", is_quiet=is_quiet)
         return cls(bar=bar, bounds=bounds, generated=[0] * len(bounds), running=[1] * len(bounds))
 
@@ -44,6 +46,8 @@ class Progress:
     def add_tokens(self, row: int, tokens: int = 1) -> None:
         """Count new tokens of a row."""
         self.generated[row] += tokens
+        if self.bar.n + tokens >= self.bar.total:
+            self.bar.total = self.expected()
         self.bar.update(tokens)
 
     def add_sequences(self, row: int, change: int) -> None:
@@ -60,8 +64,14 @@ class Progress:
     def expected(self) -> int:
         """Estimate the tokens of the whole run from the mean of the finished rows.
 
+        Those that take longest are the last that run, so one is expected to go on for as many tokens, and not to end
+        there, up to its bound.
+
         Example:
-            >>> progress = Progress.start([100, 100, 100], is_quiet=True)
+            >>> from lm_eval_pruned.reasoning.requests import Stop
+            >>> from lm_eval_pruned.reasoning.sampling import Sampling
+            >>> row = Row([1], 90, 0, Stop(()), Sampling(), lambda _: [], max_length=101)
+            >>> progress = Progress.start([row, row, row], is_quiet=True)
             >>> progress.expected()
             300
             >>> for _ in range(20):
@@ -70,9 +80,24 @@ class Progress:
             >>> progress.expected()
             60
         """
-        counts = list(zip(self.generated, self.running, strict=True))
-        finished = [tokens for tokens, running in counts if not running]
+        finished = [tokens for tokens, running in zip(self.generated, self.running, strict=True) if not running]
         if not finished:
-            return sum(self.bounds)
+            return sum(map(max, self.bounds, self.generated))
         mean = round(sum(finished) / len(finished))
-        return sum(max(tokens, mean) if running else tokens for tokens, running in counts)
+        return sum(
+            min(tokens + mean, max(tokens, bound)) if running else tokens
+            for tokens, running, bound in zip(self.generated, self.running, self.bounds, strict=True)
+        )
+
+
+def most_tokens(row: Row) -> int:
+    """Return the most tokens that a row and all that follow it can generate: each checkpoint has an answer.
+
+    Example:
+        >>> from lm_eval_pruned.reasoning.requests import Stop
+        >>> from lm_eval_pruned.reasoning.sampling import Sampling
+        >>> most_tokens(Row([1], 90, 0, Stop(()), Sampling(), lambda _: [], max_length=101, checkpoints=(30, 60)))
+        120
+    """
+    whole = row.max_length - len(row.ids)
+    return whole + len(row.checkpoints) * (whole - row.max_new_tokens)

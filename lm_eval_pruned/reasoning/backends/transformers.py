@@ -69,7 +69,7 @@ class TransformersBackend(TokenizingBackend):
         max_length = max(row.max_length for row in rows)
         batch_size = self.batch_size or min(self.max_batch_size, count_fitting_rows(self.model, max_length))
         limits = BatchLimits.of_rows(batch_size, max_length)
-        with Progress.start([row.max_length - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
+        with Progress.start(rows, is_quiet=self.is_quiet) as progress:
             # A stack: what continues a row goes before other rows, and of those the longest first.
             waiting = [LiveSequence(row=row, ids=list(row.ids), root=root) for root, row in enumerate(rows)]
             waiting.sort(key=lambda sequence: sequence.row.max_length)

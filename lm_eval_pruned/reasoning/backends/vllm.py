@@ -80,7 +80,7 @@ class VLLMBackend(TokenizingBackend):
         if self.engine is None:
             run_in_rounds(self._continue, rows)
         elif rows:
-            with Progress.start([row.max_length - len(row.ids) for row in rows], is_quiet=self.is_quiet) as progress:
+            with Progress.start(rows, is_quiet=self.is_quiet) as progress:
                 self._run(self.engine, rows, progress)
 
     def _run(self, engine: Engine, rows: Sequence[Row], progress: Progress) -> None:
