@@ -28,8 +28,8 @@ class CacheTraits(NamedTuple):
 def try_cache(model: PreTrainedModel, *, autocast: torch.dtype | None) -> CacheTraits:
     """Decode a short text alone, and beside a longer one, and return what the cache allows.
 
-    What the cache holds says whether padding is hidden. The logits show only what is far beyond rounding, of which
-    16 bits have much. Where there is no memory for so little, no text is put beside another.
+    What the cache holds says whether padding is hidden; in float32, in which rounding is small, the logits do as well.
+    Where there is no memory for so little, no text is put beside another.
 
     Raises:
         EngineError: the model keeps no KV cache, or cannot go on with it.
@@ -59,8 +59,9 @@ def try_cache(model: PreTrainedModel, *, autocast: torch.dtype | None) -> CacheT
         # Some masks of transformers fail for a padded batch.
         return apart
     # A model pruned to destruction has no numbers to compare.
-    differs = bool((beside - alone).square().mean().sqrt() > MOST_ROUNDING * alone.std())
-    return apart if differs else CacheTraits(pads=True, joins=batch.can_join)
+    differs = (beside - alone).square().mean().sqrt() > MOST_ROUNDING * alone.std()
+    is_exact = model.dtype == torch.float32 and autocast is None
+    return apart if is_exact and differs else CacheTraits(pads=True, joins=batch.can_join)
 
 
 def describe_equal_lengths(
