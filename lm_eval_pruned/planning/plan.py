@@ -88,8 +88,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
     for linear in scoped:
         by_sublayer[linear.sublayer] += linear.weight.numel()
     prunable = sum(by_sublayer.values())
-    of_named = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
-    reached = dropped / blocks if dropped and not named else mean_target(of_named if named else targets, decoder)
+    reached = dropped / blocks if dropped and not named else mean_target(targets, decoder)
     return Plan(
         config=recipe.effective(),
         target_sparsity=recipe.config.target if recipe.config.is_stated else reached,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
@@ -13,6 +12,7 @@ from lm_eval_pruned.pruning.methods import ExpertMethod, WidthMethod
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.decoder import check_prunable as check_has_blocks
 from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
+from lm_eval_pruned.pruning.model.empty import empty_weights
 from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.model.removal import Removal
@@ -37,7 +37,7 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
     if recipe.exclude is None and not recipe.reshapes:
         return
     try:
-        with init_empty_weights(include_buffers=False):
+        with empty_weights():
             model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
     except (ValueError, ImportError):
         # Code of its own, or a missing package: loading reports it.
