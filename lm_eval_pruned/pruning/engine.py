@@ -100,6 +100,7 @@ class PruningRun:
     deterministic: bool = True
     journal: Path | None = None
     _sizes: Mapping[str, int] = field(init=False)
+    _measured: Mapping[str, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Leave alone what the recipe excludes.
@@ -128,7 +129,8 @@ class PruningRun:
         # What neither changes weights nor gives the same masks twice has no artifact.
         is_stored = artifacts is not None and self.recipe.method is not None and self.recipe.is_reproducible
         store = Store(folder=artifacts) if artifacts is not None and is_stored else None
-        dense = read_dense(self.decoder, self.recipe, calibration, store)
+        dense = read_dense(self.decoder, self.recipe, calibration, store, self.stopwatch)
+        self._measured = dense.measured
         if self.recipe.masks is not None:
             self.recipe.masks.check_weights(dense.sha256)
         warn_if_pruned_before(self.decoder, sum(dense.zeros.values()))
@@ -231,7 +233,9 @@ class PruningRun:
     def _prune_weights(self, windows: Windows | None) -> Outcome:
         """Allocate sparsities and prune block by block; a dense model is only counted."""
         with self.stopwatch.phase("allocate"):
-            targets, signal, self.deterministic = allocate(self.recipe, self.decoder, windows, self.journal)
+            targets, signal, self.deterministic = allocate(
+                self.recipe, self.decoder, windows, self.journal, self._measured
+            )
         if self.recipe.allocation.signal.is_stored:
             self.sink.store(SCORES, signal.T.contiguous())
         if self.recipe.method is None:

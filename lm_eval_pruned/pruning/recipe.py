@@ -5,12 +5,13 @@ A recipe is made once, by `resolve`, before any weight is loaded; from there on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, PrunedEvalError
@@ -91,6 +92,11 @@ class Recipe:
     def needs_gradients(self) -> bool:
         """Whether gradients are taken, which run through the whole model."""
         return self.measures_signal and self.allocation.signal.needs_gradients
+
+    @property
+    def signal_of_matrices(self) -> Callable[[Tensor], float] | None:
+        """What the signal measures of each matrix by itself, if that is all it reads of the model."""
+        return self.allocation.signal.of_matrix if self.measures_signal else None
 
     @property
     def searches_sparsities(self) -> bool:

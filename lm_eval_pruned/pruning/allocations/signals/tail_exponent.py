@@ -70,18 +70,22 @@ def tail_exponents(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "gro
     Reference: Lu et al. 2024, arXiv 2410.10912.
     """
     del config
-    count = sum(len(linears) for group in dense.groups for linears in group.blocks)
-    with progress_bar(count, desc="alphapruning", unit="matrix") as progress:
+    exponents = dict(dense.measured)
+    blocks = [[linear for group in dense.groups for linear in group.blocks[one.index]] for one in dense.decoder.blocks]
+    count = sum(linear.name not in exponents for linears in blocks for linear in linears)
+    if count:
+        with progress_bar(count, desc="alphapruning", unit="matrix") as progress:
+            for linears, _ in zip(blocks, dense.decoder.onload_blocks(), strict=True):
+                for linear in linears:
+                    if linear.name not in exponents:
+                        exponents[linear.name] = tail_exponent(linear.weight)
+                        progress.update()
 
-        def mean(linears: Sequence[Linear]) -> float:
-            exponents = []
-            for linear in linears:
-                exponents.append(tail_exponent(linear.weight))
-                progress.update()
-            return sum(exponents) / len(exponents) if exponents else 0.0
+    def mean(linears: Sequence[Linear]) -> float:
+        return sum(exponents[linear.name] for linear in linears) / max(len(linears), 1)
 
-        rows = [[mean(group.blocks[block.index]) for group in dense.groups] for block in dense.decoder.onload_blocks()]
-    return torch.tensor(rows, dtype=torch.float64).T
+    rows = [[mean(linears) for linears in group.blocks] for group in dense.groups]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
@@ -95,4 +99,5 @@ TAIL_EXPONENT = Signal(
     measure=tail_exponents,
     work=_work,
     description="the spectra of the weights of each block",
+    of_matrix=tail_exponent,
 )
