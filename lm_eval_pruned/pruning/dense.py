@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lm_eval_pruned.process_memory import explain_out_of_memory
 from lm_eval_pruned.progress import progress_bar
+from lm_eval_pruned.pruning.allocations.signals.kinds import OfMatrix, measure_matrix
 from lm_eval_pruned.pruning.artifacts.fingerprint import WeightsHash, fingerprint
 from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import Store
@@ -87,7 +88,7 @@ def read_dense(
 
 @contextmanager
 def _measuring(
-    decoder: Decoder, recipe: Recipe, of_matrix: Callable[[Tensor], float] | None
+    decoder: Decoder, recipe: Recipe, of_matrix: OfMatrix | None
 ) -> Iterator[tuple[Callable[[nn.Module], None], Mapping[str, float]]]:
     """Yield a function that measures the Linears in scope of a block, and what it has measured, by name."""
     measured: dict[str, float] = {}
@@ -103,7 +104,7 @@ def _measuring(
         def measure(module: nn.Module) -> None:
             with torch.no_grad(), explain_out_of_memory(), reproducible():
                 for linear in scoped.get(module, ()):
-                    measured[linear.name] = of_matrix(linear.weight)
+                    measured[linear.name] = measure_matrix(of_matrix, linear)
                     progress.update()
 
         yield measure, measured

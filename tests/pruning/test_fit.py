@@ -62,6 +62,29 @@ def test_what_fits_passes(given):
     check_fits(resolve(PruneConfig(**given)), CONFIG, dtype="bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("settings", "given", "message"),
+    [
+        (
+            {"intermediate_size": 33},
+            {"method": "wanda", "pattern": "2:4"},
+            r"model\.layers\.0\.mlp\.down_proj: its 33 columns do not divide into groups of 4",
+        ),
+        ({"num_hidden_layers": 1}, {"method": "shortgpt", "num_blocks": 1}, "the model has one, which has to stay"),
+    ],
+)
+def test_sizes_of_a_model_are_checked_from_the_config(settings, given, message):
+    config = LlamaConfig(**{"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, **settings})
+    with pytest.raises(PrunedEvalError, match=message):
+        check_fits(resolve(PruneConfig(**given)), config)
+
+
+def test_a_matrix_out_of_scope_needs_no_groups():
+    config = LlamaConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=4, intermediate_size=33)
+    check_fits(resolve(PruneConfig(method="wanda", pattern="2:4", scope="attn")), config)
+    check_fits(resolve(PruneConfig(method="wanda", pattern="2:4", exclude="down_proj")), config)
+
+
 @pytest.mark.parametrize("given", [{"num_blocks": 1}, {"blocks": [0]}, {"num_blocks": 1, "method": "random-blocks"}])
 @pytest.mark.parametrize(
     ("width", "heads", "message"),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.masks.rule import MaskRule, check_numbers
+from lm_eval_pruned.pruning.masks.rule import MaskRule, check_divides, check_numbers
 from lm_eval_pruned.pruning.methods.kinds import solve_method
 
 # Columns that are masked together and then eliminated one by one, as published.
@@ -28,7 +28,7 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     U_jj, the columns k > j become W_k - e U_jk.
 
     Raises:
-        PruningError: the Hessian cannot be inverted, or a weight is NaN or infinite.
+        PruningError: the Hessian cannot be inverted, a weight is not finite, or its columns are no multiple of M.
 
     Example:
         >>> rule = MaskRule(sparsity=0.5, compare="row")
@@ -39,6 +39,8 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     Differs: counts are exact over the whole matrix (the reference removes all ties and one weight more in every 128
     columns); columns whose input is always 0 are removed first, but not all of them.
     """
+    if rule.pattern is not None:
+        check_divides(weight.shape[1], rule.pattern[1])
     solved = weight.float().clone()
     upper, dead = _inverse_factor(gram.to(solved.device))
     step = BLOCK if rule.pattern is None else rule.pattern[1]

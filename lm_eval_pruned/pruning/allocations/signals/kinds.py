@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.model.decoder import Decoder, Linear
 from lm_eval_pruned.pruning.model.flops import Work
@@ -71,6 +71,21 @@ class DenseModel(NamedTuple):
         return self.windows
 
 
+OfMatrix = Callable[[Float[Tensor, "out in"]], float]
+
+
+def measure_matrix(of_matrix: OfMatrix, linear: Linear) -> float:
+    """Return one number of the weight of a Linear.
+
+    Raises:
+        PruningError: it has none; the Linear is named.
+    """
+    try:
+        return of_matrix(linear.weight)
+    except PruningError as error:
+        raise PruningError(f"{linear.name}: {error}") from None
+
+
 @runtime_checkable
 class Measure(Protocol):
     """A function that measures a signal and leaves the model as it is.
@@ -119,7 +134,7 @@ class Signal:
     runs_whole_model: bool = False
     least_windows: int = 1
     is_stored: bool = False
-    of_matrix: Callable[[Float[Tensor, "out in"]], float] | None = None
+    of_matrix: OfMatrix | None = None
 
     @property
     def needs_windows(self) -> bool:
