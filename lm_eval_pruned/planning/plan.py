@@ -84,12 +84,12 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
             remaining = change.remaining(model)
     scoped = [linear for linear in decoder.linears if linear.name in targets]
     zeros = {linear.name: _zeros(linear, known, targets[linear.name]) for linear in scoped}
+    sizes = decoder.sizes
     by_sublayer = dict.fromkeys(SUBLAYERS, 0)
     for linear in scoped:
-        by_sublayer[linear.sublayer] += linear.weight.numel()
+        by_sublayer[linear.sublayer] += sizes[linear.name]
     prunable = sum(by_sublayer.values())
-    of_named = {one.name: float(block.index in named) for block in decoder.blocks for one in block.linears}
-    reached = dropped / blocks if dropped and not named else mean_target(of_named if named else targets, decoder)
+    reached = dropped / blocks if dropped and not named else mean_target(targets, decoder)
     return Plan(
         config=recipe.effective(),
         target_sparsity=recipe.config.target if recipe.config.is_stated else reached,
@@ -100,7 +100,7 @@ def make_plan(recipe: Recipe, model: PreTrainedModel) -> Plan:
         zero_weights=prunable * dropped // blocks if dropped and not named else sum(zeros.values()),
         blocks=[]
         if (dropped and not named) or signal
-        else [report_block(block, targets, zeros, decoder.sizes) for block in decoder.blocks],
+        else [report_block(block, targets, zeros, sizes) for block in decoder.blocks],
         signal=signal,
         remaining_weights=remaining,
         dropped=dropped,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,13 @@ class Allocated(NamedTuple):
     deterministic: bool
 
 
-def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None, journal: Path | None = None) -> Allocated:
+def allocate(
+    recipe: Recipe,
+    decoder: Decoder,
+    windows: Windows | None,
+    journal: Path | None = None,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> Allocated:
     """Return the target sparsity of every Linear in scope; signals are measured before anything is pruned.
 
     Args:
@@ -41,6 +48,7 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None, journal:
         decoder: the model.
         windows: calibration windows, if any.
         journal: file from which an interrupted search goes on.
+        measured: what was measured of matrices while the model was hashed, by the name of their Linear.
 
     Raises:
         PruningError: no Linear is in scope, or a sparsity is out of range.
@@ -62,7 +70,8 @@ def allocate(recipe: Recipe, decoder: Decoder, windows: Windows | None, journal:
         raise PruningError(f"scope={config.scope} matches no Linear weight of this model: use scope=all")
     deterministic = True
     if recipe.scores is None:
-        signal, deterministic = _measured(allocation.signal, DenseModel(decoder, groups, windows, journal), config)
+        dense = DenseModel(decoder, groups, windows, journal, measured)
+        signal, deterministic = _measured(allocation.signal, dense, config)
     else:
         signal = _given_signal(recipe, len(decoder.blocks))
     spread = allocation.with_settings(config)

@@ -51,7 +51,10 @@ class BlockDamage:
         name = "+".join(map(str, sorted(removed)))
         value = self.journal.once(name, lambda: self._measure(frozenset(removed)))
         if not abs(value) < float("inf"):
-            raise PruningError(f"the {self.by} without blocks {name} is not a number: load in float32 or bfloat16")
+            raise PruningError(
+                f"the {self.by} without blocks {name} is not a number: check the checkpoint, and load in "
+                "float32 or bfloat16"
+            )
         self.on_measured()
         return value
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from lm_eval_pruned.process_memory import explain_out_of_memory
+from lm_eval_pruned.progress import progress_bar
+from lm_eval_pruned.pruning.allocations.signals.kinds import OfMatrix, measure_matrix
 from lm_eval_pruned.pruning.artifacts.fingerprint import WeightsHash, fingerprint
+from lm_eval_pruned.pruning.artifacts.report import Stopwatch
 from lm_eval_pruned.pruning.artifacts.store import Store
 from lm_eval_pruned.pruning.calibration.calibration import Calibration
 from lm_eval_pruned.pruning.calibration.replay import Beside, longest_window, memory_errors_alone, run_once
@@ -29,16 +33,20 @@ class Dense(NamedTuple):
         sha256: of its weights.
         parameters: how many it has.
         zeros: how many weights of each Linear are zero, by name.
+        measured: what the signal of the allocation reads of each Linear, by name, where it was measured meanwhile.
     """
 
     fingerprint: str
     sha256: str
     parameters: int
     zeros: Mapping[str, int]
+    measured: Mapping[str, float]
 
 
-def read_dense(decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None) -> Dense:
-    """Read all weights once: hash them, and count their zeros.
+def read_dense(
+    decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None, stopwatch: Stopwatch
+) -> Dense:
+    """Read all weights once: hash them, count their zeros, and measure a signal that reads each of them by itself.
 
     An offloaded model that will be calibrated is run with one window meanwhile; without that, calibration would read
     the weights once more.
@@ -47,7 +55,8 @@ def read_dense(decoder: Decoder, recipe: Recipe, calibration: Calibration | None
         decoder: the dense model.
         recipe: how it will be pruned.
         calibration: its calibration windows, if any.
-        store: artifacts of earlier runs, one of which may make calibration unnecessary.
+        store: artifacts of earlier runs, one of which may make calibration and measurements unnecessary.
+        stopwatch: times the measurements.
     """
     identity = calibration.identity if calibration else None
 
@@ -55,23 +64,50 @@ def read_dense(decoder: Decoder, recipe: Recipe, calibration: Calibration | None
         return fingerprint(recipe.determining(), decoder, weights=weights, windows=identity)
 
     zeros: dict[str, int] = {}
-    with ThreadPoolExecutor() as pool:
+    is_stored = store is not None and any(store.holds(named(one)) for one in store.dense_digests())
+    to_measure = None if is_stored or decoder.residency is RESIDENT else recipe.signal_of_matrices
+    with ThreadPoolExecutor() as pool, _measuring(decoder, recipe, to_measure) as (measure, measured):
         weights = WeightsHash(decoder, pool)
 
         @contextmanager
         def beside(module: nn.Module) -> Iterator[None]:
             with weights.add(module):
                 zeros.update(zeros_inside(module, decoder))
+                with stopwatch.phase("allocate"):
+                    measure(module)
                 yield
 
-        is_stored = store is not None and any(store.holds(named(one)) for one in store.dense_digests())
         if calibration is None or decoder.residency is RESIDENT or is_stored or not _run(decoder, calibration, beside):
             for module in decoder.residency.onload_each(decoder.residency.modules(decoder.model)):
                 with beside(module):
                     pass
         found = weights.digest()
     parameters = sum(parameter.numel() for parameter in decoder.model.parameters())
-    return Dense(fingerprint=named(found), sha256=found, parameters=parameters, zeros=zeros)
+    return Dense(fingerprint=named(found), sha256=found, parameters=parameters, zeros=zeros, measured=measured)
+
+
+@contextmanager
+def _measuring(
+    decoder: Decoder, recipe: Recipe, of_matrix: OfMatrix | None
+) -> Iterator[tuple[Callable[[nn.Module], None], Mapping[str, float]]]:
+    """Yield a function that measures the Linears in scope of a block, and what it has measured, by name."""
+    measured: dict[str, float] = {}
+    if of_matrix is None:
+        yield lambda module: None, measured
+        return
+    scoped = {
+        block.module: [one for one in block.linears if recipe.config.scope in ("all", one.sublayer)]
+        for block in decoder.blocks
+    }
+    with progress_bar(sum(map(len, scoped.values())), desc=recipe.config.alloc, unit="matrix") as progress:
+
+        def measure(module: nn.Module) -> None:
+            with torch.no_grad(), explain_out_of_memory(), reproducible():
+                for linear in scoped.get(module, ()):
+                    measured[linear.name] = measure_matrix(of_matrix, linear)
+                    progress.update()
+
+        yield measure, measured
 
 
 def _run(decoder: Decoder, calibration: Calibration, beside: Beside) -> bool:

@@ -100,6 +100,7 @@ class PruningRun:
     deterministic: bool = True
     journal: Path | None = None
     _sizes: Mapping[str, int] = field(init=False)
+    _measured: Mapping[str, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Leave alone what the recipe excludes.
@@ -128,7 +129,8 @@ class PruningRun:
         # What neither changes weights nor gives the same masks twice has no artifact.
         is_stored = artifacts is not None and self.recipe.method is not None and self.recipe.is_reproducible
         store = Store(folder=artifacts) if artifacts is not None and is_stored else None
-        dense = read_dense(self.decoder, self.recipe, calibration, store)
+        dense = read_dense(self.decoder, self.recipe, calibration, store, self.stopwatch)
+        self._measured = dense.measured
         if self.recipe.masks is not None:
             self.recipe.masks.check_weights(dense.sha256)
         warn_if_pruned_before(self.decoder, sum(dense.zeros.values()))
@@ -231,7 +233,9 @@ class PruningRun:
     def _prune_weights(self, windows: Windows | None) -> Outcome:
         """Allocate sparsities and prune block by block; a dense model is only counted."""
         with self.stopwatch.phase("allocate"):
-            targets, signal, self.deterministic = allocate(self.recipe, self.decoder, windows, self.journal)
+            targets, signal, self.deterministic = allocate(
+                self.recipe, self.decoder, windows, self.journal, self._measured
+            )
         if self.recipe.allocation.signal.is_stored:
             self.sink.store(SCORES, signal.T.contiguous())
         if self.recipe.method is None:
@@ -242,12 +246,14 @@ class PruningRun:
         return Outcome(targets, frozenset(), zeros)
 
     def _drop(self, removed: frozenset[int]) -> Outcome:
-        """Drop blocks; their Linears have a target of 1, all others of 0."""
-        decoder = self.decoder
-        targets = {linear.name: float(block.index in removed) for block in decoder.blocks for linear in block.linears}
+        """Drop blocks; the Linears that go with them have a target of 1, all that are left of 0."""
+        names = [linear.name for linear in self.decoder.linears]
         with self.stopwatch.phase("prune"):
-            zeros = visit_blocks(drop_blocks(decoder, removed), self.sink)
-        return Outcome(targets, removed, zeros)
+            left = drop_blocks(self.decoder, removed)
+            zeros = visit_blocks(left, self.sink)
+        # A block that is left may have lost what it shared, and a dropped one may have left it.
+        stays = {linear.name for linear in left.linears}
+        return Outcome({name: float(name not in stays) for name in names}, removed, zeros)
 
     def _narrow(self, method: WidthMethod | ExpertMethod, windows: Windows) -> Outcome:
         """Choose the channels of every MLP, or the experts of every mixture, that stay, and remove the others."""

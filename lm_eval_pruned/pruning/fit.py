@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.checkpoint.formats import check_prunable, quantised, quantization_of
+from lm_eval_pruned.pruning.masks.rule import check_divides
 from lm_eval_pruned.pruning.methods import ExpertMethod, WidthMethod
 from lm_eval_pruned.pruning.model.decoder import Decoder, find_decoder, leave_alone
 from lm_eval_pruned.pruning.model.decoder import check_prunable as check_has_blocks
 from lm_eval_pruned.pruning.model.drop_blocks import check_droppable
+from lm_eval_pruned.pruning.model.empty import empty_weights
 from lm_eval_pruned.pruning.model.narrowing import Narrowing
 from lm_eval_pruned.pruning.model.narrowing_search import find_narrowing
 from lm_eval_pruned.pruning.model.removal import Removal
@@ -34,10 +35,10 @@ def check_fits(recipe: Recipe, config: PretrainedConfig, *, dtype: str = "auto")
         PruningError: as `check_config` and `check_decoder`.
     """
     check_config(recipe, config, dtype=dtype)
-    if recipe.exclude is None and not recipe.reshapes:
+    if recipe.exclude is None and not recipe.reshapes and (recipe.method is None or recipe.config.n_m is None):
         return
     try:
-        with init_empty_weights(include_buffers=False):
+        with empty_weights():
             model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
     except (ValueError, ImportError):
         # Code of its own, or a missing package: loading reports it.
@@ -81,8 +82,11 @@ def check_decoder(recipe: Recipe, decoder: Decoder) -> Narrowing | Removal | Non
 
     Raises:
         ArgumentError: no channel or expert would be removed, or no such number of blocks can be dropped.
-        PruningError: its MLPs or mixtures cannot be narrowed, or no config describes the blocks that are left.
+        PruningError: its MLPs or mixtures cannot be narrowed, no config describes the blocks that are left, or the
+            columns of a matrix do not divide into the groups of the pattern.
     """
+    if recipe.method is not None and recipe.config.n_m is not None:
+        _check_columns(recipe, decoder, recipe.config.n_m[1])
     if isinstance(recipe.method, WidthMethod | ExpertMethod):
         return find_narrowing(decoder, recipe.method.unit, recipe.config.target)
     if recipe.drops_blocks:
@@ -90,6 +94,20 @@ def check_decoder(recipe: Recipe, decoder: Decoder) -> Narrowing | Removal | Non
         blocks = len(decoder.blocks)
         return check_droppable(decoder, count_to_drop(recipe.config, blocks), recipe.known_drops(blocks))
     return None
+
+
+def _check_columns(recipe: Recipe, decoder: Decoder, m: int) -> None:
+    """Check that the columns of all matrices in scope divide into groups of M.
+
+    Raises:
+        PruningError: those of one do not.
+    """
+    for linear in decoder.linears:
+        if recipe.config.scope in ("all", linear.sublayer):
+            try:
+                check_divides(linear.weight.shape[1], m)
+            except PruningError as error:
+                raise PruningError(f"{linear.name}: {error}") from None
 
 
 def check_supported(recipe: Recipe, config: PretrainedConfig | None) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, PrunedEvalError
 from lm_eval_pruned.pruning.allocations import ALLOCATIONS, Allocation, listed
+from lm_eval_pruned.pruning.allocations.signals.kinds import OfMatrix
 from lm_eval_pruned.pruning.amount import check_amount
 from lm_eval_pruned.pruning.calibration.choose_source import choose_source
 from lm_eval_pruned.pruning.calibration.readers import read_array
@@ -91,6 +92,11 @@ class Recipe:
     def needs_gradients(self) -> bool:
         """Whether gradients are taken, which run through the whole model."""
         return self.measures_signal and self.allocation.signal.needs_gradients
+
+    @property
+    def signal_of_matrices(self) -> OfMatrix | None:
+        """What the signal measures of each matrix by itself, if that is all it reads of the model."""
+        return self.allocation.signal.of_matrix if self.measures_signal else None
 
     @property
     def searches_sparsities(self) -> bool:
@@ -272,6 +278,11 @@ def count_to_drop(config: PruneConfig, blocks: int) -> int:
         if len(named) == blocks:
             raise ArgumentError(f"blocks={config.blocks} drops all {blocks} blocks of the model: leave at least one")
         return len(named)
+    if blocks == 1:
+        raise ArgumentError(
+            f"method={config.method} drops blocks, and the model has one, which has to stay: use a method that removes "
+            "weights"
+        )
     if config.num_blocks is not None:
         count, given = config.num_blocks, f"num_blocks={config.num_blocks}"
     else:

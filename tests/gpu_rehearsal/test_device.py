@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lm_eval_pruned.pruning.masks.rule import MaskRule
+from lm_eval_pruned.pruning.methods.sparsegpt import sparsegpt
 from lm_eval_pruned.pruning.products import float32_product
 from tests.gpu_rehearsal.cuda import pretend_cuda
 from tests.gpu_rehearsal.rules import FLOAT32_SUMS, PretendCudaError
@@ -52,6 +54,15 @@ def test_products_of_16_bits_have_float32_sums_on_cuda():
         assert not counts.launches["_to_copy"]
         with pytest.raises(PretendCudaError, match="out_dtype must be fp32"):
             torch.mm(card.float().T, card.float(), out_dtype=torch.float32)
+
+
+def test_sparsegpt_launches_two_kernels_a_column():
+    weight = torch.randn(8, 512, generator=torch.Generator().manual_seed(0))
+    with pretend_cuda() as counts:
+        sparsegpt(weight.to("cuda"), torch.eye(512, device="cuda"), MaskRule(sparsity=0.5, compare="matrix"))
+        assert counts.launches.total() < 2.5 * 512
+        # One for each mask, and one to look for NaN.
+        assert counts.synchronisations["_local_scalar_dense"] == 512 / 128 + 1
 
 
 def test_what_cuda_allows_is_allowed():

@@ -13,7 +13,7 @@ from lm_eval_pruned.config import PruneConfig
 from lm_eval_pruned.errors import ArgumentError, DataError, MissingDataError, PruningError
 from lm_eval_pruned.pruning.allocations.signals.influence import influences
 from lm_eval_pruned.pruning.allocations.signals.kinds import AllocationGroup, DenseModel
-from lm_eval_pruned.pruning.allocations.signals.tail_exponent import tail_exponent
+from lm_eval_pruned.pruning.allocations.signals.tail_exponent import tail_exponent, tail_exponents
 from lm_eval_pruned.pruning.engine import prune_model
 from lm_eval_pruned.pruning.model.decoder import SUBLAYERS, find_decoder
 
@@ -185,3 +185,23 @@ def test_float16_gradients_are_refused(model, windows):
 def test_layerif_needs_a_sample_to_hold_out(model, windows):
     with pytest.raises(ArgumentError, match="at least two calibration samples"):
         prune_model(model, PruneConfig(method="magnitude", sparsity=0.2, alloc="layerif"), windows[:1])
+
+
+def test_matrices_of_zeros_have_no_tail_exponent(model):
+    dense = find_decoder(model)
+    whole = tail_exponents(DenseModel(dense, [AllocationGroup.of(dense, SUBLAYERS)], None), PruneConfig())[0]
+    model.model.layers[1].mlp.up_proj.weight.data.zero_()
+    for linear in dense.blocks[2].linears:
+        linear.weight.data.zero_()
+    found = tail_exponents(DenseModel(dense, [AllocationGroup.of(dense, SUBLAYERS)], None), PruneConfig())[0]
+    left = [one for one in dense.blocks[1].linears if not one.name.endswith("up_proj")]
+    assert found[1] == pytest.approx(sum(tail_exponent(one.weight.detach()) for one in left) / len(left))
+    assert found[2] == pytest.approx(float(found[[0, 1, 3]].mean()))
+    assert found[[0, 3]].tolist() == whole[[0, 3]].tolist()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_spectrum_of_a_damaged_matrix_is_refused(model, value):
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = value
+    with pytest.raises(PruningError, match=r"model\.layers\.1\.mlp\.up_proj: a weight is infinite or not a number"):
+        prune_model(model, PruneConfig(method="magnitude", alloc="alphapruning", sparsity=0.3))

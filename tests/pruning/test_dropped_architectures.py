@@ -168,6 +168,8 @@ def test_the_remaining_blocks_compute_what_they_computed(case, tmp_path):
     assert list(plan.removed_blocks) == report.removed_blocks == removed
     assert (plan.zero_weights, plan.target_sparsity) == (report.zero_weights, report.target_sparsity)
     assert plan.remaining_weights == report.remaining_weights
+    # No weight of these is zero, so that what is gone is what was to go, also of what blocks share.
+    assert report.target_sparsity == report.achieved_sparsity
     model.save_pretrained(tmp_path / "saved")
     folder = tmp_path / "pruned"
     folder.mkdir()

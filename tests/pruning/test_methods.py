@@ -222,6 +222,14 @@ def test_statistics_without_windows_are_refused():
         InputNorm().result()
 
 
+@pytest.mark.parametrize("column", [3, 255])
+def test_sparsegpt_does_not_hide_an_infinite_weight(column):
+    weight = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
+    weight[1, column] = float("inf")
+    with pytest.raises(PruningError, match=r"NaN|a weight is infinite"):
+        sparsegpt(weight, torch.eye(256), MaskRule(sparsity=0.5, compare="matrix"))
+
+
 def test_sparsegpt_does_not_depend_on_the_number_of_threads():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(1024, 576, generator=generator) @ torch.randn(576, 576, generator=generator)

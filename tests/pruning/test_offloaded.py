@@ -181,8 +181,8 @@ def test_a_block_and_the_next_one_are_in_memory_at_a_time(model, windows, tmp_pa
 
 @pytest.mark.parametrize(
     ("index", "times"),
-    [(1, 2), (3, 2), (7, 2), (4, 3), (8, 3)],
-    ids=["magnitude", "wanda", "sparsegpt", "owl", "shortgpt"],
+    [(1, 2), (3, 2), (7, 2), (2, 2), (4, 3), (8, 3)],
+    ids=["magnitude", "wanda", "sparsegpt", "alphapruning", "owl", "shortgpt"],
 )
 def test_how_often_a_block_is_read(model, windows, tmp_path, monkeypatch, index, times):
     source = checkpoint(model, tmp_path / "dense")

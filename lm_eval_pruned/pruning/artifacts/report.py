@@ -133,9 +133,7 @@ def count_outcome(decoder: Decoder, outcome: Outcome, scope: str, sizes: Mapping
     Linears without a target are excluded. `sizes` counts the weights of each Linear of the dense model; one that went
     with dropped blocks counts as zero. Blocks and Linears have the indices and names of the dense model.
     """
-    removed, zeros = outcome.removed, outcome.zeros
-    # A block that is left may have lost what it shared, and a dropped one may have left it.
-    targets = {name: float(name not in zeros) for name in outcome.targets} if removed else outcome.targets
+    targets, removed, zeros = outcome
     linears = {
         linear.name: LinearReport(
             name=linear.name,

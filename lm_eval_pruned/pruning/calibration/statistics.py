@@ -170,5 +170,5 @@ def _checked(total: Tensor | None) -> Tensor:
     if total is None:
         raise RuntimeError("no calibration window was added to these statistics")
     if not total.isfinite().all():
-        raise PruningError("overflow or are not numbers: load in float32 or bfloat16")
+        raise PruningError("overflow or are not numbers: load in float32 or bfloat16, or check the checkpoint")
     return total

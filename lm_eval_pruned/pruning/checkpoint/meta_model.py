@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -20,6 +19,7 @@ from lm_eval_pruned.pruning.checkpoint.resolve import (
     set_untied,
     unreachable,
 )
+from lm_eval_pruned.pruning.model.empty import empty_weights
 
 
 def build_meta_model(
@@ -45,7 +45,7 @@ def build_meta_model(
             set_untied(config)
         stated = {} if dtype is None else {"dtype": dtype}
         # Buffers are computed, because those that a model does not save are in no file.
-        with init_empty_weights(include_buffers=False):
+        with empty_weights():
             model: PreTrainedModel = auto_class(config).from_config(  # type: ignore[attr-defined]
                 config, trust_remote_code=options.trust_remote_code, **stated
             )

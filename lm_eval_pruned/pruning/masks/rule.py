@@ -79,7 +79,7 @@ class MaskRule:
         """
         if self.pattern is not None:
             n, m = self.pattern
-            _check_divides(columns, m)
+            check_divides(columns, m)
             return rows * columns // m * (m - n)
         if self.compare == "row":
             return rows * int(columns * self.sparsity)
@@ -144,7 +144,7 @@ def keep_pattern(score: Float[Tensor, "out in"], n: int, m: int) -> Bool[Tensor,
 
     Reference: Mishra et al. 2021, arXiv 2104.08378.
     """
-    _check_divides(score.shape[1], m)
+    check_divides(score.shape[1], m)
     groups = score.reshape(-1, m)
     if score.device.type == "cpu":
         return keep_highest(groups, m - n).reshape(score.shape)
@@ -163,7 +163,12 @@ def _kth_lowest(score: Tensor, k: int) -> Tensor:
     return score.kthvalue(k, dim=-1, keepdim=True).values
 
 
-def _check_divides(columns: int, m: int) -> None:
+def check_divides(columns: int, m: int) -> None:
+    """Check that the columns of a matrix divide into groups of M.
+
+    Raises:
+        PruningError: they do not.
+    """
     if columns % m:
         raise PruningError(f"its {columns} columns do not divide into groups of {m}: choose another pattern")
 

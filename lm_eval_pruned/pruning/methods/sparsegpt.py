@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.masks.rule import MaskRule, check_numbers
+from lm_eval_pruned.pruning.masks.rule import MaskRule, check_divides, check_numbers
 from lm_eval_pruned.pruning.methods.kinds import solve_method
 
 # Columns that are masked together and then eliminated one by one, as published.
@@ -28,7 +28,7 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     U_jj, the columns k > j become W_k - e U_jk.
 
     Raises:
-        PruningError: the Hessian cannot be inverted, or a weight is NaN.
+        PruningError: the Hessian cannot be inverted, a weight is not finite, or its columns are no multiple of M.
 
     Example:
         >>> rule = MaskRule(sparsity=0.5, compare="row")
@@ -39,6 +39,8 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     Differs: counts are exact over the whole matrix (the reference removes all ties and one weight more in every 128
     columns); columns whose input is always 0 are removed first, but not all of them.
     """
+    if rule.pattern is not None:
+        check_divides(weight.shape[1], rule.pattern[1])
     solved = weight.float().clone()
     upper, dead = _inverse_factor(gram.to(solved.device))
     step = BLOCK if rule.pattern is None else rule.pattern[1]
@@ -47,21 +49,25 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
     largest = solved.new_zeros(())
     for begin in range(0, columns, width):
         end = min(begin + width, columns)
-        errors = torch.zeros_like(solved[:, begin:end])
-        for column in range(begin, end):
-            if (column - begin) % step == 0:
-                chosen = slice(column, min(column + step, end))
-                score = (solved[:, chosen] / upper.diagonal()[chosen]).square()
-                score.masked_fill_(dead[chosen], 0.0)
-                largest = torch.maximum(largest, score.amax())
-                keep = rule.keep_unchecked(score, start=column)
-                first = column
-            error = solved[:, column].masked_fill(keep[:, column - first], 0.0) / upper[column, column]
-            solved[:, column].masked_fill_(~keep[:, column - first], 0.0)
-            solved[:, column + 1 : end].addr_(error, upper[column, column + 1 : end], alpha=-1)
-            errors[:, column - begin] = error
+        errors = torch.empty_like(solved[:, begin:end])
+        for first in range(begin, end, step):
+            chosen = slice(first, min(first + step, end))
+            diagonal = upper.diagonal()[chosen]
+            score = (solved[:, chosen] / diagonal).square()
+            score.masked_fill_(dead[chosen], 0.0)
+            largest = torch.maximum(largest, score.amax())
+            keep = rule.keep_unchecked(score, start=first)
+            # A GPU waits for the host to launch operators: two a column. What is kept has an error of 0.
+            divisor = torch.where(keep, torch.inf, diagonal)
+            for column in range(first, chosen.stop):
+                error = errors[:, column - begin]
+                torch.div(solved[:, column], divisor[:, column - first], out=error)
+                solved[:, column + 1 : end].addr_(error, upper[column, column + 1 : end], alpha=-1)
+            solved[:, chosen].masked_fill_(~keep, 0.0)
         solved[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
-    check_numbers(largest)
+    if not largest.isfinite():
+        check_numbers(largest)
+        raise PruningError("a weight is infinite: check the checkpoint and its dtype")
     return solved
 
 

@@ -24,7 +24,7 @@ from lm_eval_pruned.pruning.model.rebuild import (
     one_line,
 )
 from lm_eval_pruned.pruning.model.shorter_config import with_fields
-from lm_eval_pruned.pruning.model.stand_in import CHANNELS, FEW_CHANNELS, build_empty, few_channels
+from lm_eval_pruned.pruning.model.stand_in import CHANNELS, FEW_CHANNELS, build_empty, few_channels, fewer_heads
 
 # Names of config fields that count the channels of an MLP, or the experts of a mixture.
 _COUNTS: Mapping[Unit, re.Pattern[str]] = {
@@ -111,13 +111,11 @@ class _Search:
             full = self._compare({}, name, units, units - self._removed(units))
             if full is None:
                 continue
-            small = self._compare_small(name, full.narrowing)
-            alike = small is not None and _alike(small.narrowing, full.narrowing)
-            tried = small if small is not None and alike else full
-            refusal = why_not_narrowed(type(self.model), self.decoder, tried.config, tried.narrowing)
-            if refusal is None:
-                return full.narrowing
-            self.refusal = refusal
+            for tried in self._smaller(name, full):
+                refusal = why_not_narrowed(type(self.model), self.decoder, tried.config, tried.narrowing)
+                if refusal is None:
+                    return full.narrowing
+                self.refusal = refusal
         whole = "MLPs" if self.unit == "channel" else "mixtures"
         raise PruningError(
             f"the {whole} of {type(self.model).__name__} cannot be narrowed alike, as {self.refusal}: use another "
@@ -180,11 +178,19 @@ class _Search:
                 "without the removed ones: use another method"
             )
 
-    def _compare_small(self, name: str, full: Narrowing) -> _Compared | None:
-        """Compare models with few channels, which say as much as those of the real sizes and need less memory."""
-        if self.unit == "channel":
-            return self._compare({}, name, *_TRIED)
-        return self._compare(few_channels(self.model.config), name, full.units, full.left)
+    def _smaller(self, name: str, full: _Compared) -> Iterator[_Compared]:
+        """Yield models to try: with few channels and heads, which say as much as those of the real sizes and cost less.
+
+        Not every model can have few heads, and some run only with as many as they have.
+        """
+        units = _TRIED if self.unit == "channel" else (full.narrowing.units, full.narrowing.left)
+        few = {} if self.unit == "channel" else few_channels(self.model.config)
+        heads = fewer_heads(self.model.config)
+        narrow = self._compare(few | heads, name, *units) if heads else None
+        if narrow is not None and _alike(narrow.narrowing, full.narrowing):
+            yield narrow
+        small = self._compare(few, name, *units)
+        yield small if small is not None and _alike(small.narrowing, full.narrowing) else full
 
     def _compare(self, others: Mapping[str, int], name: str, units: int, left: int) -> _Compared | None:
         """Compare the models with `units` and with `left` units, and `others` in place; None where they do not fit."""

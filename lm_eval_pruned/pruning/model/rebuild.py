@@ -53,11 +53,18 @@ class Dense(NamedTuple):
 
 
 def run_dense(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Sequence[nn.Module] = ()) -> Dense:
-    """Run a model on a few tokens with its cache, or without where it runs only so; arguments as in `outputs_of`."""
+    """Run a model on a few tokens with its cache, or without where it runs only so; arguments as in `outputs_of`.
+
+    Raises:
+        FloatingPointError: what it computes is not finite, and equals nothing.
+    """
     try:
-        return Dense(outputs_of(model, blocks, bypassed, cached=True), cached=True)
+        dense = Dense(outputs_of(model, blocks, bypassed, cached=True), cached=True)
     except MISFITS:
-        return Dense(outputs_of(model, blocks, bypassed, cached=False), cached=False)
+        dense = Dense(outputs_of(model, blocks, bypassed, cached=False), cached=False)
+    if not all(bool(output.isfinite().all()) for output in dense.outputs):
+        raise FloatingPointError("what it computes from random weights is not finite")
+    return dense
 
 
 def first_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> int | None:
@@ -66,7 +73,7 @@ def first_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> int
         return len(expected)
     for place, (one, other) in enumerate(zip(expected, found, strict=True)):
         atol = _TOLERANCE * float(one.abs().max())
-        if one.shape != other.shape or not torch.allclose(one, other, rtol=0, atol=atol, equal_nan=True):
+        if one.shape != other.shape or not torch.allclose(one, other, rtol=0, atol=atol):
             return place
     return None
 

@@ -25,7 +25,7 @@ from lm_eval_pruned.pruning.model.rebuild import (
 )
 from lm_eval_pruned.pruning.model.removal import Removal, sliced_axis
 from lm_eval_pruned.pruning.model.shorter_config import Fields, Kept, alternatives, shorten, with_fields
-from lm_eval_pruned.pruning.model.stand_in import build_empty, few_channels, fill, outputs_of
+from lm_eval_pruned.pruning.model.stand_in import build_empty, few_channels, fewer_heads, fill, outputs_of
 
 
 @dataclass(slots=True)
@@ -112,16 +112,18 @@ class RemovalSearch:
     def is_right(self, removal: Removal) -> bool:
         """Run the dense model with bypassed blocks, the rebuilt one and the changed one, and compare their outputs.
 
+        They are as small as they can be with all their blocks: a difference does not depend on their width.
+
         Raises:
             PruningError: the dense model does not run.
         """
         few = few_channels(self.config)
-        try:
-            if few and self._agrees(removal, few):
-                return True
-        except (PruningError, *MISFITS):
-            # Not every model can have MLPs of such a size.
-            pass
+        for sizes in filter(None, (few | fewer_heads(self.config), few)):
+            try:
+                return self._agrees(removal, sizes)
+            except (PruningError, *MISFITS):
+                # Not every model can have such sizes.
+                pass
         return self._agrees(removal, {})
 
     def _agrees(self, removal: Removal, sizes: Mapping[str, int]) -> bool:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from math import prod, sqrt
+from functools import cache
+from math import gcd, prod, sqrt
 from zlib import crc32
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+
+from lm_eval_pruned.pruning.model.empty import empty_weights
 
 # More tokens than the windows below, so that a sliding window or a chunk differs from full attention.
 TOKENS = 11
@@ -26,6 +28,9 @@ _WINDOWS = re.compile(r"window(_size)?$|attention_chunk_size$|window_sizes?$")
 # Names of config fields that count the channels of an MLP, and how many are enough to see that two models differ.
 CHANNELS = re.compile(r"intermediate|ffn|inner|d_?ff$|dim_ff|hidden_dim$")
 FEW_CHANNELS = 48
+# Names of config fields that count heads, and a width that is enough to see that two models differ.
+_HEADS = ("num_attention_heads", "num_key_value_heads")
+_NARROW = 256
 # Different parameters begin at different places of the buffer, fused experts this far apart.
 _PLACES = 4099
 _STEP = 61
@@ -48,7 +53,7 @@ def build_empty(model_class: type[PreTrainedModel], config: PretrainedConfig) ->
         if isinstance(named := vars(one).get("dtype"), str):
             vars(one)["dtype"] = getattr(torch, named)
     # Buffers are computed, because constants are among them.
-    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
+    with warnings.catch_warnings(), empty_weights():
         # A config that is only tried may have parameters without elements.
         warnings.simplefilter("ignore")
         model = model_class(config)
@@ -63,6 +68,27 @@ def few_channels(config: PretrainedConfig) -> dict[str, int]:
     return {name: FEW_CHANNELS for name in wide if CHANNELS.search(name)}
 
 
+def fewer_heads(config: PretrainedConfig) -> dict[str, int]:
+    """Return the fields with which a model is narrower by a common factor of its width and its numbers of heads.
+
+    Heads keep their size. A model whose other fields depend on its width cannot be built from these.
+
+    Example:
+        >>> from transformers import Qwen3Config
+        >>> fewer_heads(Qwen3Config(hidden_size=4096, num_attention_heads=32, num_key_value_heads=8))
+        {'hidden_size': 512, 'num_attention_heads': 4, 'num_key_value_heads': 1}
+    """
+    text = config.get_text_config()
+    fields = text.to_dict()
+    width, *heads = (text.attribute_map.get(name, name) for name in ("hidden_size", *_HEADS))
+    counts = {name: value for name in (width, *heads) if type(value := fields.get(name)) is int and value > 0}
+    if width not in counts or len(counts) < 2:
+        return {}
+    common = gcd(*counts.values())
+    factors = [one for one in range(2, common + 1) if common % one == 0 and counts[width] // one >= _NARROW]
+    return {name: value // factors[-1] for name, value in counts.items()} if factors else {}
+
+
 def fill(model: PreTrainedModel, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Give every parameter the `given` value of its name, or else a stand-in, and return all by name."""
     outside = {module for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -74,12 +100,18 @@ def fill(model: PreTrainedModel, given: Mapping[str, Tensor] | None = None) -> d
     ]
     sizes = (sum(one.shape) if module in outside else prod(one.shape[-2:]) for _, module, _, one in owners)
     noise = torch.randn(max(sizes) + 2 * _PLACES + _STEP * 1024, generator=torch.Generator().manual_seed(0)) * _SCALE
+
+    @cache
+    def scaled(gain: float) -> Tensor:
+        return noise * gain if gain > 1 else noise
+
     values: dict[str, Tensor] = {}
     shared: dict[nn.Parameter, Tensor] = {}
     for name, module, own, value in owners:
         if value not in shared:
             known = None if given is None else given.get(name)
-            shared[value] = _stand_in(name, value.shape, noise, dense=module not in outside) if known is None else known
+            dense = module not in outside
+            shared[value] = _stand_in(name, value.shape, scaled, dense=dense) if known is None else known
         values[name] = shared[value]
         module._parameters[own] = nn.Parameter(shared[value], requires_grad=False)
     for module in model.modules():
@@ -89,17 +121,19 @@ def fill(model: PreTrainedModel, given: Mapping[str, Tensor] | None = None) -> d
     return values
 
 
-def _stand_in(name: str, shape: Sequence[int], noise: Tensor, *, dense: bool) -> Tensor:
-    """Return a view [shape] of the buffer; matrices that are multiplied by are contiguous, others overlap."""
+def _stand_in(name: str, shape: Sequence[int], scaled: Callable[[float], Tensor], *, dense: bool) -> Tensor:
+    """Return a view [shape] of the buffer; matrices that are multiplied by are contiguous, others overlap.
+
+    `scaled` returns the buffer with a gain.
+    """
     start = crc32(name.encode()) % _PLACES
     if len(shape) < 2:
-        return 1 + noise[start : start + prod(shape)].reshape(tuple(shape))
+        return 1 + scaled(1.0)[start : start + prod(shape)].reshape(tuple(shape))
     *leading, _, columns = shape
     strides = [_STEP] * len(leading) + [columns if dense else 1, 1]
-    matrix = noise.as_strided(tuple(shape), strides, start)
     # In narrow models, too, a difference in one block has to be seen above rounding.
-    gain = 2 / sqrt(columns) / _SCALE
-    return matrix * gain if gain > 1 and dense else matrix
+    gain = max(2 / sqrt(columns) / _SCALE, 1.0) if dense else 1.0
+    return scaled(gain).as_strided(tuple(shape), strides, start)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from typing import Literal, NamedTuple
 
 from torch import nn
@@ -141,7 +142,13 @@ def _mixes(module: nn.Module) -> bool:
 
 
 def _arguments(module: nn.Module) -> Collection[str]:
-    return inspect.signature(module.forward).parameters.keys()
+    method = getattr(module.forward, "__func__", None)
+    return inspect.signature(module.forward).parameters.keys() if method is None else _parameters(method)
+
+
+@cache
+def _parameters(method: Callable[..., object]) -> Collection[str]:
+    return inspect.signature(method).parameters.keys()
 
 
 def _count_products(module: nn.Module) -> int:

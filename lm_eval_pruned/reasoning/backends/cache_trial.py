@@ -34,8 +34,9 @@ def try_cache(model: PreTrainedModel, *, autocast: torch.dtype | None) -> CacheT
     Raises:
         EngineError: the model keeps no KV cache, or cannot go on with it.
     """
-    middle = model.config.get_text_config().vocab_size // 2
-    text = list(range(middle, middle + PROBE_TOKENS))
+    vocab = model.config.get_text_config().vocab_size
+    # Special tokens are at the ends of the vocabulary.
+    text = [(vocab // 2 + place) % vocab for place in range(PROBE_TOKENS)]
     short = text[: PROBE_TOKENS // 4]
     apart = CacheTraits(pads=False, joins=False)
     try:

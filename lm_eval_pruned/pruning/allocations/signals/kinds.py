@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.config import PruneConfig
-from lm_eval_pruned.errors import ArgumentError
+from lm_eval_pruned.errors import ArgumentError, PruningError
 from lm_eval_pruned.pruning.calibration.activations import Windows
 from lm_eval_pruned.pruning.model.decoder import Decoder, Linear
 from lm_eval_pruned.pruning.model.flops import Work
@@ -50,12 +51,14 @@ class DenseModel(NamedTuple):
     """A model before pruning, with its allocation groups and the calibration windows, if any.
 
     `journal` is a file in which a long measurement may note what an interrupted one need not repeat, if there is one.
+    `measured` has values of `Signal.of_matrix` that are known already, by the name of their Linear.
     """
 
     decoder: Decoder
     groups: Sequence[AllocationGroup]
     windows: Windows | None
     journal: Path | None = None
+    measured: Mapping[str, float] = MappingProxyType({})
 
     def required_windows(self) -> Windows:
         """Return the calibration windows.
@@ -66,6 +69,21 @@ class DenseModel(NamedTuple):
         if self.windows is None:
             raise ArgumentError("this allocation needs calibration windows: pass token ids [samples, seqlen]")
         return self.windows
+
+
+OfMatrix = Callable[[Float[Tensor, "out in"]], float]
+
+
+def measure_matrix(of_matrix: OfMatrix, linear: Linear) -> float:
+    """Return one number of the weight of a Linear.
+
+    Raises:
+        PruningError: it has none; the Linear is named.
+    """
+    try:
+        return of_matrix(linear.weight)
+    except PruningError as error:
+        raise PruningError(f"{linear.name}: {error}") from None
 
 
 @runtime_checkable
@@ -102,6 +120,8 @@ class Signal:
         runs_whole_model: whether it runs the whole model, besides taking gradients.
         least_windows: fewest calibration windows that it can be measured with.
         is_stored: whether artifacts and reports hold it, because it is expensive to measure.
+        of_matrix: all that it reads of a model, if that is one number of each weight [out in] by itself: an offloaded
+            model is measured while it is hashed then, so that its weights are not read once more.
     """
 
     name: str
@@ -114,6 +134,7 @@ class Signal:
     runs_whole_model: bool = False
     least_windows: int = 1
     is_stored: bool = False
+    of_matrix: OfMatrix | None = None
 
     @property
     def needs_windows(self) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan, nan
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.config import PruneConfig
+from lm_eval_pruned.errors import PruningError
 from lm_eval_pruned.progress import progress_bar
-from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal
+from lm_eval_pruned.pruning.allocations.signals.kinds import DenseModel, Needs, Signal, measure_matrix
 from lm_eval_pruned.pruning.masks.large import row_slices
 from lm_eval_pruned.pruning.model.decoder import Linear
 from lm_eval_pruned.pruning.model.flops import Work
@@ -20,7 +22,7 @@ BINS = 100
 
 
 def tail_exponent(weight: Float[Tensor, "out in"]) -> float:
-    """Return the exponent of the power law that the eigenvalues of W^T W follow in their upper tail.
+    """Return the exponent of the power law that the eigenvalues of W^T W follow in their upper tail; NaN without any.
 
     alpha = 1 + k / sum_{i=1}^{k} ln(lambda_{n-i+1} / lambda_{n-k}), the Hill estimator over the k eigenvalues above
     lambda_{n-k}, the first one in the fullest of 100 equal bins of log10 lambda.
@@ -30,10 +32,22 @@ def tail_exponent(weight: Float[Tensor, "out in"]) -> float:
         >>> round(tail_exponent(torch.diag(squares.sqrt())), 4)
         5.5
 
+    Raises:
+        PruningError: a weight is infinite or NaN.
+
     Reference: Lu et al. 2024, arXiv 2410.10912; the peak as threshold is what it calls the Fix-finger method.
     Differs: the published code also searches the thresholds around the peak for the closest fit.
     """
-    eigenvalues = squared_singular_values(weight)
+    try:
+        eigenvalues = squared_singular_values(weight)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        eigenvalues = weight.new_full((1,), torch.nan)
+    if not eigenvalues.isfinite().all():
+        raise PruningError(
+            "a weight is infinite or not a number (NaN), so that it has no spectrum: check the checkpoint"
+        )
+    if not eigenvalues[-1]:
+        return nan
     # Smaller ones are the rounding errors of sums in float64, and of weights in float32.
     precise = eigenvalues[eigenvalues > eigenvalues[-1] * torch.finfo(torch.float32).eps ** 2]
     logs = precise.log10().cpu()
@@ -67,21 +81,30 @@ def squared_singular_values(weight: Float[Tensor, "out in"]) -> Float[Tensor, " 
 def tail_exponents(dense: DenseModel, config: PruneConfig) -> Float[Tensor, "groups blocks"]:
     """Return the mean tail exponent of the matrices of each block; needs no calibration windows.
 
+    Matrices of zeros (an expert that was pruned before) have none; a block of them has the mean of the others.
+
     Reference: Lu et al. 2024, arXiv 2410.10912.
     """
     del config
-    count = sum(len(linears) for group in dense.groups for linears in group.blocks)
-    with progress_bar(count, desc="alphapruning", unit="matrix") as progress:
+    exponents = dict(dense.measured)
+    blocks = [[linear for group in dense.groups for linear in group.blocks[one.index]] for one in dense.decoder.blocks]
+    count = sum(linear.name not in exponents for linears in blocks for linear in linears)
+    if count:
+        with progress_bar(count, desc="alphapruning", unit="matrix") as progress:
+            for linears, _ in zip(blocks, dense.decoder.onload_blocks(), strict=True):
+                for linear in linears:
+                    if linear.name not in exponents:
+                        exponents[linear.name] = measure_matrix(tail_exponent, linear)
+                        progress.update()
 
-        def mean(linears: Sequence[Linear]) -> float:
-            exponents = []
-            for linear in linears:
-                exponents.append(tail_exponent(linear.weight))
-                progress.update()
-            return sum(exponents) / len(exponents) if exponents else 0.0
+    def mean(linears: Sequence[Linear]) -> float:
+        found = [exponents[linear.name] for linear in linears]
+        known = [exponent for exponent in found if not isnan(exponent)]
+        return sum(known) / len(known) if known else nan if found else 0.0
 
-        rows = [[mean(group.blocks[block.index]) for group in dense.groups] for block in dense.decoder.onload_blocks()]
-    return torch.tensor(rows, dtype=torch.float64).T
+    means = torch.tensor([[mean(linears) for linears in group.blocks] for group in dense.groups], dtype=torch.float64)
+    others = means.nanmean(dim=1, keepdim=True).nan_to_num(1.0)
+    return means.where(means.isfinite(), others)
 
 
 def _work(architecture: Architecture, windows: WindowShape, config: PruneConfig) -> Work:
@@ -95,4 +118,5 @@ TAIL_EXPONENT = Signal(
     measure=tail_exponents,
     work=_work,
     description="the spectra of the weights of each block",
+    of_matrix=tail_exponent,
 )
