@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Stage
+from lm_eval_pruned.grading.extract.statements import FOREIGN_ANSWER
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS
 
 # Repetitions are bounded, so that matching takes linear time on adversarial text.
@@ -52,7 +53,7 @@ _CONCLUDING = r"(?:so|thus|hence|therefore|consequently|finally|accordingly|conc
 _IT_IS = r"(?:it|that|this)(?:['\u2019]s| is| must be| has to be| should be| would be)"
 _CJK_RIGHT = r"\u662f?(?:\u6b63\u786e|\u6b63\u78ba|\u5bf9\u7684)"
 _CJK_ANSWER = (
-    r"\u7b54\u6848|\u6b63\u786e\u9009\u9879|\u6b63\u78ba\u9078\u9805|\u6b63\u89e3|\u7b54\u3048|\uc815\ub2f5"
+    r"\u7b54\u6848|\u6b63\u786e\u9009\u9879|\u6b63\u78ba\u9078\u9805|\u6b63\u89e3|\u7b54\u3048|\uc815\ub2f5|\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0627\u0644\u062c\u0648\u0627\u0628"
     r"|(?:\u6b63\u786e|\u6b63\u78ba|\u9519\u8bef|\u932f\u8aa4|\u7b26\u5408)\u7684"
 )
 
@@ -70,7 +71,8 @@ _LIST = (
 _FIRST_LINE = (
     rf"\A(?:{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
     r"(?:[)\].,]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
-    r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(])(?=[ \t)]{0,3}[^\s=])"
+    r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(]| (?=because\b))"
+    r"(?=[ \t)]{0,3}[^\s=])"
     r"(?!.*\b(?:incorrect|wrong|false)\b|.*:\s{0,3}\n))"
 )
 # "The answer is C", "Final choice: C".
@@ -78,9 +80,9 @@ _ANSWER = _compile(
     _FIRST_LINE,
     rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
     rf"|final (?:choice|option|decision|pick|selection|verdict)"
-    rf"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
+    rf"|result(?=\s?:)|{FOREIGN_ANSWER})"
     rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
-    rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,12}}?{_CHOICE}",
+    rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,16}}?{_CHOICE}",
 )
 # "The closest option is C", "I choose C", "so C.", "C is the best choice", "making C) 5 eV the answer".
 _CHOSEN = _compile(
@@ -126,6 +128,7 @@ _BESIDE = re.compile(
     rf"{_OTHER}(?![A-Za-z0-9_'\u2019])(?!\s?[=+])"
     r"(?! (?:is|are|was|would|has|does|do|fails?|can|cannot|must|seems|looks|violates?)\b)"
     r"|[)\].:]{0,2}[^\n.!]{0,200}?(?:, [A-D][.:] | or (?:[a-z]{1,12} ){0,2}(?:\([A-D]\)|[A-D][).:] ))"
+    r"|[)\]] (?:(?!(?:because|since|as|while|but|whereas|so|for|is|are)\b)[^\s.]{1,20} ){0,8}and \([A-D]\)"
 )
 # "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
 _ARTICLE = re.compile(

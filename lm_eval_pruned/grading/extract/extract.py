@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.brackets import find_brackets
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, read_statement
+from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, last_doubt, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
@@ -20,28 +20,37 @@ from lm_eval_pruned.grading.extract.statements import (
 )
 from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
-_TAGS = r"(?:think|thinking|thought|reasoning|mm:think|seed:think)>"
+_TAGS = r"(?:(?:[a-z]{1,9}[:_])?think(?:ing)?|thought|reasoning)>"
 _THINKING_END = re.compile(
     rf"</{_TAGS}|\[/THINK\]|\u25c1/think\u25b7|<\|im_start\|>answer|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>"
-    r"|<channel\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|\[BEGIN FINAL RESPONSE\]"
+    r"|<channel\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|\[BEGIN FINAL RESPONSE\]|assistantfinal"
 )
 # Thinking starts again, the text ends, or the next turn of a conversation begins.
 _ANSWER_END = re.compile(
     rf"<{_TAGS}|\[THINK\]|\u25c1think\u25b7|<\|im_start\|>(?:think|user|system)|<\|channel\|>analysis<\|message\|>"
     r"|<\|channel>thought|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|inner_prefix\|>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>"
     r"|<\|return\|>|<end_of_turn>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\|start_header_id\|>user"
-    r"|<start_of_turn>user|<\|user\|>|\[INST\]"
+    r"|<start_of_turn>user|<\|user\|>|\[INST\]|\Aanalysis(?=[A-Z])"
 )
+# The prompt, decoded together with the response and without its special tokens.
+_PROMPT = re.compile(r"\A\s{0,9}(?:system|user)\s{0,3}\n[^\0]*(?<![a-z ])assistant\s{0,3}\n")
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
-_FORCED = re.compile(r"\n(?:therefore, the answer is|final answer:)[^\n]{1,200}\Z", re.IGNORECASE)
+# A letter alone was not a thought either.
+_FORCED = re.compile(
+    r"\n(?:[*_#]{0,4} ?(?:therefore, the answer is|final answer:)[^\n]{1,200}|(?-i:\(?[A-D]\)?\.?))\s{0,9}\Z",
+    re.IGNORECASE,
+)
+# GLM's box.
+_BOX_TOKENS = re.compile(r"<\|begin_of_box\|>([^<]{1,200})<\|end_of_box\|>")
+# "The final answer is: ####": what was announced never came.
+_UNANNOUNCED = re.compile(r"\n[^\n.0-9]{0,60}####[\s*]{0,9}\Z")
 # GSM8K's own calculations in "48/2 = <<48/2=24>>24".
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 # Code that never ends.
 _OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
 _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
-_DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
@@ -78,6 +87,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     """
     check_kind(kind)
     response = _CALCULATION.sub("", response[-MAX_RESPONSE_CHARACTERS:])
+    response = _BOX_TOKENS.sub(r"\\boxed{\1}", _PROMPT.sub("", response))
     find = {"choice": find_letter, "brackets": find_brackets, "math": find_value}[kind]
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)
@@ -86,7 +96,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
         return before
     answer = strip_thinking(response)
     whole = find(answer or _last_thought(response), finished)
-    if not (before or whole) and (forced := _FORCED.search(response)):
+    if not (before or whole or answer) and (forced := _FORCED.search(response)):
         return find(forced[0].strip(), finished)
     return whole if whole and whole.stage == "explicit" else before or whole
 
@@ -112,6 +122,7 @@ def _last_thought(response: str) -> str:
 
 def find_value(text: str, finished: bool | None) -> Extraction | None:
     """Return the mathematical answer in one turn of a conversation, which has no thinking."""
+    text = _UNANNOUNCED.sub("", text)
     was_cut = finished is False or (finished is None and is_cut(text))
     explicit = next(filter(None, _find_explicit(text, finished=finished, was_cut=was_cut)), None)
     if explicit:
@@ -133,8 +144,7 @@ def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterat
     yield from map(_read_statement, find_json_answers(text))
     if was_cut:
         # Reasoning that was still going on has withdrawn what it announced before its last doubt.
-        doubt = next(reversed(list(_DOUBT.finditer(text))), None)
-        text = text[doubt.end() :] if doubt else text
+        text = text[last_doubt(text) :]
     for line in find_announced(text):
         answer = read_statement(line)
         # At the very end of a text that was cut, a number may lack its last digits.

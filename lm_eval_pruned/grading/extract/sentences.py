@@ -6,7 +6,7 @@ import re
 
 from lm_eval_pruned.grading.extract.spans import find_math, has_box
 from lm_eval_pruned.grading.extract.statements import PROSE_WORDS, count_words, is_short, strip_lead, unwrap
-from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_BARE_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Sentences at the end among which the conclusion is looked for: remarks and pleasantries may follow it.
@@ -24,7 +24,7 @@ _VERB = re.compile(
 )
 # What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
 _REASON = re.compile(
-    r"\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
+    r"\u3002|\uff0c(?![0-9])|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
     r"|, (?:which(?! (?:means|gives|implies|yields|makes|leaves))|not|(?:and|but) not|rather than)\b"
     r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
@@ -42,7 +42,7 @@ _VALUE = re.compile(
 _NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
 _FORMULA = re.compile(r"[\^_=]|\\(?!\$)")
 _CLOSED_FORMULA = re.compile(r"(?<![\\$])\$(?![\s$])[^$\n]{1,400}(?<![\s$\\])\$(?![0-9$])")
-_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/-]|\Z))")
+_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/*-]|\Z))")
 # "He pays 5$ in total": the first dollar sign of a line, after a number, opens no formula.
 _AMOUNT = re.compile(r"\A([^$]*[0-9])\\?\$(?=[\s.,;:!?)]|\Z)")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
@@ -56,7 +56,7 @@ _DESCRIBED = re.compile(
     r"(?:\A|[\s,:(])(?:\$|\\\()?(-?\\?\$?[0-9](?:[0-9,.]*[0-9])?)(?:\$|\\\))? (?:is|are|was|were)(?= (?:the|an?|our) )"
 )
 # "He had 3 apples and ate 1, so 2 remain."
-_CONSEQUENCE = re.compile(r",? (?:so|thus|hence|therefore|leaving) ")
+_CONSEQUENCE = re.compile(r",? (?:so|thus|hence|therefore|leaving|(?:and )?finally) ")
 # "There are 9 ways to choose 2 of them": the first number counts, unless another clause follows.
 _THERE_ARE = re.compile(
     r"\b[Tt]here (?:is|are|was|were|will be|would be|remains?) (?:(?:still|only|exactly|also|a|total|of) ){0,4}"
@@ -78,9 +78,14 @@ _GIVES_UP = re.compile(
     r"\b(?:know|determine|solve|sure|find|say|answer)"
     r"|\bnot sure\b|\bno idea\b)|\?\s*\Z"
 )
+_DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 _ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
 _OPEN = re.compile(
     r"[=+*/<,:(\[{\\^_-]\Z|\b(?:and|or|the|of|is|are|to|a|that|with|for|by|so|we|let|if|then)\Z", re.IGNORECASE
+)
+# "so 11 in total": words after the number show that a response of one sentence is complete without a full stop.
+_CONCLUDED = re.compile(
+    r"(?i:\b(?:so|thus|hence|therefore)\b)[^\n0-9]{0,40}[0-9][^\s=+*/]{0,20}(?: [a-z]{2,15}){1,3}\Z"
 )
 # A last line with more words needs a full stop: "So x = 5" is complete, "This means that the number is 5" may go on.
 _WORDS_WITHOUT_STOP = 4
@@ -103,7 +108,14 @@ def is_cut(text: str) -> bool:
     without_stops = before and not _ENDED.search(before) and _NUMBER.search(last[-12:])
     if before and not _ENDED.search(text) and not _MATHEMATICAL.search(last):
         return count_words(last) > 0
+    if len(text) <= MAX_BARE_ANSWER_CHARACTERS and len(_SENTENCE.split(text)) == 1 and _CONCLUDED.search(last):
+        return False
     return not _ENDED.search(text) and not without_stops and count_words(_MATH.sub("", last)) >= _WORDS_WITHOUT_STOP
+
+
+def last_doubt(text: str) -> int:
+    """Return where the last word of doubt in a text ends, such as "Wait", or 0."""
+    return max((doubt.end() for doubt in _DOUBT.finditer(text)), default=0)
 
 
 def find_conclusion(text: str) -> str | None:
@@ -141,7 +153,8 @@ def read_statement(text: str) -> str:
     answer = unwrap(strip_lead(value))
     if is_short(answer) and not _DESCRIPTION.match(answer) and not _CLAUSE.match(answer):
         return answer
-    return (None if text[:1].isalpha() else _read_value(value)) or conclude(sentence) or answer
+    begins = not text[:1].isalpha() and "=" not in _hide(value)
+    return (_read_value(value) if begins else None) or conclude(sentence) or answer
 
 
 def conclude(sentence: str) -> str | None:
