@@ -50,6 +50,7 @@ _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 # Code that never ends.
 _OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
+_TIMES = re.compile(r"[0-9] ?x ?[0-9]")
 _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
 
 
@@ -172,5 +173,6 @@ def _read_statement(content: str) -> str:
     """Return the answer in a tag or a field: all of it or, if that is prose, what its last sentence concludes."""
     content = CLOSING_TAG.sub("", content)
     answer = read_statement(content)
-    is_chain = "=" in content and ("\n" in content or count_words(content) > 0) and not answer.startswith("\\")
+    is_computed = "\n" in content or count_words(content) > 0 or _TIMES.search(content) is not None
+    is_chain = "=" in content and is_computed and not answer.startswith("\\")
     return answer if is_short(content) and not is_chain else find_conclusion(content) or answer

@@ -231,8 +231,9 @@ def _read_value(rest: str) -> str | None:
 
 
 def _find_reason(hidden: str) -> re.Match[str] | None:
-    """Return the first reason that a sentence gives for what is before it."""
-    return next((one for one in _REASON.finditer(hidden) if one.start()), None)
+    """Return the first reason that a sentence gives for what is before it; "which is" may also give the value."""
+    reasons = (one for one in _REASON.finditer(hidden) if one.start())
+    return next((one for one in reasons if "which" not in one[0] or _DIGIT.search(hidden, 0, one.start())), None)
 
 
 def _hide(line: str) -> str:

@@ -24,11 +24,10 @@ _ANNOUNCEMENT = re.compile(
     r"(?:[:=\uff1a](?<!\\=)|\b(?:comes out to be|turns out to be|is|are|equals"
     r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9)\b)"
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
-    # Chinese, Japanese and Korean.
     r"|final answer (?=-?[0-9])|^[\s*_#]{0,20}final[*_]{0,3} ?:"
-    # Arabic.
-    r"|(?:\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0627\u0644\u062c\u0648\u0627\u0628)(?: [\u0621-\u064a]{2,9}){0,2}"
-    r"(?: ?:|(?= [0-9$\\]))"
+    # Arabic; Chinese, Japanese and Korean.
+    r"|(?:\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0627\u0644\u062c\u0648\u0627\u0628)"
+    r"(?: [\u0621-\u064a]{2,9}){0,2}(?: ?:|(?= [0-9$\\]))"
     r"|(?:\u7b54\u6848(?=[0-9])|\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
     r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$"
     # GSM8K's own marker before a number, and no heading.
