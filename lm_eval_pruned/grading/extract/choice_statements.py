@@ -11,7 +11,7 @@ from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS
 
 # Repetitions are bounded, so that matching takes linear time on adversarial text.
 _NAME = (
-    r"(?i:option|choice|letter|statement|answer|alternative|claim|antwort|r\u00e9ponse|opci\u00f3n|respuesta"
+    r"(?i:option|choice|letter|statement|answer|alternative|claim|antwort|r\u00e9ponse|opci\u00f3n|respuesta|letra|alternativa|op\u00e7\u00e3o"
     r"|\u9009\u9879|\u9078\u9805)"
 )
 _LABEL = rf"(?:(?:the )?{_NAME} ?[:#]?\s{{0,2}}){{1,2}}"
@@ -28,7 +28,7 @@ _ALONE = r"(?<![A-Za-z0-9'\u2019_=+/-])"
 _SUBJECT = rf"{_ALONE}(?:{_NAME} )?\(?{_ALONE}(?P<letter>[A-D]|(?<=ption )[a-d])(?![A-Za-z0-9_^])\)?"
 _END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!](?:\s|\Z)|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
-_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|remains)\b"
+_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|l\u00e0|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
 _IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n))"
 _BE = (
@@ -69,7 +69,7 @@ _LIST = (
 )
 # "C", or "C. 5 eV" but not "C. elegans" or "B. F. Skinner", in the first line: a prompt may end with "Answer:".
 _FIRST_LINE = (
-    rf"\A(?:{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
+    rf"\A(?:(?:(?:A|La|The) )?{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
     r"(?:[)\].,]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
     r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(]| (?=because\b))"
     r"(?=[ \t)]{0,3}[^\s=])"

@@ -40,6 +40,11 @@ _AT_END = re.compile(
     r"(?<!\bor)(?<!\band)(?<!\),)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
     r" \((?:(?:[Oo]ption|[Cc]hoice) )?([A-D])\)[.\s]{0,9}\Z"
 )
+# "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
+_AT_LAST = re.compile(
+    r"(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\bactually|\w{2}(?:\.{3}|\u2026))[, ]{1,2}"
+    r"([A-D])[.\s]{0,9}\Z"
+)
 
 
 _LAST_LINE = re.compile(r"\n\s{0,9}[(\[]?([A-D])[)\].]{0,2}\s{0,9}\Z")
@@ -126,7 +131,8 @@ def _on_own_line(plain: str) -> str | None:
 
 
 def _at_end(plain: str) -> str | None:
-    match = _AT_END.search(plain, max(0, len(plain) - MAX_CHOICE_CHARACTERS))
+    start = max(0, len(plain) - MAX_CHOICE_CHARACTERS)
+    match = _AT_END.search(plain, start) or _AT_LAST.search(plain, start)
     return match[1] if match else None
 
 

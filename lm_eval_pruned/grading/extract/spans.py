@@ -11,7 +11,7 @@ from lm_eval_pruned.grading.normalize.braces import match_braces_in
 # "\b" read as an escape by whatever stored the text is a backspace.
 # A damaged model loses the backslash before "boxed{".
 _BOX = re.compile(
-    r"(?:(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-z])|(?<![\\A-Za-z])boxed(?=\{))[ \t]*"
+    r"(?:(?:\\|\\?\x08)(?:(?<=\x08)oxed|box(?:ed)?|fbox|framebox)(?![A-Za-z])|(?<![\\A-Za-z])boxed(?=\{))[ \t]*"
 )
 # The content of a box whose brace was lost: up to the end of the line, a tag or the next box.
 _BROKEN = re.compile(

@@ -11,7 +11,7 @@ from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # "Answer" in languages that end a statement with a colon or a verb.
 FOREIGN_ANSWER = (
-    r"antwort|r\u00e9ponse|respuesta|risposta|resposta|antwoord|odpowied\u017a|cevap|jawaban"
+    r"antwort|r\u00e9ponse|respuesta|risposta|resposta|antwoord|odpowied\u017a|cevap|jawaban|gabarito"
     r"|jibu|\u0111\u00e1p (?:\u00e1n|s\u1ed1)|\u043e\u0442\u0432\u0435\u0442"
 )
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
@@ -48,7 +48,7 @@ _LEAD = re.compile(
 # "our answer is correct" judges an answer and does not state one.
 _JUDGEMENT = re.compile(
     r"[\s*_]*(?:not |indeed |also |probably )?(?:correct|right|wrong|incorrect|different|the same|unique|reasonable|"
-    r"valid|consistent|clear|unclear|confirmed|verified|true|false|in|not|still unknown|unknown)\b",
+    r"valid|consistent|clear|unclear|confirmed|verified|(?-i:true|false)|in|not|still unknown|unknown)\b",
     re.IGNORECASE,
 )
 CLOSING_TAG = re.compile(r"\s*(?:<\s?/|\[/)\s?(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
@@ -56,7 +56,7 @@ CLOSING_TAG = re.compile(r"\s*(?:<\s?/|\[/)\s?(?:final_)?answer.*\Z", re.IGNOREC
 _OPEN_BOX = re.compile(r"\A(?:\\\(|\$)?\s?\\boxed\{(?=[^{}]*\Z)")
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
-_TITLE = re.compile(r"[A-Z][a-z]{1,20}(?: [A-Z][a-z]{1,20}){0,2}")
+_TITLE = re.compile(r"(?:[Tt]he )?[A-Z][a-z]{1,20}(?: [A-Z][a-z]{1,20}){0,2}")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
 _MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
