@@ -52,6 +52,11 @@ _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z
 _OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
 _TIMES = re.compile(r"[0-9] ?x ?[0-9]")
 _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
+# The only bold value, at the end of the first sentence, of which the others give details and conclude nothing.
+_ANSWERED_FIRST = re.compile(
+    r"\A[^*\n.]{1,200} (?:is|was|are|were|in) \*\*([^*\n]{1,60})\*\*[.,]"
+    r"(?![^\0]*\b(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore)\b)[^*=]*\Z"
+)
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
@@ -159,6 +164,8 @@ def _find_late(text: str) -> Iterator[str]:
     is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
     if is_bare and is_mathematics:
         yield unwrap(_EMPHASIS.sub(r"\1", text))
+    if (first := _ANSWERED_FIRST.match(text)) and is_short(first[1]):
+        yield unwrap(first[1])
     conclusion = find_conclusion(text)
     if conclusion is not None:
         yield conclusion
