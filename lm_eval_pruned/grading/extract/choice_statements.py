@@ -26,9 +26,9 @@ _CHOICE = rf"[\s:=>.\u2026-]{{0,6}}{_WORDS}(?P<label>{_LABEL})?{_LETTER}"
 _MARKED = rf"[\s:=>]{{0,4}}{_WORDS}(?P<label>{_LABEL}|(?=[(\[])){_LETTER}"
 _ALONE = r"(?<![A-Za-z0-9'\u2019_=+/-])"
 _SUBJECT = rf"{_ALONE}(?:{_NAME} )?\(?{_ALONE}(?P<letter>[A-D]|(?<=ption )[a-d])(?![A-Za-z0-9_^])\)?"
-_END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!](?:\s|\Z)|\n|\Z))"
+_END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!]{1,3}(?:\s|\Z)|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
-_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|l\u00e0|remains)\b"
+_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9(?: a)?|l\u00e0|adalah|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
 _IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n))"
 _BE = (
@@ -69,9 +69,9 @@ _LIST = (
 )
 # "C", or "C. 5 eV" but not "C. elegans" or "B. F. Skinner", in the first line: a prompt may end with "Answer:".
 _FIRST_LINE = (
-    rf"\A(?:(?:(?:A|La|The) )?{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
-    r"(?:[)\].,]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
-    r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(]| (?=because\b))"
+    rf"\A(?:(?:(?:A|La|The) )?{_NAME} |(?i:probably|definitely|clearly|likely) )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
+    r"(?:[)\].,!]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
+    r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(]|,? (?=because\b))"
     r"(?=[ \t)]{0,3}[^\s=])"
     r"(?!.*\b(?:incorrect|wrong|false)\b|.*:\s{0,3}\n))"
 )
@@ -80,8 +80,8 @@ _ANSWER = _compile(
     _FIRST_LINE,
     rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
     rf"|final (?:choice|option|decision|pick|selection|verdict)"
-    rf"|result(?=\s?:)|{FOREIGN_ANSWER})"
-    rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
+    rf"|(?:result|letter)(?=\s?:)|alternativa correta|{FOREIGN_ANSWER})"
+    rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\.?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,16}}?{_CHOICE}",
 )
 # "The closest option is C", "I choose C", "so C.", "C is the best choice", "making C) 5 eV the answer".

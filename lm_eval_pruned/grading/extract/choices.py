@@ -7,7 +7,7 @@ from itertools import islice
 
 from lm_eval_pruned.grading.answer_kinds import Extraction
 from lm_eval_pruned.grading.extract.choice_statements import find_chosen, is_denied
-from lm_eval_pruned.grading.extract.sentences import is_cut, last_doubt
+from lm_eval_pruned.grading.extract.sentences import is_cut, last_doubt, last_retraction
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_tagged
 from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPANS, MAX_CHOSEN_CHARACTERS
 
@@ -42,7 +42,7 @@ _AT_END = re.compile(
 )
 # "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
 _AT_LAST = re.compile(
-    r"(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\bactually|\w{2}(?:\.{3}|\u2026))[, ]{1,2}"
+    r"(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|i\.e\.)|\w{2}(?:\.{3}|\u2026))[, ]{1,2}"
     r"([A-D])[.\s]{0,9}\Z"
 )
 
@@ -87,6 +87,8 @@ def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
             return Extraction(letter, "explicit")
     plain = _plain(text).rstrip()[-MAX_CHOSEN_CHARACTERS:]
     stated = find_chosen(plain)
+    if stated and stated.start < last_retraction(plain):
+        stated = None
     if stated and stated.letter and stated.stage == "explicit":
         # Reasoning that was still going on has withdrawn what it stated before its last doubt.
         may_go_on = finished is False or (finished is None and (is_cut(plain) or plain.endswith("?")))

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.brackets import find_brackets
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, last_doubt, read_statement
+from lm_eval_pruned.grading.extract.sentences import (
+    find_conclusion,
+    is_cut,
+    last_doubt,
+    last_retraction,
+    read_statement,
+)
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
@@ -34,7 +40,9 @@ _ANSWER_END = re.compile(
 )
 # The prompt, decoded together with the response and without its special tokens.
 _PROMPT = re.compile(r"\A\s{0,9}(?:system|user)\s{0,3}\n[^\0]*(?<![a-z ])assistant\s{0,3}\n")
-_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
+_TURN = re.compile(
+    r"(?<=\S)(?:\s{0,9}\n\s{0,9}|(?<=[.!?]) (?=Q:))(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:"
+)
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
 # A letter alone was not a thought either.
 _FORCED = re.compile(
@@ -45,6 +53,8 @@ _FORCED = re.compile(
 _BOX_TOKENS = re.compile(r"<\|begin_of_box\|>([^<]{1,200})<\|end_of_box\|>")
 # "The final answer is: ####": what was announced never came.
 _UNANNOUNCED = re.compile(r"\n[^\n.0-9]{0,60}####[\s*]{0,9}\Z")
+# "A: 5", "=> 5": what a prompt with "Q:" and "A:" asks for.
+_LEADING = re.compile(r"\A(?:A ?:|=>|[=\u2192\u21d2\u2234]) ?(?=\S)")
 # GSM8K's own calculations in "48/2 = <<48/2=24>>24".
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
@@ -128,7 +138,7 @@ def _last_thought(response: str) -> str:
 
 def find_value(text: str, finished: bool | None) -> Extraction | None:
     """Return the mathematical answer in one turn of a conversation, which has no thinking."""
-    text = _UNANNOUNCED.sub("", text)
+    text = _LEADING.sub("", _UNANNOUNCED.sub("", text))
     was_cut = finished is False or (finished is None and is_cut(text))
     explicit = next(filter(None, _find_explicit(text, finished=finished, was_cut=was_cut)), None)
     if explicit:
@@ -151,6 +161,7 @@ def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterat
     if was_cut:
         # Reasoning that was still going on has withdrawn what it announced before its last doubt.
         text = text[last_doubt(text) :]
+    text = text[last_retraction(text) :]
     for line in find_announced(text):
         answer = read_statement(line)
         # At the very end of a text that was cut, a number may lack its last digits.

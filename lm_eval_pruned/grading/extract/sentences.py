@@ -20,13 +20,14 @@ _VERB = re.compile(
     r"(?<![A-Za-z])(?:is|are|was|were|be|equals?(?: to)?|becomes?|gives?(?: us)?|yields?|(?<!to )(?<!can )makes?|gets?"
     r"|obtain|have|has|find|(?:conclude|get|find) that|can|will|would|should|must|could|needs?|takes?|costs?)"
     r"(?![A-Za-z])"
-    r"|[=\u2248:]|=>|\u21d2|\u2192"
+    r"|[=\u2248]|(?<![0-9]):|:(?![0-9])|=>|\u21d2|\u2192"
 )
 # What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
 _REASON = re.compile(
     r"\u3002|\uff0c(?![0-9])|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
     r"|, (?:which(?! (?:means|gives|implies|yields|makes|leaves))|not|(?:and|but) not|rather than)\b"
+    r"|(?<=[a-z]{3}) \((?=[0-9][^(),]{1,40}\)\W{0,3}\Z)| \(or (?=[^()]{1,40}\)\W{0,3}\Z)"
     r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -36,10 +37,10 @@ _CLAUSE = re.compile(r"[A-Z][a-z]{1,20} [a-z]{2,20} \\?\$?[0-9][0-9.,]{0,20}\Z")
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
     r"\s*(?:[A-Za-z]{1,15}\s){0,5}?\s?"
-    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
+    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:[/:][0-9]+)?(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
     r"(?=[\s.,;:!?)\u2019]|\Z|-[a-z]|[A-Za-z]{1,3}\b)"
 )
-_NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
+_NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/:]*[0-9])?%?")
 _FORMULA = re.compile(r"[\^_=]|\\(?!\$)")
 _CLOSED_FORMULA = re.compile(r"(?<![\\$])\$(?![\s$])[^$\n]{1,400}(?<![\s$\\])\$(?![0-9$])")
 _MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/*-]|\Z))")
@@ -65,7 +66,7 @@ _THERE_ARE = re.compile(
 )
 _COURTESY = re.compile(
     r"[*_\s]*(?:I hope|Hope (?:this|that|it)|Let me know|Feel free|Please (?:let|feel)|(?:Do|Would) you|Is there any"
-    r"|If you (?:have|need|want)|Thank)"
+    r"|Note(?: that\b|:)|This (?:matches|agrees|confirms|assumes|makes sense)\b|If you (?:have|need|want)|Thank)"
 )
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
@@ -79,6 +80,11 @@ _GIVES_UP = re.compile(
     r"|\bnot sure\b|\bno idea\b)|\?\s*\Z"
 )
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
+# "Wait, that is wrong.": what was stated before is no answer, even in a response that has ended.
+_TAKEN_BACK = re.compile(
+    r"(?i:\bno,? wait\b|\b(?:that|this|it)(?:['\u2019]s| is| was) (?:wrong|not right|incorrect|not correct|a mistake)"
+    r"[.,!]|\bI made (?:a|an) (?:mistake|error)\b)"
+)
 _ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
 _OPEN = re.compile(
     r"[=+*/<,:(\[{\\^_-]\Z|\b(?:and|or|the|of|is|are|to|a|that|with|for|by|so|we|let|if|then)\Z", re.IGNORECASE
@@ -116,6 +122,11 @@ def is_cut(text: str) -> bool:
 def last_doubt(text: str) -> int:
     """Return where the last word of doubt in a text ends, such as "Wait", or 0."""
     return max((doubt.end() for doubt in _DOUBT.finditer(text)), default=0)
+
+
+def last_retraction(text: str) -> int:
+    """Return where the last retraction of what was stated in a text ends, such as "that is wrong", or 0."""
+    return max((one.end() for one in _TAKEN_BACK.finditer(text)), default=0)
 
 
 def find_conclusion(text: str) -> str | None:
@@ -231,9 +242,11 @@ def _read_value(rest: str) -> str | None:
 
 
 def _find_reason(hidden: str) -> re.Match[str] | None:
-    """Return the first reason that a sentence gives for what is before it; "which is" may also give the value."""
+    """Return the first reason that a sentence gives for what is before it, if that has a value."""
     reasons = (one for one in _REASON.finditer(hidden) if one.start())
-    return next((one for one in reasons if "which" not in one[0] or _DIGIT.search(hidden, 0, one.start())), None)
+    is_bound = {"w", "\uff0c", "("}
+    found = (one for one in reasons if one[0].lstrip(", ")[:1] not in is_bound or _DIGIT.search(hidden, 0, one.start()))
+    return next(found, None)
 
 
 def _hide(line: str) -> str:

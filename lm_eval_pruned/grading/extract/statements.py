@@ -11,18 +11,18 @@ from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # "Answer" in languages that end a statement with a colon or a verb.
 FOREIGN_ANSWER = (
-    r"antwort|r\u00e9ponse|respuesta|risposta|resposta|antwoord|odpowied\u017a|cevap|jawaban|gabarito"
-    r"|jibu|\u0111\u00e1p (?:\u00e1n|s\u1ed1)|\u043e\u0442\u0432\u0435\u0442"
+    r"antwort|r\u00e9ponse|respuesta|risposta|resposta|antwoord|odpowied\u017a(?: to)?|cevap|jawaban|gabarito"
+    r"|jibu|\u0111\u00e1p (?:\u00e1n|s\u1ed1)|c\u00e2u tr\u1ea3 l\u1eddi|\u043e\u0442\u0432\u0435\u0442"
 )
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
 _ANNOUNCEMENT = re.compile(
     r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
     rf"|{FOREIGN_ANSWER})"
-    r"(?: (?:finale?|correct[ae]|corretta))?(?: ?\([^()\n]{1,40}\))?"
+    r"(?: (?:finale?|correct[ae]|corretta|\u0111\u00fang|akhir|yang benar))?(?: ?\([^()\n]{1,40}\))?"
     r"(?: (?:to|of|for|in|we|you|that) [^\n.:=$\\]{0,60}?)?"
     r"[\s*_]{0,20}"
     r"(?:[:=\uff1a](?<!\\=)|\b(?:comes out to be|turns out to be|is|are|equals"
-    r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9)\b)"
+    r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9|l\u00e0|adalah)\b)"
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
     r"|final answer (?=-?[0-9])|^[\s*_#]{0,20}final[*_]{0,3} ?:"
     # Arabic; Chinese, Japanese and Korean.
