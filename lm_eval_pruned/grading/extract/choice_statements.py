@@ -30,7 +30,7 @@ _END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!]{1,3}(?:\s|\Z)|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
 _VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9(?: a)?|l\u00e0|adalah|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
-_IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n))"
+_IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|['\u2019]s\b|\s?[:=](?!\s{{0,5}}\n))"
 _BE = (
     r" (?:is|must be|has to be|should be|would be|seems|looks|appears|remains|stands out as)(?: to be)?"
     r"(?: [a-z]+ly| thus)?"
@@ -47,7 +47,7 @@ _I = (
 )
 _CHOOSE = (
     r"(?:choose|choosing|chose|select(?:ed)?|pick(?:ed)?|(?:go(?:ing)?|went) with|(?:opt(?:ed)?|voted?) for"
-    r"|settled? (?:on|for)|finali[sz]ed?|say|think|believe|answer)\b"
+    r"|settled? (?:on|for)|lean(?:ing)? towards?|guess|finali[sz]ed?|say|think|believe|answer)\b"
 )
 _CONCLUDING = r"(?:so|thus|hence|therefore|consequently|finally|accordingly|conclusion|summary|overall)"
 _IT_IS = r"(?:it|that|this)(?:['\u2019]s| is| must be| has to be| should be| would be)"
@@ -69,8 +69,8 @@ _LIST = (
 )
 # "C", or "C. 5 eV" but not "C. elegans" or "B. F. Skinner", in the first line: a prompt may end with "Answer:".
 _FIRST_LINE = (
-    rf"\A(?:(?:(?:A|La|The) )?{_NAME} |(?i:probably|definitely|clearly|likely) )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
-    r"(?:[)\].,!]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
+    rf"\A(?:(?:(?:A|La|The) )?{_NAME} |(?i:probably|definitely|likely) )?[(\['\u2018]?(?!{_LIST})"
+    r"(?P<letter>[A-D])(?:[)\].,!'\u2019]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
     r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(]|,? (?=because\b))"
     r"(?=[ \t)]{0,3}[^\s=])"
     r"(?!.*\b(?:incorrect|wrong|false)\b|.*:\s{0,3}\n))"
@@ -78,8 +78,8 @@ _FIRST_LINE = (
 # "The answer is C", "Final choice: C".
 _ANSWER = _compile(
     _FIRST_LINE,
-    rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
-    rf"|final (?:choice|option|decision|pick|selection|verdict)"
+    rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )(?<!if the )answers?(?! ?(?:choices|options))"
+    rf"|ans\.?(?=\s?[:=]| is\b)|final (?:choice|option|decision|pick|selection|verdict)"
     rf"|(?:result|letter)(?=\s?:)|alternativa correta|{FOREIGN_ANSWER})"
     rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\.?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,16}}?{_CHOICE}",
@@ -103,7 +103,8 @@ _NAMED = _compile(
     rf"|is|are|be|ist|est)\b{_MARKED}",
     rf"\b(?i:match(?:es)?|corresponds? to|points? to|gives){_CHOICE}{_END}",
     rf"(?:\u9009\u9879|\u9078\u9805)?{_SUBJECT}\s?(?:\u9009?\u9879|\u9078?\u9805)?{_CJK_RIGHT}",
-    rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b| (?:best|(?!in)[a-z]+ly) [a-z]{{3,}})",
+    rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b|: ?(?i:correct|right)\b| makes (?:the )?most sense"
+    r"| [a-z]+ best\b| (?:best|(?!in)[a-z]+ly) [a-z]{3,})",
     rf"[(,]\s?(?P<label>{_NAME} ){_LETTER}{_END}",
 )
 # "The answer is not listed", "none of the options is right": a statement that chooses no letter.

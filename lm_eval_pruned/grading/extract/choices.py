@@ -17,7 +17,8 @@ _BOLD_LETTER = re.compile(r"(?<![*\w])(\*{1,3}|__|`)[(\[]?([A-D])[)\].]?\1(?![*\
 _BOLD_OPTION = re.compile(r"(?<=[a-z] )\*\*([A-D])[.):] (?=[^*\n]{1,200}\*\*)")
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
-    r"|[*`$\"{}\u201c\u201d]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
+    r"|[*`$\"{}\u201c\u201d\u2705\u2714\ufe0f\U0001f449]"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
     re.MULTILINE,
 )
 _OPENED = r"(?:(?i:the )?(?i:option|choice|letter|answer|statement)[ :]\s?)?[(\['\u2018]{0,3}\s?"
@@ -42,11 +43,13 @@ _AT_END = re.compile(
 )
 # "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
 _AT_LAST = re.compile(
-    r"(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|i\.e\.)|\w{2}(?:\.{3}|\u2026))[, ]{1,2}"
-    r"([A-D])[.\s]{0,9}\Z"
+    r"(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|[Nn]o|i\.e\.)|\w{2}(?:\.{3}|\u2026))"
+    r"[, ]{1,2}([A-D])[.\s]{0,9}\Z"
 )
 
 
+# "A: B", "=> B": what a prompt with "Q:" and "A:" asks for.
+_LEADING = re.compile(r"\A\s{0,9}(?:A:(?=\s?\(?[A-D]\)?\W{0,3}\Z)|=>|[\u2192\u21d2\u2234])\s?")
 _LAST_LINE = re.compile(r"\n\s{0,9}[(\[]?([A-D])[)\].]{0,2}\s{0,9}\Z")
 _LISTED = re.compile(r"^\W{0,9}([A-D])[).:]", re.MULTILINE)
 
@@ -85,7 +88,7 @@ def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
         stated = find_chosen(inner)
         if letter := read_letter(content) or (stated.letter if stated else _at_end(inner)):
             return Extraction(letter, "explicit")
-    plain = _plain(text).rstrip()[-MAX_CHOSEN_CHARACTERS:]
+    plain = _LEADING.sub("", _plain(text)).rstrip()[-MAX_CHOSEN_CHARACTERS:]
     stated = find_chosen(plain)
     if stated and stated.start < last_retraction(plain):
         stated = None

@@ -18,16 +18,17 @@ _SENTENCE = re.compile(r"(?<=[.!?\u3002])(?<!\b[A-Z]\.)\s+(?=[A-Z$\\*(<])|\n{1,9
 _MATH = re.compile(r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,400}\$(?![0-9])|\\\([^\n]{1,400}?\\\)|\\\[[^\0]{1,400}?\\\]")
 _VERB = re.compile(
     r"(?<![A-Za-z])(?:is|are|was|were|be|equals?(?: to)?|becomes?|gives?(?: us)?|yields?|(?<!to )(?<!can )makes?|gets?"
-    r"|obtain|have|has|find|(?:conclude|get|find) that|can|will|would|should|must|could|needs?|takes?|costs?)"
-    r"(?![A-Za-z])"
+    r"|obtain|have|has|find|(?:conclude|get|find) that|ends? up with|can|will|would|should|must|could|needs?"
+    r"|takes?|costs?)(?![A-Za-z])"
     r"|[=\u2248]|(?<![0-9]):|:(?![0-9])|=>|\u21d2|\u2192"
 )
 # What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
 _REASON = re.compile(
     r"\u3002|\uff0c(?![0-9])|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
+    r"|[,;|]? \(?(?i:confidence)\b"
     r"|, (?:which(?! (?:means|gives|implies|yields|makes|leaves))|not|(?:and|but) not|rather than)\b"
-    r"|(?<=[a-z]{3}) \((?=[0-9][^(),]{1,40}\)\W{0,3}\Z)| \(or (?=[^()]{1,40}\)\W{0,3}\Z)"
+    r"|(?<=[a-z]{3}) \((?=[0-9. ]{1,12}[-+*/=\u00d7x][^(),]{1,30}\)\W{0,3}\Z)| \(or (?=[^()]{1,40}\)\W{0,3}\Z)"
     r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -37,7 +38,8 @@ _CLAUSE = re.compile(r"[A-Z][a-z]{1,20} [a-z]{2,20} \\?\$?[0-9][0-9.,]{0,20}\Z")
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
     r"\s*(?:[A-Za-z]{1,15}\s){0,5}?\s?"
-    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:[/:][0-9]+)?(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
+    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:(?: [0-9]+)?[/:][0-9]+)?"
+    r"(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
     r"(?=[\s.,;:!?)\u2019]|\Z|-[a-z]|[A-Za-z]{1,3}\b)"
 )
 _NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/:]*[0-9])?%?")
@@ -82,8 +84,13 @@ _GIVES_UP = re.compile(
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 # "Wait, that is wrong.": what was stated before is no answer, even in a response that has ended.
 _TAKEN_BACK = re.compile(
-    r"(?i:\bno,? wait\b|\b(?:that|this|it)(?:['\u2019]s| is| was) (?:wrong|not right|incorrect|not correct|a mistake)"
+    r"\. No, (?=[(\\$]?[A-D0-9\\])"
+    r"|(?i:\bno,? wait\b|\b(?:that|this|it)(?:['\u2019]s| is| was) (?:wrong|not right|incorrect|not correct|a mistake)"
     r"[.,!]|\bI made (?:a|an) (?:mistake|error)\b)"
+)
+# "The equation has no solution.", "The domain is all real numbers."
+_WITHOUT_VALUE = re.compile(
+    r"\b((?:no (?:real |integer )?solutions?|all real numbers|does not exist|undefined))[.!]?\Z"
 )
 _ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
 _OPEN = re.compile(
@@ -199,6 +206,8 @@ def conclude(sentence: str) -> str | None:
             return answer
     if formulas := find_math(line):
         return unwrap(formulas[-1])
+    if without := _WITHOUT_VALUE.search(line):
+        return without[1]
     if (number := _only_number(hidden)) and not re.match(r"\s*(?:Step |#|[0-9]+[.)] )", line):
         return number
     bare = unwrap(line)
@@ -222,7 +231,7 @@ def _only_number(hidden: str) -> str | None:
 
 def _read_value(rest: str) -> str | None:
     """Return the value at the beginning of what follows a verb, or its only formula."""
-    rest = strip_lead(rest).strip()
+    rest = strip_lead(rest).lstrip(" ,").strip()
     formula = _MATH.match(rest)
     if formula:
         spans = find_math(rest)

@@ -16,7 +16,8 @@ FOREIGN_ANSWER = (
 )
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
 _ANNOUNCEMENT = re.compile(
-    r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
+    r"(?<![^\W_])(?:(?<!if the )answers?|ans\.?(?=\s?[:=]| is\b)"
+    r"|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
     rf"|{FOREIGN_ANSWER})"
     r"(?: (?:finale?|correct[ae]|corretta|\u0111\u00fang|akhir|yang benar))?(?: ?\([^()\n]{1,40}\))?"
     r"(?: (?:to|of|for|in|we|you|that) [^\n.:=$\\]{0,60}?)?"
