@@ -7,7 +7,7 @@ from itertools import islice
 
 from lm_eval_pruned.grading.answer_kinds import Extraction
 from lm_eval_pruned.grading.extract.choice_statements import find_chosen, is_denied
-from lm_eval_pruned.grading.extract.sentences import is_cut, last_doubt, last_retraction
+from lm_eval_pruned.grading.extract.sentences import find_withdrawn, is_cut
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_tagged
 from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPANS, MAX_CHOSEN_CHARACTERS
 
@@ -38,16 +38,12 @@ _LIST_OPENING = re.compile(
 )
 _INLINE_LIST = re.compile(r".{0,300}?[\s(][Bb][).:]")
 _AT_END = re.compile(
-    r"(?<!\bor)(?<!\band)(?<!\),)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
-    r" \((?:(?:[Oo]ption|[Cc]hoice) )?([A-D])\)[.\s]{0,9}\Z"
+    r"(?:(?<!\bor)(?<!\band)(?<!\),)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
+    r" \((?:(?:[Oo]ption|[Cc]hoice) )?(?=[A-D]\))"
+    # "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
+    r"|(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|[Nn]o|i\.e\.)|\w{2}(?:\.{3}|\u2026))"
+    r"[, ]{1,2}(?!\())\(?([A-D])\)?[.\s]{0,9}\Z"
 )
-# "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
-_AT_LAST = re.compile(
-    r"(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|[Nn]o|i\.e\.)|\w{2}(?:\.{3}|\u2026))"
-    r"[, ]{1,2}([A-D])[.\s]{0,9}\Z"
-)
-
-
 # "A: B", "=> B": what a prompt with "Q:" and "A:" asks for.
 _LEADING = re.compile(r"\A\s{0,9}(?:A:(?=\s?\(?[A-D]\)?\W{0,3}\Z)|=>|[\u2192\u21d2\u2234])\s?")
 _LAST_LINE = re.compile(r"\n\s{0,9}[(\[]?([A-D])[)\].]{0,2}\s{0,9}\Z")
@@ -90,12 +86,12 @@ def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
             return Extraction(letter, "explicit")
     plain = _LEADING.sub("", _plain(text)).rstrip()[-MAX_CHOSEN_CHARACTERS:]
     stated = find_chosen(plain)
-    if stated and stated.start < last_retraction(plain):
+    if stated and stated.start < find_withdrawn(plain, goes_on=False):
         stated = None
     if stated and stated.letter and stated.stage == "explicit":
         # Reasoning that was still going on has withdrawn what it stated before its last doubt.
         may_go_on = finished is False or (finished is None and (is_cut(plain) or plain.endswith("?")))
-        is_withdrawn = may_go_on and "\n" in plain[: stated.start] and last_doubt(plain) > stated.end
+        is_withdrawn = may_go_on and "\n" in plain[: stated.start] and find_withdrawn(plain, goes_on=True) > stated.end
         return None if is_withdrawn else Extraction(stated.letter, "explicit")
     if finished is False:
         return None
@@ -136,8 +132,7 @@ def _on_own_line(plain: str) -> str | None:
 
 
 def _at_end(plain: str) -> str | None:
-    start = max(0, len(plain) - MAX_CHOICE_CHARACTERS)
-    match = _AT_END.search(plain, start) or _AT_LAST.search(plain, start)
+    match = _AT_END.search(plain, max(0, len(plain) - MAX_CHOICE_CHARACTERS))
     return match[1] if match else None
 
 

@@ -8,13 +8,7 @@ from collections.abc import Iterator
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.brackets import find_brackets
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import (
-    find_conclusion,
-    is_cut,
-    last_doubt,
-    last_retraction,
-    read_statement,
-)
+from lm_eval_pruned.grading.extract.sentences import find_conclusion, find_withdrawn, is_cut, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
@@ -40,16 +34,10 @@ _ANSWER_END = re.compile(
 )
 # The prompt, decoded together with the response and without its special tokens.
 _PROMPT = re.compile(r"\A\s{0,9}(?:system|user)\s{0,3}\n[^\0]*(?<![a-z ])assistant\s{0,3}\n")
-_TURN = re.compile(
-    r"(?<=\S)(?:\s{0,9}\n\s{0,9}|(?<=[.!?]) (?=Q:))(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:"
-)
+_TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
 # A letter alone was not a thought either.
-_FORCED = re.compile(
-    r"\n(?:[*_#]{0,4} ?(?:therefore, the answer is|final answer:)[^\n]{1,200}|(?-i:\(?[A-D]\)?\.?))\s{0,9}\Z",
-    re.IGNORECASE,
-)
-# GLM's box.
+_FORCED = re.compile(r"\n\W{0,5}(?:(?i:therefore, the answer is|final answer:)[^\n]{1,200}|[A-D])\W{0,9}\Z")
 _BOX_TOKENS = re.compile(r"<\|begin_of_box\|>([^<]{1,200})<\|end_of_box\|>")
 # "The final answer is: ####": what was announced never came.
 _UNANNOUNCED = re.compile(r"\n[^\n.0-9]{0,60}####[\s*]{0,9}\Z")
@@ -60,12 +48,10 @@ _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 # Code that never ends.
 _OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
-_TIMES = re.compile(r"[0-9] ?x ?[0-9]")
 _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
 # The only bold value, at the end of the first sentence, of which the others give details and conclude nothing.
 _ANSWERED_FIRST = re.compile(
-    r"\A[^*\n.]{1,200} (?:is|was|are|were|in) \*\*([^*\n]{1,60})\*\*[.,]"
-    r"(?![^\0]*\b(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore)\b)[^*=]*\Z"
+    r"\A[^*\n.]{1,200} (?:is|was|in) \*\*([^*\n]{1,60})\*\*[.,](?![^\0]* (?i:so|thus) )[^*=]*\Z"
 )
 
 
@@ -158,10 +144,8 @@ def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterat
             content
         )
     yield from map(_read_statement, find_json_answers(text))
-    if was_cut:
-        # Reasoning that was still going on has withdrawn what it announced before its last doubt.
-        text = text[last_doubt(text) :]
-    text = text[last_retraction(text) :]
+    # Reasoning that was still going on has withdrawn what it announced before its last doubt.
+    text = text[find_withdrawn(text, goes_on=was_cut) :]
     for line in find_announced(text):
         answer = read_statement(line)
         # At the very end of a text that was cut, a number may lack its last digits.
@@ -191,6 +175,6 @@ def _read_statement(content: str) -> str:
     """Return the answer in a tag or a field: all of it or, if that is prose, what its last sentence concludes."""
     content = CLOSING_TAG.sub("", content)
     answer = read_statement(content)
-    is_computed = "\n" in content or count_words(content) > 0 or _TIMES.search(content) is not None
+    is_computed = "\n" in content or " x " in content or count_words(content) > 0
     is_chain = "=" in content and is_computed and not answer.startswith("\\")
     return answer if is_short(content) and not is_chain else find_conclusion(content) or answer

@@ -84,22 +84,16 @@ _GIVES_UP = re.compile(
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 # "Wait, that is wrong.": what was stated before is no answer, even in a response that has ended.
 _TAKEN_BACK = re.compile(
-    r"\. No, (?=[(\\$]?[A-D0-9\\])"
-    r"|(?i:\bno,? wait\b|\b(?:that|this|it)(?:['\u2019]s| is| was) (?:wrong|not right|incorrect|not correct|a mistake)"
-    r"[.,!]|\bI made (?:a|an) (?:mistake|error)\b)"
+    r"\. No, (?=[(\\$A-D0-9])|(?i:\bno,? wait\b|\b(?:that|it)(?:['\u2019]s| is) (?:wrong|(?:in|not )correct)[.,!])"
 )
 # "The equation has no solution.", "The domain is all real numbers."
-_WITHOUT_VALUE = re.compile(
-    r"\b((?:no (?:real |integer )?solutions?|all real numbers|does not exist|undefined))[.!]?\Z"
-)
+_WITHOUT_VALUE = re.compile(r"\b(no (?:real |integer )?solutions?|all real numbers|does not exist|undefined)[.!]?\Z")
 _ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
 _OPEN = re.compile(
     r"[=+*/<,:(\[{\\^_-]\Z|\b(?:and|or|the|of|is|are|to|a|that|with|for|by|so|we|let|if|then)\Z", re.IGNORECASE
 )
 # "so 11 in total": words after the number show that a response of one sentence is complete without a full stop.
-_CONCLUDED = re.compile(
-    r"(?i:\b(?:so|thus|hence|therefore)\b)[^\n0-9]{0,40}[0-9][^\s=+*/]{0,20}(?: [a-z]{2,15}){1,3}\Z"
-)
+_CONCLUDED = re.compile(r"\b(?i:so|thus|hence|therefore)\b[^\n0-9]{0,40}[0-9][^\s=+*/]{0,20}( [a-z]{2,15}){1,3}\Z")
 # A last line with more words needs a full stop: "So x = 5" is complete, "This means that the number is 5" may go on.
 _WORDS_WITHOUT_STOP = 4
 
@@ -126,14 +120,9 @@ def is_cut(text: str) -> bool:
     return not _ENDED.search(text) and not without_stops and count_words(_MATH.sub("", last)) >= _WORDS_WITHOUT_STOP
 
 
-def last_doubt(text: str) -> int:
-    """Return where the last word of doubt in a text ends, such as "Wait", or 0."""
-    return max((doubt.end() for doubt in _DOUBT.finditer(text)), default=0)
-
-
-def last_retraction(text: str) -> int:
-    """Return where the last retraction of what was stated in a text ends, such as "that is wrong", or 0."""
-    return max((one.end() for one in _TAKEN_BACK.finditer(text)), default=0)
+def find_withdrawn(text: str, *, goes_on: bool) -> int:
+    """Return up to where a text withdraws what it states: "that is wrong" or, if it would have gone on, "Wait"."""
+    return max((one.end() for one in (_DOUBT if goes_on else _TAKEN_BACK).finditer(text)), default=0)
 
 
 def find_conclusion(text: str) -> str | None:
