@@ -132,7 +132,7 @@ def find_value(text: str, finished: bool | None) -> Extraction | None:
     blocks = text.split("```")
     if was_cut or (len(blocks) % 2 == 0 and _OPEN_CODE.match(blocks[-1])):
         return None
-    late = next(filter(None, _find_late(text)), None)
+    late = next(filter(None, _find_late(text[find_withdrawn(text, goes_on=False) :].strip())), None)
     return Extraction(late, "sentence") if late else None
 
 
