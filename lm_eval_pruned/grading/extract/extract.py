@@ -37,7 +37,7 @@ _PROMPT = re.compile(r"\A\s{0,9}(?:system|user)\s{0,3}\n[^\0]*(?<![a-z ])assista
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
 # A letter alone was not a thought either.
-_FORCED = re.compile(r"\n\W{0,5}(?:(?i:therefore, the answer is|final answer:)[^\n]{1,200}|[A-D])\W{0,9}\Z")
+_FORCED = re.compile(r"\n\W{0,5}(?:(?i:therefore, the answer is|final answer:)[^\n]{1,200}|[A-D][).*]{0,3})\s{0,9}\Z")
 _BOX_TOKENS = re.compile(r"<\|begin_of_box\|>([^<]{1,200})<\|end_of_box\|>")
 # "The final answer is: ####": what was announced never came.
 _UNANNOUNCED = re.compile(r"\n[^\n.0-9]{0,60}####[\s*]{0,9}\Z")
