@@ -6,11 +6,12 @@ import re
 from typing import NamedTuple
 
 from lm_eval_pruned.grading.answer_kinds import Stage
+from lm_eval_pruned.grading.extract.statements import FOREIGN_ANSWER
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENTS
 
 # Repetitions are bounded, so that matching takes linear time on adversarial text.
 _NAME = (
-    r"(?i:option|choice|letter|statement|answer|alternative|claim|antwort|r\u00e9ponse|opci\u00f3n|respuesta"
+    r"(?i:option|choice|letter|statement|answer|alternative|claim|antwort|r\u00e9ponse|opci\u00f3n|respuesta|letra|alternativa|op\u00e7\u00e3o"
     r"|\u9009\u9879|\u9078\u9805)"
 )
 _LABEL = rf"(?:(?:the )?{_NAME} ?[:#]?\s{{0,2}}){{1,2}}"
@@ -25,11 +26,11 @@ _CHOICE = rf"[\s:=>.\u2026-]{{0,6}}{_WORDS}(?P<label>{_LABEL})?{_LETTER}"
 _MARKED = rf"[\s:=>]{{0,4}}{_WORDS}(?P<label>{_LABEL}|(?=[(\[])){_LETTER}"
 _ALONE = r"(?<![A-Za-z0-9'\u2019_=+/-])"
 _SUBJECT = rf"{_ALONE}(?:{_NAME} )?\(?{_ALONE}(?P<letter>[A-D]|(?<=ption )[a-d])(?![A-Za-z0-9_^])\)?"
-_END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!](?:\s|\Z)|\n|\Z))"
+_END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!]{1,3}(?:\s|\Z)|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
-_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9|remains)\b"
+_VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9(?: a)?|l\u00e0|adalah|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
-_IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n))"
+_IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|['\u2019]s\b|\s?[:=](?!\s{{0,5}}\n))"
 _BE = (
     r" (?:is|must be|has to be|should be|would be|seems|looks|appears|remains|stands out as)(?: to be)?"
     r"(?: [a-z]+ly| thus)?"
@@ -46,13 +47,13 @@ _I = (
 )
 _CHOOSE = (
     r"(?:choose|choosing|chose|select(?:ed)?|pick(?:ed)?|(?:go(?:ing)?|went) with|(?:opt(?:ed)?|voted?) for"
-    r"|settled? (?:on|for)|finali[sz]ed?|say|think|believe|answer)\b"
+    r"|settled? (?:on|for)|lean(?:ing)? towards?|guess|finali[sz]ed?|say|think|believe|answer)\b"
 )
 _CONCLUDING = r"(?:so|thus|hence|therefore|consequently|finally|accordingly|conclusion|summary|overall)"
 _IT_IS = r"(?:it|that|this)(?:['\u2019]s| is| must be| has to be| should be| would be)"
 _CJK_RIGHT = r"\u662f?(?:\u6b63\u786e|\u6b63\u78ba|\u5bf9\u7684)"
 _CJK_ANSWER = (
-    r"\u7b54\u6848|\u6b63\u786e\u9009\u9879|\u6b63\u78ba\u9078\u9805|\u6b63\u89e3|\u7b54\u3048|\uc815\ub2f5"
+    r"\u7b54\u6848|\u6b63\u786e\u9009\u9879|\u6b63\u78ba\u9078\u9805|\u6b63\u89e3|\u7b54\u3048|\uc815\ub2f5|\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0627\u0644\u062c\u0648\u0627\u0628"
     r"|(?:\u6b63\u786e|\u6b63\u78ba|\u9519\u8bef|\u932f\u8aa4|\u7b26\u5408)\u7684"
 )
 
@@ -68,19 +69,20 @@ _LIST = (
 )
 # "C", or "C. 5 eV" but not "C. elegans" or "B. F. Skinner", in the first line: a prompt may end with "Answer:".
 _FIRST_LINE = (
-    rf"\A(?:{_NAME} )?[(\[]?(?!{_LIST})(?P<letter>[A-D])"
-    r"(?:[)\].,]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
-    r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(])(?=[ \t)]{0,3}[^\s=])"
+    rf"\A(?:(?:(?:A|La|The) )?{_NAME} |(?i:probably|definitely|likely) )?[(\['\u2018]?(?!{_LIST})"
+    r"(?P<letter>[A-D])(?:[)\].,!'\u2019]{0,2}[ \t]{0,9}(?:\n(?!\s{0,9}[(\[]?[A-D](?:[)\].:]|\n|\Z))|\Z)"
+    r"|(?:[)\]][.:]?|:|\.(?=[ \t]{1,3}(?![A-Z]\.)(?:[^\sa-z]|.{1,40}\n))| [-\u2013\u2014(]|,? (?=because\b))"
+    r"(?=[ \t)]{0,3}[^\s=])"
     r"(?!.*\b(?:incorrect|wrong|false)\b|.*:\s{0,3}\n))"
 )
 # "The answer is C", "Final choice: C".
 _ANSWER = _compile(
     _FIRST_LINE,
-    rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )answers?(?! ?(?:choices|options))|ans\.?(?=\s?[:=])"
-    rf"|final (?:choice|option|decision|pick|selection|verdict)"
-    rf"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
-    rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
-    rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,12}}?{_CHOICE}",
+    rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )(?<!if the )answers?(?! ?(?:choices|options))"
+    rf"|ans\.?(?=\s?[:=]| is\b)|final (?:choice|option|decision|pick|selection|verdict)"
+    rf"|(?:result|letter)(?=\s?:)|alternativa correta|{FOREIGN_ANSWER})"
+    rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\.?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
+    rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,16}}?{_CHOICE}",
 )
 # "The closest option is C", "I choose C", "so C.", "C is the best choice", "making C) 5 eV the answer".
 _CHOSEN = _compile(
@@ -101,7 +103,8 @@ _NAMED = _compile(
     rf"|is|are|be|ist|est)\b{_MARKED}",
     rf"\b(?i:match(?:es)?|corresponds? to|points? to|gives){_CHOICE}{_END}",
     rf"(?:\u9009\u9879|\u9078\u9805)?{_SUBJECT}\s?(?:\u9009?\u9879|\u9078?\u9805)?{_CJK_RIGHT}",
-    rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b| (?:best|(?!in)[a-z]+ly) [a-z]{{3,}})",
+    rf"{_SUBJECT}(?:{_BE} (?:more |most |the most )?{_RIGHT}\b|: ?(?i:correct|right)\b| makes (?:the )?most sense"
+    r"| [a-z]+ best\b| (?:best|(?!in)[a-z]+ly) [a-z]{3,})",
     rf"[(,]\s?(?P<label>{_NAME} ){_LETTER}{_END}",
 )
 # "The answer is not listed", "none of the options is right": a statement that chooses no letter.
@@ -126,6 +129,7 @@ _BESIDE = re.compile(
     rf"{_OTHER}(?![A-Za-z0-9_'\u2019])(?!\s?[=+])"
     r"(?! (?:is|are|was|would|has|does|do|fails?|can|cannot|must|seems|looks|violates?)\b)"
     r"|[)\].:]{0,2}[^\n.!]{0,200}?(?:, [A-D][.:] | or (?:[a-z]{1,12} ){0,2}(?:\([A-D]\)|[A-D][).:] ))"
+    r"|[)\]] (?:(?!(?:because|since|as|while|but|whereas|so|for|is|are)\b)[^\s.]{1,20} ){0,8}and \([A-D]\)"
 )
 # "A proton is ..." begins a sentence, whereas "A is ..." names the choice.
 _ARTICLE = re.compile(

@@ -7,7 +7,7 @@ from itertools import islice
 
 from lm_eval_pruned.grading.answer_kinds import Extraction
 from lm_eval_pruned.grading.extract.choice_statements import find_chosen, is_denied
-from lm_eval_pruned.grading.extract.sentences import is_cut
+from lm_eval_pruned.grading.extract.sentences import find_withdrawn, is_cut
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_tagged
 from lm_eval_pruned.grading.limits import MAX_CHOICE_CHARACTERS, MAX_CHOICE_SPANS, MAX_CHOSEN_CHARACTERS
 
@@ -17,7 +17,8 @@ _BOLD_LETTER = re.compile(r"(?<![*\w])(\*{1,3}|__|`)[(\[]?([A-D])[)\].]?\1(?![*\
 _BOLD_OPTION = re.compile(r"(?<=[a-z] )\*\*([A-D])[.):] (?=[^*\n]{1,200}\*\*)")
 _DECORATION = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|operatorname|boxed|fbox|left|right)(?![A-Za-z])"
-    r"|[*_`$\"{}\u201c\u201d]|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
+    r"|[*`$\"{}\u201c\u201d\u2705\u2714\ufe0f\U0001f449]"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\\[()\[\]!,;]|^[ \t]{0,9}[>#]{1,6}(?=[ \t])",
     re.MULTILINE,
 )
 _OPENED = r"(?:(?i:the )?(?i:option|choice|letter|answer|statement)[ :]\s?)?[(\['\u2018]{0,3}\s?"
@@ -37,9 +38,16 @@ _LIST_OPENING = re.compile(
 )
 _INLINE_LIST = re.compile(r".{0,300}?[\s(][Bb][).:]")
 _AT_END = re.compile(
-    r"(?<!\bor)(?<!\band)(?<!,)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
-    r" \((?:(?:[Oo]ption|[Cc]hoice) )?([A-D])\)[.\s]{0,9}\Z"
+    r"(?:(?<!\bor)(?<!\band)(?<!\),)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
+    r" \((?:(?:[Oo]ption|[Cc]hoice) )?(?=[A-D]\))"
+    # "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
+    r"|(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|[Nn]o|i\.e\.)|\w{2}(?:\.{3}|\u2026))"
+    r"[, ]{1,2}(?!\())\(?([A-D])\)?[.\s]{0,9}\Z"
 )
+# "A: B", "=> B": what a prompt with "Q:" and "A:" asks for.
+_LEADING = re.compile(r"\A\s{0,9}(?:A:(?=\s?\(?[A-D]\)?\W{0,3}\Z)|=>|[\u2192\u21d2\u2234])\s?")
+_LAST_LINE = re.compile(r"\n\s{0,9}[(\[]?([A-D])[)\].]{0,2}\s{0,9}\Z")
+_LISTED = re.compile(r"^\W{0,9}([A-D])[).:]", re.MULTILINE)
 
 
 def read_letter(content: str) -> str | None:
@@ -76,11 +84,22 @@ def find_letter(text: str, finished: bool | None = None) -> Extraction | None:
         stated = find_chosen(inner)
         if letter := read_letter(content) or (stated.letter if stated else _at_end(inner)):
             return Extraction(letter, "explicit")
-    plain = _plain(text).rstrip()[-MAX_CHOSEN_CHARACTERS:]
+    plain = _LEADING.sub("", _plain(text)).rstrip()[-MAX_CHOSEN_CHARACTERS:]
     stated = find_chosen(plain)
+    if stated and stated.start < find_withdrawn(plain, goes_on=False):
+        stated = None
     if stated and stated.letter and stated.stage == "explicit":
-        return Extraction(stated.letter, "explicit")
-    if (stated and not stated.letter) or finished is False:
+        # Reasoning that was still going on has withdrawn what it stated before its last doubt.
+        may_go_on = finished is False or (finished is None and (is_cut(plain) or plain.endswith("?")))
+        is_withdrawn = may_go_on and "\n" in plain[: stated.start] and find_withdrawn(plain, goes_on=True) > stated.end
+        return None if is_withdrawn else Extraction(stated.letter, "explicit")
+    if finished is False:
+        return None
+    if last := _LAST_LINE.search(plain, max(0, len(plain) - MAX_CHOICE_CHARACTERS)):
+        # After "A. ..." and "B. ...", "C" goes on with a list of the options.
+        goes_on = _LISTED.findall(plain, 0, last.start())[-1:] == [chr(ord(last[1]) - 1)]
+        return None if goes_on else Extraction(last[1], "sentence")
+    if stated and not stated.letter:
         return None
     # An option needs no full stop.
     is_complete = (stated and stated.end >= len(plain) - 2) or _OPTION.match(plain.rpartition("\n")[2])

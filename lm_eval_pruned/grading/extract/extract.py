@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lm_eval_pruned.grading.answer_kinds import Extraction, Kind, check_kind
 from lm_eval_pruned.grading.extract.brackets import find_brackets
 from lm_eval_pruned.grading.extract.choices import find_letter
-from lm_eval_pruned.grading.extract.sentences import find_conclusion, is_cut, read_statement
+from lm_eval_pruned.grading.extract.sentences import find_conclusion, find_withdrawn, is_cut, read_statement
 from lm_eval_pruned.grading.extract.spans import find_boxes, find_json_answers, find_math, find_tagged, has_box
 from lm_eval_pruned.grading.extract.statements import (
     CLOSING_TAG,
@@ -20,28 +20,39 @@ from lm_eval_pruned.grading.extract.statements import (
 )
 from lm_eval_pruned.grading.limits import MAX_BARE_ANSWER_CHARACTERS, MAX_RESPONSE_CHARACTERS
 
-_TAGS = r"(?:think|thinking|thought|reasoning|mm:think|seed:think)>"
+_TAGS = r"(?:(?:[a-z]{1,9}[:_])?think(?:ing)?|thought|reasoning)>"
 _THINKING_END = re.compile(
     rf"</{_TAGS}|\[/THINK\]|\u25c1/think\u25b7|<\|im_start\|>answer|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>"
-    r"|<channel\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|\[BEGIN FINAL RESPONSE\]"
+    r"|<channel\|>|<\|END_THINKING\|>|<\|inner_suffix\|>|\[BEGIN FINAL RESPONSE\]|assistantfinal"
 )
 # Thinking starts again, the text ends, or the next turn of a conversation begins.
 _ANSWER_END = re.compile(
     rf"<{_TAGS}|\[THINK\]|\u25c1think\u25b7|<\|im_start\|>(?:think|user|system)|<\|channel\|>analysis<\|message\|>"
     r"|<\|channel>thought|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|inner_prefix\|>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>"
     r"|<\|return\|>|<end_of_turn>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|<\|start_header_id\|>user"
-    r"|<start_of_turn>user|<\|user\|>|\[INST\]"
+    r"|<start_of_turn>user|<\|user\|>|\[INST\]|\Aanalysis(?=[A-Z])"
 )
+# The prompt, decoded together with the response and without its special tokens.
+_PROMPT = re.compile(r"\A\s{0,9}(?:system|user)\s{0,3}\n[^\0]*(?<![a-z ])assistant\s{0,3}\n")
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
-_FORCED = re.compile(r"\n(?:therefore, the answer is|final answer:)[^\n]{1,200}\Z", re.IGNORECASE)
+# A letter alone was not a thought either.
+_FORCED = re.compile(r"\n\W{0,5}(?:(?i:therefore, the answer is|final answer:)[^\n]{1,200}|[A-D][).*]{0,3})\s{0,9}\Z")
+_BOX_TOKENS = re.compile(r"<\|begin_of_box\|>([^<]{1,200})<\|end_of_box\|>")
+# "The final answer is: ####": what was announced never came.
+_UNANNOUNCED = re.compile(r"\n[^\n.0-9]{0,60}####[\s*]{0,9}\Z")
+# "A: 5", "=> 5": what a prompt with "Q:" and "A:" asks for.
+_LEADING = re.compile(r"\A(?:A ?:|=>|[=\u2192\u21d2\u2234]) ?(?=\S)")
 # GSM8K's own calculations in "48/2 = <<48/2=24>>24".
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _BARE = re.compile(r"(?![0-9]{1,3}\. )(?:-?[0-9.]+(?!.*[.=])|\\(?![(\[])|[A-Za-z]\s?[=<>])")
 # Code that never ends.
 _OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
 _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
-_DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
+# The only bold value, at the end of the first sentence, of which the others give details and conclude nothing.
+_ANSWERED_FIRST = re.compile(
+    r"\A[^*\n.]{1,200} (?:is|was|in) \*\*([^*\n]{1,60})\*\*[.,](?![^\0]* (?i:so|thus) )[^*=]*\Z"
+)
 
 
 def extract(response: str, kind: Kind = "math") -> str | None:
@@ -78,6 +89,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
     """
     check_kind(kind)
     response = _CALCULATION.sub("", response[-MAX_RESPONSE_CHARACTERS:])
+    response = _BOX_TOKENS.sub(r"\\boxed{\1}", _PROMPT.sub("", response))
     find = {"choice": find_letter, "brackets": find_brackets, "math": find_value}[kind]
     # A base model goes on with the next question of its prompt.
     turn = _TURN.search(response)
@@ -86,7 +98,7 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
         return before
     answer = strip_thinking(response)
     whole = find(answer or _last_thought(response), finished)
-    if not (before or whole) and (forced := _FORCED.search(response)):
+    if not (before or whole or answer) and (forced := _FORCED.search(response)):
         return find(forced[0].strip(), finished)
     return whole if whole and whole.stage == "explicit" else before or whole
 
@@ -112,6 +124,7 @@ def _last_thought(response: str) -> str:
 
 def find_value(text: str, finished: bool | None) -> Extraction | None:
     """Return the mathematical answer in one turn of a conversation, which has no thinking."""
+    text = _LEADING.sub("", _UNANNOUNCED.sub("", text))
     was_cut = finished is False or (finished is None and is_cut(text))
     explicit = next(filter(None, _find_explicit(text, finished=finished, was_cut=was_cut)), None)
     if explicit:
@@ -119,7 +132,7 @@ def find_value(text: str, finished: bool | None) -> Extraction | None:
     blocks = text.split("```")
     if was_cut or (len(blocks) % 2 == 0 and _OPEN_CODE.match(blocks[-1])):
         return None
-    late = next(filter(None, _find_late(text)), None)
+    late = next(filter(None, _find_late(text[find_withdrawn(text, goes_on=False) :].strip())), None)
     return Extraction(late, "sentence") if late else None
 
 
@@ -131,10 +144,8 @@ def _find_explicit(text: str, *, finished: bool | None, was_cut: bool) -> Iterat
             content
         )
     yield from map(_read_statement, find_json_answers(text))
-    if was_cut:
-        # Reasoning that was still going on has withdrawn what it announced before its last doubt.
-        doubt = next(reversed(list(_DOUBT.finditer(text))), None)
-        text = text[doubt.end() :] if doubt else text
+    # Reasoning that was still going on has withdrawn what it announced before its last doubt.
+    text = text[find_withdrawn(text, goes_on=was_cut) :]
     for line in find_announced(text):
         answer = read_statement(line)
         # At the very end of a text that was cut, a number may lack its last digits.
@@ -148,6 +159,8 @@ def _find_late(text: str) -> Iterator[str]:
     is_mathematics = _BARE.match(text) or (text.isascii() and not count_words(text))
     if is_bare and is_mathematics:
         yield unwrap(_EMPHASIS.sub(r"\1", text))
+    if (first := _ANSWERED_FIRST.match(text)) and is_short(first[1]):
+        yield unwrap(first[1])
     conclusion = find_conclusion(text)
     if conclusion is not None:
         yield conclusion
@@ -162,5 +175,6 @@ def _read_statement(content: str) -> str:
     """Return the answer in a tag or a field: all of it or, if that is prose, what its last sentence concludes."""
     content = CLOSING_TAG.sub("", content)
     answer = read_statement(content)
-    is_chain = "=" in content and ("\n" in content or count_words(content) > 0) and not answer.startswith("\\")
+    is_computed = "\n" in content or " x " in content or count_words(content) > 0
+    is_chain = "=" in content and is_computed and not answer.startswith("\\")
     return answer if is_short(content) and not is_chain else find_conclusion(content) or answer

@@ -6,7 +6,7 @@ import re
 
 from lm_eval_pruned.grading.extract.spans import find_math, has_box
 from lm_eval_pruned.grading.extract.statements import PROSE_WORDS, count_words, is_short, strip_lead, unwrap
-from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS
+from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_BARE_ANSWER_CHARACTERS
 from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
 # Sentences at the end among which the conclusion is looked for: remarks and pleasantries may follow it.
@@ -18,15 +18,17 @@ _SENTENCE = re.compile(r"(?<=[.!?\u3002])(?<!\b[A-Z]\.)\s+(?=[A-Z$\\*(<])|\n{1,9
 _MATH = re.compile(r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,400}\$(?![0-9])|\\\([^\n]{1,400}?\\\)|\\\[[^\0]{1,400}?\\\]")
 _VERB = re.compile(
     r"(?<![A-Za-z])(?:is|are|was|were|be|equals?(?: to)?|becomes?|gives?(?: us)?|yields?|(?<!to )(?<!can )makes?|gets?"
-    r"|obtain|have|has|find|(?:conclude|get|find) that|can|will|would|should|must|could|needs?|takes?|costs?)"
-    r"(?![A-Za-z])"
-    r"|[=\u2248:]|=>|\u21d2|\u2192"
+    r"|obtain|have|has|find|(?:conclude|get|find) that|ends? up with|can|will|would|should|must|could|needs?"
+    r"|takes?|costs?)(?![A-Za-z])"
+    r"|[=\u2248]|(?<![0-9]):|:(?![0-9])|=>|\u21d2|\u2192"
 )
 # What may follow a value and is no part of it: a reason, another form of it, the end of a Chinese or Japanese sentence.
 _REASON = re.compile(
-    r"\u3002|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
+    r"\u3002|\uff0c(?![0-9])|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
+    r"|[,;|]? \(?(?i:confidence)\b"
     r"|, (?:which(?! (?:means|gives|implies|yields|makes|leaves))|not|(?:and|but) not|rather than)\b"
+    r"|(?<=[a-z]{3}) \((?=[0-9. ]{1,12}[-+*/=\u00d7x][^(),]{1,30}\)\W{0,3}\Z)| \(or (?=[^()]{1,40}\)\W{0,3}\Z)"
     r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -36,13 +38,14 @@ _CLAUSE = re.compile(r"[A-Z][a-z]{1,20} [a-z]{2,20} \\?\$?[0-9][0-9.,]{0,20}\Z")
 _DESCRIPTION = re.compile(r"[A-Za-z ]{2,40}: ")
 _VALUE = re.compile(
     r"\s*(?:[A-Za-z]{1,15}\s){0,5}?\s?"
-    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
+    r"(-?(?:US)?\\?\$?\s?-?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:(?: [0-9]+)?[/:][0-9]+)?"
+    r"(?:\s?(?:\\?%|(?:thousand|million|billion|dozen)\b)|\u00b0)?)"
     r"(?=[\s.,;:!?)\u2019]|\Z|-[a-z]|[A-Za-z]{1,3}\b)"
 )
-_NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/]*[0-9])?%?")
+_NUMBER = re.compile(r"(?<![\w.\\^_{])(?:\\(?=\$))?-?\$?[0-9](?:[0-9.,/:]*[0-9])?%?")
 _FORMULA = re.compile(r"[\^_=]|\\(?!\$)")
 _CLOSED_FORMULA = re.compile(r"(?<![\\$])\$(?![\s$])[^$\n]{1,400}(?<![\s$\\])\$(?![0-9$])")
-_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/-]|\Z))")
+_MONEY = re.compile(r"(?<!\$)\\?\$ ?(?=\.?[0-9][0-9,.]*(?:[\s.,;:!?)/*-]|\Z))")
 # "He pays 5$ in total": the first dollar sign of a line, after a number, opens no formula.
 _AMOUNT = re.compile(r"\A([^$]*[0-9])\\?\$(?=[\s.,;:!?)]|\Z)")
 _MATHEMATICAL = re.compile(r"[0-9\\]")
@@ -56,7 +59,7 @@ _DESCRIBED = re.compile(
     r"(?:\A|[\s,:(])(?:\$|\\\()?(-?\\?\$?[0-9](?:[0-9,.]*[0-9])?)(?:\$|\\\))? (?:is|are|was|were)(?= (?:the|an?|our) )"
 )
 # "He had 3 apples and ate 1, so 2 remain."
-_CONSEQUENCE = re.compile(r",? (?:so|thus|hence|therefore|leaving) ")
+_CONSEQUENCE = re.compile(r",? (?:so|thus|hence|therefore|leaving|(?:and )?finally) ")
 # "There are 9 ways to choose 2 of them": the first number counts, unless another clause follows.
 _THERE_ARE = re.compile(
     r"\b[Tt]here (?:is|are|was|were|will be|would be|remains?) (?:(?:still|only|exactly|also|a|total|of) ){0,4}"
@@ -65,7 +68,7 @@ _THERE_ARE = re.compile(
 )
 _COURTESY = re.compile(
     r"[*_\s]*(?:I hope|Hope (?:this|that|it)|Let me know|Feel free|Please (?:let|feel)|(?:Do|Would) you|Is there any"
-    r"|If you (?:have|need|want)|Thank)"
+    r"|Note(?: that\b|:)|This (?:matches|agrees|confirms|assumes|makes sense)\b|If you (?:have|need|want)|Thank)"
 )
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
@@ -78,10 +81,19 @@ _GIVES_UP = re.compile(
     r"\b(?:know|determine|solve|sure|find|say|answer)"
     r"|\bnot sure\b|\bno idea\b)|\?\s*\Z"
 )
+_DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
+# "Wait, that is wrong.": what was stated before is no answer, even in a response that has ended.
+_TAKEN_BACK = re.compile(
+    r"\. No, (?=[(\\$A-D0-9])|(?i:\bno,? wait\b|\b(?:that|it)(?:['\u2019]s| is) (?:wrong|(?:in|not )correct)[.,!])"
+)
+# "The equation has no solution.", "The domain is all real numbers."
+_WITHOUT_VALUE = re.compile(r"\b(no (?:real |integer )?solutions?|all real numbers|does not exist|undefined)[.!]?\Z")
 _ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
 _OPEN = re.compile(
     r"[=+*/<,:(\[{\\^_-]\Z|\b(?:and|or|the|of|is|are|to|a|that|with|for|by|so|we|let|if|then)\Z", re.IGNORECASE
 )
+# "so 11 in total": words after the number show that a response of one sentence is complete without a full stop.
+_CONCLUDED = re.compile(r"\b(?i:so|thus|hence|therefore)\b[^\n0-9]{0,40}[0-9][^\s=+*/]{0,20}( [a-z]{2,15}){1,3}\Z")
 # A last line with more words needs a full stop: "So x = 5" is complete, "This means that the number is 5" may go on.
 _WORDS_WITHOUT_STOP = 4
 
@@ -103,7 +115,14 @@ def is_cut(text: str) -> bool:
     without_stops = before and not _ENDED.search(before) and _NUMBER.search(last[-12:])
     if before and not _ENDED.search(text) and not _MATHEMATICAL.search(last):
         return count_words(last) > 0
+    if len(text) <= MAX_BARE_ANSWER_CHARACTERS and len(_SENTENCE.split(text)) == 1 and _CONCLUDED.search(last):
+        return False
     return not _ENDED.search(text) and not without_stops and count_words(_MATH.sub("", last)) >= _WORDS_WITHOUT_STOP
+
+
+def find_withdrawn(text: str, *, goes_on: bool) -> int:
+    """Return up to where a text withdraws what it states: "that is wrong" or, if it would have gone on, "Wait"."""
+    return max((one.end() for one in (_DOUBT if goes_on else _TAKEN_BACK).finditer(text)), default=0)
 
 
 def find_conclusion(text: str) -> str | None:
@@ -141,7 +160,8 @@ def read_statement(text: str) -> str:
     answer = unwrap(strip_lead(value))
     if is_short(answer) and not _DESCRIPTION.match(answer) and not _CLAUSE.match(answer):
         return answer
-    return (None if text[:1].isalpha() else _read_value(value)) or conclude(sentence) or answer
+    begins = not text[:1].isalpha() and "=" not in _hide(value)
+    return (_read_value(value) if begins else None) or conclude(sentence) or answer
 
 
 def conclude(sentence: str) -> str | None:
@@ -175,6 +195,8 @@ def conclude(sentence: str) -> str | None:
             return answer
     if formulas := find_math(line):
         return unwrap(formulas[-1])
+    if without := _WITHOUT_VALUE.search(line):
+        return without[1]
     if (number := _only_number(hidden)) and not re.match(r"\s*(?:Step |#|[0-9]+[.)] )", line):
         return number
     bare = unwrap(line)
@@ -198,7 +220,7 @@ def _only_number(hidden: str) -> str | None:
 
 def _read_value(rest: str) -> str | None:
     """Return the value at the beginning of what follows a verb, or its only formula."""
-    rest = strip_lead(rest).strip()
+    rest = strip_lead(rest).lstrip(" ,").strip()
     formula = _MATH.match(rest)
     if formula:
         spans = find_math(rest)
@@ -218,8 +240,11 @@ def _read_value(rest: str) -> str | None:
 
 
 def _find_reason(hidden: str) -> re.Match[str] | None:
-    """Return the first reason that a sentence gives for what is before it."""
-    return next((one for one in _REASON.finditer(hidden) if one.start()), None)
+    """Return the first reason that a sentence gives for what is before it, if that has a value."""
+    reasons = (one for one in _REASON.finditer(hidden) if one.start())
+    is_bound = {"w", "\uff0c", "("}
+    found = (one for one in reasons if one[0].lstrip(", ")[:1] not in is_bound or _DIGIT.search(hidden, 0, one.start()))
+    return next(found, None)
 
 
 def _hide(line: str) -> str:

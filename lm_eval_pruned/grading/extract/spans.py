@@ -11,7 +11,7 @@ from lm_eval_pruned.grading.normalize.braces import match_braces_in
 # "\b" read as an escape by whatever stored the text is a backspace.
 # A damaged model loses the backslash before "boxed{".
 _BOX = re.compile(
-    r"(?:(?:\\|\\?\x08)(?:(?<=\x08)oxed|boxed|fbox|framebox)(?![A-Za-z])|(?<![\\A-Za-z])boxed(?=\{))[ \t]*"
+    r"(?:(?:\\|\\?\x08)(?:(?<=\x08)oxed|box(?:ed)?|fbox|framebox)(?![A-Za-z])|(?<![\\A-Za-z])boxed(?=\{))[ \t]*"
 )
 # The content of a box whose brace was lost: up to the end of the line, a tag or the next box.
 _BROKEN = re.compile(
@@ -34,7 +34,8 @@ _UNBRACED = re.compile(r"[^\s{}$0-9]{0,9}[0-9][^\s{}$]{0,40}|\\[^\s$]{1,40}|[A-Z
 _SAYS_SOMETHING = re.compile(r"[^\W_]|\\")
 _TAG = re.compile(r"<\s?(/?)\s?(?:final_)?answer\s?>|(?-i:\[(/?)ANSWER\])", re.IGNORECASE)
 _FIELD = re.compile(
-    r'"(?:final[_ ]?)?answer"\s{0,9}:\s{0,9}(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
+    r'"(?:final[_ ]?)?answer(?:_choice|_letter)?"\s{0,9}:\s{0,9}'
+    r'(?:"(?P<string>[^"\n]{0,300})"|(?P<bare>[^\s"{}\[\],]{1,100}))',
     re.IGNORECASE,
 )
 _DELIMITER = re.compile(r"\\[()\[\]]|\$\$|\$|\\.", re.DOTALL)

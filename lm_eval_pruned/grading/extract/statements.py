@@ -9,18 +9,27 @@ from lm_eval_pruned.grading.extract.spans import find_math
 from lm_eval_pruned.grading.limits import MAX_ANNOUNCEMENT_CHARACTERS, MAX_ANNOUNCEMENTS
 from lm_eval_pruned.grading.normalize.remarks import read_number_words
 
+# "Answer" in languages that end a statement with a colon or a verb.
+FOREIGN_ANSWER = (
+    r"antwort|r\u00e9ponse|respuesta|risposta|resposta|antwoord|odpowied\u017a(?: to)?|cevap|jawaban|gabarito"
+    r"|jibu|\u0111\u00e1p (?:\u00e1n|s\u1ed1)|c\u00e2u tr\u1ea3 l\u1eddi|\u043e\u0442\u0432\u0435\u0442"
+)
 # Repetitions are bounded and never overlap, so that matching takes linear time on adversarial text.
 _ANNOUNCEMENT = re.compile(
-    r"(?<![^\W_])(?:answers?|ans\.?(?=\s?[:=])|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
-    r"|antwort|r\u00e9ponse|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442)"
-    r"(?: (?:finale?|correct[ae]|corretta))?(?: ?\([^()\n]{1,40}\))?"
+    r"(?<![^\W_])(?:(?<!if the )answers?|ans\.?(?=\s?[:=]| is\b)"
+    r"|(?:correct|right|best|final) (?:option|choice|result|statement|letter)"
+    rf"|{FOREIGN_ANSWER})"
+    r"(?: (?:finale?|correct[ae]|corretta|\u0111\u00fang|akhir|yang benar))?(?: ?\([^()\n]{1,40}\))?"
     r"(?: (?:to|of|for|in|we|you|that) [^\n.:=$\\]{0,60}?)?"
     r"[\s*_]{0,20}"
     r"(?:[:=\uff1a](?<!\\=)|\b(?:comes out to be|turns out to be|is|are|equals"
-    r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9)\b)"
+    r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9|l\u00e0|adalah)\b)"
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
-    # Chinese, Japanese and Korean.
-    r"|(?:\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
+    r"|final answer (?=-?[0-9])|^[\s*_#]{0,20}final[*_]{0,3} ?:"
+    # Arabic; Chinese, Japanese and Korean.
+    r"|(?:\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0627\u0644\u062c\u0648\u0627\u0628)"
+    r"(?: [\u0621-\u064a]{2,9}){0,2}(?: ?:|(?= [0-9$\\]))"
+    r"|(?:\u7b54\u6848(?=[0-9])|\u7b54\u6848(?:(?:\u5c31|\u5e94\u8be5)?[\u662f\u4e3a\u70ba]\s?[:\uff1a]?|\s?[:\uff1a])|\u7b54\u3048\u306f|\uc815\ub2f5\uc740)"
     r"|^[\s*_#]{0,20}(?:final )?answer[*_]{0,3}[ \t]{0,20}$"
     # GSM8K's own marker before a number, and no heading.
     r"|#### ?(?=[^\n#]{0,200}[0-9])(?![^\n#]{0,200}#)",
@@ -40,7 +49,7 @@ _LEAD = re.compile(
 # "our answer is correct" judges an answer and does not state one.
 _JUDGEMENT = re.compile(
     r"[\s*_]*(?:not |indeed |also |probably )?(?:correct|right|wrong|incorrect|different|the same|unique|reasonable|"
-    r"valid|consistent|clear|unclear|confirmed|verified|true|false|in|not|still unknown|unknown)\b",
+    r"valid|consistent|clear|unclear|confirmed|verified|(?-i:true|false)|in|not|still unknown|unknown)\b",
     re.IGNORECASE,
 )
 CLOSING_TAG = re.compile(r"\s*(?:<\s?/|\[/)\s?(?:final_)?answer.*\Z", re.IGNORECASE | re.DOTALL)
@@ -48,6 +57,7 @@ CLOSING_TAG = re.compile(r"\s*(?:<\s?/|\[/)\s?(?:final_)?answer.*\Z", re.IGNOREC
 _OPEN_BOX = re.compile(r"\A(?:\\\(|\$)?\s?\\boxed\{(?=[^{}]*\Z)")
 _BULLET = re.compile(r"\A\s{0,9}(?:> |[-\u2022] (?=[$*]|\\[(\[]))")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}")
+_TITLE = re.compile(r"(?:[Tt]he )?[A-Z][a-z]{1,20}(?: [A-Z][a-z]{1,20}){0,2}")
 _DECORATION = "*_:# \t\n"
 # "<p>", "<number>": HTML, or a template that was not filled in.
 _MARKUP = re.compile(r"</?[a-z]{1,12}/?>")
@@ -98,7 +108,7 @@ def is_announced(text: str) -> bool:
 
 
 def is_short(text: str) -> bool:
-    """Return whether a text can be a bare answer: one word, or figures and commands with hardly any words.
+    """Return whether a text can be a bare answer: one word, a name, or figures and commands with hardly any words.
 
     Example:
         >>> is_short("5 square inches"), is_short("Evelyn"), is_short("I am not sure")
@@ -106,7 +116,8 @@ def is_short(text: str) -> bool:
     """
     words = len(_PROSE.findall(text))
     has_value = any(character.isdigit() or character == "\\" for character in text)
-    return words <= 1 or (words < PROSE_WORDS and has_value) or read_number_words(text) is not None
+    is_name = _TITLE.fullmatch(text) is not None
+    return words <= 1 or (words < PROSE_WORDS and has_value) or is_name or read_number_words(text) is not None
 
 
 def unwrap(text: str) -> str:
