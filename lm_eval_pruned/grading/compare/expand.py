@@ -113,7 +113,7 @@ def is_label(node: Node) -> bool:
         case "^":
             return node.parts[1] == number(-1) and is_label(node.parts[0])
         case "+":
-            return all(part.head == "call" and is_label(part) for part in node.parts)
+            return all(part.head == "call" or part.label[-1:] == ")" for part in node.parts)
         case "*" | "ratio":
             return all(map(is_label, node.parts)) and all(label[0].isupper() for label in free_names(node))
     return False
@@ -129,7 +129,7 @@ def split_tuple_equation(relation: Node) -> Node | None:
     """Write `(x, y) = (1, 2)` as `x = 1, y = 2`; return None for anything but an equation of tuples."""
     left, right = relation.parts[0], relation.parts[-1]
     are_tuples = left.head == right.head == "bracket" and len(left.parts) == len(right.parts)
-    if relation.label != "=" or not are_tuples or any(part.head != "name" for part in left.parts):
+    if relation.label != "=" or not are_tuples or not all(map(is_label, left.parts)):
         return None
     pairs = zip(left.parts, right.parts, strict=True)
     return Node("list", tuple(Node("relation", pair, label="=") for pair in pairs))
