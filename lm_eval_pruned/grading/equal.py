@@ -41,6 +41,7 @@ _ASSIGNMENT = re.compile(
     rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|\\equiv(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)",
     re.DOTALL,
 )
+_BARE_LOG = re.compile(r"log(?!_)")
 _ONE_ARGUMENT = re.compile(r"([A-Za-z])\(([a-z])\)")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CHOICE_LETTERS = tuple("abcde")
@@ -182,11 +183,8 @@ def _rename_argument(one: re.Match[str], other: re.Match[str]) -> tuple[str, str
     mine, theirs = (_ONE_ARGUMENT.fullmatch(match["name"]) for match in (one, other))
     if not mine or not theirs or mine[1] != theirs[1] or mine[2] in other["value"] or theirs[2] in one["value"]:
         return None
-    return one["value"], _rename(other["value"], theirs[2], mine[2])
-
-
-def _rename(form: str, old: str, new: str) -> str:
-    return _LETTER.sub(lambda letter: new if letter[0] == old else letter[0], form)
+    names = {theirs[2]: mine[2]}
+    return one["value"], _LETTER.sub(lambda letter: names.get(letter[0], letter[0]), other["value"])
 
 
 def _strip_listed_names(form: str, other: str) -> str:
@@ -237,9 +235,9 @@ def _read_symbol(quantity: Quantity, unit: str) -> Quantity:
 
 
 def _compare_parsed(left: str, right: str) -> Equality:
-    if "log_" not in left + right and ("log" in left, "ln" in left) == ("ln" in right, "log" in right):
+    if "log" in left + right and ("log" in left) == ("ln" not in left) == ("ln" in right) == ("log" not in right):
         # Next to ln, log without a base is the natural logarithm.
-        left, right = left.replace("log", "ln"), right.replace("log", "ln")
+        left, right = _BARE_LOG.sub("ln", left), _BARE_LOG.sub("ln", right)
     one, other = (None if _SYMPY_COMMANDS.search(form) else read(form) for form in (left, right))
     if one is None and other is not None and left.isalpha():
         # Compared with an expression, a few letters are a product; otherwise they are a word.

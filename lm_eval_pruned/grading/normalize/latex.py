@@ -115,7 +115,8 @@ def _attach_arguments(tokens: list[str]) -> list[_Item]:
             if index in partners:
                 group = _Group(levels.pop())
                 # In \sin{x+y} the braces say what the argument is.
-                is_argument = index and tokens[index - 1] in FUNCTIONS and not _is_bracketed(group)
+                is_bare = group[-1:] != ["("] and not "".join(map(str, group)).isalnum()
+                is_argument = is_bare and index and tokens[index - 1] in FUNCTIONS
                 levels[-1].append(_Group([")", *group, "("]) if is_argument else group)
         elif token in _GAPS or token.isspace():
             items.append(None)
@@ -132,11 +133,6 @@ def _attach_arguments(tokens: list[str]) -> list[_Item]:
         elif token != "\\!":
             items.append(_take_arguments(token, items) if token in _ARGUMENTS or token[0] == "\\" else token)
     return levels[0]
-
-
-def _is_bracketed(group: _Group) -> bool:
-    """Return whether a group is one letter or number, or begins with a parenthesis."""
-    return group[-1:] == ["("] or (len(group) == 1 and isinstance(group[0], str) and group[0].isalnum())
 
 
 def _take_arguments(command: str, items: list[_Item]) -> list[_Item]:

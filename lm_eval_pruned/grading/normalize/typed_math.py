@@ -46,11 +46,6 @@ def _infix(match: re.Match[str]) -> str:
     return f"{_PREFIX[match['infix']]}{{{match['above']}}}{{{match['below']}}}"
 
 
-def _combinations(match: re.Match[str]) -> str:
-    """Write C_5^2 as a binomial coefficient, unless it can only be the power of a name."""
-    return f"\\binom{{{match[1]}}}{{{match[2]}}}" if int(match[1]) > int(match[2]) else match[0]
-
-
 # Each rule: a text that must occur for it to be tried, a pattern with bounded repetitions, and the replacement.
 _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     (
@@ -106,7 +101,12 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("(", r"(?<![\\A-Za-z])a((?:sin|cos|tan)h?)(?=(?:\^\{?[0-9]{1,9}\}?)?\()", r"arc\1"),
     ("...", r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z", r".\1\\overline{\2}"),
     ("\\dot", r"\\dot\s?\{?([0-9])\}?(?:([0-9]{0,40})\\dot\s?\{?([0-9])\}?)?", r"\\overline{\1\2\3}"),
-    ("C_", r"(?<![A-Za-z\\])C_\{?([0-9]{1,4})\}?\^\{?([0-9]{1,4})\}?", _combinations),
+    # The smaller number is hardly ever an index.
+    (
+        "C_",
+        r"(?<![A-Za-z\\])C_\{?(?:([4-9])\}?\^\{?([1-4])|([0-9]{2,3})\}?\^\{?([0-9]))(?![0-9])\}?",
+        r"\\binom{\1\3}{\2\4}",
+    ),
     (
         "C",
         r"(?:\{\})?[_^]\{?([0-9]{1,4})\}?\s?(?:C|\\(?:text|mathrm)\{C\})_\{?([0-9]{1,4})\}?",
