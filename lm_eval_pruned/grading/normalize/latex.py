@@ -115,8 +115,8 @@ def _attach_arguments(tokens: list[str]) -> list[_Item]:
             if index in partners:
                 group = _Group(levels.pop())
                 # In \sin{x+y} the braces say what the argument is.
-                is_bare = group[-1:] != ["("] and not "".join(map(str, group)).isalnum()
-                is_argument = is_bare and index and tokens[index - 1] in FUNCTIONS
+                is_short = len(group) == 1 and isinstance(group[0], str) and group[0].isalnum()
+                is_argument = index and tokens[index - 1] in FUNCTIONS and not is_short and group[-1:] != ["("]
                 levels[-1].append(_Group([")", *group, "("]) if is_argument else group)
         elif token in _GAPS or token.isspace():
             items.append(None)
