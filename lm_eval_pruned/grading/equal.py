@@ -162,7 +162,8 @@ def _strip_label(form: str, other: str) -> str:
 
 def _strip_names(left: str, right: str) -> tuple[str, str]:
     """Remove the name from `x = 5` if the other side has the same name or none."""
-    left, right = _strip_listed_names(left, right), _strip_listed_names(right, left)
+    if ", " in left and ", " in right:
+        left, right = _strip_listed_names(left, right), _strip_listed_names(right, left)
     one, other = _match_assignment(left), _match_assignment(right)
     if one and other and (bound := _rename_argument(one, other)):
         return bound
@@ -190,7 +191,7 @@ def _rename_argument(one: re.Match[str], other: re.Match[str]) -> tuple[str, str
 def _strip_listed_names(form: str, other: str) -> str:
     """Remove words and function values that name the members of a list, `T(1)=2, T(2)=4`, if the other has no names."""
     members = form.split(", ")
-    if len(members) == 1 or other.count(", ") != len(members) - 1 or _RELATION.search(other) or ":" in other:
+    if other.count(", ") != len(members) - 1 or _RELATION.search(other) or ":" in other:
         return form
     named = [match for match in map(_match_assignment, members) if match and len(match["name"]) > 2]
     return ", ".join(match["value"] for match in named) if len(named) == len(members) else form

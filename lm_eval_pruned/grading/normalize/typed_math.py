@@ -69,8 +69,14 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     # Braces of a set that are not escaped, as people type them.
     ("{", r"\A\{(?=\}|[A-Za-z]\s?(?:[:|]|\\mid|\\in))((?:[^{}]|\{[^{}]{0,40}\}){0,400})\}\Z", r"\\{\1\\}"),
     ("U", r"(?<=[)\]}])\s?U\s?(?=[(\[{\\])", r"\\cup "),
-    ("\\c", r"(\\c[au]p\s{0,2})\{([^{}]{1,80})\}", r"\1\\{\2\\}"),
-    ("\\c", r"(?<![A-Za-z}\]^_\\])\{([^{}]{1,80})\}(?=\s{0,2}\\c[au]p(?![A-Za-z]))", r"\\{\1\\}"),
+    *(
+        (sign, pattern, r"\1\\{\2\\}")
+        for sign in ("\\cup", "\\cap")
+        for pattern in (
+            r"(\\c[au]p\s{0,2})\{([^{}]{1,80})\}",
+            r"(?<![A-Za-z}\]^_\\])()\{([^{}]{1,80})\}(?=\s{0,2}\\c[au]p(?![A-Za-z]))",
+        )
+    ),
     ("<", r"\A<([^<>=]{1,80},[^<>=]{1,80})>\Z", r"\\langle \1\\rangle "),
     ("**", r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])", "^"),
     ("x", r"(?<=[0-9])\s?x\s?(?=10\s?\^)", r"\\cdot "),
@@ -94,9 +100,13 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("cbrt", r"(?<![A-Za-z])cbrt\(([^()]{1,40})\)", r"\\sqrt[3]{\1}"),
     ("sqrt", r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})", r"\\sqrt{\1}"),
     ("{", r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)", r"\\\1"),
-    ("\\", r"\\(sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[A-Za-gi-pr-z](?![A-Za-z]))", r"\\\1 "),
-    # A blank that was lost after a Greek letter, and an index that was typed after one.
-    ("\\", rf"\\({_GREEK})(?=[A-Za-z]{{1,2}}(?![A-Za-z]))", r"\\\1 "),
+    # A blank that was lost after a command, and an index that was typed after a Greek letter.
+    (
+        "\\",
+        r"\\((?:sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[A-Za-gi-pr-z](?![A-Za-z]))"
+        rf"|(?:{_GREEK})(?=[A-Za-z]{{1,2}}(?![A-Za-z])))",
+        r"\\\1 ",
+    ),
     ("\\", rf"\\({_GREEK}) ?([0-9])(?![0-9.])", r"\\\1_{\2}"),
     ("(", r"(?<![\\A-Za-z])a((?:sin|cos|tan)h?)(?=(?:\^\{?[0-9]{1,9}\}?)?\()", r"arc\1"),
     ("...", r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z", r".\1\\overline{\2}"),
