@@ -34,11 +34,16 @@ _NAME = re.compile(
     r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[a-w](?:\+[a-w]){2,5}"
     r"|[A-Z]{2}\^\{2\}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Za-z](?:_\{\w+\})?"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
-    r"|\\frac\{[A-Za-z]\}\{[A-Za-z]\}|[a-z]/[a-z]|m?\\angle ?[A-Za-z]+|\\(?:vec|overrightarrow|overline)\{[A-Za-z]+\}"
+    r"|\\frac\{d?[A-Za-z]\}\{d?[A-Za-z]\}|d?[a-z]/d?[a-z]|m?\\angle ?[A-Za-z]+"
+    r"|\\(?:vec|overrightarrow|overline|d?dot)\{[A-Za-z]+\}"
 )
 _ASSIGNMENT = re.compile(
-    rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)", re.DOTALL
+    rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|\\equiv(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)",
+    re.DOTALL,
 )
+_BARE_LOG = re.compile(r"log(?!_)")
+_ONE_ARGUMENT = re.compile(r"([A-Za-z])\(([a-z])\)")
+_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CHOICE_LETTERS = tuple("abcde")
 _LABELLED_CHOICE = re.compile(
     r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)"
@@ -157,16 +162,39 @@ def _strip_label(form: str, other: str) -> str:
 
 def _strip_names(left: str, right: str) -> tuple[str, str]:
     """Remove the name from `x = 5` if the other side has the same name or none."""
+    if ", " in left and ", " in right:
+        left, right = _strip_listed_names(left, right), _strip_listed_names(right, left)
     one, other = _match_assignment(left), _match_assignment(right)
+    if one and other and (bound := _rename_argument(one, other)):
+        return bound
     if one and other:
         names = [fold_words(match["name"] + match["relation"]) for match in (one, other)]
         values = [one["value"], other["value"]]
         # After a name, different case means different variables: P=IV, P=iv.
-        if names[0] != names[1] or (values[0] != values[1] and fold_words(values[0]) == fold_words(values[1])):
+        are_variables = values[0] != values[1] and values[0].isalpha()
+        if names[0] != names[1] or (are_variables and fold_words(values[0]) == fold_words(values[1])):
             return left, right
     if (one and not other and _RELATION.search(right)) or (other and not one and _RELATION.search(left)):
         return left, right
     return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
+
+
+def _rename_argument(one: re.Match[str], other: re.Match[str]) -> tuple[str, str] | None:
+    """Return the values of `f(x)=2x` and `f(n)=2n` in one variable, None unless a function has two arguments."""
+    mine, theirs = (_ONE_ARGUMENT.fullmatch(match["name"]) for match in (one, other))
+    if not mine or not theirs or mine[1] != theirs[1] or mine[2] in other["value"] or theirs[2] in one["value"]:
+        return None
+    names = {theirs[2]: mine[2]}
+    return one["value"], _LETTER.sub(lambda letter: names.get(letter[0], letter[0]), other["value"])
+
+
+def _strip_listed_names(form: str, other: str) -> str:
+    """Remove words and function values that name the members of a list, `T(1)=2, T(2)=4`, if the other has no names."""
+    members = form.split(", ")
+    if other.count(", ") != len(members) - 1 or _RELATION.search(other) or ":" in other:
+        return form
+    named = [match for match in map(_match_assignment, members) if match and len(match["name"]) > 2]
+    return ", ".join(match["value"] for match in named) if len(named) == len(members) else form
 
 
 def _match_assignment(form: str) -> re.Match[str] | None:
@@ -186,7 +214,7 @@ def _compare_values(left: str, right: str) -> Equality:
     one, other = split_unit(left), split_unit(right)
     if {one.unit, other.unit} == {"degree", ""} and "\\pi" in (one.value if other.unit else other.value):
         # Radians: our parser reads the sign of a degree as a factor.
-        return _compare_parsed(left, right)
+        return _compare_parsed(*(side.value + _DEGREE * bool(side.unit) for side in (one, other)))
     one, other = _read_symbol(one, other.unit), _read_symbol(other, one.unit)
     if one.unit and other.unit and one.unit != other.unit:
         return Equality(False, f"different units: {min(one.unit, other.unit)} and {max(one.unit, other.unit)}")
@@ -208,6 +236,9 @@ def _read_symbol(quantity: Quantity, unit: str) -> Quantity:
 
 
 def _compare_parsed(left: str, right: str) -> Equality:
+    if "log" in left + right and ("log" in left) == ("ln" not in left) == ("ln" in right) == ("log" not in right):
+        # Next to ln, log without a base is the natural logarithm.
+        left, right = _BARE_LOG.sub("ln", left), _BARE_LOG.sub("ln", right)
     one, other = (None if _SYMPY_COMMANDS.search(form) else read(form) for form in (left, right))
     if one is None and other is not None and left.isalpha():
         # Compared with an expression, a few letters are a product; otherwise they are a word.
@@ -221,7 +252,7 @@ def _compare_parsed(left: str, right: str) -> Equality:
     verdict = compare_answers(one, other) if one and other else None
     if verdict:
         return Equality(True, "same meaning")
-    if not (one and other) and fold_words(left) == fold_words(right):
+    if not (one and other) and sorted(fold_words(left).split("=")) == sorted(fold_words(right).split("=")):
         return Equality(True, "same text")
     # Matrices are added and multiplied, and inequalities such as x^4>16 solved, by sympy only.
     is_ours = not ("matrix}" in left and "matrix}" in right)

@@ -53,7 +53,7 @@ MAX_UNORDERED_MEMBERS = 40
 # Inequalities joined into one region of the real line: each is intersected with all others.
 MAX_REGION_BOUNDS = 40
 # Bits of an exact numerator or denominator.
-MAX_EXACT_BITS = 20_000
+MAX_EXACT_BITS = 50_000
 # Magnitude of an exponent in floating-point evaluation; arguments of functions that grow slowly may be its cube.
 MAX_NUMERIC_EXPONENT = 10_000
 # Magnitude of an argument of a fast-growing function (factorial, binomial, exp, sinh, cosh).

@@ -14,14 +14,16 @@ def commands(names: str) -> frozenset[str]:
 
 
 FUNCTIONS = commands(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh arcsinh arccosh arctanh csch sech coth log ln "
-    "lg exp gcd lcm max min det abs binomial factorial"
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh arcsinh arccosh arctanh csch "
+    "sech coth log ln lg exp gcd lcm max min det abs floor ceil binomial factorial"
 )
 # Greek letters and other symbols that stand for a value.
 SYMBOLS = commands(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
     "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty emptyset ell hbar"
 )
+# They make another name of a letter.
+ACCENTS = commands("hat dot ddot vec tilde")
 # Names with a fixed value; every other name is a variable.
 CONSTANTS = ("e", "i", "\\pi", "\\infty")
 # A run of up to three letters can be a product of variables; a longer one is a word.

@@ -78,7 +78,7 @@ def _compare_kinds(one: Node, other: Node) -> bool | None:
             return _compare_components(one.parts, other)
         case "matrix", _ if other.head in VALUES and all(len(row.parts) == 1 for row in one.parts):
             return _compare_components([cell for row in one.parts for cell in row.parts], other)
-        case "set", _ if len(one.parts) == 1 and other.head in VALUES:
+        case "set", _ if len(one.parts) == 1 and other.head in (*VALUES, "bracket"):
             return _compare(one.parts[0], other)
         case "ratio", _ if len(one.parts) == 2 and (evaluate_exactly(other) or Fraction(1, 2)).denominator > 1:
             return _is_value(other) and compare_values(one.parts[0], product(other, one.parts[1]))

@@ -24,7 +24,7 @@ _SMALL = 1e-15
 # The names of our functions in mpmath.
 _SAME_NAMES = "sin cos tan cot sec csc sinh cosh tanh csch sech coth ln exp floor ceil factorial binomial"
 _FUNCTIONS = {name: name for name in _SAME_NAMES.split()} | {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
     "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "log": "log10", "lg": "log10",
     "abs": "fabs",
 }  # fmt: skip

@@ -37,8 +37,10 @@ def expand(node: Node) -> Node:
 
 
 def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
-    r"""Write `x \ne 2, 3` as `x \ne 2, x \ne 3`."""
-    first = parts[0]
+    r"""Write `x \ne 2, 3` as `x \ne 2, x \ne 3`, and `(x, y) = (1, 2), (3, 4)` without its names."""
+    first, *others = parts
+    if first.label == "=" and {side.head for side in (*first.parts, *others)} == {"bracket"}:
+        parts = (first.parts[1], *others) if others else parts
     for part in parts:
         is_excluded = first.label == "!=" and part.head in VALUES
         yield Node("relation", (first.parts[0], part), label="!=") if is_excluded else part
@@ -95,7 +97,9 @@ def shorten_chain(relation: Node) -> Node:
     if are_names and len(constants) == len(relation.parts) - 1 >= 2:
         # A calculation such as a+b=15+11=26 gives a value, where a+b=26 is an equation.
         return constants[0]
-    if not is_label(first) or any(side.head == "name" or free_names(side) & _UNKNOWNS for side in middle):
+    if not is_label(first) or any(
+        (side.head == "name" and side.label[-1:] != ")") or free_names(side) & _UNKNOWNS for side in middle
+    ):
         return relation
     return Node("relation", (first, constants[0]), label="=")
 
@@ -113,7 +117,7 @@ def is_label(node: Node) -> bool:
         case "^":
             return node.parts[1] == number(-1) and is_label(node.parts[0])
         case "+":
-            return all(part.head == "call" and is_label(part) for part in node.parts)
+            return all(part.head == "call" or part.label[-1:] == ")" for part in node.parts)
         case "*" | "ratio":
             return all(map(is_label, node.parts)) and all(label[0].isupper() for label in free_names(node))
     return False
@@ -129,7 +133,7 @@ def split_tuple_equation(relation: Node) -> Node | None:
     """Write `(x, y) = (1, 2)` as `x = 1, y = 2`; return None for anything but an equation of tuples."""
     left, right = relation.parts[0], relation.parts[-1]
     are_tuples = left.head == right.head == "bracket" and len(left.parts) == len(right.parts)
-    if relation.label != "=" or not are_tuples or any(part.head != "name" for part in left.parts):
+    if relation.label != "=" or not are_tuples or not all(map(is_label, left.parts)):
         return None
     pairs = zip(left.parts, right.parts, strict=True)
     return Node("list", tuple(Node("relation", pair, label="=") for pair in pairs))

@@ -43,11 +43,13 @@ def exact_number(node: Node) -> Number | None:
 def _rename_constant(one: Node, other: Node) -> Node:
     """Spell the constant of integration of `other` as in `one`, if that is the only difference of their names."""
     names, others = free_names(one), free_names(other)
-    mine, theirs = list(names - others), list(others - names)
-    if len(names) < 2 or [label.upper() for label in mine] != [label.upper() for label in theirs] or len(mine) != 1:
+    mine, theirs = sorted(names - others), sorted(others - names)
+    if len(names) < 2 or [label.upper() for label in mine] != [label.upper() for label in theirs]:
         return other
-    is_constant = mine[0].upper() in _CONSTANTS and all(map(_is_added_or_decays, (one, other), (mine[0], theirs[0])))
-    return replace_names(other, {theirs[0]: name(mine[0])}) if is_constant else other
+    are_constants = {label[0].upper() for label in mine} <= {*_CONSTANTS} and all(
+        map(_is_added_or_decays, [one] * len(mine) + [other] * len(mine), mine + theirs)
+    )
+    return replace_names(other, dict(zip(theirs, map(name, mine), strict=True))) if are_constants else other
 
 
 def _is_added_or_decays(node: Node, label: str) -> bool:

@@ -6,7 +6,7 @@ import re
 
 from lm_eval_pruned.grading.normalize.braces import match_braces
 from lm_eval_pruned.grading.normalize.typed_math import normalize_typed_math
-from lm_eval_pruned.grading.vocabulary import commands
+from lm_eval_pruned.grading.vocabulary import ACCENTS, FUNCTIONS, commands
 
 # A run of ordinary characters is one token; it is split only where its first character is an argument.
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|[0-9A-Za-z][0-9A-Za-z.+\-/']*|.", re.DOTALL)
@@ -32,15 +32,14 @@ _SPELLINGS = (
     r"\cdot * \times \*; \% %; / \div; \sqrt \surd; \\ \cr; \pmod \mod; \frac \dfrac \tfrac \cfrac \nicefrac \sfrac; "
     r"\binom \dbinom \tbinom; T \top \intercal; \le \leq \leqslant; \ge \geq \geqslant; \ne \neq; < \lt; > \gt; "
     r"\land \wedge; \lor \vee; \overline \bar; \ldots \dots \cdots; \{ \lbrace; \} \rbrace; [ \lbrack; ] \rbrack; "
-    r"\emptyset \varnothing; : \colon; ^{\circ} \degree \textdegree; \$ \dollar"
+    r"\emptyset \varnothing; : \colon; ^{\circ} \degree \textdegree; \$ \dollar; | \vert; \tan \tg; \cot \ctg \cotg; "
+    r"\arctan \arctg; \epsilon \varepsilon; \phi \varphi; \theta \vartheta; \infty \infinity"
 )
 _SYNONYMS = {other: kept for kept, *others in map(str.split, _SPELLINGS.split(";")) for other in others}
 # Arguments of each command. Every pair of braces after a command in neither list is an argument.
 _ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "^": 1, "_": 1, "\\pmod": 1, "\\mathbb": 1}
-_BARE = commands(
-    "sin cos tan cot sec csc arcsin arccos arctan log ln exp cdot pm mp le ge ne in cup cap to infty pi circ ldots "
-    "triangle angle"
-)
+_ARGUMENTS |= dict.fromkeys(ACCENTS, 1)
+_BARE = commands("cdot pm mp le ge ne in cup cap to infty pi circ ldots triangle angle") | FUNCTIONS
 _FIGURES = tuple("0123456789.")
 _DISPLAY = re.compile(r"\\(?:begin|end)\{(?:align(?:ed)?|split|gather(?:ed)?|equation|(?:display)?math)\*?\}")
 # Matches most short answers, which need no rewriting.
@@ -114,7 +113,11 @@ def _attach_arguments(tokens: list[str]) -> list[_Item]:
             levels += [[]] if index in closing else []
         elif token == "{":
             if index in partners:
-                levels[-2].append(_Group(levels.pop()))
+                group = _Group(levels.pop())
+                # In \sin{x+y} the braces say what the argument is.
+                is_short = len(group) == 1 and isinstance(group[0], str) and group[0].isalnum()
+                is_argument = index and tokens[index - 1] in FUNCTIONS and not is_short and group[-1:] != ["("]
+                levels[-1].append(_Group([")", *group, "("]) if is_argument else group)
         elif token in _GAPS or token.isspace():
             items.append(None)
         elif token in _FONTS:

@@ -75,6 +75,7 @@ def normalize_conjunctions(text: str) -> str:
         >>> normalize_conjunctions("x=2 or x=3"), normalize_conjunctions(r"0<x \text{ and } x\le 4")
         ('x=2, x=3', '0<x \\land x\\le 4')
     """
+    text = text.replace("或", " or ").replace("和", " and ")
     folded = text.casefold()
     if "and" not in folded and "or" not in folded:
         return text

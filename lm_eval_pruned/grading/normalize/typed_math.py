@@ -17,12 +17,12 @@ _PREFIX = {"over": "\\frac", "choose": "\\binom"}
 _VECTOR = re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|hat)\s?\{?\s?\\?([ijk])(?:math)?(?![A-Za-z])\s?\}?")
 # Typed without a backslash; others of these names are words or units, too.
 _TYPED = "|".join(sorted(TYPED_COMMANDS.keys() - {"min", "max", "det", "inf", "infinity", "oo"}, reverse=True))
+# Without pi, which is a number, and names that begin other commands.
+_GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega|Delta|Omega"
 _RAISED = {"sup": "^", "sub": "_"}
 # JSON makes two backslashes of one, and reads one before b or f as a control character.
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2}|[{}$%()[\],!])")
-_DOUBLED_COMMAND = re.compile(
-    r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|text|cdot|times|pi|pm|infty|cup|le|ge)(?![A-Za-z]))"
-)
+_DOUBLED_COMMAND = re.compile(r"(?<!\\)\\\\(?=[A-Za-z]{2})")
 _LOST_ESCAPES = str.maketrans({"\b": "\\b", "\f": "\\f"})
 
 
@@ -66,10 +66,22 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("{cases}", r"\\begin\{cases\}([^&]{0,400})\\end\{cases\}", r"\1"),
     ("\\\\", r"(?s)\A(?!.*(?:&|begin))(.{1,200})\\\\\s?(?=.*=)", r"\1, "),
     ("\\\\", r"\\\\\s?&?\s?=", "="),
+    # Braces of a set that are not escaped, as people type them.
+    ("{", r"\A\{(?=\}|[A-Za-z]\s?(?:[:|]|\\mid|\\in))((?:[^{}]|\{[^{}]{0,40}\}){0,400})\}\Z", r"\\{\1\\}"),
+    ("U", r"(?<=[)\]}])\s?U\s?(?=[(\[{\\])", r"\\cup "),
+    *(
+        (sign, pattern, r"\1\\{\2\\}")
+        for sign in ("\\cup", "\\cap")
+        for pattern in (
+            r"(\\c[au]p\s{0,2})\{([^{}]{1,80})\}",
+            r"(?<![A-Za-z}\]^_\\])()\{([^{}]{1,80})\}(?=\s{0,2}\\c[au]p(?![A-Za-z]))",
+        )
+    ),
+    ("<", r"\A<([^<>=]{1,80},[^<>=]{1,80})>\Z", r"\\langle \1\\rangle "),
     ("**", r"(?<=[A-Za-z0-9)}])\*\*(?=[A-Za-z0-9({-])", "^"),
     ("x", r"(?<=[0-9])\s?x\s?(?=10\s?\^)", r"\\cdot "),
     ("/", r"\^\{?([0-9]{1,9})\}?/_\{?([0-9]{1,9})\}?", r"\\frac{\1}{\2}"),
-    ("^", r"\^\s?([0-9]{2,40})(?![0-9])", r"^{\1}"),
+    ("^", r"\^\s?([0-9]{0,40}\.[0-9]{1,40}|[0-9]{2,40})(?![0-9])", r"^{\1}"),
     ("^", r"\^\s?-\s?([0-9]{1,40}(?:\.[0-9]{1,40})?|[A-Za-z])", r"^{-\1}"),
     ("^", rf"\^(?=[a-z]{{2}})((?:{_TYPED})\([^()]{{1,40}}\))", r"^{\1}"),
     ("\\prime", r"\^\s?\{?\s?\\prime(?![A-Za-z])\s?\}?", "'"),
@@ -77,6 +89,7 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     # The index of v^2_0 belongs to its name.
     ("_", r"(?<=[A-Za-z])\^(\{[^{}]{1,20}\}|[0-9])_(\{[^{}]{1,20}\}|[0-9A-Za-z])", r"_\2^\1"),
     (" ", rf"(?<![\\A-Za-z])(?=[a-z]{{2,10}} )({_TYPED}) (?=(?:[A-Za-z]|{_TYPED})(?![A-Za-z])|\\[a-z])", r"\\\1 "),
+    (" ", rf"(?<![A-Za-z\\])([A-Za-z]) (?=(?:{_GREEK})(?![A-Za-z]))", r"\1\\"),
     (" in ", r"(?<![A-Za-z])([A-Za-z]) in (?=[(\[])", r"\1\\in "),
     ("log", r"(?<![A-Za-z])log(2|10)(?=\()", r"log_{\1}"),
     (
@@ -87,16 +100,30 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("cbrt", r"(?<![A-Za-z])cbrt\(([^()]{1,40})\)", r"\\sqrt[3]{\1}"),
     ("sqrt", r"(?<![\\A-Za-z])sqrt ?([0-9]{1,40})", r"\\sqrt{\1}"),
     ("{", r"(?<![\\A-Za-z])[dt]?(frac|sqrt|binom)(?=\{)", r"\\\1"),
-    ("\\", r"\\(sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[a-gi-pr-z](?![A-Za-z]))", r"\\\1 "),
+    # A blank that was lost after a command, and an index that was typed after a Greek letter.
+    (
+        "\\",
+        r"\\((?:sin|cos|tan|cot|sec|csc|ln|log|le|ge|pi)(?=[A-Za-gi-pr-z](?![A-Za-z]))"
+        rf"|(?:{_GREEK})(?=[A-Za-z]{{1,2}}(?![A-Za-z])))",
+        r"\\\1 ",
+    ),
+    ("\\", rf"\\({_GREEK}) ?([0-9])(?![0-9.])", r"\\\1_{\2}"),
     ("(", r"(?<![\\A-Za-z])a((?:sin|cos|tan)h?)(?=(?:\^\{?[0-9]{1,9}\}?)?\()", r"arc\1"),
     ("...", r"(?<=[0-9])\.([0-9]{0,40}?)([0-9]{1,9})\2\2{1,9}(?:\.\.\.|\\[lc]?dots)\Z", r".\1\\overline{\2}"),
     ("\\dot", r"\\dot\s?\{?([0-9])\}?(?:([0-9]{0,40})\\dot\s?\{?([0-9])\}?)?", r"\\overline{\1\2\3}"),
+    # The smaller number is hardly ever an index.
+    (
+        "C_",
+        r"(?<![A-Za-z\\])C_\{?(?:([4-9])\}?\^\{?([1-4])|([0-9]{2,3})\}?\^\{?([0-9]))(?![0-9])\}?",
+        r"\\binom{\1\3}{\2\4}",
+    ),
     (
         "C",
         r"(?:\{\})?[_^]\{?([0-9]{1,4})\}?\s?(?:C|\\(?:text|mathrm)\{C\})_\{?([0-9]{1,4})\}?",
         r"\\binom{\1}{\2}",
     ),
     ("mod", rf"\(\s?{_WORD_FONT}mod\s?\}}?\s?([0-9]{{1,9}})\s?\}}?\s?\)", r"\\pmod{\1}"),
+    ("mod", r"(?<=[0-9a-z])\s?(?<![A-Za-z\\])mod\s([0-9]{1,9})\Z", r"\\pmod{\1}"),
     ("\\\\", r"\\\\\s?\[-?[0-9.]{1,6}\s?(?:pt|em|ex|mm|cm|in)\]", r"\\\\"),
     ("to", r"(?<=[0-9])\s?(?:\\text\{\s?to\s?\}|\sto\s)\s?(?=[0-9])", ":"),
     *(

@@ -17,7 +17,8 @@ _DEGREES = "\u00b0\u00ba\u02da"
 _SPELLINGS = (
     "- \u2010\u2011\u2012\u2013\u2014\u2212; \\cdot \u00b7\u00d7\u2219\u22c5; / \u2044\u2215\u00f7; ' \u2032\u2019; "
     '" \u201c\u201d\u201e\u00ab\u00bb; : \u2236; \\pm \u00b1; \\in \u2208; \\emptyset \u2205; \\infty \u221e; '
-    f"\\cap \u2229; \\cup \u222a; \\approx \u2248; \\ne \u2260; \\le \u2264; \\ge \u2265; ^\\circ {_DEGREES}"
+    f"\\cap \u2229; \\cup \u222a; \\approx \u2248; \\ne \u2260; \\le \u2264; \\ge \u2265; ^\\circ {_DEGREES}; "
+    "\\hbar \u0127; , \u3001; \\forall \u2200"
 )
 _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau "

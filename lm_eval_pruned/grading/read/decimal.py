@@ -23,7 +23,10 @@ class Number(NamedTuple):
     @property
     def tolerance(self) -> Fraction | None:
         """The largest rounding error of this decimal, or None if it shows too few digits to be a rounded value."""
-        return None if self.step is None or self.significant < MIN_SIGNIFICANT_DIGITS else self.step / 2
+        if self.step is None or self.significant < MIN_SIGNIFICANT_DIGITS:
+            return None
+        # The last of sixteen digits of a computed value may be wrong.
+        return max(self.step / 2, abs(self.value) / 2**52)
 
 
 def read_digits(text: str) -> Number:

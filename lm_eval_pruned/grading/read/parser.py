@@ -19,6 +19,8 @@ from lm_eval_pruned.grading.limits import (
 from lm_eval_pruned.grading.read.decimal import read_digits
 from lm_eval_pruned.grading.read.tokens import Tokens, UnreadableError
 from lm_eval_pruned.grading.read.tree import (
+    INFINITY,
+    MINUS_INFINITY,
     Head,
     Node,
     call,
@@ -33,7 +35,7 @@ from lm_eval_pruned.grading.read.tree import (
     relation,
     total,
 )
-from lm_eval_pruned.grading.vocabulary import FUNCTIONS, NUMBER_WORDS, SYMBOLS, TYPED_SYMBOLS
+from lm_eval_pruned.grading.vocabulary import ACCENTS, FUNCTIONS, NUMBER_WORDS, SYMBOLS, TYPED_SYMBOLS
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\notin": "not in",
@@ -52,7 +54,7 @@ _UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
 _INVERTIBLE = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
 _FIGURES = tuple("0123456789.")
 _FACTOR_STARTS = FUNCTIONS | SYMBOLS | {"(", "[", "\\{", " ", "\\lfloor", "\\lceil", "\\lvert"}
-_FACTOR_STARTS |= {"\\frac", "\\sqrt", "\\binom", "\\text", "\\hat", "\\mathbb", "\\begin"}
+_FACTOR_STARTS |= {"\\frac", "\\sqrt", "\\binom", "\\text", *ACCENTS, "\\mathbb", "\\begin"}
 # After anything else a number as a factor is a typing error: x2 may be the square or the double.
 _BEFORE_NUMBERS = (")", "]", "!", "\\pi", "i")
 _MATRICES = ("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array")
@@ -63,6 +65,7 @@ _ALL_REALS = "allrealnumbers allreals allreal realnumbers setofallrealnumbers th
 _PHRASES = {
     **dict.fromkeys(_NO_SOLUTION.split(), "\\emptyset"),
     **dict.fromkeys(_ALL_REALS.split(), "\\mathbb{R}"),
+    **dict.fromkeys(("infinite", "infinitelymany", "infinitelymanysolutions"), "\\infty"),
     **dict.fromkeys(("dne", "doesnotexist", "thelimitdoesnotexist", "limitdoesnotexist"), "\\text{doesnotexist}"),
 }
 _FRACTION = re.compile(r"(-?)\\frac\{([0-9]{1,40})\}\{([0-9]{1,40})\}")
@@ -167,7 +170,10 @@ class _Parser:
         elif len(items) == 1 and opening + closing in ("()", "[]"):
             (node,) = items
         else:
-            node = Node("bracket", tuple(items), label="()" if opening == "\\langle" else opening + closing)
+            # No number is infinite: [2, \infty] is [2, \infty).
+            closing = ")" if opening == "\\langle" or items[-1:] == [INFINITY] else closing
+            opening = "(" if opening == "\\langle" or items[:1] == [MINUS_INFINITY] else opening
+            node = Node("bracket", tuple(items), label=opening + closing)
         self._tokens.open_bars = outer_bars
         return node
 
@@ -181,7 +187,8 @@ class _Parser:
             while sign in ("+", "-") and self._tokens.next in ("+", "-"):
                 sign = "+" if self._tokens.take() == sign else "-"
             term = self._parse_term()
-            if sign == "-" and len(terms) == 1 and term.head in ("set", "bracket") and terms[0].head == "name":
+            is_set = term.head == "set" or (term.head == "bracket" and terms[:1] and terms[0].head == "name")
+            if sign == "-" and is_set and len(terms) == 1 and terms[0].head in ("name", "set", "bracket"):
                 # The difference of two sets, as in R - {1}.
                 terms = [Node("difference", (terms[0], term))]
                 break
@@ -277,14 +284,16 @@ class _Parser:
                 return self._parse_root()
             case "\\text":
                 return name(self._parse_letters())
-            case "\\hat":
-                return name(f"\\hat{{{self._parse_letters()}}}")
             case "\\mathbb":
                 return name(f"\\mathbb{self._parse_letters()}")
             case "\\begin":
                 return self._parse_matrix()
         if token[:1] in _FIGURES:
             return _parse_number(token)
+        if token[-1:] == ")" != token:
+            return name(token)
+        if token in ACCENTS:
+            return name(f"{token}{{{self._parse_letters()}}}")
         if token in FUNCTIONS:
             return self._parse_function(token[1:])
         if token in _UNKNOWN_FUNCTIONS and self._tokens.next == "(":
@@ -301,7 +310,7 @@ class _Parser:
         return node
 
     def _parse_letters(self) -> str:
-        """Parse one word in braces."""
+        """Parse one word or letter in braces."""
         self._tokens.expect("{")
         word = self._tokens.take()
         self._tokens.expect("}")

@@ -9,9 +9,11 @@ from lm_eval_pruned.grading.vocabulary import LONGEST_PRODUCT, TYPED_COMMANDS
 
 _TOKEN = re.compile(
     r"(?P<repeating>[0-9]*\.[0-9]*\\overline\{[0-9]+\})|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    # A value of a function that is not known is a variable: N(0) is not zero.
+    r"|(?P<value>(?<![A-Za-z\\])(?:[A-Zfgh]\([0-9]{1,9}\)|[FGfgh]\([a-z]\)|(?![ei])[a-z]\(0\)))"
     # Typed as R1; x2^{3} may be the cube of either, and 2e3 a number.
     r"|(?<![A-Za-z\\])(?P<name>(?![ei])[A-Za-z])(?P<index>[0-9]+)(?![0-9.^])"
-    r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]{1,2}(?=(?:sin|cos|tan|exp|ln|log)\()|[A-Za-z]+)"
+    r"|(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]{1,2}(?=(?:sin|cos|tan|exp|ln|log)[(^])|[A-Za-z]+)"
     r"|(?P<blank>[ ]+)|(?P<sign>.)",
     re.DOTALL,
 )
