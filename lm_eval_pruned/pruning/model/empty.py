@@ -12,20 +12,21 @@ from accelerate import init_empty_weights
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# Elements from which a new tensor is taken for a parameter: no model has such a buffer, such as a mask or a rotary
-# table, and the experts of one block of DeepSeek-V3 would be 30 GB.
+# Elements from which a new tensor is taken for a parameter: the experts of one block of DeepSeek-V3 would be 30 GB.
 LARGE = 1 << 28
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-# What draws a parameter, by name, as transformers puts functions of its own in place of PyTorch's. On the meta device
-# each call takes half a millisecond to draw nothing.
+# Not `ones` and `full`, of which causal masks are made: buffers of that size from 16,384 positions on.
+_FACTORIES = {torch.empty, torch.zeros, torch.rand, torch.randn}
+# Functions that initialise a parameter, by name, as transformers has its own in place of PyTorch's. On the meta device
+# each call takes half a millisecond and draws nothing.
 _DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}
 
 
 @contextmanager
 def empty_weights() -> Iterator[None]:
-    """Put every parameter that is made in a `with` block on the meta device; buffers keep their values.
+    """Put every parameter that is created in a `with` block on the meta device; buffers keep their values.
 
-    accelerate moves a parameter there once it was allocated, for which a machine with little memory lacks the room.
+    `init_empty_weights` of accelerate moves a parameter there after it was allocated, so that the largest one of the
+    model has to fit the memory.
     """
     with _WithoutWeights(), init_empty_weights(include_buffers=False):
         yield
@@ -54,7 +55,7 @@ class _WithoutWeights(TorchFunctionMode):
 
 
 def _elements(args: Sequence[Any], keywords: Mapping[str, Any]) -> int:
-    """Return the number of elements that a factory is asked for, as one shape or as numbers."""
+    """Return the number of elements of the tensor that a factory makes, from its shape, given as one or as numbers."""
     sizes = args or (keywords.get("size", ()),)
     shape = sizes[0] if isinstance(sizes[0], Sequence) else [one for one in sizes if isinstance(one, int)]
     return prod(shape)
