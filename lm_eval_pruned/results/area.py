@@ -60,6 +60,7 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
     directions = {point.higher_is_better for point in points}
     seed_counts = {len(point.accuracies) for point in points}
     correct = np.asarray(weights) @ np.stack([one.correct for one in outcomes])
+    area = Outcomes(questions=questions, correct=correct, weights=outcomes[0].weights)
     by_seed = zip(*(point.accuracies for point in points), strict=False)
     yield Measurement(
         configuration=points[0].configuration,
@@ -71,10 +72,10 @@ def _area(points: Sequence[Measurement]) -> Iterator[Measurement]:
         accuracies=(
             tuple(float(np.dot(weights, accuracies)) for accuracies in by_seed)
             if len(seed_counts) == 1
-            else (float(correct.mean()),)
+            else (area.mean,)
         ),
         metrics={},
-        outcomes=Outcomes(questions=questions, correct=correct),
+        outcomes=area,
         error=None,
         sparsity=points[-1].sparsity,
         questions=len(questions),

@@ -55,13 +55,21 @@ def is_comparable(pair: Pair) -> bool:
     return bool(isin(pair.new.questions, pair.old.questions).any())
 
 
-def differences(pair: Pair) -> Floats:
+def differences(pair: Pair, *, center: float | None = 0.0) -> Floats:
     """Return new - old for each question that both runs have, [questions]; their mean is the difference of the metric.
 
-    Questions with weights count in proportion to them.
+    With weights w they are center + w (new - old - center) / mean(w), the linear approximation of a ratio estimator:
+    they vary as the difference of the metric does if that is `center`. None stands for the observed difference.
 
     Raises:
         DataError: they have none in common.
+
+    Example:
+        >>> keys, sizes = np.arange(2, dtype=np.uint64), np.array([10.0, 30.0])
+        >>> old = Outcomes(questions=keys, correct=np.array([1.0, 2.0]), weights=sizes)
+        >>> new = Outcomes(questions=keys, correct=np.array([1.25, 2.25]), weights=sizes)
+        >>> differences(Pair(new, old)).tolist(), differences(Pair(new, old), center=None).tolist()
+        ([0.125, 0.375], [0.25, 0.25])
     """
     if np.array_equal(pair.new.questions, pair.old.questions):
         deltas, weights = pair.new.correct - pair.old.correct, pair.new.weights
@@ -71,14 +79,20 @@ def differences(pair: Pair) -> Floats:
             raise DataError("the runs have no question in common")
         deltas = pair.new.correct[new] - pair.old.correct[old]
         weights = None if pair.new.weights is None else pair.new.weights[new]
+    if weights is None:
+        return deltas
     # If none of the shared documents has any text, nothing differs either.
-    return deltas if weights is None else deltas * weights / (weights.mean() or 1.0)
+    shares = weights / (weights.mean() or 1.0)
+    middle = float((deltas * shares).mean()) if center is None else center
+    values: Floats = middle + shares * (deltas - middle)
+    return values
 
 
-def gains(pair: Pair) -> Floats:
-    """Return the change for the better on each question that both runs have, [questions]."""
-    deltas = differences(pair)
-    return -deltas if pair.higher_is_better is False else deltas
+def gains(pair: Pair, *, center: float | None = 0.0) -> Floats:
+    """Return the change for the better on each question that both runs have, [questions]; as in `differences`."""
+    if pair.higher_is_better is not False:
+        return differences(pair, center=center)
+    return -differences(pair, center=None if center is None else -center)
 
 
 def is_share(pair: Pair) -> bool:
@@ -104,8 +118,8 @@ def compare(pairs: Sequence[Pair], *, alpha: float, alternative: Alternative, ma
         DataError: a pair has no question in common.
     """
     looks = LOOKS if any(pair.is_stopped for pair in pairs) else 1
-    deltas = [differences(pair) for pair in pairs]
-    better = [gains(pair) for pair in pairs]
+    deltas = [differences(pair, center=None) for pair in pairs]
+    better = [gains(pair, center=-margin) for pair in pairs]
     bounded = [is_share(pair) for pair in pairs]
     tests = [
         _anytime_test(values, alternative, margin=margin, bounded=one)

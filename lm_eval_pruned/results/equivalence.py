@@ -35,7 +35,7 @@ def prove(pairs: Sequence[Pair], *, alpha: float, margin: float) -> list[Proof]:
     Raises:
         DataError: a pair has no question in common.
     """
-    values = [(gains(pair), is_share(pair)) for pair in pairs]
+    values = [(gains(pair, center=None), is_share(pair)) for pair in pairs]
     tests = [equivalence_test(one, margin=margin, bounded=bounded) for one, bounded in values]
     level = alpha / max(1, len(pairs))
     reaches = [equivalence_reach(one, margin=margin, level=level, bounded=bounded) for one, bounded in values]

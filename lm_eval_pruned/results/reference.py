@@ -22,6 +22,10 @@ _NO_OUTCOMES = (
     "number per question in this metric"
 )
 _HAS_RATE = f"a perplexity is not a mean over documents: its {RATE} is, and is compared instead"
+_NO_MEAN = (
+    "the metric of a group is compared if it is the mean over the questions of all its tasks, and all their samples "
+    "were logged (lm_eval --log_samples)"
+)
 _UNKNOWN = (
     "it is not known whether this model was pruned: its path does not exist here, or has no pruning_report.json of its "
     "weights: choose the run to compare with by --against LABEL"
@@ -166,9 +170,11 @@ def _obstacles(wanted: Configuration, other: Configuration) -> list[str]:
 
 
 def why_no_outcomes(measured: Mapping[Key, Measurement], key: Key) -> str:
-    """Say why nothing is known of the single questions of a measurement; "" where something is."""
+    """Return the reason why a measurement has no outcomes of its questions; "" where it has."""
     if measured[key].outcomes is not None:
         return ""
+    if measured[key].is_group:
+        return _NO_MEAN
     rate = measured.get(replace(key, metric=RATE))
     return _NO_OUTCOMES if rate is None or rate.outcomes is None else _HAS_RATE
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lm_eval_pruned import cli
+from lm_eval_pruned.results.area import with_areas
+from lm_eval_pruned.results.comparison import Pair, compare, gains
+from lm_eval_pruned.results.equivalence import prove
 from lm_eval_pruned.results.gate.check import check, check_against
 from lm_eval_pruned.results.gate.rules import Rules
+from lm_eval_pruned.results.gate.sequential import evidence
 from lm_eval_pruned.results.leaderboard.entries import build_entries
 from lm_eval_pruned.results.measurement import measure
 from lm_eval_pruned.results.records.reading import read_records
 from lm_eval_pruned.results.records.record import read_record
 from lm_eval_pruned.results.records.row_values import row_value
+from lm_eval_pruned.results.records.samples import Outcomes
+from lm_eval_pruned.results.reference import why_no_outcomes
 
 STAMP = "2026-05-01T10-00-00.000001"
 SIZES = [10, 40, 100, 250, 30, 70]
@@ -86,6 +94,30 @@ class TestRates:
         old, new = (measured(tmp_path / name, ignoring=("limit",)) for name in ("old", "new"))
         *_, found = check(old, new, Rules(alpha=0.05))
         assert found.message.startswith(f"+{10 / 150:.4g} (worse")
+
+    def test_a_constant_rise_is_measured_exactly_whatever_the_sizes(self):
+        rng = np.random.default_rng(0)
+        sizes, keys = rng.lognormal(8, 1, 40), np.arange(40, dtype=np.uint64)
+        old = Outcomes(questions=keys, correct=rng.normal(1, 0.1, 40), weights=sizes)
+        rises = 0.1 + 0.001 * rng.standard_normal(40)
+        pair = Pair(Outcomes(questions=keys, correct=old.correct + rises, weights=sizes), old, False)
+        found = {
+            margin: compare([pair], alpha=0.05, alternative="less", margin=margin)[0] for margin in (0.0, 0.098, 0.102)
+        }
+        assert 0.098 < found[0.0].low < found[0.0].high < 0.102
+        assert (found[0.098].p < 1e-3, found[0.102].p > 0.999) == (True, True)
+        proofs = {margin: prove([pair], alpha=0.05, margin=margin)[0].p for margin in (0.098, 0.102)}
+        assert (proofs[0.098] > 0.99, proofs[0.102] < 1e-3) == (True, True)
+        # Every document is within the margin of 0.11, and none within that of 0.09.
+        assert evidence(gains(pair, center=-0.11), Rules(alpha=0.05, margin=0.11), bounded=False).worse < 0
+        assert evidence(gains(pair, center=-0.09), Rules(alpha=0.05, margin=0.09), bounded=False).worse > 9
+
+    def test_an_area_is_a_rate(self, tmp_path):
+        write(tmp_path, pages([0.7, 0.8, 0.9, 0.75, 0.6, 0.85]))
+        ((key, rate),) = ((key, one) for key, one in measured(tmp_path).items() if key.metric == "bits_per_byte")
+        curve = {replace(key, budget=budget): replace(rate, budget=budget) for budget in (512, 1024)}
+        *_, area = with_areas(curve).values()
+        assert (area.metric, area.outcomes.mean) == ("area of bits_per_byte", pytest.approx(rate.outcomes.mean))
 
     def test_a_baseline_file_keeps_the_sizes(self, tmp_path, capsys):
         write(tmp_path / "old", pages([0.7, 0.8, 0.9, 0.75, 0.6, 0.85]))
@@ -182,12 +214,29 @@ class TestGroups:
         path = self.run(tmp_path, {"easy": [1, 1, 1], "law": [0, 1], "art": [0]}, reported=0.5)
         *_, group = read_record(path).results
         assert (group.metrics["acc"], group.outcomes) == (0.5, None)
+        *_, key = runs = measured(tmp_path)
+        assert "the mean over the questions of all its tasks" in why_no_outcomes(runs, key)
 
     def test_a_task_without_samples(self, tmp_path):
         path = self.run(tmp_path, {"easy": [1, 1, 1], "law": [0, 1], "art": [0]}, reported=4 / 6)
         (tmp_path / f"samples_law_{STAMP}.jsonl").unlink()
         *_, group = read_record(path).results
         assert (group.metrics["acc"], group.outcomes) == (4 / 6, None)
+
+    def test_a_task_that_reports_another_metric(self, tmp_path):
+        path = self.run(tmp_path, {"easy": [1, 1, 1], "law": [0, 1], "art": [0]}, reported=4 / 6)
+        path.write_text(path.read_text().replace('"art": {"acc,none": 0.0}', '"art": {"f1,none": 0.0}'))
+        *_, group = read_record(path).results
+        assert (group.outcomes, group.questions) == (None, None)
+
+    def test_rates_of_tasks_are_not_those_of_their_group(self, tmp_path):
+        tasks = {
+            name: ({"bits_per_byte,none": bits}, [{"bits_per_byte": [-bits * 8 * math.log(2), 8]}])
+            for name, bits in (("easy", 0.5), ("law", 0.7))
+        }
+        groups = {"pages": ({"bits_per_byte,none": 0.6}, ["easy", "law"])}
+        *_, group = read_record(write(tmp_path, tasks, groups=groups)).results
+        assert (group.metrics["bits_per_byte"], group.outcomes) == (0.6, None)
 
     def test_the_gate_finds_a_drop_that_no_task_shows(self, tmp_path):
         tasks = ("easy", "law", "art")

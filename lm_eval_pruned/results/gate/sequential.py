@@ -61,7 +61,7 @@ def evidence(values: Floats, rules: Rules, *, bounded: bool) -> Evidence:
 
 def _verdict(match: Match, pair: Pair, rules: Rules, lines: int) -> Finding:
     unit, noun, bounded = Unit.of(pair), worse(pair), is_share(pair)
-    deltas, found = differences(pair), evidence(gains(pair), rules, bounded=bounded)
+    deltas, found = differences(pair), evidence(gains(pair, center=-rules.margin), rules, bounded=bounded)
     needed, of_baseline = log(lines / rules.alpha), len(match.old.outcomes.questions) if match.old.outcomes else 0
     low, high = mean_sequence(deltas, alpha=rules.alpha) if bounded else (None, None)
     asked = f"{len(deltas)} of {of_baseline} questions"

@@ -18,8 +18,8 @@ from lm_eval_pruned.results.records.task_result import TaskResult, chosen_metric
 def group_results(content: Mapping[str, object], group: str, results: Sequence[TaskResult]) -> Iterator[TaskResult]:
     """Yield the result of a group under each filter, with the outcomes of its tasks if they give its metric.
 
-    A group has no result without a metric of its own, if the file does not name its tasks, or if a sweep stopped one of
-    them early.
+    There is none for a group without a metric, if the file does not name its tasks, or if a sweep stopped one early.
+    The harness averages rates over tasks by their numbers of documents, which is not the rate of all documents.
     """
     if not (tasks := group_tasks(content, group)):
         return
@@ -33,7 +33,8 @@ def group_results(content: Mapping[str, object], group: str, results: Sequence[T
         outcomes = {task: one.outcomes for task, one in members.items() if one.outcomes is not None}
         if any(one.stopped is not None for one in members.values()):
             continue
-        known = pooled(outcomes) if outcomes and len(outcomes) == len(tasks) else None
+        is_rate = any(one.weights is not None for one in outcomes.values())
+        known = pooled(outcomes) if outcomes and len(outcomes) == len(tasks) and not is_rate else None
         # Some groups are means over tasks and not over questions.
         if known is not None and not is_same(values.metrics[metric], known.mean):
             known = None
@@ -51,7 +52,7 @@ def group_results(content: Mapping[str, object], group: str, results: Sequence[T
             metrics=values.metrics,
             errors=values.errors,
             outcomes=known,
-            questions=sum(count or 0 for count in counts) if counts and None not in counts else None,
+            questions=sum(count or 0 for count in counts) if len(counts) == len(tasks) and None not in counts else None,
             # Older versions write 0 for every group.
             shots=_only([one.shots for one in members.values()]) if members else task_shots(content, group),
             is_group=True,
