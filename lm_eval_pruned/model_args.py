@@ -57,7 +57,7 @@ def parse_model_args(arguments: Mapping[str, object], *, parent: Collection[str]
                 f"blocks={arguments['blocks']}+{name}"
             )
         if name != name.strip():
-            raise ArgumentError(f"model argument {name!r}: commas separate arguments here, without blanks")
+            raise ArgumentError(f"model argument {name!r} has blanks: write {name.strip()!r} right after the comma")
         if name not in ours and name not in parent:
             raise ArgumentError(f"unknown model argument {name!r}: {_advice(name, [*ours, *parent])}")
     dtype = arguments.get("dtype")

@@ -69,7 +69,7 @@ def check_generation(generation: Generation, limits: Limits) -> BudgetSettings |
 
     Raises:
         ArgumentError: a kwarg is unknown or out of range, or several samples would all be the same text.
-        BudgetError: the budget does not fit the context, whatever the prompt, or the model enforces none.
+        BudgetError: the budget does not fit the context, whatever the prompt, or the model takes no KV cache.
     """
     task, kwargs, samples = generation
     try:

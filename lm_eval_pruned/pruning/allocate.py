@@ -48,7 +48,7 @@ def allocate(
         decoder: the model.
         windows: calibration windows, if any.
         journal: file from which an interrupted search goes on.
-        measured: what was measured of matrices while the model was hashed, by the name of their Linear.
+        measured: values of `Signal.of_matrix` from the hashing of the model, by the name of their Linear.
 
     Raises:
         PruningError: no Linear is in scope, or a sparsity is out of range.

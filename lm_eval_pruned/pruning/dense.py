@@ -33,7 +33,7 @@ class Dense(NamedTuple):
         sha256: of its weights.
         parameters: how many it has.
         zeros: how many weights of each Linear are zero, by name.
-        measured: what the signal of the allocation reads of each Linear, by name, where it was measured meanwhile.
+        measured: `Signal.of_matrix` of each Linear, by name, if it was measured while the weights were hashed.
     """
 
     fingerprint: str
@@ -46,7 +46,7 @@ class Dense(NamedTuple):
 def read_dense(
     decoder: Decoder, recipe: Recipe, calibration: Calibration | None, store: Store | None, stopwatch: Stopwatch
 ) -> Dense:
-    """Read all weights once: hash them, count their zeros, and measure a signal that reads each of them by itself.
+    """Read all weights once: hash them, count their zeros, and measure a signal that reads single matrices.
 
     An offloaded model that will be calibrated is run with one window meanwhile; without that, calibration would read
     the weights once more.

@@ -246,14 +246,14 @@ class PruningRun:
         return Outcome(targets, frozenset(), zeros)
 
     def _drop(self, removed: frozenset[int]) -> Outcome:
-        """Drop blocks; the Linears that go with them have a target of 1, all that are left of 0."""
+        """Drop blocks; Linears that are removed with them have a target of 1, the remaining ones of 0."""
         names = [linear.name for linear in self.decoder.linears]
         with self.stopwatch.phase("prune"):
             left = drop_blocks(self.decoder, removed)
             zeros = visit_blocks(left, self.sink)
-        # A block that is left may have lost what it shared, and a dropped one may have left it.
-        stays = {linear.name for linear in left.linears}
-        return Outcome({name: float(name not in stays) for name in names}, removed, zeros)
+        # A shared Linear may be removed from a remaining block, or remain of a dropped one.
+        remaining = {linear.name for linear in left.linears}
+        return Outcome({name: float(name not in remaining) for name in names}, removed, zeros)
 
     def _narrow(self, method: WidthMethod | ExpertMethod, windows: Windows) -> Outcome:
         """Choose the channels of every MLP, or the experts of every mixture, that stay, and remove the others."""

@@ -95,7 +95,7 @@ class Recipe:
 
     @property
     def signal_of_matrices(self) -> OfMatrix | None:
-        """What the signal measures of each matrix by itself, if that is all it reads of the model."""
+        """`Signal.of_matrix` of the allocation's signal; None if it has none or is not measured."""
         return self.allocation.signal.of_matrix if self.measures_signal else None
 
     @property
@@ -280,8 +280,7 @@ def count_to_drop(config: PruneConfig, blocks: int) -> int:
         return len(named)
     if blocks == 1:
         raise ArgumentError(
-            f"method={config.method} drops blocks, and the model has one, which has to stay: use a method that removes "
-            "weights"
+            f"method={config.method} drops blocks, and the model has only one block: use a method that removes weights"
         )
     if config.num_blocks is not None:
         count, given = config.num_blocks, f"num_blocks={config.num_blocks}"

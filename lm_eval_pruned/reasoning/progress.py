@@ -14,7 +14,7 @@ from lm_eval_pruned.reasoning.requests import Row
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Progress:
-    """Token counts of all rows and their bar; rows still running are expected to go on for the mean of finished ones.
+    """Token counts of all rows and their bar; running rows are expected to generate the mean of finished ones again.
 
     Attributes:
         bar: the bar.
@@ -64,8 +64,8 @@ class Progress:
     def expected(self) -> int:
         """Estimate the tokens of the whole run from the mean of the finished rows.
 
-        Those that take longest are the last that run, so one is expected to go on for as many tokens, and not to end
-        there, up to its bound.
+        The last rows that run are the longest, so each is expected to generate as many tokens as that mean once more,
+        up to its bound.
 
         Example:
             >>> from lm_eval_pruned.reasoning.requests import Stop

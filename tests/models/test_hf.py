@@ -304,7 +304,7 @@ def test_a_model_given_as_an_object(dense):
     with pytest.raises(ArgumentError, match="unknown model argument 'sparsty': did you mean 'sparsity'"):
         PrunedHFLM(model, sparsity=0.2, sparsty=0.9, **given)
     with pytest.raises(
-        ArgumentError, match="model argument ' exclude': commas separate arguments here, without blanks"
+        ArgumentError, match="model argument ' exclude' has blanks: write 'exclude' right after the comma"
     ):
         PrunedHFLM(model, sparsity=0.2, **given, **{" exclude": "x"})
     with pytest.raises(ValueError, match="many"):

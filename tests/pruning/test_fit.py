@@ -70,7 +70,7 @@ def test_what_fits_passes(given):
             {"method": "wanda", "pattern": "2:4"},
             r"model\.layers\.0\.mlp\.down_proj: its 33 columns do not divide into groups of 4",
         ),
-        ({"num_hidden_layers": 1}, {"method": "shortgpt", "num_blocks": 1}, "the model has one, which has to stay"),
+        ({"num_hidden_layers": 1}, {"method": "shortgpt", "num_blocks": 1}, "the model has only one block"),
     ],
 )
 def test_sizes_of_a_model_are_checked_from_the_config(settings, given, message):

@@ -140,7 +140,7 @@ class TestRates:
         write(tmp_path, pages([0.7, 0.8, 0.9, 0.75, 0.6, 0.85]))
         runs = measured(tmp_path)
         *_, found = check(runs, runs, Rules(alpha=0.05))
-        assert "nothing changed, which does not tell how small a rise would be found" in found.message
+        assert "nothing changed, so that the smallest rise that would be found is unknown" in found.message
 
     def test_seeds_are_averaged(self, tmp_path):
         for seed, bits in enumerate(([1.0] * 6, [3.0] * 6)):

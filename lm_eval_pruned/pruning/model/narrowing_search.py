@@ -179,9 +179,9 @@ class _Search:
             )
 
     def _smaller(self, name: str, full: _Compared) -> Iterator[_Compared]:
-        """Yield models to try: with few channels and heads, which say as much as those of the real sizes and cost less.
+        """Yield models to run: with few channels and heads, which cost less and differ in the same places.
 
-        Not every model can have few heads, and some run only with as many as they have.
+        Not every model can be built with fewer heads, or runs with them.
         """
         units = _TRIED if self.unit == "channel" else (full.narrowing.units, full.narrowing.left)
         few = {} if self.unit == "channel" else few_channels(self.model.config)

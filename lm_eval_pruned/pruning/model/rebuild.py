@@ -56,7 +56,7 @@ def run_dense(model: PreTrainedModel, blocks: Sequence[nn.Module], bypassed: Seq
     """Run a model on a few tokens with its cache, or without where it runs only so; arguments as in `outputs_of`.
 
     Raises:
-        FloatingPointError: what it computes is not finite, and equals nothing.
+        FloatingPointError: its outputs are not finite, so that they cannot be compared.
     """
     try:
         dense = Dense(outputs_of(model, blocks, bypassed, cached=True), cached=True)

@@ -112,7 +112,8 @@ class RemovalSearch:
     def is_right(self, removal: Removal) -> bool:
         """Run the dense model with bypassed blocks, the rebuilt one and the changed one, and compare their outputs.
 
-        They are as small as they can be with all their blocks: a difference does not depend on their width.
+        All have the full number of blocks, and as few channels and heads as possible: whether outputs differ does not
+        depend on the width.
 
         Raises:
             PruningError: the dense model does not run.

@@ -1,4 +1,4 @@
-"""A trial of a model's KV cache on a few tokens: whether it works, and what a batch of the model may hold."""
+"""A trial of a model's KV cache on a few tokens: whether it works, and which sequences may share a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lm_eval_pruned.reasoning.backends.limits import MOST_ROUNDING, PROBE_TOKENS
 
 
 class CacheTraits(NamedTuple):
-    """What a batch may hold: sequences of different lengths (`pads`), and sequences that come later (`joins`)."""
+    """Whether a batch may hold sequences of different lengths (`pads`), and whether others may join it (`joins`)."""
 
     pads: bool
     joins: bool
@@ -28,11 +28,11 @@ class CacheTraits(NamedTuple):
 def try_cache(model: PreTrainedModel, *, autocast: torch.dtype | None) -> CacheTraits:
     """Decode a short text alone, and beside a longer one, and return what the cache allows.
 
-    What the cache holds says whether padding is hidden; in float32, in which rounding is small, the logits do as well.
-    Where there is no memory for so little, no text is put beside another.
+    Padding is hidden if all layers of the cache follow a mask and, in float32, in which rounding is small, if both runs
+    have the same logits. Without memory for two texts, only those of one length share a batch.
 
     Raises:
-        EngineError: the model keeps no KV cache, or cannot go on with it.
+        EngineError: the model keeps no KV cache, or fails with it.
     """
     vocab = model.config.get_text_config().vocab_size
     # Special tokens are at the ends of the vocabulary.
@@ -59,7 +59,7 @@ def try_cache(model: PreTrainedModel, *, autocast: torch.dtype | None) -> CacheT
     except Exception:
         # Some masks of transformers fail for a padded batch.
         return apart
-    # A model pruned to destruction has no numbers to compare.
+    # NaN, as in a model that pruning has ruined, is no difference.
     differs = (beside - alone).square().mean().sqrt() > MOST_ROUNDING * alone.std()
     is_exact = model.dtype == torch.float32 and autocast is None
     return apart if is_exact and differs else CacheTraits(pads=True, joins=batch.can_join)
@@ -68,7 +68,7 @@ def try_cache(model: PreTrainedModel, *, autocast: torch.dtype | None) -> CacheT
 def describe_equal_lengths(
     model: PreTrainedModel, traits: CacheTraits, batch_size: int | None, lengths: Collection[int]
 ) -> str | None:
-    """Say that rows are not padded, where they would be: in batches of prompts of different `lengths`, in tokens."""
+    """Return a warning if prompts of different `lengths`, in tokens, would share a batch if they could be padded."""
     if traits.pads or batch_size == 1 or len(set(lengths)) == 1:
         return None
     return (

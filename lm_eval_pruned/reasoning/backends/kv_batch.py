@@ -76,16 +76,16 @@ class Batch:
     @property
     def can_pad(self) -> bool:
         """Whether sequences of different lengths compute what each computes alone."""
-        return kv_cache.can_pad(self.cache) and self._is_told_positions
+        return kv_cache.can_pad(self.cache) and self._follows_positions
 
     @property
     def can_join(self) -> bool:
         """Whether other sequences can join."""
-        return kv_cache.can_join(self.cache) and self._is_told_positions
+        return kv_cache.can_join(self.cache) and self._follows_positions
 
     @property
-    def _is_told_positions(self) -> bool:
-        """Whether tokens have the positions that they are given, or none, as in models with states alone.
+    def _follows_positions(self) -> bool:
+        """Whether the model uses the positions it is given, or none, as a model that keeps states only.
 
         A model that takes no `position_ids` counts from the first token, padding or not, and new tokens from the width
         of the cache.
@@ -173,7 +173,7 @@ def cache_name(forward_arguments: Collection[str]) -> str | None:
 
 
 def no_cache(model: str) -> str:
-    """Describe that models of a class keep no KV cache."""
+    """Return the error message for a class of models that returns no KV cache."""
     return (
         f"{model} keeps no KV cache that transformers {transformers.__version__} returns, so that it cannot generate "
         "under a thinking budget: take another model, or a task without thinking_token_budget"

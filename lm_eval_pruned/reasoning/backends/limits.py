@@ -10,9 +10,9 @@ LOGITS_COPIES = 4
 # Tokens of the shorter of two texts on which the bytes of a KV cache are measured, and of that on which it is tried.
 PROBE_TOKENS = 16
 
-# A text whose logits in float32 differ by more than this share of their standard deviation (root mean square) beside a
-# longer one is not computed as alone. Rounding is 1e-5 in SmolLM2-135M, whatever is pruned; positions or masks that are
-# wrong make about 1. In bfloat16 rounding is 0.1, and 0.6 where 90 % are pruned: nothing can be told from it.
+# The most that float32 logits of a text may change next to a longer one: root mean square, as a share of their standard
+# deviation. Rounding makes 1e-5 in SmolLM2-135M, however much is pruned, and wrong positions or masks make about 1. In
+# bfloat16 rounding makes 0.1, and 0.6 where 90 % are pruned, so that logits are compared in float32 only.
 MOST_ROUNDING = 0.2
 
 # Room to grow of a KV cache, as a share of its tokens, and its bounds in tokens. A full cache is copied, so more room

@@ -79,8 +79,8 @@ def load_baseline(path: Path, *, ignoring: Collection[str] = IGNORED) -> dict[Ke
 
 def _is_runs(path: Path, folder: Path) -> str:
     return (
-        f"{path} holds runs and is not a baseline of them: lm-eval-pruned baseline {folder} --output baseline.json, "
-        "and give --baseline baseline.json"
+        f"{path} holds results of runs and is not a baseline: make one with lm-eval-pruned baseline {folder} "
+        "--output baseline.json, and give --baseline baseline.json"
     )
 
 

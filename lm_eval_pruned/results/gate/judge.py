@@ -66,7 +66,7 @@ def _reach(comparison: Comparison, noun: str, unit: Unit) -> str:
     if comparison.detectable is not None:
         return f"a {noun} is found 4 times in 5 from {unit.amount(comparison.detectable)}"
     if comparison.low is None:
-        return f"nothing changed, which does not tell how small a {noun} would be found in a metric without bounds"
+        return f"nothing changed, so that the smallest {noun} that would be found is unknown in a metric without bounds"
     return f"no {noun} at all can be found on {comparison.questions} questions"
 
 

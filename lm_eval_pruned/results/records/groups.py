@@ -27,7 +27,7 @@ def group_results(content: Mapping[str, object], group: str, results: Sequence[T
         try:
             metric = chosen_metric(values)
         except ValueError:
-            # Its tasks have said why.
+            # Reported as a problem of its tasks.
             continue
         members = {one.task: one for one in results if one.task in tasks and (one.filter, one.metric) == (name, metric)}
         outcomes = {task: one.outcomes for task, one in members.items() if one.outcomes is not None}

@@ -45,8 +45,8 @@ def mean_interval(values: Floats, *, bounded: bool | None = None, level: float =
     """Return the interval of the mean of a metric, from its value for each question [questions].
 
     Values between 0 and 1: `proportion_interval` with the effective number of questions. Others: bootstrap-t, and None
-    if all of them are equal, which tells nothing about values that were not seen. `bounded` says which, and None that
-    the values do.
+    if all of them are equal, which tells nothing about values that were not seen. `bounded` is whether the metric lies
+    between 0 and 1; None decides it from the values.
 
     Raises:
         ArgumentError: there are no questions.

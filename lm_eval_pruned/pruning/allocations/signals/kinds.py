@@ -75,10 +75,10 @@ OfMatrix = Callable[[Float[Tensor, "out in"]], float]
 
 
 def measure_matrix(of_matrix: OfMatrix, linear: Linear) -> float:
-    """Return one number of the weight of a Linear.
+    """Return the value of `Signal.of_matrix` for the weight of a Linear.
 
     Raises:
-        PruningError: it has none; the Linear is named.
+        PruningError: as `of_matrix`, with the name of the Linear.
     """
     try:
         return of_matrix(linear.weight)
@@ -120,8 +120,8 @@ class Signal:
         runs_whole_model: whether it runs the whole model, besides taking gradients.
         least_windows: fewest calibration windows that it can be measured with.
         is_stored: whether artifacts and reports hold it, because it is expensive to measure.
-        of_matrix: all that it reads of a model, if that is one number of each weight [out in] by itself: an offloaded
-            model is measured while it is hashed then, so that its weights are not read once more.
+        of_matrix: a function of one weight [out in], if the signal reads nothing of a model but its value for each
+            matrix. An offloaded model is then measured while it is hashed, which saves one reading of the weights.
     """
 
     name: str

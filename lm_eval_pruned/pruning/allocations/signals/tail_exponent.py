@@ -22,7 +22,7 @@ BINS = 100
 
 
 def tail_exponent(weight: Float[Tensor, "out in"]) -> float:
-    """Return the exponent of the power law that the eigenvalues of W^T W follow in their upper tail; NaN without any.
+    """Return the exponent of the power law that the eigenvalues of W^T W follow in their upper tail; NaN if all are 0.
 
     alpha = 1 + k / sum_{i=1}^{k} ln(lambda_{n-i+1} / lambda_{n-k}), the Hill estimator over the k eigenvalues above
     lambda_{n-k}, the first one in the fullest of 100 equal bins of log10 lambda.
