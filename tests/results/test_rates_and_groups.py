@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -308,7 +309,9 @@ def test_files_of_lmms_eval(tmp_path):
     path = tmp_path / "20260218_234435_results.json"
     path.write_text(json.dumps(content))
     (tmp_path / "20260218_234435_samples_quiz.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    (result,) = read_record(path).results
+    record = read_record(path)
+    (result,) = record.results
+    assert datetime.fromtimestamp(record.date, UTC) == datetime(2026, 2, 18, 23, 44, 35, tzinfo=UTC)
     assert (result.metrics, result.errors) == ({"exact_match": 0.5}, {"exact_match": 0.1})
     assert result.outcomes is not None
     assert result.outcomes.correct.tolist() == [0.0, 1.0, 0.0, 1.0]

@@ -13,6 +13,8 @@ NO_FILTER = "none"
 _NOT_METRICS = frozenset(("alias", "name", "samples", "sample_len", "sample_count", "num_samples", "version", "tab"))
 # What --output_path appends to the name of a file.
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d)-(\d\d)-(\d\d(?:\.\d+)?)$")
+# What lmms-eval begins it with.
+_STAMP_OF_LMMS = re.compile(r"(\d{8})_(\d{6})_results$")
 
 
 def is_results(content: object) -> bool:
@@ -101,9 +103,10 @@ def _model_name(content: Mapping[str, object], config: Mapping[str, object], pat
 
 def file_date(path: Path) -> float:
     """Return the time in a file's name, or else that of its last change, in seconds since 1970."""
-    if found := _STAMP.search(path.stem):
+    if found := _STAMP.search(path.stem) or _STAMP_OF_LMMS.match(path.stem):
         try:
-            return datetime.fromisoformat(":".join(found.groups())).replace(tzinfo=UTC).timestamp()
+            separator = ":" if found.re is _STAMP else "T"
+            return datetime.fromisoformat(separator.join(found.groups())).replace(tzinfo=UTC).timestamp()
         except ValueError:
             pass
     return path.stat().st_mtime
