@@ -226,7 +226,7 @@ def test_statistics_without_windows_are_refused():
 def test_sparsegpt_does_not_hide_an_infinite_weight(column):
     weight = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
     weight[1, column] = float("inf")
-    with pytest.raises(PruningError, match=r"NaN|a weight is infinite"):
+    with pytest.raises(PruningError, match="infinite or not a number"):
         sparsegpt(weight, torch.eye(256), MaskRule(sparsity=0.5, compare="matrix"))
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm_eval_pruned.errors import PruningError
-from lm_eval_pruned.pruning.masks.rule import MaskRule, check_divides, check_numbers
+from lm_eval_pruned.pruning.masks.rule import MaskRule, check_divides
 from lm_eval_pruned.pruning.methods.kinds import solve_method
 
 # Columns that are masked together and then eliminated one by one, as published.
@@ -65,9 +65,11 @@ def sparsegpt(weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"], rul
                 solved[:, column + 1 : end].addr_(error, upper[column, column + 1 : end], alpha=-1)
             solved[:, chosen].masked_fill_(~keep, 0.0)
         solved[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
+    # An infinite weight makes those of later columns NaN.
     if not largest.isfinite():
-        check_numbers(largest)
-        raise PruningError("a weight is infinite: check the checkpoint and its dtype")
+        raise PruningError(
+            "a weight or an activation is infinite or not a number (NaN): check the checkpoint and its dtype"
+        )
     return solved
 
 
