@@ -8,15 +8,16 @@ from collections.abc import Collection, Sequence
 from lm_eval_pruned.errors import ArgumentError, unknown_name
 from lm_eval_pruned.results.area import AREA
 from lm_eval_pruned.results.measurement import Key
+from lm_eval_pruned.results.records.configuration import VERSION
 from lm_eval_pruned.results.records.metrics import RATE
 from lm_eval_pruned.results.records.run_settings import Settings
 
 
-def distinctions(keys: Collection[Key]) -> dict[Key, str]:
+def distinctions(keys: Collection[Key], *, without: Collection[str] = ()) -> dict[Key, str]:
     """Return the settings that tell a measurement from those with an equal label, as text; "" where the label does.
 
-    Labels are equal where model, pruning, task and budget are. All lines of a run name the same settings. Where all
-    settings are equal too, it is the evidence that tells two models of one name apart.
+    Labels are equal where model, pruning, task and budget are. All lines of a run name the same settings, but for those
+    in `without`. Where all settings are equal too, it is the evidence that tells two models of one name apart.
     """
     by_label: dict[object, list[Settings]] = {}
     by_settings: dict[object, list[Settings]] = {}
@@ -31,7 +32,7 @@ def distinctions(keys: Collection[Key]) -> dict[Key, str]:
         key: " ".join(
             f"{name}={value}"
             for name, value in (*key.configuration.settings, *key.configuration.evidence)
-            if name in shown[_run(key)]
+            if name in shown[_run(key)] and name not in without
         )
         for key in keys
     }
@@ -43,15 +44,18 @@ def line_names(keys: Collection[Key]) -> dict[Key, str]:
 
 
 def run_labels(keys: Collection[Key]) -> dict[Key, str]:
-    """Return the label of the run that each line belongs to: model, pruning, and the settings that distinguish it."""
-    return {key: _joined(*_run(key), settings) for key, settings in distinctions(keys).items()}
+    """Return the label of the run that each line belongs to: model, pruning, and the settings that distinguish it.
+
+    Each task of a run has a version of its own, which does not distinguish runs.
+    """
+    return {key: _joined(*_run(key), settings) for key, settings in distinctions(keys, without={VERSION}).items()}
 
 
 def find_run(keys: Collection[Key], label: str) -> list[Key]:
     """Return the lines of the run with this label, or with a label that this is a part of.
 
     Case does not count, nor do the dots between the parts. A whole label, or the whole of one of its parts, goes before
-    labels that only contain the words.
+    labels that only contain the words. Of several versions of a task, the newest run's is returned.
 
     Raises:
         UnknownNameError: no label contains it.
@@ -63,6 +67,7 @@ def find_run(keys: Collection[Key], label: str) -> list[Key]:
     found = named or [key for key, text in labels.items() if wanted and wanted in _plain(text)]
     if not found:
         raise unknown_name("run", label, labels.values())
+    found = list({(_point(key), labels[key]): key for key in found}.values())
     points = Counter(_point(key) for key in found)
     if len({_run(key) for key in found}) > 1 or max(points.values()) > 1:
         choices = "; ".join(sorted({labels[key] for key in found}))

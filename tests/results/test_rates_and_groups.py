@@ -272,6 +272,19 @@ class TestVersions:
         assert (found.status, "the nearest has version 3 instead of 2" in found.message) == ("missing", True)
         assert len(measured(tmp_path)) == 2
 
+    def test_a_run_is_chosen_whole_although_its_tasks_have_several_versions(self, tmp_path, capsys):
+        rows = [{"acc": float(i % 2)} for i in range(10)]
+        tasks = {name: ({"acc,none": 0.5}, rows) for name in ("quiz", "exam")}
+        for folder, model, version in (("old", "a/b", 2.0), ("new", "a/b", 3.0), ("other", "c/d", 3.0)):
+            write(tmp_path / folder, tasks, model=model, versions={"quiz": version, "exam": 0})
+        lines = [entry.line for entry in build_entries(read_records([tmp_path]).records, against="a/b")]
+        compared = [line.task for line in lines if line.model == "c/d" and line.reference == "a/b · dense"]
+        assert sorted(compared) == ["exam", "quiz"]
+        baseline = str(tmp_path / "b.json")
+        assert cli.main(["baseline", str(tmp_path / "new"), "--output", baseline]) == 0
+        assert cli.main(["check", str(tmp_path), "--baseline", baseline, "--against", "a/b"]) == 0
+        assert "MISSING" not in capsys.readouterr().out
+
     def test_they_are_if_one_says_so(self, tmp_path, capsys):
         self.run(tmp_path / "old", 2.0)
         self.run(tmp_path / "new", 3.0)
