@@ -14,6 +14,7 @@ from lm_eval_pruned.grading.compare.compare import compare_answers
 from lm_eval_pruned.grading.compare.expand import is_constant_chain
 from lm_eval_pruned.grading.compare.values import exact_number
 from lm_eval_pruned.grading.limits import MAX_ANSWER_CHARACTERS
+from lm_eval_pruned.grading.names import NAME, RELATION, strip_names
 from lm_eval_pruned.grading.normalize.normalize import fold_words, normalize
 from lm_eval_pruned.grading.normalize.remarks import normalize_conjunctions, strip_remarks
 from lm_eval_pruned.grading.normalize.unit_table import SYMBOLS
@@ -27,23 +28,7 @@ TOO_LONG = f"longer than {MAX_ANSWER_CHARACTERS} characters"
 EMPTY = "empty"
 UNDECIDED = "different normal forms"
 
-_NAME = re.compile(
-    r"(?:[^\W\d_]{1,40}|\\[A-Za-z]{1,20})(?:_\{\\?\w+\})?(?:\^\{-1\})?(?:\([A-Za-z0-9]+(?:, [A-Za-z0-9]+)*\))?"
-    # Function values, probabilities, lengths and areas, and quotients of two letters.
-    r"|(?:[fghFGPE]|\\Pr|\\mathbb\{[EP]\})'{0,3}(?:\([^=()]{1,40}(?:\([^=()]{1,40}\))?\)|\[[^=\[\]]{1,40}\])"
-    r"|[A-Za-z]\((?:[A-Z](?:\\c[au]p ?[A-Z])*|[a-z]{3,40})\)|[k-s](?:\+[k-s]){1,3}|[a-w](?:\+[a-w]){2,5}"
-    r"|[A-Z]{2}\^\{2\}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\(?:det|Delta) ?[A-Za-z](?:_\{\w+\})?"
-    r"|\\(?:sin|cos|tan|cot|sec|csc)(?: ?[A-Za-z]| ?\\[a-z]{2,8}|\((?:[A-Za-z]|\\[a-z]{2,8})\))"
-    r"|\\frac\{d?[A-Za-z]\}\{d?[A-Za-z]\}|d?[a-z]/d?[a-z]|m?\\angle ?[A-Za-z]+"
-    r"|\\(?:vec|overrightarrow|overline|d?dot)\{[A-Za-z]+\}"
-)
-_ASSIGNMENT = re.compile(
-    rf"(?P<name>{_NAME.pattern})(?P<relation>=|\\in(?![A-Za-z])|\\equiv(?![A-Za-z])|(?<=[a-z]{{4}}):)(?P<value>.+)",
-    re.DOTALL,
-)
 _BARE_LOG = re.compile(r"log(?!_)")
-_ONE_ARGUMENT = re.compile(r"([A-Za-z])\(([a-z])\)")
-_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CHOICE_LETTERS = tuple("abcde")
 _LABELLED_CHOICE = re.compile(
     r"\((?P<letter>[A-E])\)(?P<value>(?:[A-Za-z0-9.-]|\\(?!c[aud])).*)"
@@ -71,7 +56,6 @@ _NOT_MATHEMATICS = re.compile(
     r"|[0-9]\}?_|[0-9] [0-9]|[^\x20-\x7e]"
     r"|\A[^0-9\\]*\Z|(?:\A| )[A-Za-z]{2,3}(?:\Z| )"
 )
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
 _LEADING_SIGNS = re.compile(r"\A(?:=|\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z]) ?)+")
 _AM_OR_PM = re.compile(r"\b([AaPp])\.\s?([Mm])\b\.?")
 
@@ -126,7 +110,7 @@ def equal_forms(left: str, right: str) -> Equality:
         return Equality(False, EMPTY, "unparsed")
     if left == right:
         return Equality(True, "same normal form")
-    return _compare_values(*_strip_names(_strip_label(left, right), _strip_label(right, left)))
+    return _compare_values(*strip_names(_strip_label(left, right), _strip_label(right, left)))
 
 
 def _strip_announcement(text: str) -> str:
@@ -141,7 +125,7 @@ def _strip_announcement(text: str) -> str:
 def _strip_approximation(form: str) -> str:
     r"""Remove a decimal that only approximates an exact value; otherwise read `\approx` as `=`."""
     exact, _, decimal = form.rpartition("\\approx")
-    is_exact = exact and (exact in CONSTANTS or not _NAME.fullmatch(exact)) and _DECIMAL.match(decimal)
+    is_exact = exact and (exact in CONSTANTS or not NAME.fullmatch(exact)) and _DECIMAL.match(decimal)
     return (exact if is_exact else form).replace("\\approx", "=").removeprefix("=")
 
 
@@ -158,54 +142,6 @@ def _strip_label(form: str, other: str) -> str:
     if other in _CHOICE_LETTERS:
         return (choice["letter"] or choice["option"] or choice["lone"]).casefold()
     return normalize(choice["value"]) if choice["letter"] else form
-
-
-def _strip_names(left: str, right: str) -> tuple[str, str]:
-    """Remove the name from `x = 5` if the other side has the same name or none."""
-    if ", " in left and ", " in right:
-        left, right = _strip_listed_names(left, right), _strip_listed_names(right, left)
-    one, other = _match_assignment(left), _match_assignment(right)
-    if one and other and (bound := _rename_argument(one, other)):
-        return bound
-    if one and other:
-        names = [fold_words(match["name"] + match["relation"]) for match in (one, other)]
-        values = [one["value"], other["value"]]
-        # After a name, different case means different variables: P=IV, P=iv.
-        are_variables = values[0] != values[1] and values[0].isalpha()
-        if names[0] != names[1] or (are_variables and fold_words(values[0]) == fold_words(values[1])):
-            return left, right
-    if (one and not other and _RELATION.search(right)) or (other and not one and _RELATION.search(left)):
-        return left, right
-    return normalize(one["value"]) if one else left, normalize(other["value"]) if other else right
-
-
-def _rename_argument(one: re.Match[str], other: re.Match[str]) -> tuple[str, str] | None:
-    """Return the values of `f(x)=2x` and `f(n)=2n` in one variable, None unless a function has two arguments."""
-    mine, theirs = (_ONE_ARGUMENT.fullmatch(match["name"]) for match in (one, other))
-    if not mine or not theirs or mine[1] != theirs[1] or mine[2] in other["value"] or theirs[2] in one["value"]:
-        return None
-    names = {theirs[2]: mine[2]}
-    return one["value"], _LETTER.sub(lambda letter: names.get(letter[0], letter[0]), other["value"])
-
-
-def _strip_listed_names(form: str, other: str) -> str:
-    """Remove words and function values that name the members of a list, `T(1)=2, T(2)=4`, if the other has no names."""
-    members = form.split(", ")
-    if other.count(", ") != len(members) - 1 or _RELATION.search(other) or ":" in other:
-        return form
-    named = [match for match in map(_match_assignment, members) if match and len(match["name"]) > 2]
-    return ", ".join(match["value"] for match in named) if len(named) == len(members) else form
-
-
-def _match_assignment(form: str) -> re.Match[str] | None:
-    """Match a name and its value, which may be a chain of values; return None if it contains another relation."""
-    match = _ASSIGNMENT.fullmatch(form)
-    if match is None or _RELATION.search(match["value"].replace("=", "")):
-        return None
-    if len(match["name"]) == 1 and match["name"] in re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", match["value"]):
-        # An equation that has yet to be solved, x=3x.
-        return None
-    return match if "=" not in match["value"] or is_constant_chain(match["value"]) else None
 
 
 def _compare_values(left: str, right: str) -> Equality:
@@ -236,8 +172,8 @@ def _read_symbol(quantity: Quantity, unit: str) -> Quantity:
 
 
 def _compare_parsed(left: str, right: str) -> Equality:
-    if "log" in left + right and ("log" in left) == ("ln" not in left) == ("ln" in right) == ("log" not in right):
-        # Next to ln, log without a base is the natural logarithm.
+    if ("log" in left) != ("log" in right) and ("ln" in left) == ("log" in right) != ("ln" in right):
+        # Compared with ln, log without a base is the natural logarithm.
         left, right = _BARE_LOG.sub("ln", left), _BARE_LOG.sub("ln", right)
     one, other = (None if _SYMPY_COMMANDS.search(form) else read(form) for form in (left, right))
     if one is None and other is not None and left.isalpha():
@@ -267,8 +203,8 @@ def _end_chain(left: str, right: str) -> tuple[str, str]:
     for form, other in ((left, right), (right, left)):
         members = _CHAIN_SIGN.split(form)
         known = "=".join(member for member in members if read(member))
-        is_chain = len(members) > 1 and read(members[-1]) and not _RELATION.search(known.replace("=", ""))
-        is_value = is_chain and not _RELATION.search(other) and ("=" not in known or is_constant_chain(known))
+        is_chain = len(members) > 1 and read(members[-1]) and not RELATION.search(known.replace("=", ""))
+        is_value = is_chain and not RELATION.search(other) and ("=" not in known or is_constant_chain(known))
         ends.append(known if is_value else form)
     return ends[0], ends[1]
 

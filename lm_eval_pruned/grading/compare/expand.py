@@ -39,8 +39,10 @@ def expand(node: Node) -> Node:
 def _split_exclusions(parts: Sequence[Node]) -> Iterator[Node]:
     r"""Write `x \ne 2, 3` as `x \ne 2, x \ne 3`, and `(x, y) = (1, 2), (3, 4)` without its names."""
     first, *others = parts
-    if first.label == "=" and {side.head for side in (*first.parts, *others)} == {"bracket"}:
-        parts = (first.parts[1], *others) if others else parts
+    if others and first.label == "=" and {side.head for side in (*first.parts, *others)} == {"bracket"}:
+        names = [part.label.lstrip("\\") for part in first.parts[0].parts]
+        # Names in another order, (y, x), are needed.
+        parts = (first.parts[1], *others) if names == sorted(names) else parts
     for part in parts:
         is_excluded = first.label == "!=" and part.head in VALUES
         yield Node("relation", (first.parts[0], part), label="!=") if is_excluded else part

@@ -30,7 +30,7 @@ _END = r"(?=[)\].'\u2019]{0,3}\s?(?:[.,;!]{1,3}(?:\s|\Z)|\n|\Z))"
 _REASONED = rf"(?={_END}|[)\]]{{0,2}}(?::| \(| (?:because|since|here|for|over|rather|instead|as|which|with)\b))"
 _VERB = r"\b(?:is|are|be|was|ist|lautet|est|serait|es|\u00e8|\u00e9(?: a)?|l\u00e0|adalah|remains)\b"
 # A colon after other words may head a list of the options, unless the letter is in its line.
-_IS = rf"(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|['\u2019]s\b|\s?[:=](?!\s{{0,5}}\n))"
+_IS = rf"(?:['\u2019]s\b|(?:,? [^\s.:=?]{{1,60}}){{0,24}}?(?:\s?{_VERB}|\s?[:=](?!\s{{0,5}}\n)))"
 _BE = (
     r" (?:is|must be|has to be|should be|would be|seems|looks|appears|remains|stands out as)(?: to be)?"
     r"(?: [a-z]+ly| thus)?"
@@ -80,7 +80,7 @@ _ANSWER = _compile(
     _FIRST_LINE,
     rf"(?<![^\W_])(?i:(?<!wrong )(?<!incorrect )(?<!other )(?<!if the )answers?(?! ?(?:choices|options))"
     rf"|ans\.?(?=\s?[:=]| is\b)|final (?:choice|option|decision|pick|selection|verdict)"
-    rf"|(?:result|letter)(?=\s?:)|alternativa correta|{FOREIGN_ANSWER})"
+    rf"|(?:result|letter)(?=\s?:\s{{0,3}}\(?[a-d]\)?[.!]?\s{{0,9}}(?:\n|\Z))|alternativa correta|{FOREIGN_ANSWER})"
     rf"(?:{_IS}|\s?[:=-]|(?=\s\(?[A-D]\)?\.?\s{{0,9}}(?:\n|\Z))){_CHOICE}",
     rf"(?:{_CJK_ANSWER})[^\nA-Da-d\u3002\u4e0d]{{0,16}}?{_CHOICE}",
 )

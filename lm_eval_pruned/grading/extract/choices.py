@@ -41,13 +41,14 @@ _AT_END = re.compile(
     r"(?:(?<!\bor)(?<!\band)(?<!\),)(?<!equation)(?<!part)(?<!step)(?<!figure)(?<!point)(?<!compound)(?<!reaction)"
     r" \((?:(?:[Oo]ption|[Cc]hoice) )?(?=[A-D]\))"
     # "After some thought, B", "Hmm... actually B.": a letter alone after a phrase.
-    r"|(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}|\b(?:actually|wait|[Nn]o|i\.e\.)|\w{2}(?:\.{3}|\u2026))"
+    r"|(?:\b(?:After|Given|Considering|Based)\b[^\n.,]{1,80}(?<! [A-Z])(?=,)"
+    r"|\b(?:actually|wait|[Nn]o(?=,)|i\.e\.)|\w{2}(?:\.{3}|\u2026))"
     r"[, ]{1,2}(?!\())\(?([A-D])\)?[.\s]{0,9}\Z"
 )
 # "A: B", "=> B": what a prompt with "Q:" and "A:" asks for.
 _LEADING = re.compile(r"\A\s{0,9}(?:A:(?=\s?\(?[A-D]\)?\W{0,3}\Z)|=>|[\u2192\u21d2\u2234])\s?")
 _LAST_LINE = re.compile(r"\n\s{0,9}[(\[]?([A-D])[)\].]{0,2}\s{0,9}\Z")
-_LISTED = re.compile(r"^\W{0,9}([A-D])[).:]", re.MULTILINE)
+_LISTED = re.compile(r"^\W{0,9}([A-D])(?:[).:]|$)", re.MULTILINE)
 
 
 def read_letter(content: str) -> str | None:

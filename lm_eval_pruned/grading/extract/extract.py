@@ -51,7 +51,8 @@ _OPEN_CODE = re.compile(r"[A-Za-z]{1,12}\s?\n")
 _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
 # The only bold value, at the end of the first sentence, of which the others give details and conclude nothing.
 _ANSWERED_FIRST = re.compile(
-    r"\A[^*\n.]{1,200} (?:is|was|in) \*\*([^*\n]{1,60})\*\*[.,](?![^\0]* (?i:so|thus) )[^*=]*\Z"
+    r"\A[^*\n.]{1,200} (?:is|was|in) \*\*([^*\n]{1,60})\*\*[.,]"
+    r"(?![^\0]*\b(?i:so|thus|then|total|get|gives?|there are|now)\b)[^*=]*\Z"
 )
 
 

@@ -68,7 +68,8 @@ _THERE_ARE = re.compile(
 )
 _COURTESY = re.compile(
     r"[*_\s]*(?:I hope|Hope (?:this|that|it)|Let me know|Feel free|Please (?:let|feel)|(?:Do|Would) you|Is there any"
-    r"|Note(?: that\b|:)|This (?:matches|agrees|confirms|assumes|makes sense)\b|If you (?:have|need|want)|Thank)"
+    r"|(?:Note(?: that\b|:)|This (?:matches|agrees|confirms|assumes|makes sense)\b)"
+    r"(?!.*\b(?:so|thus|hence|therefore|which|total|sum)\b)|If you (?:have|need|want)|Thank)"
 )
 _EMPHASIS = re.compile(r"\*{2,3}|__")
 _NAME = re.compile(r"(?:[A-Z][a-z]{1,20})(?: [A-Z][a-z]{1,20})?")
@@ -84,10 +85,14 @@ _GIVES_UP = re.compile(
 _DOUBT = re.compile(r"\b(?:Wait|But|Alternatively|However|Hmm|Let me (?:check|verify|see|double))\b")
 # "Wait, that is wrong.": what was stated before is no answer, even in a response that has ended.
 _TAKEN_BACK = re.compile(
-    r"\. No, (?=[(\\$A-D0-9])|(?i:\bno,? wait\b|\b(?:that|it)(?:['\u2019]s| is) (?:wrong|(?:in|not )correct)[.,!])"
+    r"\. No, (?=[(\\$A-D0-9])|(?i:\bno,? wait\b"
+    r"|\b(?:wait|no|hmm|oops|sorry|actually)[,.!]{1,3} (?:that|it)(?:['\u2019]s| is) (?:wrong|(?:in|not )correct)[.,!])"
 )
 # "The equation has no solution.", "The domain is all real numbers."
-_WITHOUT_VALUE = re.compile(r"\b(no (?:real |integer )?solutions?|all real numbers|does not exist|undefined)[.!]?\Z")
+_WITHOUT_VALUE = re.compile(
+    r"\A(?!(?:But )?(?i:for|if|when|at|case)\b)[^0-9=<>]*?"
+    r"\b(no (?:real |integer )?solutions?|all real numbers|does not exist|undefined)[.!]?\Z"
+)
 _ENDED = re.compile(r"[.!?\u3002)\]}$%*`>\"'\u2019\u201d\u00b0\u00b2\u00b3!]\Z")
 _OPEN = re.compile(
     r"[=+*/<,:(\[{\\^_-]\Z|\b(?:and|or|the|of|is|are|to|a|that|with|for|by|so|we|let|if|then)\Z", re.IGNORECASE

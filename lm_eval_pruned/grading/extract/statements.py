@@ -25,7 +25,7 @@ _ANNOUNCEMENT = re.compile(
     r"(?:[:=\uff1a](?<!\\=)|\b(?:comes out to be|turns out to be|is|are|equals"
     r"|(?:must|should|would) be|ist|lautet|est|es|\u00e8|\u00e9|l\u00e0|adalah)\b)"
     r"[\s*_}]{0,20}(?:[:=]|(?:therefore|simply|donc|approximately|about|roughly|exactly)\b)?"
-    r"|final answer (?=-?[0-9])|^[\s*_#]{0,20}final[*_]{0,3} ?:"
+    r"|final answer (?=-?[0-9])|^[\s*_#]{0,20}final[*_]{0,3} ?:(?=[^\n]{1,100}\s{0,9}\Z)"
     # Arabic; Chinese, Japanese and Korean.
     r"|(?:\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0627\u0644\u062c\u0648\u0627\u0628)"
     r"(?: [\u0621-\u064a]{2,9}){0,2}(?: ?:|(?= [0-9$\\]))"

@@ -115,9 +115,10 @@ def _attach_arguments(tokens: list[str]) -> list[_Item]:
             if index in partners:
                 group = _Group(levels.pop())
                 # In \sin{x+y} the braces say what the argument is.
-                is_short = len(group) == 1 and isinstance(group[0], str) and group[0].isalnum()
-                is_argument = index and tokens[index - 1] in FUNCTIONS and not is_short and group[-1:] != ["("]
-                levels[-1].append(_Group([")", *group, "("]) if is_argument else group)
+                if index and tokens[index - 1] in FUNCTIONS and group[-1:] != ["("]:
+                    is_short = len(group) == 1 and isinstance(group[0], str) and group[0].isalnum()
+                    group = group if is_short else _Group([")", *group, "("])
+                levels[-1].append(group)
         elif token in _GAPS or token.isspace():
             items.append(None)
         elif token in _FONTS:

@@ -38,6 +38,8 @@ _BLANKS = re.compile(r"\s+")
 _CONJUNCTION = re.compile(r" ?,? ?\\(?:text|mbox|textrm|mathrm)\{ ?,? ?(and|or) ?\} ?| ?,? (and|or) ", re.IGNORECASE)
 _TIGHT = re.compile(r"(?<=[0-9)\]}$])(and|or)(?=[0-9(\[\\$-])")
 _INEQUALITY = re.compile(r"[<>\u2260\u2264\u2265\u2208]|\\(?:[lg](?:t|eq?|eqslant)|neq?|in|notin)(?![A-Za-z])")
+# "And" and "or" in Chinese, unless they are a part of a longer word.
+_CJK_CONJUNCTION = re.compile(r"(?<![\u4e00-\u9fff])[\u548c\u6216](?![\u4e00-\u9fff])")
 _LOGIC = {"and": " \\land ", "or": " \\lor "}
 
 
@@ -75,7 +77,8 @@ def normalize_conjunctions(text: str) -> str:
         >>> normalize_conjunctions("x=2 or x=3"), normalize_conjunctions(r"0<x \text{ and } x\le 4")
         ('x=2, x=3', '0<x \\land x\\le 4')
     """
-    text = text.replace("或", " or ").replace("和", " and ")
+    if not text.isascii():
+        text = _CJK_CONJUNCTION.sub(lambda word: " or " if word[0] == "\u6216" else " and ", text)
     folded = text.casefold()
     if "and" not in folded and "or" not in folded:
         return text

@@ -26,7 +26,7 @@ class Number(NamedTuple):
         if self.step is None or self.significant < MIN_SIGNIFICANT_DIGITS:
             return None
         # The last of sixteen digits of a computed value may be wrong.
-        return max(self.step / 2, abs(self.value) / 2**52)
+        return self.step / 2 if self.significant < 16 else max(self.step / 2, abs(self.value) / 2**52)
 
 
 def read_digits(text: str) -> Number:

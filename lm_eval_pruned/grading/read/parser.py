@@ -51,6 +51,7 @@ _CLOSING_BARS = {
 }  # fmt: skip
 _SIGNS = {"+", "-", "\\pm", "\\mp"}
 _UNKNOWN_FUNCTIONS = ("f", "g", "h", "F", "G")
+_DIFFERENCES = (("name", "set"), ("name", "bracket"), ("set", "set"), ("bracket", "set"))
 _INVERTIBLE = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
 _FIGURES = tuple("0123456789.")
 _FACTOR_STARTS = FUNCTIONS | SYMBOLS | {"(", "[", "\\{", " ", "\\lfloor", "\\lceil", "\\lvert"}
@@ -187,8 +188,7 @@ class _Parser:
             while sign in ("+", "-") and self._tokens.next in ("+", "-"):
                 sign = "+" if self._tokens.take() == sign else "-"
             term = self._parse_term()
-            is_set = term.head == "set" or (term.head == "bracket" and terms[:1] and terms[0].head == "name")
-            if sign == "-" and is_set and len(terms) == 1 and terms[0].head in ("name", "set", "bracket"):
+            if sign == "-" and len(terms) == 1 and (terms[0].head, term.head) in _DIFFERENCES:
                 # The difference of two sets, as in R - {1}.
                 terms = [Node("difference", (terms[0], term))]
                 break

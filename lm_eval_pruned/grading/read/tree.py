@@ -34,7 +34,8 @@ VALUES: frozenset[Head] = frozenset(("number", "name", "+", "*", "^", "call"))
 
 def number(value: Fraction | int, step: Fraction | None = None, significant: int = 0) -> Node:
     """Return a number, which is exact or remembers the precision at which it was written."""
-    return Node("number", value=Fraction(value), step=step, significant=significant)
+    value = value if isinstance(value, Fraction) else Fraction(value)
+    return Node("number", value=value, step=step, significant=significant)
 
 
 def name(label: str) -> Node:
