@@ -100,6 +100,8 @@ def test_nothing_is_chosen(wording: str) -> None:
         ("This matches (C).", False, None),
         ("This matches (C). More precisely, the gap of the sample is", None, None),
         ("This matches (C). More precisely, the gap of the sample is", True, ("C", "sentence")),
+        ("<think>\nThe options are hot and cold.\n\nB", False, None),
+        ("<think>\nThe options are hot and cold.\n\nB", True, ("B", "explicit")),
     ],
 )
 def test_a_response_that_is_cut_has_only_explicit_choices(

@@ -36,8 +36,11 @@ _ANSWER_END = re.compile(
 _PROMPT = re.compile(r"\A\s{0,9}(?:system|user)\s{0,3}\n[^\0]*(?<![a-z ])assistant\s{0,3}\n")
 _TURN = re.compile(r"(?<=\S)\s{0,9}\n\s{0,9}(User|Human|[Qq]uestion|Problem|Q)(?: [0-9]{1,4})?\s?:")
 # What evaluations append to thinking at its budget, and the answer that follows; "The answer is" may be a thought.
-# A letter alone was not a thought either.
-_FORCED = re.compile(r"\n\W{0,5}(?:(?i:therefore, the answer is|final answer:)[^\n]{1,200}|[A-D][).*]{0,3})\s{0,9}\Z")
+_FORCED = re.compile(r"\n\W{0,5}(?P<answer>(?i:therefore, the answer is|final answer:)[^\n]{1,200})\s{0,9}\Z")
+# A letter alone was not a thought either, unless thinking stopped in a list of the options.
+_FORCED_LETTER = re.compile(
+    r"(?:\A|\n)(?!\W{0,5}[A-D][).:])[^\n]{0,500}[^\s:]\n(?P<answer>\W{0,5}[A-D][.*]{0,3})\s{0,9}\Z"
+)
 _BOX_TOKENS = re.compile(r"<\|begin_of_box\|>([^<]{1,200})<\|end_of_box\|>")
 # "The final answer is: ####": what was announced never came.
 _UNANNOUNCED = re.compile(r"\n[^\n.0-9]{0,60}####[\s*]{0,9}\Z")
@@ -52,7 +55,7 @@ _EMPHASIS = re.compile(r"(?<![\w*])\*\*([^*\n]{1,100})\*\*(?![\w*])")
 # The only bold value, at the end of the first sentence, of which the others give details and conclude nothing.
 _ANSWERED_FIRST = re.compile(
     r"\A[^*\n.]{1,200} (?:is|was|in) \*\*([^*\n]{1,60})\*\*[.,]"
-    r"(?![^\0]*\b(?i:so|thus|then|total|get|gives?|there are|now)\b)[^*=]*\Z"
+    r"(?![^\0]*\b(?i:so|thus|then|therefore|hence|sum|total|get|gives?|there are|now)\b)[^*=]*\Z"
 )
 
 
@@ -99,8 +102,9 @@ def find_answer(response: str, kind: Kind = "math", finished: bool | None = None
         return before
     answer = strip_thinking(response)
     whole = find(answer or _last_thought(response), finished)
-    if not (before or whole or answer) and (forced := _FORCED.search(response)):
-        return find(forced[0].strip(), finished)
+    if not (before or whole or answer):
+        forced = _FORCED.search(response) or (None if finished is False else _FORCED_LETTER.search(response))
+        return find(forced["answer"].strip(), finished) if forced else None
     return whole if whole and whole.stage == "explicit" else before or whole
 
 

@@ -26,7 +26,7 @@ _VERB = re.compile(
 _REASON = re.compile(
     r"\u3002|\uff0c(?![0-9])|\s?\u3067\u3059|\u3068\u306a\u308a\u307e\u3059|\uc785\ub2c8\ub2e4|,? or,? equivalently\b"
     r"|(?<!\band)(?<!\bbut),? \(?(?:because|since|where|as required|as desired)\b"
-    r"|[,;|]? \(?(?i:confidence)\b"
+    r"|[,;|]? \(?(?i:confidence)\b(?! in\b)"
     r"|, (?:which(?! (?:means|gives|implies|yields|makes|leaves))|not|(?:and|but) not|rather than)\b"
     r"|(?<=[a-z]{3}) \((?=[0-9. ]{1,12}[-+*/=\u00d7x][^(),]{1,30}\)\W{0,3}\Z)| \(or (?=[^()]{1,40}\)\W{0,3}\Z)"
     r"|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bof)\s+(?:\(|, or )?(?:about|approximately|roughly) \(?"

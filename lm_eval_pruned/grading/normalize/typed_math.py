@@ -68,7 +68,7 @@ _PATTERNS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("\\\\", r"\\\\\s?&?\s?=", "="),
     # Braces of a set that are not escaped, as people type them.
     ("{", r"\A\{(?=\}|[A-Za-z]\s?(?:[:|]|\\mid|\\in))((?:[^{}]|\{[^{}]{0,40}\}){0,400})\}\Z", r"\\{\1\\}"),
-    ("U", r"(?<=[)\]}])\s?U\s?(?=[(\[{\\])", r"\\cup "),
+    ("U", r"(?<=[)\]}])\s?U\s?(?=(?:\\left\s?)?(?:\\?\{|[(\[][^()\[\]]{1,40},))", r"\\cup "),
     *(
         (sign, pattern, r"\1\\{\2\\}")
         for sign in ("\\cup", "\\cap")
