@@ -34,8 +34,8 @@ VALUES: frozenset[Head] = frozenset(("number", "name", "+", "*", "^", "call"))
 
 def number(value: Fraction | int, step: Fraction | None = None, significant: int = 0) -> Node:
     """Return a number, which is exact or remembers the precision at which it was written."""
-    value = value if isinstance(value, Fraction) else Fraction(value)
-    return Node("number", value=value, step=step, significant=significant)
+    exact = Fraction(value) if isinstance(value, int) else value
+    return Node("number", value=exact, step=step, significant=significant)
 
 
 def name(label: str) -> Node:
@@ -77,7 +77,9 @@ def power(base: Node, exponent: Node) -> Node:
 
 def negative(node: Node) -> Node:
     """Return the negative of a value."""
-    return replace(node, value=-node.value) if node.head == "number" else product(number(-1), node)
+    if node.head == "number":
+        return number(-node.value, node.step, node.significant)
+    return product(number(-1), node)
 
 
 def quotient(numerator: Node, denominator: Node) -> Node:
