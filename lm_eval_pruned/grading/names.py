@@ -22,7 +22,6 @@ _ASSIGNMENT = re.compile(
     re.DOTALL,
 )
 _ONE_ARGUMENT = re.compile(r"([A-Za-z])\(([a-z])\)")
-_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|approx|equiv)(?![A-Za-z])")
 
@@ -64,26 +63,14 @@ def _rename_argument(one: re.Match[str], other: re.Match[str]) -> tuple[str, str
 
 
 def _strip_listed_names(form: str, other: str) -> tuple[str, str] | None:
-    """Return a list such as `T(1)=2, T(2)=4` without its names and a list that has none, in their orders.
-
-    Numbers in ascending order may be those of any named things, `longest=9, shortest=6`.
-    """
+    """Return a list such as `T(1)=2, T(2)=4` without its names and a list that has none, both as tuples."""
     members = form.split(", ")
     if other.count(", ") != len(members) - 1 or RELATION.search(other) or ":" in other:
         return None
     # Numbered values may be in any order.
     matches = [match for match in map(_match_assignment, members) if match and "_" not in match["name"]]
     named = [match["value"] for match in matches if len(match["name"]) > 2]
-    if len(named) < len(members):
-        return None
-    if all(match["name"].isalpha() for match in matches) and _is_ascending(other.split(", ")):
-        return ", ".join(named), other
-    return f"({', '.join(named)})", f"({other})"
-
-
-def _is_ascending(members: list[str]) -> bool:
-    values = [float(member) for member in members if _PLAIN_NUMBER.fullmatch(member)]
-    return len(values) == len(members) and values == sorted(values)
+    return (f"({', '.join(named)})", f"({other})") if len(named) == len(members) else None
 
 
 def _match_assignment(form: str) -> re.Match[str] | None:

@@ -42,17 +42,8 @@ SETTINGS = frozenset(
     {
         *("backend", "limit", *_PROMPTING),
         *("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks", "thinking_token_budget"),
-        *(
-            "num_fewshot",
-            "num_samples",
-            VERSION,
-            *_GENERATED,
-            "dtype",
-            "revision",
-            "tokenizer",
-            "max_length",
-            "add_bos_token",
-        ),
+        *("num_fewshot", "num_samples", VERSION, *_GENERATED),
+        *("dtype", "revision", "tokenizer", "max_length", "add_bos_token"),
         *(name for name in asdict(RunConfig()) if name not in HARDWARE),
     }
 )
